@@ -1,0 +1,34 @@
+"""The two ways in which Unisono says no: wrong use (exit status 2) and a failed job (exit status 1)."""
+
+from __future__ import annotations
+
+
+class UnisonoError(Exception):
+    """Base of every error that Unisono raises on purpose; its text is meant for the user."""
+
+    exit_status = 1
+
+
+class UsageError(UnisonoError):
+    """Something asked for breaks a rule: the text gives the rule, what was received and the way out."""
+
+    exit_status = 2
+
+
+class JobError(UnisonoError):
+    """The job failed while it ran.
+
+    Args:
+        message: what failed, where (worker, step, microbatch) and the way out.
+        traceback: the user's own traceback, already formatted; shown last.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.message}\n\n{self.traceback}".rstrip() if self.traceback else self.message

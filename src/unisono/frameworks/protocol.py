@@ -1,0 +1,148 @@
+"""What the core asks of a framework, in arrays and plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unisono.gradients.regions import Chunk, Kind, Region
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor's name, shape and dtype (names of NumPy; "bfloat16" is carried as uint16)."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def storage(self) -> str:
+        """The NumPy dtype that carries its bits."""
+        return "uint16" if self.dtype == "bfloat16" else self.dtype
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """An optimizer's state, found by probing it once.
+
+    Attributes:
+        vectors: key → parameter number → (shape, dtype) of that parameter's state tensor.
+        scalars: keys whose value is one number a parameter (`step`, NAdam's `mu_product`).
+    """
+
+    vectors: Mapping[str, Mapping[int, tuple[tuple[int, ...], str]]]
+    scalars: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the tensor saved under a name of `state_dict()` lies: its kind and its index among that kind."""
+
+    name: str
+    kind: Literal["parameter", "frozen", "buffer"]
+    index: int
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """All that the core knows of a model.
+
+    Attributes:
+        parameters: every parameter, by number.
+        owners: per parameter the index of its optimizer, or None when it is frozen.
+        kinds: per optimizer how its update may be cut.
+        states: per optimizer its state.
+        buffers: every buffer.
+        saved: what the saved file holds.
+        fingerprint: framework versions and numerics.
+    """
+
+    parameters: tuple[TensorSpec, ...]
+    owners: tuple[int | None, ...]
+    kinds: tuple[Kind, ...]
+    states: tuple[StateSpec, ...]
+    buffers: tuple[TensorSpec, ...]
+    saved: tuple[Source, ...]
+    fingerprint: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one microbatch gave: sums, so that they can be added over microbatches."""
+
+    loss: float
+    weight: float
+    metrics: tuple[tuple[float, float], ...] = ()
+    outputs: Any = None
+
+
+class ChunkUpdate(Protocol):
+    """Runs the optimizer on one chunk in scratch memory."""
+
+    def step(self, before: Array, after: Array, used: Array) -> None:
+        """Update the chunk's scratch in place.
+
+        Args:
+            before: float64 (parameters, 1 + scalars): the scalars at the step's start; column 0 tells whether
+                the parameter has a state.
+            after: the same at its end; only rows whose first element lies in the chunk are written.
+            used: per parameter, whether any microbatch gave it a gradient.
+        """
+
+
+class Adapter(Protocol):
+    """A job's model in its framework, in one process."""
+
+    def describe(self) -> ModelDescription:
+        """The model as the core sees it."""
+
+    def initial(self, parameters: Sequence[Array], buffers: Sequence[Array], scalars: Array) -> None:
+        """Write the initial parameters, buffers and optimizer scalars to shared memory."""
+
+    def bind(self, parameters: Sequence[Array]) -> None:
+        """Make the model's parameters views of these arrays."""
+
+    def pin(self, threads: int) -> None:
+        """Fix the numerics of this process."""
+
+    def seed(self, key: int) -> None:
+        """Seed every generator of this process."""
+
+    def live_buffers(self) -> list[Array]:
+        """The model's buffers now, as arrays that share their memory."""
+
+    def gradient(self, batch: Any, samples: int, into: Sequence[Array], used: Array) -> Measured:
+        """Write one microbatch's gradient of Σ loss into zero or more arrays, one per parameter number."""
+
+    def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
+        """Loss and metrics of one microbatch without gradients, in evaluation mode."""
+
+    def chunk_update(
+        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: Mapping[int, Mapping[str, Array]]
+    ) -> ChunkUpdate:
+        """An updater over scratch arrays: the chunk's span, its gradients, and per parameter number its state."""
+
+    def advance_schedule(self) -> None:
+        """Step the learning-rate schedules once."""
+
+    def advance_plateau(self, loss: float) -> None:
+        """Step the schedules that follow the evaluation loss."""
+
+    def learning_rate(self) -> float:
+        """The first group's learning rate."""
+
+
+def gather_metrics(names: Sequence[str], sums: Sequence[float], counts: Sequence[float]) -> dict[str, float]:
+    """Name → sum / count.
+
+    >>> gather_metrics(["accuracy"], [3.0], [4.0])
+    {'accuracy': 0.75}
+    """
+    return {name: float(np.float64(s) / np.float64(c)) for name, s, c in zip(names, sums, counts, strict=True)}

@@ -1,0 +1,1 @@
+"""PyTorch: modules and optimizers whose parameters are views of shared memory."""

@@ -1,0 +1,75 @@
+"""PyTorch data: how samples become a microbatch, and how tensors travel between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import TensorDataset, default_collate
+
+from unisono.errors import JobError
+
+QUIET = (list, tuple, range, np.ndarray, torch.Tensor, TensorDataset)
+"""Data whose indexing draws no random number: nothing to seed before each sample."""
+
+
+def draws_randomness(data: Any) -> bool:
+    """Whether indexing may draw random numbers (anything but the plain containers may)."""
+    return type(data) not in QUIET
+
+
+def gather(data: Any, indices: Sequence[int]) -> Any:
+    """All samples at once where that gives the bits of stacking them one by one, else None."""
+    if type(data) is TensorDataset and len(data.tensors) == 2:
+        chosen = torch.as_tensor(np.asarray(indices))
+        return tuple(tensor.index_select(0, chosen) for tensor in data.tensors)
+    return None
+
+
+def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
+    """Stack (inputs, targets) pairs.
+
+    Raises:
+        JobError: a sample does not fit the others (named by its index), or samples are not pairs.
+    """
+    if not isinstance(samples[0], tuple | list) or len(samples[0]) != 2:
+        raise JobError(
+            f"a sample must be an (inputs, targets) pair; sample {indices[0]} is {type(samples[0]).__name__}"
+            f"{f' of length {len(samples[0])}' if hasattr(samples[0], '__len__') else ''}. Pass collate=(samples) -> (inputs, targets)."
+        )
+    try:
+        inputs, targets = default_collate(list(samples))
+    except Exception as error:
+        raise JobError(
+            f"samples of a microbatch must stack; {_culprit(samples, indices)} does not fit the others: "
+            f"{str(error).splitlines()[0]} Pass collate= to pad or choose."
+        ) from error
+    return inputs, targets
+
+
+def _culprit(samples: Sequence[Any], indices: Sequence[int]) -> str:
+    for sample, index in zip(samples, indices, strict=True):
+        try:
+            default_collate([samples[0], sample])
+        except Exception:
+            return f"sample {index}"
+    return f"one of samples {list(indices)}"
+
+
+def _rebuild(array: Any, dtype: str) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    if dtype == "bfloat16":
+        tensor = tensor.view(torch.bfloat16)
+    return tensor.clone()  # private (user code may write into it) and 64-byte aligned
+
+
+def reduce_tensor(value: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
+    """How a dense CPU tensor is sent: as an array whose bytes travel out of band. None for anything else."""
+    if type(value) is not torch.Tensor or value.layout != torch.strided or value.device.type != "cpu":
+        return None
+    value = value.detach().contiguous()
+    if value.dtype == torch.bfloat16:
+        return _rebuild, (value.view(torch.uint16).numpy(), "bfloat16")
+    return _rebuild, (value.numpy(), "")

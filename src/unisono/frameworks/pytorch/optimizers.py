@@ -1,0 +1,259 @@
+"""torch.optim classes run on pieces: what kind each is, what state it has, and the update of one chunk."""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from unisono.errors import UsageError
+from unisono.frameworks.protocol import Array, StateSpec
+from unisono.gradients.regions import Chunk, Kind, Region
+
+ELEMENTWISE = {
+    torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad,
+    torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adadelta, torch.optim.Adamax,
+}  # fmt: skip
+PER_TENSOR = {torch.optim.Muon, torch.optim.Adafactor}
+FUSED = {torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad}
+
+Optimizer = torch.optim.Optimizer
+
+
+def prepare(built: object) -> list[Optimizer]:
+    """Check what the job's `optimizer` returned and choose the implementation path.
+
+    The path is a property of the job, never of the world: paths differ in bits. Where the job leaves it open and
+    the class has a fused CPU kernel, that is used, because it is the fastest.
+
+    Raises:
+        UsageError: not an optimizer, a closure optimizer, or overlapping parameters.
+    """
+    optimizers = list(built) if isinstance(built, list | tuple) else [built]
+    seen: set[int] = set()
+    for optimizer in optimizers:
+        if not isinstance(optimizer, Optimizer):
+            raise UsageError(
+                "job.optimizer must return a torch optimizer or a list of them; "
+                f"received {type(optimizer).__name__}. Write optimizer=lambda model: torch.optim.AdamW(model.parameters())."
+            )
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise UsageError(
+                "an optimizer may evaluate the model only once a step; received LBFGS, which calls a closure "
+                "several times. Use an optimizer without a closure (SGD, AdamW, Muon …)."
+            )
+        for group in optimizer.param_groups:
+            numbers = {id(parameter) for parameter in group["params"]}
+            if seen & numbers:
+                raise UsageError(
+                    "each parameter belongs to one optimizer; two of job.optimizer's share some. "
+                    "Give each of them parameters of its own."
+                )
+            seen |= numbers
+            untouched = group.get("fused", False) is None and group.get("foreach", False) is None
+            if type(optimizer) in FUSED and untouched and not group.get("differentiable"):
+                group["fused"] = True
+    return optimizers
+
+
+def _clone(master: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
+    """An optimizer of the same class and settings over other tensors, with an empty state."""
+    clone = master.__class__.__new__(master.__class__)
+    held = {name: value for name, value in vars(master).items() if name not in ("state", "param_groups", "step")}
+    vars(clone).update(held)
+    clone.state = defaultdict(dict)
+    clone.param_groups = groups
+    return clone
+
+
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name not in ("params", "param_names")}
+
+
+def _probe(master: Optimizer, tensors: Sequence[tuple[int, torch.Tensor]], steps: int = 1) -> Optimizer:
+    """Run the class on stand-in tensors (group index, values) and return the optimizer with its state."""
+    groups = [{**_settings(group), "params": []} for group in master.param_groups]
+    for index, tensor in tensors:
+        groups[index]["params"].append(tensor)
+    optimizer = _clone(master, [group for group in groups if group["params"]])
+    for step in range(steps):
+        for _, tensor in tensors:
+            tensor.grad = torch.linspace(-1, 1 + step, tensor.numel(), dtype=tensor.dtype).reshape(tensor.shape)
+        optimizer.step()
+    return optimizer
+
+
+def _stand_in(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    count = int(np.prod(shape, dtype=np.int64))
+    return torch.linspace(0.5, 2, count, dtype=dtype).reshape(tuple(shape))
+
+
+def _is_elementwise(master: Optimizer) -> bool:
+    """Whether three steps on halves give the bits of three steps on the whole."""
+    whole, left = _stand_in((192,), torch.float32), _stand_in((192,), torch.float32)
+    halves = left[:64].clone(), left[64:].clone()
+    grads = [torch.linspace(-1, 1 + step, 192) for step in range(3)]
+    groups = [[whole], list(halves)]
+    for tensors in groups:
+        optimizer = _clone(master, [{**_settings(master.param_groups[0]), "params": tensors}])
+        for grad in grads:
+            parts = [grad] if len(tensors) == 1 else [grad[:64].clone(), grad[64:].clone()]
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.grad = part
+            optimizer.step()
+    return torch.equal(whole, torch.cat(halves))
+
+
+def kind_of(master: Optimizer) -> Kind:
+    """How the update of this optimizer may be cut (DESIGN: elementwise, per tensor, whole model)."""
+    if type(master) in ELEMENTWISE:
+        if _is_elementwise(master):
+            return "elementwise"
+        warnings.warn(f"{type(master).__name__} does not act element by element here: one slot updates the whole model",
+                      stacklevel=2)  # fmt: skip
+        return "whole"
+    return "tensor" if type(master) in PER_TENSOR else "whole"
+
+
+def state_of(master: Optimizer, kind: Kind, numbers: Mapping[int, int]) -> StateSpec:
+    """Find the optimizer's state by probing it.
+
+    Args:
+        master: the job's optimizer.
+        kind: how it may be cut.
+        numbers: id(parameter) → its number in the whole model.
+    """
+    members = [(index, p) for index, group in enumerate(master.param_groups) for p in group["params"]]
+    tensors = [(index, _stand_in(p.shape, p.dtype)) for index, p in members]
+    vectors: dict[str, dict[int, tuple[tuple[int, ...], str]]] = {}
+    scalars: list[str] = []
+    if kind == "whole":
+        probed = [_probe(master, tensors)] * len(tensors)
+    else:  # one at a time: the stand-ins need not be held together
+        probed = [_probe(master, [tensor]) for tensor in tensors]
+    for (_, parameter), (_, tensor), optimizer in zip(members, tensors, probed, strict=True):
+        for key, value in optimizer.state[tensor].items():
+            if isinstance(value, torch.Tensor) and value.dim():
+                dtype = str(value.dtype).removeprefix("torch.")
+                vectors.setdefault(key, {})[numbers[id(parameter)]] = (tuple(value.shape), dtype)
+            elif isinstance(value, torch.Tensor | int | float) and key not in scalars:
+                scalars.append(key)
+    if kind == "whole":
+        scalars += _changing_settings(master, probed[0])
+    return StateSpec(vectors, tuple(scalars))
+
+
+GROUP = "group."
+
+
+def _changing_settings(master: Optimizer, stepped: Optimizer) -> list[str]:
+    """Numbers that the optimizer keeps in its groups (Prodigy's `d`): kept as scalars of the group's first tensor."""
+    held = [group for group in master.param_groups if group["params"]]
+    names = {
+        name
+        for before, after in zip(held, stepped.param_groups, strict=True)
+        for name, value in _settings(after).items()
+        if isinstance(value, int | float) and value != before.get(name)
+    }
+    return [GROUP + name for name in sorted(names)]
+
+
+class TorchChunkUpdate:
+    """The optimizer's own `step` over the pieces of one chunk, in scratch memory."""
+
+    def __init__(
+        self,
+        master: Optimizer,
+        spec: StateSpec,
+        region: Region,
+        chunk: Chunk,
+        scratch: tuple[Array, Array, Mapping[int, Mapping[str, Array]]],
+        group_of: Mapping[int, int],
+    ) -> None:
+        parameters, gradients, state = scratch
+        self._master = master
+        self._scalars = spec.scalars
+        self._numbers = [piece.parameter.number for piece in chunk.pieces]
+        self._owned = [piece.start == 0 for piece in chunk.pieces]
+        self._tensors: list[torch.Tensor] = []
+        self._gradients: list[torch.Tensor] = []
+        self._views: list[dict[str, torch.Tensor]] = []
+        self._groups = sorted({group_of[number] for number in self._numbers})
+        groups = {index: {**_settings(master.param_groups[index]), "params": []} for index in self._groups}
+        self._leads: dict[int, int] = {}  # first piece of each group → the clone's group
+        for index, piece in enumerate(chunk.pieces):
+            start = piece.parameter.offset + piece.start - chunk.start
+            shape = (piece.stop - piece.start,) if region.kind == "elementwise" else piece.parameter.shape
+            stop = start + piece.stop - piece.start
+            self._tensors.append(torch.from_numpy(parameters[start:stop]).view(shape))
+            self._gradients.append(torch.from_numpy(gradients[start:stop]).view(shape))
+            self._views.append({k: torch.from_numpy(v) for k, v in state[piece.parameter.number].items()})
+            group = group_of[piece.parameter.number]
+            if not groups[group]["params"]:
+                self._leads[index] = self._groups.index(group)
+            groups[group]["params"].append(self._tensors[-1])
+        self._optimizer = _clone(master, [groups[index] for index in self._groups])
+        self._known: tuple[list[list[float]], list[int]] | None = None
+
+    def step(self, before: Array, after: Array, used: Array) -> None:
+        """See `ChunkUpdate.step`."""
+        rows, flags = before[self._numbers].tolist(), used[self._numbers].tolist()
+        for own, index in zip(self._optimizer.param_groups, self._groups, strict=True):
+            own.update(_settings(self._master.param_groups[index]))
+        if (rows, flags) != self._known:
+            self._install(rows, flags)
+        else:
+            self._restore_settings(rows)
+        self._optimizer.step()
+        results = [self._collect(index, row) for index, row in enumerate(rows)]
+        for number, owned, result in zip(self._numbers, self._owned, results, strict=True):
+            if owned:
+                after[number] = result
+        self._known = (results, flags)
+
+    def _install(self, rows: list[list[float]], flags: list[int]) -> None:
+        for index, tensor in enumerate(self._tensors):
+            tensor.grad = self._gradients[index] if flags[index] else None
+            self._optimizer.state.pop(tensor, None)
+            if rows[index][0]:
+                state: dict[str, Any] = dict(self._views[index])
+                for key, value in zip(self._scalars, rows[index][1:], strict=True):
+                    if not key.startswith(GROUP):
+                        state[key] = torch.tensor(value, dtype=torch.float32)
+                self._optimizer.state[tensor] = state
+        self._restore_settings(rows)
+
+    def _restore_settings(self, rows: list[list[float]]) -> None:
+        for index, group in self._leads.items():
+            if rows[index][0]:
+                for key, value in zip(self._scalars, rows[index][1:], strict=True):
+                    if key.startswith(GROUP):
+                        self._optimizer.param_groups[group][key.removeprefix(GROUP)] = value
+
+    def _collect(self, index: int, row: list[float]) -> list[float]:
+        """Bring a piece's state home: tensors that the optimizer made anew into their views, scalars returned."""
+        state = self._optimizer.state.get(self._tensors[index])
+        if not state:
+            return row
+        for key, view in self._views[index].items():
+            if key in state and state[key] is not view and state[key] is not None:
+                view.copy_(state[key].reshape(view.shape))
+                state[key] = view
+        scalars = [self._scalar(index, state, key) for key in self._scalars]
+        return [1.0, *scalars]
+
+    def _scalar(self, index: int, state: Mapping[str, Any], key: str) -> float:
+        if not key.startswith(GROUP):
+            value = state.get(key)
+            return 0.0 if value is None else float(value)
+        group = self._leads.get(index)
+        return 0.0 if group is None else float(self._optimizer.param_groups[group][key.removeprefix(GROUP)])
+
+
+def initial_state(master: Optimizer) -> Sequence[tuple[torch.Tensor, Mapping[str, Any]]]:
+    """State that the class makes on construction (Adagrad), by parameter."""
+    return [(p, master.state[p]) for group in master.param_groups for p in group["params"] if master.state.get(p)]

@@ -1,0 +1,160 @@
+"""Flat vectors: where each parameter lies, and how the update is shared out.
+
+Parameters keep their number over the whole model; for placement they are grouped into *regions*, one per dtype and
+optimizer, so that a region has one kind of update and one set of state vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+import numpy as np
+
+BLOCK = 4096
+"""Elements of a block: the grain of slices, redo chunks and norms; a multiple of 64."""
+
+CHUNK = 64 * BLOCK
+"""Elements of a redo chunk at most (256 Ki measured best), unless one tensor or model may not be cut."""
+
+Kind = Literal["elementwise", "tensor", "whole"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A trained parameter: its number and name in the whole model, its shape, its place in the region (elements)."""
+
+    number: int
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def end(self) -> int:
+        """The element after its last."""
+        return self.offset + self.size
+
+
+@dataclass(frozen=True)
+class Region:
+    """A flat vector of one dtype whose parameters one optimizer updates, each tensor aligned to 64 bytes."""
+
+    index: int
+    dtype: str
+    optimizer: int
+    kind: Kind
+    parameters: tuple[Parameter, ...]
+    length: int
+
+    @staticmethod
+    def pack(
+        index: int, dtype: str, optimizer: int, kind: Kind, members: Sequence[tuple[int, str, tuple[int, ...]]]
+    ) -> Region:
+        """Lay parameters (number, name, shape) one after another, each on a 64-byte boundary.
+
+        >>> region = Region.pack(0, "float32", 0, "elementwise", [(0, "w", (3,)), (1, "b", (2, 2))])
+        >>> [parameter.offset for parameter in region.parameters], region.length
+        ([0, 16], 32)
+        """
+        grain = 64 // np.dtype(dtype).itemsize
+        parameters, offset = [], 0
+        for number, name, shape in members:
+            parameter = Parameter(number, name, shape, offset)
+            parameters.append(parameter)
+            offset = -(-parameter.end // grain) * grain
+        return Region(index, dtype, optimizer, kind, tuple(parameters), offset)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of one parameter: elements start…stop counted from the parameter's start; never padding."""
+
+    parameter: Parameter
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What is updated in one redo-logged go: a contiguous span of a region and the pieces in it."""
+
+    region: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def start(self) -> int:
+        """First element of the span in the region."""
+        return self.pieces[0].parameter.offset + self.pieces[0].start
+
+    @property
+    def stop(self) -> int:
+        """The element after the span."""
+        return self.pieces[-1].parameter.offset + self.pieces[-1].stop
+
+
+def _units(region: Region) -> Iterator[tuple[Piece, ...]]:
+    """What may not be cut: blocks, whole tensors or the whole region, by the kind of its optimizer."""
+    if region.kind == "whole":
+        yield tuple(Piece(parameter, 0, parameter.size) for parameter in region.parameters)
+        return
+    for parameter in region.parameters:
+        grain = BLOCK if region.kind == "elementwise" else max(parameter.size, 1)
+        for start in range(0, parameter.size, grain):
+            yield (Piece(parameter, start, min(start + grain, parameter.size)),)
+
+
+def _merge(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+    """Join neighbouring pieces of the same parameter."""
+    merged = []
+    for _, members in groupby(pieces, key=lambda piece: piece.parameter.number):
+        run = list(members)
+        merged.append(Piece(run[0].parameter, run[0].start, run[-1].stop))
+    return tuple(merged)
+
+
+def slices(regions: Sequence[Region], slots: int) -> list[list[Chunk]]:
+    """Share the update out: each slot gets a contiguous run of units, about the same number of elements.
+
+    Args:
+        regions: the trained regions.
+        slots: how many slots there are.
+
+    Returns:
+        For each slot the chunks it updates; together they are disjoint and cover every trained element.
+
+    >>> region = Region.pack(0, "float32", 0, "elementwise", [(0, "w", (3 * BLOCK,))])
+    >>> [[(chunk.start // BLOCK, chunk.stop // BLOCK) for chunk in part] for part in slices([region], 2)]
+    [[(0, 2)], [(2, 3)]]
+    """
+    units = [(region.index, unit) for region in regions for unit in _units(region)]
+    weights = [sum(piece.stop - piece.start for piece in unit) for _, unit in units]
+    total, done = max(sum(weights), 1), 0
+    parts: list[list[tuple[int, tuple[Piece, ...]]]] = [[] for _ in range(slots)]
+    for unit, weight in zip(units, weights, strict=True):
+        parts[min((2 * done + weight) * slots // (2 * total), slots - 1)].append(unit)
+        done += weight
+    return [_chunks(part) for part in parts]
+
+
+def _chunks(units: Sequence[tuple[int, tuple[Piece, ...]]]) -> list[Chunk]:
+    chunks: list[Chunk] = []
+    for region, members in groupby(units, key=lambda unit: unit[0]):
+        held: list[Piece] = []
+        size = 0
+        for _, unit in members:
+            weight = sum(piece.stop - piece.start for piece in unit)
+            if held and size + weight > CHUNK:
+                chunks.append(Chunk(region, _merge(held)))
+                held, size = [], 0
+            held.extend(unit)
+            size += weight
+        if held:
+            chunks.append(Chunk(region, _merge(held)))
+    return chunks

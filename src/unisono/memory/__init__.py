@@ -1,0 +1,1 @@
+"""Shared memory of one host: areas in an anonymous segment, slot words, waiting."""

@@ -1,0 +1,74 @@
+"""Structures with tensors, written into a piece of shared memory and read back by another process.
+
+The skeleton is pickled (between Unisono's own processes only, never from disk or network); the arrays' bytes lie
+beside it, each on a 64-byte boundary, and are never pickled.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from unisono.errors import JobError
+from unisono.frameworks.protocol import Array
+from unisono.memory.segment import aligned
+
+Reducer = Callable[[Any], tuple[Callable[..., Any], tuple[Any, ...]] | None]
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, reduce: Reducer, buffers: list[pickle.PickleBuffer]) -> None:
+        super().__init__(file, protocol=5, buffer_callback=buffers.append)
+        self._reduce = reduce
+
+    def reducer_override(self, obj: Any) -> Any:
+        reduced = self._reduce(obj)
+        return NotImplemented if reduced is None else reduced
+
+
+def pack(value: Any, into: Array, reduce: Reducer) -> None:
+    """Write a structure.
+
+    Args:
+        value: what to write.
+        into: uint8 array, 64-byte aligned.
+        reduce: how the framework's tensors are sent as arrays.
+
+    Raises:
+        JobError: it does not fit.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    file = io.BytesIO()
+    _Pickler(file, reduce, buffers).dump(value)
+    skeleton = file.getbuffer()
+    raws = [buffer.raw() for buffer in buffers]
+    head = struct.pack(f"={2 + len(raws)}q", len(raws), len(skeleton), *(len(raw) for raw in raws))
+    needed = aligned(len(head) + len(skeleton)) + sum(aligned(len(raw)) for raw in raws)
+    if needed > into.size:
+        raise JobError(
+            f"a microbatch's samples may take {into.size:,} bytes; these take {needed:,}. Use more microbatches."
+        )
+    into[: len(head)] = np.frombuffer(head, np.uint8)
+    into[len(head) : len(head) + len(skeleton)] = np.frombuffer(skeleton, np.uint8)
+    at = aligned(len(head) + len(skeleton))
+    for raw in raws:
+        into[at : at + len(raw)] = np.frombuffer(raw, np.uint8)
+        at += aligned(len(raw))
+
+
+def unpack(source: Array) -> Any:
+    """Read a structure that `pack` wrote; its arrays are views of `source` until the framework copies them."""
+    count, skeleton = struct.unpack_from("=2q", source)
+    lengths = struct.unpack_from(f"={count}q", source, 16)
+    start = 16 + 8 * count
+    at = aligned(start + skeleton)
+    buffers = []
+    for length in lengths:
+        buffers.append(memoryview(source[at : at + length]))  # type: ignore[arg-type]
+        at += aligned(length)
+    return pickle.loads(source[start : start + skeleton].tobytes(), buffers=buffers)

@@ -1,0 +1,96 @@
+"""One anonymous shared segment (memfd), cut into named, typed, aligned areas.
+
+Nothing has a name in the file system, so nothing leaks and nothing stale is found after a crash. The segment is
+sparse: an area that nobody touches costs no memory, so areas may be declared generously.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+ALIGNMENT = 64
+PAGE = 4096
+
+
+def aligned(size: int, alignment: int = ALIGNMENT) -> int:
+    """Round a size in bytes up to the alignment.
+
+    >>> aligned(1), aligned(64), aligned(65)
+    (64, 64, 128)
+    """
+    return -(-size // alignment) * alignment
+
+
+@dataclass(frozen=True)
+class Area:
+    """Where an array lies: bytes from the segment's start, NumPy dtype name and shape."""
+
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass
+class SegmentLayout:
+    """The areas of a segment by name; grows while it is being described, then is shipped to every process."""
+
+    areas: dict[str, Area] = field(default_factory=dict)
+    size: int = 0
+
+    def add(self, name: str, dtype: str, shape: tuple[int, ...]) -> None:
+        """Append an area that starts on a page of its own."""
+        self.areas[name] = Area(self.size, dtype, shape)
+        count = int(np.prod(shape, dtype=np.int64))
+        self.size = aligned(self.size + count * np.dtype(dtype).itemsize, PAGE)
+
+
+class Segment:
+    """A mapped segment; `segment[name]` is the area as an array (a view, never a copy)."""
+
+    def __init__(self, file: int, layout: SegmentLayout) -> None:
+        self.file = file
+        self.layout = layout
+        self.map = mmap.mmap(file, max(layout.size, PAGE), flags=mmap.MAP_SHARED)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
+        self._arrays: dict[str, NDArray[np.generic]] = {}
+
+    @classmethod
+    def create(cls, layout: SegmentLayout) -> Segment:
+        """A new zeroed segment; it lives as long as a process holds its file or its mapping."""
+        file = os.memfd_create("unisono", os.MFD_CLOEXEC)
+        os.ftruncate(file, max(layout.size, PAGE))
+        return cls(file, layout)
+
+    def __getitem__(self, name: str) -> NDArray[np.generic]:
+        array = self._arrays.get(name)
+        if array is None:
+            area = self.layout.areas[name]
+            count = int(np.prod(area.shape, dtype=np.int64))
+            array = np.frombuffer(self.map, area.dtype, count, area.offset).reshape(area.shape)
+            self._arrays[name] = array
+        return array
+
+    def address_of(self, name: str) -> int:
+        """The memory address of an area in this process."""
+        return self.address + self.layout.areas[name].offset
+
+    def close(self) -> None:
+        """Give the file back; the mapping goes when its last view does."""
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
+
+
+def sizes(layout: SegmentLayout) -> Mapping[str, int]:
+    """Bytes of each area, for reports."""
+    return {
+        name: int(np.prod(area.shape, dtype=np.int64)) * np.dtype(area.dtype).itemsize
+        for name, area in layout.areas.items()
+    }

@@ -1,0 +1,95 @@
+"""Monotone 8-byte words in shared memory: one writer each, any number of waiters.
+
+A word is published after the data it speaks of and read before them. On x86-64 an aligned 8-byte store and load
+already are a release and an acquire; elsewhere a lock taken and given back twice orders them. A waiter looks for a
+short while, because a partner on another core is usually about to finish, and then sleeps on a futex, because on
+an oversubscribed core the partner needs this very core.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+import threading
+import time
+from collections.abc import Callable
+
+from unisono.memory.segment import Segment
+
+_SYSCALL_FUTEX = {"x86_64": 202, "aarch64": 98}
+_FUTEX_WAIT, _FUTEX_WAKE = 0, 1
+_EVERYBODY = 2**31 - 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.syscall.restype = ctypes.c_long
+WORDS_PER_LINE = 8  # one word per 64-byte cache line: no false sharing
+
+
+def _fence() -> None:
+    lock = threading.Lock()
+    for _ in range(2):
+        lock.acquire()
+        lock.release()
+
+
+class Words:
+    """The words of one area (shape (n, 8), int64; the first of each line is the word).
+
+    Args:
+        segment: the mapped segment.
+        name: the area's name.
+        spin_seconds: how long a waiter looks before it sleeps; 0 when workers outnumber cores.
+    """
+
+    def __init__(self, segment: Segment, name: str, spin_seconds: float) -> None:
+        self._view = memoryview(segment[name]).cast("B").cast("q")  # type: ignore[arg-type]
+        self._address = segment.address_of(name)
+        self._spin_seconds = spin_seconds
+        machine = platform.machine()
+        self._futex = _SYSCALL_FUTEX[machine]
+        self._order: Callable[[], None] | None = None if machine == "x86_64" else _fence
+
+    def get(self, index: int) -> int:
+        """The word's value; everything written before it was published is visible afterwards."""
+        value = self._view[index * WORDS_PER_LINE]
+        if self._order:
+            self._order()
+        return value
+
+    def publish(self, index: int, value: int) -> None:
+        """Store the word after everything written so far, and wake who waits for it."""
+        if self._order:
+            self._order()
+        self._view[index * WORDS_PER_LINE] = value
+        self._call(index, _FUTEX_WAKE, _EVERYBODY, None)
+
+    def wait(self, index: int, value: int, keep_waiting: Callable[[], None] | None = None) -> None:
+        """Return once the word has reached `value`.
+
+        Args:
+            index: which word.
+            value: the least value to wait for.
+            keep_waiting: called now and then while waiting; raises to give up.
+        """
+        if self.get(index) >= value:
+            return
+        deadline = time.perf_counter() + self._spin_seconds
+        while time.perf_counter() < deadline:
+            if self.get(index) >= value:
+                return
+            os.sched_yield()
+        while (seen := self.get(index)) < value:
+            self._call(index, _FUTEX_WAIT, seen & 0xFFFFFFFF, _TENTH_OF_A_SECOND)
+            if keep_waiting:
+                keep_waiting()
+
+    def _call(self, index: int, operation: int, value: int, timeout: bytes | None) -> None:
+        address = self._address + index * WORDS_PER_LINE * 8  # the low half: little-endian
+        _LIBC.syscall(
+            ctypes.c_long(self._futex), ctypes.c_void_p(address), ctypes.c_int(operation), ctypes.c_uint32(value),
+            timeout, None, ctypes.c_int(0),
+        )  # fmt: skip
+
+
+_TENTH_OF_A_SECOND = struct.pack("qq", 0, 100_000_000)
