@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,13 @@ from unisono.errors import JobError
 
 QUIET = (list, tuple, range, np.ndarray, torch.Tensor, TensorDataset)
 """Data whose indexing draws no random number: nothing to seed before each sample."""
+
+
+def seed_everything(number: int) -> None:
+    """Seed the default generators of torch, NumPy and Python (`torch.manual_seed` alone costs 0.1 ms)."""
+    torch.default_generator.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number & 0xFFFFFFFF)
 
 
 def draws_randomness(data: Any) -> bool:

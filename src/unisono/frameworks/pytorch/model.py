@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,9 +20,9 @@ from unisono.frameworks.protocol import (
     TensorSpec,
 )
 from unisono.frameworks.pytorch import optimizers as torch_optimizers
+from unisono.frameworks.pytorch.data import seed_everything
 from unisono.gradients.regions import Chunk, Kind, Region
 from unisono.job import Job
-from unisono.partition.keys import key
 
 TRAINED_DTYPES = ("float32", "float64")
 
@@ -45,20 +44,12 @@ def as_tensor(array: Array, dtype: torch.dtype) -> torch.Tensor:
     return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor
 
 
-def seed_everything(number: int) -> None:
-    """Seed the default generators of torch, NumPy and Python (`torch.manual_seed` alone costs 0.1 ms)."""
-    torch.default_generator.manual_seed(number)
-    random.seed(number)
-    np.random.seed(number & 0xFFFFFFFF)
-
-
 class TorchAdapter:
     """See `unisono.frameworks.protocol.Adapter`.
 
     Args:
         job: the job; its `model` and `optimizer` are called here.
         steps: the run's total number of steps, for the schedule.
-        training: False builds no optimizer (evaluation only).
     """
 
     def __init__(self, job: Job, steps: int) -> None:
@@ -354,7 +345,3 @@ class TorchAdapter:
         """See `Adapter.learning_rate`."""
         return float(self._masters[0].param_groups[0]["lr"])
 
-
-def compute_key(seed: int, step: int, microbatch: int) -> int:
-    """The seed of a microbatch's computation (dropout)."""
-    return key(seed, "compute", step, microbatch)

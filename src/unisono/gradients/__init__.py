@@ -1,0 +1,1 @@
+"""Gradients: the tree sum, blocks and slices, norms. Pure arithmetic."""

@@ -1,0 +1,1 @@
+"""The data cut up: orders, batches, microbatches and plans. Pure values, no I/O."""

@@ -1,0 +1,50 @@
+"""Messages and open files between the supervisor and the warm parent, over a socket pair."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+_HEAD = struct.Struct("=qq")
+
+
+class Channel:
+    """One end; objects are pickled (between Unisono's own processes only)."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.socket = end
+
+    def send(self, value: Any, files: Sequence[int] = ()) -> None:
+        """Send an object, and open files with it."""
+        payload = value if isinstance(value, bytes) else pickle.dumps(value)
+        head = _HEAD.pack(len(payload), len(files))
+        socket.send_fds(self.socket, [head], list(files))
+        self.socket.sendall(payload)
+
+    def receive(self) -> tuple[Any, list[int]]:
+        """The next object and its files.
+
+        Raises:
+            EOFError: the other end is gone.
+        """
+        head, files, _, _ = socket.recv_fds(self.socket, _HEAD.size, 16)
+        while len(head) < _HEAD.size:
+            head += self._some(_HEAD.size - len(head))
+        size, _ = _HEAD.unpack(head)
+        payload = bytearray()
+        while len(payload) < size:
+            payload += self._some(min(size - len(payload), 1 << 24))
+        return pickle.loads(payload), list(files)
+
+    def _some(self, size: int) -> bytes:
+        data = self.socket.recv(size)
+        if not data:
+            raise EOFError
+        return data
+
+    def close(self) -> None:
+        """Close this end."""
+        self.socket.close()

@@ -1,0 +1,50 @@
+"""What went wrong and where, as a value that travels from a worker to the supervisor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unisono.errors import JobError, UnisonoError
+from unisono.usertrace import user_traceback
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed job: the message (rule, received, way out, place) and the user's own traceback."""
+
+    message: str
+    traceback: str = ""
+    usage: bool = False
+
+    def error(self) -> JobError:
+        """The exception to raise in the user's process."""
+        return JobError(self.message, self.traceback)
+
+
+def failure(error: BaseException, where: str) -> Failure:
+    """Describe an exception that was raised while doing something for the job.
+
+    Args:
+        error: the exception.
+        where: the place, e.g. "worker 1, step 12, microbatch 3".
+    """
+    if isinstance(error, PlacedError):
+        where = f"{error.where}, {where}"
+        error = error.cause
+    if isinstance(error, JobError):
+        return Failure(f"{error.message} ({where})", error.traceback)
+    if isinstance(error, UnisonoError):
+        return Failure(f"{error} ({where})", usage=True)
+    if isinstance(error, MemoryError):
+        text = f"out of memory ({where}). Fewer workers keep the result; more microbatches need less memory each but change it."
+        return Failure(text, user_traceback(error))
+    return Failure(f"{type(error).__name__} in the job's code ({where})", user_traceback(error))
+
+
+class PlacedError(Exception):
+    """An exception with a finer place than the caller knows (a sample's index)."""
+
+    def __init__(self, cause: BaseException, where: str) -> None:
+        super().__init__(where)
+        self.cause = cause
+        self.where = where

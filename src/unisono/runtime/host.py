@@ -1,0 +1,143 @@
+"""The supervisor's side of one host: start the warm parent, its loaders and workers; see who ended and why."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from unisono.errors import JobError, UsageError
+from unisono.job import Job
+from unisono.runtime.channel import Channel
+from unisono.runtime.failure import Failure
+
+_SINGLE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclass
+class Child:
+    """A forked loader or worker."""
+
+    role: str
+    index: int
+    process: int
+    pidfd: int
+    output: int
+    report: int
+    held: bytes = b""
+
+    @property
+    def name(self) -> str:
+        """How people see it."""
+        return f"{self.role} {self.index & 0xFFFF}"
+
+    def failure(self) -> Failure | None:
+        """What it reported before it ended."""
+        while data := os.read(self.report, 1 << 16):
+            self.held += data
+        return pickle.loads(self.held) if self.held else None
+
+
+class Host:
+    """The processes of this host. Every method runs in the thread that made it."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        mine, theirs = socket.socketpair()
+        output, write_end = os.pipe()
+        environment = {**os.environ, **dict.fromkeys(_SINGLE, "1"), "CUDA_VISIBLE_DEVICES": ""}
+        self._show = show
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "unisono.runtime.parent", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end,
+                env=environment,
+            )  # fmt: skip
+        os.close(write_end)
+        self.output = output
+        self._channel = Channel(mine)
+        self.children: list[Child] = []
+
+    def ask(self, *message: Any, files: Sequence[int] = ()) -> Any:
+        """Send a request and wait for the answer.
+
+        Raises:
+            UsageError, JobError: the job could not do it.
+        """
+        try:
+            self._channel.send(message, files)
+            answer, _ = self._channel.receive()
+        except (EOFError, ConnectionError) as error:
+            status = self._process.wait()
+            raise JobError(f"the process that holds the job ended ({status}); see logs/host.log.") from error
+        if isinstance(answer, Failure):
+            if answer.usage:
+                raise UsageError(answer.message)
+            raise answer.error()
+        return answer
+
+    def send_job(self, job: Job) -> None:
+        """Send the job, pickled by value where it is defined in `__main__` or a job file.
+
+        Raises:
+            UsageError: something in it cannot be pickled.
+        """
+        try:
+            payload = cloudpickle.dumps(job)
+        except Exception as error:
+            raise UsageError(
+                f"the job travels to other processes, so all it refers to must be picklable; received: {error}. "
+                "Make files, locks and connections inside a function: data=lambda: open_my_data()."
+            ) from error
+        self.ask("job", str(Path.cwd()), list(sys.path), payload)
+
+    def fork(self, role: str, index: int) -> Child:
+        """Start a worker or a loader."""
+        output, output_end = os.pipe()
+        report, report_end = os.pipe()
+        os.set_blocking(output, False)
+        try:
+            process = self.ask("fork", role, index, files=[output_end, report_end])
+        finally:
+            os.close(output_end)
+            os.close(report_end)
+        child = Child(role, index, process, os.pidfd_open(process), output, report)
+        self.children.append(child)
+        return child
+
+    def reap(self, child: Child) -> int:
+        """The exit code of a child that has ended (−n: killed by signal n)."""
+        status = self.ask("reap", child.process)
+        self.forget(child)
+        return int(status)
+
+    def forget(self, child: Child) -> None:
+        """Close what is held of a child."""
+        self.children.remove(child)
+        for file in (child.pidfd, child.output, child.report):
+            os.close(file)
+
+    def close(self) -> None:
+        """Kill everything; nothing is left."""
+        for child in list(self.children):
+            _kill(child.pidfd)
+            self.forget(child)
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+        os.close(self.output)
+
+
+def _kill(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+

@@ -1,0 +1,156 @@
+"""From a job to all that a process needs to work on it: data opened, model made, rounds known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unisono.errors import UsageError
+from unisono.frameworks.protocol import ModelDescription
+from unisono.frameworks.registry import Framework, pytorch
+from unisono.job import Job
+from unisono.memory.words import Words
+from unisono.partition.batches import Batches
+from unisono.partition.order import epoch_order
+from unisono.runtime.program import EvaluationSet, Program
+from unisono.runtime.samples import Datasets, SampleReader
+from unisono.runtime.state import HostLayout, HostState, Shape, host_layout
+from unisono.runtime.worker import Worker
+
+SPIN_SECONDS = 100e-6
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run asks of a host.
+
+    Attributes:
+        workers: slots wanted.
+        threads: threads a worker.
+        cores: the usable cores, for pinning.
+        trace: record parameter digests at each step.
+        evaluate_only: no training step.
+        most_steps: stop after so many steps (`verify`).
+    """
+
+    workers: int
+    threads: int
+    cores: tuple[int, ...]
+    trace: bool = False
+    evaluate_only: bool = False
+    most_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the supervisor learns of the prepared job."""
+
+    layout: HostLayout
+    program: Program
+    schedule_steps: int
+
+
+@dataclass
+class Prepared:
+    """A job ready to run in this process."""
+
+    job: Job
+    request: Request
+    framework: Framework
+    adapter: Any
+    program: Program
+    data: Datasets
+    layout: HostLayout
+    total_steps: int
+
+    @property
+    def described(self) -> Described:
+        """The part that travels."""
+        return Described(self.layout, self.program, self.total_steps)
+
+    @property
+    def spin_seconds(self) -> float:
+        """How long waits look before they sleep: not at all when workers outnumber cores."""
+        return SPIN_SECONDS if self.layout.shape.slots <= len(self.request.cores) else 0.0
+
+    def reader(self) -> SampleReader:
+        """A reader of samples for this process."""
+        return SampleReader(self.job, self.program, self.data, self.framework.data)
+
+    def initialise(self, state: HostState, parameters: Mapping[str, Any] | None) -> None:
+        """Write the initial state to shared memory and make the model's parameters views of it."""
+        numbers = range(len(self.layout.description.parameters))
+        scalars = state.segment["scalars"]
+        self.adapter.initial(state.parameters(), state.buffers(0), scalars)
+        trained = [n for n in numbers if self.layout.description.owners[n] is not None]
+        self.adapter.initial_state({n: state.state(n) for n in trained}, {n: scalars[0, n] for n in trained})
+        if parameters is not None:
+            arrays, _ = state.saved(0)
+            for name, array in arrays.items():
+                array[...] = parameters[name]
+        self.adapter.bind(state.parameters())
+        Words(state.segment, "control", 0.0).publish(1, 0)
+
+    def worker(self, slot: int, state: HostState, take: Any) -> Worker:
+        """The worker of a slot."""
+        self.adapter.pin(self.request.threads)
+        return Worker(
+            self.job, self.program, slot, state, self.adapter, take, self.spin_seconds,
+            self.framework.data.reduce_tensor, self.request.trace,
+        )  # fmt: skip
+
+
+def open_data(job: Job) -> Datasets:
+    """Call what is callable and check what came."""
+    training = _opened(job.data, "data")
+    evaluation = job.evaluation
+    if evaluation is None:
+        return Datasets(training, {})
+    if callable(evaluation):
+        evaluation = evaluation()
+    named = evaluation if isinstance(evaluation, Mapping) else {"evaluation": evaluation}
+    return Datasets(training, {name: _opened(data, f"evaluation {name!r}") for name, data in named.items()})
+
+
+def _opened(data: Any, what: str) -> Any:
+    if callable(data) and not hasattr(data, "__getitem__"):
+        data = data()
+    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise UsageError(
+            f"job.{what} must have len() and integer indexing, so that any worker can read any sample; received "
+            f"{type(data).__name__}. Wrap it in a list or a map-style Dataset."
+        )
+    if len(data) == 0:
+        raise UsageError(f"job.{what} must hold samples; it is empty. Check the path or the filter that made it.")
+    return data
+
+
+def prepare(job: Job, request: Request) -> Prepared:
+    """Open the data, make the model and lay out the host's memory.
+
+    Raises:
+        UsageError: the job and its data do not fit together.
+    """
+    data = open_data(job)
+    length = int(epoch_order(job.order, len(data.training), job.seed, 0).size)
+    batches = Batches(length, job.batch_size, job.microbatches, job.drop_last)
+    total = job.steps if job.steps is not None else (job.epochs or 0) * batches.steps_per_epoch
+    steps = 0 if request.evaluate_only else min(total, request.most_steps or total)
+    evaluations = tuple(EvaluationSet(name, len(values)) for name, values in data.evaluation.items())
+    if request.trace:
+        evaluations = ()
+    program = Program(batches, steps, job.evaluate_every, evaluations)
+    framework = pytorch()
+    adapter = framework.adapter(job, total)
+    description: ModelDescription = adapter.describe()
+    useful = -(-min(job.batch_size, length) // batches.microbatch_size)
+    functions = [metric for metric in job.metrics.values() if not hasattr(metric, "update")]
+    shape = Shape(
+        slots=max(1, min(request.workers, useful)),
+        microbatches=job.microbatches,
+        metrics=len(functions),
+        evaluations=len(evaluations),
+        object_metrics=len(functions) < len(job.metrics) and bool(evaluations),
+    )
+    return Prepared(job, request, framework, adapter, program, data, host_layout(description, shape), total)

@@ -1,0 +1,124 @@
+"""A run as a sequence of rounds, known from its start: pure arithmetic on round numbers.
+
+A step is one round. An evaluation is a run of rounds too (*waves* of as many microbatches as a step has), so that
+it is shared out, waited for and recovered in the same way.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from unisono.partition.batches import Batches
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A named evaluation sequence of `length` samples."""
+
+    name: str
+    length: int
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round does.
+
+    Attributes:
+        number: counted from 0 over the run.
+        step: the step that it computes; for a wave the number of steps done.
+        evaluation: index of the evaluation set, or None for a training step.
+        wave: the wave's number within its evaluation set.
+        last: whether it ends the evaluation set.
+    """
+
+    number: int
+    step: int
+    evaluation: int | None = None
+    wave: int = 0
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Program:
+    """All rounds of a run.
+
+    Args:
+        batches: how the data are cut.
+        steps: steps to train; 0 evaluates only.
+        evaluate_every: steps between evaluations; None = at the end of each epoch.
+        evaluations: the evaluation sets.
+
+    >>> program = Program(Batches(8, 4, 2, False), 4, None, (EvaluationSet("evaluation", 5),))
+    >>> [(r.step, r.evaluation, r.wave) for r in program]
+    [(0, None, 0), (1, None, 0), (2, 0, 0), (2, 0, 1), (2, None, 0), (3, None, 0), (4, 0, 0), (4, 0, 1)]
+    """
+
+    batches: Batches
+    steps: int
+    evaluate_every: int | None
+    evaluations: tuple[EvaluationSet, ...]
+
+    @property
+    def wave_size(self) -> int:
+        """Samples of a full wave."""
+        return self.batches.microbatch_size * self.batches.microbatches
+
+    def _waves(self, evaluation: int) -> int:
+        return -(-self.evaluations[evaluation].length // self.wave_size)
+
+    @property
+    def evaluation_steps(self) -> list[int]:
+        """The numbers of steps done at which the run evaluates."""
+        if not self.evaluations:
+            return []
+        every = self.evaluate_every or self.batches.steps_per_epoch
+        due = list(range(every, self.steps + 1, every))
+        return due if due and due[-1] == self.steps else [*due, self.steps]
+
+    @property
+    def waves_per_evaluation(self) -> int:
+        """Rounds of one evaluation over all its sets."""
+        return sum(self._waves(index) for index in range(len(self.evaluations)))
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds the run has."""
+        return self.steps + len(self.evaluation_steps) * self.waves_per_evaluation
+
+    def evaluations_before(self, step: int) -> int:
+        """Evaluations that are over when step `step` begins."""
+        return bisect_right(self.evaluation_steps, step)
+
+    def __iter__(self) -> Iterator[Round]:
+        """The rounds in order."""
+        due = set(self.evaluation_steps)
+        number = 0
+        for step in range(self.steps + 1):
+            if step in due:
+                for evaluation in range(len(self.evaluations)):
+                    waves = self._waves(evaluation)
+                    for wave in range(waves):
+                        yield Round(number, step, evaluation, wave, wave == waves - 1)
+                        number += 1
+            if step < self.steps:
+                yield Round(number, step)
+                number += 1
+
+    def samples(self, round_: Round, microbatch: int) -> int:
+        """How many samples a microbatch of a round has; 0 = empty."""
+        return len(self.positions(round_, microbatch))
+
+    def positions(self, round_: Round, microbatch: int) -> range:
+        """Positions in the epoch's order (training) or in the evaluation set."""
+        if round_.evaluation is None:
+            return self.batches.positions(round_.step, microbatch)
+        size = self.batches.microbatch_size
+        length = self.evaluations[round_.evaluation].length
+        start = round_.wave * self.wave_size + microbatch * size
+        return range(min(start, length), min(start + size, length))
+
+    def nonempty(self, round_: Round) -> int:
+        """How many microbatches of a round have samples; they are the first ones."""
+        return sum(1 for m in range(self.batches.microbatches) if self.samples(round_, m))

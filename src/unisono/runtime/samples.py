@@ -1,0 +1,173 @@
+"""Reading the samples of microbatches: ahead of need by loader processes, or on the spot in debug mode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from unisono.frameworks.protocol import Array
+from unisono.job import Job
+from unisono.memory.packing import Reducer, pack, unpack
+from unisono.memory.words import Words
+from unisono.partition.keys import key
+from unisono.partition.order import epoch_order
+from unisono.runtime.failure import Failure, PlacedError, failure
+from unisono.runtime.program import Program, Round
+from unisono.runtime.state import ROUNDS_AHEAD, HostLayout
+
+
+class DataFunctions(Protocol):
+    """What a framework adds to reading data."""
+
+    def draws_randomness(self, data: Any) -> bool:
+        """Whether indexing these data may draw random numbers."""
+
+    def gather(self, data: Any, indices: Sequence[int]) -> Any:
+        """All samples at once, or None."""
+
+    def collate(self, samples: Sequence[Any], indices: Sequence[int]) -> Any:
+        """The default collate."""
+
+    def reduce_tensor(self, value: Any) -> Any:
+        """How tensors are sent."""
+
+    def seed_everything(self, number: int) -> None:
+        """Seed this process's generators."""
+
+
+@dataclass
+class Datasets:
+    """The opened data of a job: training sequence and named evaluation sequences."""
+
+    training: Any
+    evaluation: Mapping[str, Any]
+
+
+class SampleReader:
+    """Reads one microbatch: a pure function of (job, round, microbatch)."""
+
+    def __init__(self, job: Job, program: Program, data: Datasets, functions: DataFunctions) -> None:
+        self._job = job
+        self._program = program
+        self._data = data
+        self._functions = functions
+        self._epoch = -1
+        self._order: Array = np.empty(0, np.int64)
+
+    def read(self, round_: Round, microbatch: int) -> Any:
+        """The (inputs, targets) of a microbatch."""
+        positions = self._program.positions(round_, microbatch)
+        if round_.evaluation is None:
+            epoch, _ = self._program.batches.locate(round_.step)
+            if epoch != self._epoch:
+                self._order = epoch_order(
+                    self._job.order, len(self._data.training), self._job.seed, epoch
+                )
+                self._epoch = epoch
+            indices = [int(i) for i in self._order[positions.start : positions.stop]]
+            return self._collate(self._data.training, indices, ("sample", epoch), ("collate", round_.step), microbatch)
+        name = self._program.evaluations[round_.evaluation].name
+        place = ("evaluation", name)
+        return self._collate(self._data.evaluation[name], list(positions), place, (*place, round_.wave), microbatch)
+
+    def _collate(
+        self, data: Any, indices: list[int], sample_place: tuple[Any, ...], batch_place: tuple[Any, ...], microbatch: int
+    ) -> Any:
+        seed = self._job.seed
+        if self._job.collate is None and (batch := self._functions.gather(data, indices)) is not None:
+            return batch
+        random = self._functions.draws_randomness(data)
+        samples = []
+        for index in indices:
+            try:
+                if random:
+                    self._functions.seed_everything(key(seed, *sample_place, index))
+                samples.append(data[index])
+            except Exception as error:
+                raise PlacedError(error, f"sample {index}") from error
+        if self._job.collate is None:
+            return self._functions.collate(samples, indices)
+        self._functions.seed_everything(key(seed, *batch_place, microbatch))
+        try:
+            return self._job.collate(samples)
+        except Exception as error:
+            raise PlacedError(error, f"collate of samples {indices[0]}…{indices[-1]}") from error
+
+
+class Ring:
+    """Microbatches of the next rounds in shared memory, each read once whoever computes it.
+
+    A microbatch's entry is given free when its round is committed: until then a successor may need it again.
+    """
+
+    def __init__(self, layout: HostLayout, segment: Any, ready: Words, reduce: Reducer) -> None:
+        self._microbatches = layout.shape.microbatches
+        self._ring = layout.ring
+        self._segment = segment
+        self._ready = ready
+        self._reduce = reduce
+
+    def _entry(self, round_: Round, microbatch: int) -> tuple[int, int]:
+        number = round_.number * self._microbatches + microbatch
+        return number % self._ring, number + 1
+
+    def put(self, round_: Round, microbatch: int, value: Any) -> None:
+        """Publish a microbatch, or the failure to read it."""
+        entry, number = self._entry(round_, microbatch)
+        pack(value, self._segment[f"samples/{entry}"], self._reduce)
+        self._ready.publish(entry, number)
+
+    def get(self, round_: Round, microbatch: int) -> Any:
+        """Wait for a microbatch and take a private copy of it."""
+        entry, number = self._entry(round_, microbatch)
+        self._ready.wait(entry, number)
+        return unpack(self._segment[f"samples/{entry}"])
+
+
+def load_ahead(
+    reader: SampleReader, program: Program, ring: Ring, committed: Words, slots: int, share: tuple[int, int]
+) -> None:
+    """A loader's life: read its share of all microbatches, as far ahead as the ring allows.
+
+    Args:
+        reader: reads one microbatch.
+        program: the run's rounds.
+        ring: where they go.
+        committed: the slots' words.
+        slots: how many slots.
+        share: (i, n): this loader reads every n-th microbatch, beginning with the i-th.
+    """
+    index, loaders = share
+    turn = 0
+    for round_ in program:
+        for microbatch in range(program.nonempty(round_)):
+            turn += 1
+            if turn % loaders != index:
+                continue
+            for slot in range(slots):
+                committed.wait(slot, round_.number - ROUNDS_AHEAD + 1)
+            value: Any
+            try:
+                value = reader.read(round_, microbatch)
+                ring.put(round_, microbatch, value)
+            except Exception as error:
+                ring.put(round_, microbatch, failure(error, f"step {round_.step + 1}, microbatch {microbatch}"))
+                return
+
+
+def taken(value: Any) -> Any:
+    """A microbatch as the ring gave it; raises the loader's failure."""
+    if isinstance(value, Failure):
+        raise LoaderFailed(value)
+    return value
+
+
+class LoaderFailed(Exception):
+    """A loader could not read a microbatch; carries its description."""
+
+    def __init__(self, description: Failure) -> None:
+        super().__init__(description.message)
+        self.description = description
