@@ -49,7 +49,7 @@ def aligned_nodes(start: int, stop: int, total: int) -> list[Node]:
         total: how many there are; a node may reach beyond it.
 
     >>> aligned_nodes(1, 6, 6)
-    [Node(level=0, index=1), Node(level=1, index=1), Node(level=1, index=2)]
+    [Node(level=0, index=1), Node(level=1, index=1), Node(level=2, index=1)]
     """
     nodes = []
     while start < stop:

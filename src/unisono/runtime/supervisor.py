@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import signal
@@ -19,8 +18,8 @@ from unisono.runtime.failure import Failure
 from unisono.runtime.host import Child, Host
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.program import Round
-from unisono.runtime.state import RECORDS, HostState
-from unisono.runtime.worker import DRAINED, STOP
+from unisono.runtime.records import Records
+from unisono.runtime.state import HostState
 
 TICK_SECONDS = 0.05
 
@@ -52,55 +51,6 @@ class Outcome:
     consistent: bool
     stopped: bool
     failure: Failure | None
-
-
-def merged(rounds: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """One record of what the slots wrote about a round; None for a wave that ends nothing."""
-    record = dict(rounds[0])
-    seconds = record.pop("round_seconds")
-    record.pop("times")
-    if not record:
-        return None
-    if "samples" in record:
-        samples = record.pop("samples")
-        record["samples_per_second"] = samples / seconds
-        record["step_seconds"] = seconds
-        for index, name in enumerate(("compute_seconds", "wait_seconds", "update_seconds")):
-            record[name] = [entry["times"][index] for entry in rounds]
-    return record
-
-
-class Records:
-    """Reads the records that slots leave in shared memory, in round order."""
-
-    def __init__(self, described: Described, state: HostState) -> None:
-        self._segment = state.segment
-        self._slots = described.layout.shape.slots
-        self._committed = Words(state.segment, "committed", 0.0)
-        self._control = Words(state.segment, "control", 0.0)
-        self.drained = 0
-
-    @property
-    def committed(self) -> int:
-        """Rounds that every slot has committed."""
-        return min(self._committed.get(slot) for slot in range(self._slots))
-
-    def drain(self, to: Callable[[dict[str, Any]], None]) -> None:
-        """Hand on every finished round and give its entry free."""
-        for number in range(self.drained, self.committed):
-            record = merged([self._read(slot, number % RECORDS) for slot in range(self._slots)])
-            self.drained = number + 1
-            self._control.publish(DRAINED, self.drained)
-            if record is not None:
-                to(record)
-
-    def _read(self, slot: int, entry: int) -> dict[str, Any]:
-        length = int(self._segment["record_lengths"][slot, entry])
-        return json.loads(bytes(self._segment["records"][slot, entry, :length]))  # type: ignore[no-any-return]
-
-    def stop(self) -> None:
-        """Ask slot 0 to stamp the next plan with a stop."""
-        self._control.publish(STOP, 1)
 
 
 def steps_done(rounds: list[Round], committed: int) -> int:
