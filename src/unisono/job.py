@@ -1,0 +1,159 @@
+"""A job: what to train. It says nothing about hardware and checks itself on construction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from unisono.errors import UsageError
+from unisono.partition.order import Order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A model, a loss, an optimizer and data; with the seed they determine the result.
+
+    Raises:
+        UsageError: a field breaks its rule; the text gives the rule, what was received and the way out.
+
+    >>> job = Job(model=dict, loss=max, optimizer=list, data=[(0, 1)], batch_size=1, epochs=1)
+    >>> job.microbatches
+    8
+    """
+
+    model: Callable[[], Any]
+    """() → model. Called once per host right after `torch.manual_seed(seed)`; may load weights."""
+
+    loss: Callable[..., Any]
+    """(outputs, targets) → the mean over samples, or (total, weight)."""
+
+    optimizer: Callable[..., Any]
+    """(model) → an optimizer, or a list of optimizers over disjoint parameters."""
+
+    data: Any
+    """Training samples: a sequence (`len()` and integer indexing), or () → sequence."""
+
+    batch_size: int
+    """Samples per step, over all workers."""
+
+    microbatches: int = 8
+    """Pieces of a batch; part of the result. At least as many as the workers you will ever have."""
+
+    epochs: int | None = None
+    """Length of the run in epochs; exactly one of `epochs` and `steps` is given."""
+
+    steps: int | None = None
+    """Length of the run in steps; exactly one of `epochs` and `steps` is given."""
+
+    seed: int = 0
+    """All randomness: initial parameters, order, dropout, augmentation."""
+
+    collate: Callable[..., Any] | None = None
+    """(samples) → (inputs, targets), called per microbatch with its generators seeded. Default: stack pairs."""
+
+    order: Order = "shuffled"
+    """"shuffled", "sequential", or (epoch, rng) → indices; see `by_length`, `stratified`, `weighted`."""
+
+    drop_last: bool = False
+    """Skip a short last batch."""
+
+    forward: Callable[..., Any] | None = None
+    """(model, inputs) → outputs. Default: `model(inputs)`, `model(*inputs)` for a tuple, `model(**inputs)` for a dict."""
+
+    schedule: Callable[..., Any] | None = None
+    """(optimizer, steps) → a learning-rate scheduler, stepped once per step; `steps` is the run's total."""
+
+    clip_norm: float | None = None
+    """Limit on the global gradient norm."""
+
+    precision: str = "float32"
+    """"float32", or "bfloat16": autocast over float32 master parameters."""
+
+    evaluation: Any = None
+    """Evaluation samples: a sequence, () → sequence, or a mapping of names to them."""
+
+    evaluate_every: int | None = None
+    """Steps between evaluations; None = after each epoch and at the end."""
+
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Name → (outputs, targets) → (sum, count), or an object with `update`, `compute`, `reset` (evaluation only)."""
+
+    predict: Callable[..., Any] | None = None
+    """(model, inputs) → what evaluation metrics see. Default: `forward`."""
+
+    observers: Sequence[Callable[[dict[str, Any]], None]] = ()
+    """Functions called with each record of `metrics.jsonl`, outside the workers."""
+
+    def __post_init__(self) -> None:
+        self._check_functions()
+        self._check_numbers()
+        self._check_data("data", self.data)
+        named = self.evaluation if isinstance(self.evaluation, Mapping) else {"": self.evaluation}
+        for name, data in named.items():
+            if data is not None:
+                self._check_data(f"evaluation {name!r}" if name else "evaluation", data)
+        for name, metric in self.metrics.items():
+            is_object = all(hasattr(metric, method) for method in ("update", "compute", "reset"))
+            if not callable(metric) and not is_object:
+                raise UsageError(
+                    f"a metric must be a function (outputs, targets) -> (sum, count) or an object with update, "
+                    f"compute and reset; metrics[{name!r}] is {type(metric).__name__}."
+                )
+
+    def _check_functions(self) -> None:
+        if not callable(self.model) or hasattr(self.model, "parameters") and not isinstance(self.model, type):
+            raise UsageError(
+                "job.model must be a function that makes the model, so that every host can make the same one; "
+                f"received a {type(self.model).__name__} instance. Write model=lambda: {type(self.model).__name__}(...)."
+            )
+        for name in ("loss", "optimizer"):
+            if not callable(getattr(self, name)):
+                raise UsageError(f"job.{name} must be a function; received {getattr(self, name)!r}.")
+        for name in ("collate", "forward", "schedule", "predict"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise UsageError(f"job.{name} must be a function or None; received {value!r}.")
+        if isinstance(self.observers, str) or not all(callable(observer) for observer in self.observers):
+            raise UsageError(f"job.observers must be a list of functions (record) -> None; received {self.observers!r}.")
+        if not (callable(self.order) or self.order in ("shuffled", "sequential")):
+            raise UsageError(
+                f"job.order must be 'shuffled', 'sequential' or a function (epoch, rng) -> indices; received {self.order!r}."
+            )
+
+    def _check_numbers(self) -> None:
+        for name in ("batch_size", "microbatches", "epochs", "steps", "evaluate_every"):
+            value = getattr(self, name)
+            if value is None and name in ("epochs", "steps", "evaluate_every"):
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UsageError(f"job.{name} must be a whole number of at least 1; received {value!r}.")
+        if (self.epochs is None) == (self.steps is None):
+            given = "neither" if self.epochs is None else f"epochs={self.epochs} and steps={self.steps}"
+            raise UsageError(f"a job has exactly one of epochs and steps; received {given}.")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise UsageError(f"job.seed must be a whole number of at least 0; received {self.seed!r}.")
+        if self.clip_norm is not None and not (isinstance(self.clip_norm, int | float) and self.clip_norm > 0):
+            raise UsageError(f"job.clip_norm must be above 0 or None; received {self.clip_norm!r}.")
+        if self.precision not in ("float32", "bfloat16"):
+            raise UsageError(f"job.precision must be 'float32' or 'bfloat16'; received {self.precision!r}.")
+        if not isinstance(self.drop_last, bool):
+            raise UsageError(f"job.drop_last must be True or False; received {self.drop_last!r}.")
+        if not isinstance(self.metrics, Mapping):
+            raise UsageError(f"job.metrics must map names to metrics; received {type(self.metrics).__name__}.")
+
+    @staticmethod
+    def _check_data(name: str, data: Any) -> None:
+        indexable = hasattr(data, "__len__") and hasattr(data, "__getitem__")
+        if not indexable and not callable(data):
+            raise UsageError(
+                f"job.{name} must have len() and integer indexing, so that any worker can read any sample; received "
+                f"{type(data).__name__}. Read it into a list, or write a map-style Dataset."
+            )
+        if indexable and not isinstance(data, type) and len(data) == 0:
+            raise UsageError(f"job.{name} must hold samples; it is empty. Check the path or the filter that made it.")
+
+    def described(self) -> dict[str, Any]:
+        """The plain values among the fields, for `run.json`."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, int | float | str)}
