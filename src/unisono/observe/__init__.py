@@ -1,0 +1,1 @@
+"""What a person sees: run folder, metrics, progress, logs."""

@@ -1,0 +1,1 @@
+"""Files of parameters: safetensors, hashed, written to one side and renamed."""

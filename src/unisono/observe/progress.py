@@ -1,0 +1,135 @@
+"""The live progress line, or a plain line every ten seconds where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 10.0
+
+
+class Display(Protocol):
+    """Where progress is shown."""
+
+    def start(self, steps: int, epochs: int | None, workers: int) -> None:
+        """The run begins."""
+
+    def update(self, record: dict[str, Any]) -> None:
+        """A record came."""
+
+    def message(self, text: str) -> None:
+        """Show a line of text."""
+
+    def close(self) -> None:
+        """The run ended."""
+
+
+def headline(record: dict[str, Any]) -> str:
+    """The metrics of an evaluation record in one line.
+
+    >>> headline({"step": 4, "evaluation/loss": 0.5, "evaluation/accuracy": 0.875})
+    'step 4  evaluation/loss 0.5000  evaluation/accuracy 0.8750'
+    """
+    return "  ".join([f"step {record['step']}", *(f"{k} {v:.4f}" for k, v in record.items() if k != "step")])
+
+
+class Silent:
+    """Shows what processes print and nothing else."""
+
+    def start(self, steps: int, epochs: int | None, workers: int) -> None:
+        """See `Display`."""
+
+    def update(self, record: dict[str, Any]) -> None:
+        """See `Display`."""
+
+    def message(self, text: str) -> None:
+        """See `Display`."""
+        print(text, flush=True)
+
+    def close(self) -> None:
+        """See `Display`."""
+
+
+class Plain:
+    """One line every ten seconds, and one per evaluation."""
+
+    def __init__(self) -> None:
+        self._steps, self._workers, self._shown = 0, 0, 0.0
+
+    def start(self, steps: int, epochs: int | None, workers: int) -> None:
+        """See `Display`."""
+        self._steps, self._workers, self._shown = steps, workers, time.monotonic()
+
+    def update(self, record: dict[str, Any]) -> None:
+        """See `Display`."""
+        if "loss" not in record:
+            self.message(headline(record))
+        elif time.monotonic() - self._shown >= PLAIN_SECONDS:
+            self._shown = time.monotonic()
+            self.message(
+                f"step {record['step']}/{self._steps}  loss {record['loss']:.4f}  "
+                f"{record['samples_per_second']:.0f} samples/s  {self._workers} workers"
+            )
+
+    def message(self, text: str) -> None:
+        """See `Display`."""
+        print(text, flush=True)
+
+    def close(self) -> None:
+        """See `Display`."""
+
+
+class Live:
+    """A live line at the bottom of a terminal; everything else appears above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._rate = 0.0
+
+    def start(self, steps: int, epochs: int | None, workers: int) -> None:
+        """See `Display`."""
+        self._progress = Progress(
+            TextColumn("step {task.completed}/{task.total}"), BarColumn(bar_width=20), TextColumn("{task.description}"),
+            TimeRemainingColumn(compact=True), TextColumn("left"), console=self._console, transient=True,
+        )  # fmt: skip
+        plural = "" if workers == 1 else "s"
+        self._tail = f"{workers} worker{plural}"
+        self._epochs = f"/{epochs}" if epochs else ""
+        self._task = self._progress.add_task(self._tail, total=steps)
+        self._progress.start()
+
+    def update(self, record: dict[str, Any]) -> None:
+        """See `Display`."""
+        if "loss" not in record:
+            self.message(headline(record))
+            return
+        if self._progress is None:
+            return
+        rate = record["samples_per_second"]
+        self._rate = rate if not self._rate else 0.95 * self._rate + 0.05 * rate
+        text = f"epoch {record['epoch']}{self._epochs}  loss {record['loss']:.4f}  {self._rate:.0f} samples/s  {self._tail}"
+        self._progress.update(self._task, completed=record["step"], description=text)
+
+    def message(self, text: str) -> None:
+        """See `Display`."""
+        self._console.print(escape(text), highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """See `Display`."""
+        if self._progress is not None:
+            self._progress.stop()
+
+
+def display(live: bool) -> Display:
+    """The live line on a terminal, plain lines elsewhere.
+
+    Args:
+        live: False (debug mode) never draws over what is printed.
+    """
+    console = Console()
+    return Live(console) if live and console.is_terminal else Plain()

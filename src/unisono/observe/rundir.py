@@ -1,0 +1,71 @@
+"""The run folder: run.json, metrics.jsonl, TensorBoard events, logs and the final parameters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unisono.errors import UsageError
+
+RUN, METRICS, PARAMETERS, LOGS = "run.json", "metrics.jsonl", "parameters.safetensors", "logs"
+
+
+class RunFolder:
+    """A folder of one run.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fields: dict[str, Any] = {}
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """Make the folder.
+
+        Raises:
+            UsageError: it already holds a run, or it cannot be made.
+        """
+        if (path / RUN).exists():
+            raise UsageError(f"an out folder holds one run; {path} already holds one. Name another with --out.")
+        try:
+            (path / LOGS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"the out folder must be writable; received {path}: {error}. Name another with --out.") from error
+        return cls(path)
+
+    def update(self, **values: Any) -> None:
+        """Change fields of run.json, all or nothing."""
+        self.fields.update(values)
+        aside = self.path / (RUN + ".tmp")
+        aside.write_text(json.dumps(self.fields, indent=2) + "\n")
+        aside.replace(self.path / RUN)
+
+    @property
+    def parameters(self) -> Path:
+        """The final parameters' file."""
+        return self.path / PARAMETERS
+
+    @property
+    def metrics(self) -> Path:
+        """The metrics' file."""
+        return self.path / METRICS
+
+    def log(self, name: str) -> Path:
+        """The log file of a process ("worker 1" → logs/worker-1.log)."""
+        return self.path / LOGS / f"{name.replace(' ', '-')}.log"
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """run.json of a folder.
+
+    Raises:
+        UsageError: the folder holds no run.
+    """
+    try:
+        return dict(json.loads((path / RUN).read_text()))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"a run folder holds {RUN}; {path} does not ({error}). Name the folder that train printed.") from error

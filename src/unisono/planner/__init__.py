@@ -1,0 +1,1 @@
+"""What this machine has, and later how to split work over it."""

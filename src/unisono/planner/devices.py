@@ -1,0 +1,93 @@
+"""This host's cores, memory, CPU and accelerators, as a container's limits allow."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_CGROUP = Path("/sys/fs/cgroup")
+_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a host offers.
+
+    Attributes:
+        cores: the usable cores, by number.
+        memory_bytes: usable memory.
+        cpu: the processor's name.
+        features: what vector instructions it has.
+        accelerators: device names; empty on a CPU host.
+    """
+
+    cores: tuple[int, ...]
+    memory_bytes: int
+    cpu: str
+    features: tuple[str, ...]
+    accelerators: tuple[str, ...]
+
+
+def quota_cores(cpu_max: str) -> float | None:
+    """The cores that a cgroup's `cpu.max` allows; None = no limit.
+
+    >>> quota_cores("150000 100000"), quota_cores("max 100000")
+    (1.5, None)
+    """
+    quota, _, period = cpu_max.partition(" ")
+    return None if quota == "max" or not period else int(quota) / int(period)
+
+
+def usable_cores() -> tuple[int, ...]:
+    """Cores that this process may run on, at most as many as its cgroup grants (rounded up)."""
+    cores = sorted(os.sched_getaffinity(0))
+    limit = quota_cores(_read(_CGROUP / "cpu.max") or "max 100000")
+    if limit is None:
+        quota, period = _read(_CGROUP / "cpu/cpu.cfs_quota_us"), _read(_CGROUP / "cpu/cpu.cfs_period_us")
+        if quota and period and int(quota) > 0:
+            limit = int(quota) / int(period)
+    return tuple(cores if limit is None else cores[: max(1, -int(-limit // 1))])
+
+
+def usable_memory() -> int:
+    """Bytes of memory, at most as much as the cgroup grants."""
+    total = int(psutil.virtual_memory().total)
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        limit = _read(_CGROUP / name)
+        if limit and limit.isdigit():
+            total = min(total, int(limit))
+    return total
+
+
+def inspect() -> Devices:
+    """Look at this host."""
+    fields: dict[str, str] = {}
+    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    flags = set(fields.get("flags", fields.get("Features", "")).split())
+    return Devices(
+        cores=usable_cores(),
+        memory_bytes=usable_memory(),
+        cpu=fields.get("model name", "unknown"),
+        features=tuple(name for name in _FEATURES if name in flags),
+        accelerators=tuple(_accelerators()),
+    )
+
+
+def _accelerators() -> list[str]:
+    names = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        lines = (_read(path) or "").splitlines()
+        names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
+    return names
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

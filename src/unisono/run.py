@@ -1,0 +1,113 @@
+"""A run and its folder: what `train` and `start` give back and `open` attaches to."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from unisono.errors import JobError, UsageError
+from unisono.frameworks.registry import pytorch
+from unisono.job import Job
+from unisono.observe.metrics import read_metrics
+from unisono.observe.rundir import METRICS, PARAMETERS, read_run
+
+STOP_FILE = "stop"
+EXIT_STATUS = {"completed": 0, "failed": 1}
+
+
+class Run:
+    """A finished or running run.
+
+    Args:
+        directory: its folder.
+        job: the job that it trains.
+        thread: the thread that runs it, if this process does.
+    """
+
+    def __init__(self, directory: Path, job: Job, thread: threading.Thread | None = None) -> None:
+        self.directory = directory
+        self.job = job
+        self._thread = thread
+        self.errors: list[BaseException] = []
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.directory)!r}, status={self.status!r})"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """run.json as it is now."""
+        return read_run(self.directory)
+
+    @property
+    def status(self) -> str:
+        """"running", "completed", "interrupted" or "failed"."""
+        manifest = self.manifest
+        status = str(manifest["exit"])
+        if status == "running" and self._thread is None and not Path(f"/proc/{manifest['process']}").exists():
+            return "failed"
+        return status
+
+    @property
+    def exit_status(self) -> int:
+        """What the command returns: 0 done, 1 failed, 128 + signal when interrupted."""
+        return EXIT_STATUS.get(self.status, 128 + int(self.manifest.get("signal") or 2))
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Every record of metrics.jsonl so far."""
+        return read_metrics(self.directory / METRICS)
+
+    @property
+    def parameters_sha256(self) -> str:
+        """The hash of the final parameters; equal hashes are equal bits.
+
+        Raises:
+            JobError: the run has saved none.
+        """
+        value = self.manifest.get("parameters_sha256")
+        if not value:
+            raise JobError(f"a run has final parameters once it ended well; {self.directory} is {self.status!r}.")
+        return str(value)
+
+    def model(self, which: str = "final") -> Any:
+        """The job's model with the final parameters, in this process.
+
+        Args:
+            which: "final".
+
+        Raises:
+            UsageError: another name, or nothing saved.
+        """
+        if which != "final":
+            raise UsageError(f"a run's model is named 'final'; received {which!r}.")
+        return pytorch().adapter.load(self.job, self.directory / PARAMETERS)
+
+    def stop(self) -> None:
+        """Ask the run to end after the step at hand; its parameters are saved. Returns at once."""
+        (self.directory / STOP_FILE).touch()
+
+    def wait(self, timeout_seconds: float | None = None) -> Run:
+        """Until the run has ended.
+
+        Args:
+            timeout_seconds: how long at most; None = as long as it takes.
+
+        Raises:
+            JobError: the run failed (in this process).
+        """
+        if self._thread is not None:
+            self._thread.join(timeout_seconds)
+            if self.errors:
+                raise self.errors[0]
+        elif self.status == "running":
+            with suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(self.manifest["process"])
+                try:
+                    select.select([pidfd], [], [], timeout_seconds)
+                finally:
+                    os.close(pidfd)
+        return self
