@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from unisono import __version__
 from unisono.checkpoint.parameters import save, sha256_of
 from unisono.errors import JobError, UnisonoError
 from unisono.job import Job
@@ -31,6 +30,7 @@ from unisono.runtime.state import HostState
 from unisono.runtime.supervisor import Outcome, Supervisor, Watched, steps_done
 from unisono.runtime.worker import WorkerFailed
 from unisono.usertrace import user_traceback
+from unisono.version import __version__
 
 
 class Interrupts:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.protocol import (
@@ -81,6 +83,14 @@ class TorchAdapter:
         self._into: list[torch.Tensor | None] = [None] * len(self._named)
         self._used = np.zeros(len(self._named), dtype=np.uint8)
         self._hook()
+
+    @staticmethod
+    def load(job: Job, path: Path) -> torch.nn.Module:
+        """The job's model in this process with the parameters of a saved file."""
+        torch.manual_seed(job.seed)
+        model: torch.nn.Module = job.model()
+        model.load_state_dict(load_file(path))
+        return model
 
     # -- description ---------------------------------------------------------------------------------------
 

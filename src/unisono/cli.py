@@ -1,0 +1,131 @@
+"""Commands to calls, nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from unisono import api
+from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.jobfile import LoadedJob, load
+from unisono.observe.rundir import read_run
+from unisono.planner.devices import inspect
+from unisono.platform_check import require_linux
+from unisono.verify import verify as verify_job
+from unisono.version import __version__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def commands() -> None:
+    """Train deep-learning models on many workers, with the same bits on any number of them."""
+
+
+def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
+    for decorate in (
+        click.option("--threads", type=int, default=1, show_default=True, help="Threads of each worker."),
+        click.option("--workers", type=int, help="Processes that compute. [default: the usable cores]"),
+    ):
+        command = decorate(command)
+    return command
+
+
+@commands.command()
+@click.argument("file")
+@click.argument("arguments", nargs=-1)
+@_job_arguments
+@click.option("--epochs", type=int, help="Replaces the job's length.")
+@click.option("--steps", type=int, help="Replaces the job's length.")
+@click.option("--seed", type=int, help="Replaces the job's seed.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/FILE-DATE-TIME]")
+@click.option("--debug", is_flag=True, help="One process, no live line: breakpoint() works; same bits.")
+def train(
+    file: str, arguments: tuple[str, ...], workers: int | None, threads: int, epochs: int | None, steps: int | None,
+    seed: int | None, out: Path | None, debug: bool,
+) -> int:  # fmt: skip
+    """Train the job of FILE.py[:NAME] with key=value ARGUMENTS."""
+    loaded = load(file, arguments)
+    job = loaded.job
+    if epochs is not None and steps is not None:
+        raise UsageError(f"a run has one length; received --epochs {epochs} and --steps {steps}. Give one.")
+    if epochs is not None or steps is not None:
+        job = replace(job, epochs=epochs, steps=steps)
+    if seed is not None:
+        job = replace(job, seed=seed)
+    out = out or api.default_folder(loaded.name)
+    run = api.train(job, workers=workers, threads=threads, out=out, debug=debug, arguments=loaded.arguments)
+    manifest = run.manifest
+    print(f"{run.status} after {manifest['steps_done']} steps in {manifest['seconds']:.1f} s: {run.directory}")
+    print(f"parameters {manifest.get('parameters_sha256', 'not kept')}")
+    return run.exit_status
+
+
+@commands.command()
+@click.argument("file")
+@click.argument("arguments", nargs=-1)
+@click.option("--workers", default="1,2,3,4", show_default=True, help="World sizes to compare.")
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Steps at each.")
+def verify(file: str, arguments: tuple[str, ...], workers: str, steps: int) -> int:
+    """Train the first steps at each world size and compare the parameters' bits."""
+    report = verify_job(load(file, arguments).job, api.worlds(workers), steps, message=lambda text: None)
+    Console(soft_wrap=True).print(report.render())
+    return 0 if report.agree else 1
+
+
+@commands.command()
+@click.argument("file")
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("arguments", nargs=-1)
+@_job_arguments
+def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int | None, threads: int) -> int:
+    """Evaluate the final parameters of RUN_DIR on the job's evaluation data."""
+    values = api.evaluate(_with_kept(file, run_dir, arguments).job, run_dir, workers=workers, threads=threads)
+    for name, value in values.items():
+        print(f"{name} {value:.6g}")
+    return 0
+
+
+def _with_kept(file: str, run_dir: Path, arguments: tuple[str, ...]) -> LoadedJob:
+    """The job with the arguments that the run was made with, unless others are given."""
+    kept = read_run(run_dir).get("arguments", {})
+    return load(file, arguments or [f"{key}={value}" for key, value in kept.items()])
+
+
+@commands.command()
+def devices() -> int:
+    """Show this host's cores, memory, CPU and accelerators."""
+    require_linux()
+    found = inspect()
+    table = Table(show_header=False)
+    table.add_row("usable cores", f"{len(found.cores)} ({', '.join(map(str, found.cores))})")
+    table.add_row("usable memory", f"{found.memory_bytes / 2**30:.1f} GiB")
+    table.add_row("CPU", f"{found.cpu} ({', '.join(found.features) or 'no known vector instructions'})")
+    table.add_row("accelerators", ", ".join(found.accelerators) or "none")
+    Console().print(table)
+    return 0
+
+
+def main() -> None:
+    """The command `unisono`: exit status 0 done, 1 the job failed, 2 wrong use, 130/143 interrupted."""
+    try:
+        status = commands.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = 2
+    except (click.Abort, KeyboardInterrupt):
+        status = 130
+    except UnisonoError as error:
+        message = error.message if isinstance(error, JobError) else str(error)
+        print(f"unisono: {message}", file=sys.stderr)
+        if isinstance(error, JobError) and error.traceback:
+            print(f"\n{error.traceback}", file=sys.stderr)
+        status = error.exit_status
+    sys.exit(status)
+

@@ -1,0 +1,167 @@
+"""The promise as a test: train the first steps at several world sizes and compare every parameter's bits."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from unisono.api import request_for
+from unisono.checkpoint.parameters import sha256_of
+from unisono.errors import JobError, UsageError
+from unisono.execution import Recorder, execute
+from unisono.frameworks.registry import pytorch
+from unisono.job import Job
+from unisono.observe.progress import Silent
+from unisono.runtime.prepare import open_data
+from unisono.runtime.supervisor import Outcome
+
+WHOLE_AND_CUT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class World:
+    """What one world size gave."""
+
+    workers: int
+    step_seconds: float
+    parameters_sha256: str
+    digests: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes:
+        worlds: one result per world size.
+        difference: (step, parameter) of the first difference, if there is one.
+        whole: the loss of one batch computed whole.
+        cut: the same from its microbatches.
+    """
+
+    worlds: tuple[World, ...]
+    difference: tuple[int, str] | None
+    whole: float
+    cut: float
+
+    @property
+    def agree(self) -> bool:
+        """Whether all world sizes gave the same bits."""
+        return len({world.parameters_sha256 for world in self.worlds}) == 1
+
+    @property
+    def mean_over_samples(self) -> bool:
+        """Whether the loss of a batch is the mean over its samples."""
+        return abs(self.whole - self.cut) <= WHOLE_AND_CUT_TOLERANCE * max(abs(self.whole), abs(self.cut), 1e-12)
+
+    def render(self) -> RenderableType:
+        """A table for a terminal, and what it means."""
+        table = Table("workers", "ms / step", "SHA-256 of the parameters")
+        for world in self.worlds:
+            table.add_row(str(world.workers), f"{1e3 * world.step_seconds:.2f}", world.parameters_sha256)
+        parts: list[RenderableType] = [table]
+        if self.agree:
+            parts.append("Same bits at every number of workers.")
+        elif self.difference:
+            step, name = self.difference
+            parts.append(f"The results differ: first after step {step}, in parameter {name!r}. "
+                         "Look for randomness or state that is not the model's (counters, files, time).")  # fmt: skip
+        else:
+            parts.append("The results differ, in buffers only.")
+        if not self.mean_over_samples:
+            parts.append(
+                f"Warning: the loss of one batch is {self.whole:.6g} whole and {self.cut:.6g} cut into microbatches, so it "
+                "is not a mean over samples. Return (total, weight) instead (with ignore_index: sum and number of tokens)."
+            )
+        return Group(*parts)
+
+
+def verify(
+    job: Job,
+    workers: Sequence[int] = (1, 2, 3, 4),
+    steps: int = 20,
+    message: Callable[[str], None] = print,
+) -> VerifyReport:
+    """Train the first steps at each world size and compare.
+
+    Args:
+        job: the job.
+        workers: the world sizes.
+        steps: how many steps.
+        message: shows what processes print.
+
+    Returns:
+        The report; `report.agree` is the verdict.
+
+    Raises:
+        JobError: the job failed.
+    """
+    if not workers:
+        raise UsageError("verify compares world sizes; received none. Name some: --workers 1,2,3,4.")
+    results: list[World] = []
+    names: tuple[str, ...] = ()
+    for count in workers:
+        recorder = Recorder(replace(job, observers=()), Silent())
+        outcome, number = execute(job, request_for(count, 1, trace=True, most_steps=steps), recorder)
+        if outcome.failure:
+            raise JobError(outcome.failure.message, outcome.failure.traceback)
+        if number is not None:
+            raise JobError("verify was interrupted.")
+        results.append(_world(count, outcome, recorder.records))
+        names = tuple(spec.name for spec in outcome.described.layout.description.parameters)
+        message(f"{count} worker{'s' if count > 1 else ''}: {results[-1].parameters_sha256}")
+    whole, cut = whole_and_cut(job)
+    return VerifyReport(tuple(results), first_difference(results, names), whole, cut)
+
+
+def _world(count: int, outcome: Outcome, records: Sequence[Mapping[str, Any]]) -> World:
+    tensors, dtypes = outcome.state.saved(outcome.steps_done)
+    return World(
+        workers=count,
+        step_seconds=statistics.median(record["step_seconds"] for record in records),
+        parameters_sha256=sha256_of(tensors, dtypes),
+        digests=tuple(tuple(record["digests"]) for record in records),
+    )
+
+
+def first_difference(worlds: Sequence[World], names: Sequence[str]) -> tuple[int, str] | None:
+    """The first (step, parameter) at which two worlds differ; digest i is taken before step i+1, so after step i.
+
+    >>> one, two = World(1, 0.0, "", (("a", "b"), ("c", "d"))), World(2, 0.0, "", (("a", "b"), ("c", "e")))
+    >>> first_difference([one, two], ["w", "b"])
+    (1, 'b')
+    """
+    for step, rows in enumerate(zip(*(world.digests for world in worlds), strict=True)):
+        for index, name in enumerate(names):
+            if len({row[index] for row in rows}) > 1:
+                return step, name
+    if len({world.parameters_sha256 for world in worlds}) > 1:
+        return len(worlds[0].digests), "one of the last step's"
+    return None
+
+
+def whole_and_cut(job: Job) -> tuple[float, float]:
+    """The loss of one batch in evaluation mode, computed whole and from its microbatches."""
+    framework = pytorch()
+    data = open_data(job).training
+    adapter = framework.adapter(job, 1)
+    size = -(-min(job.batch_size, len(data)) // job.microbatches)
+    indices = list(range(min(job.batch_size, len(data))))
+    parts = [indices[start : start + size] for start in range(0, len(indices), size)]
+
+    def losses(groups: Sequence[Sequence[int]]) -> float:
+        total = weight = 0.0
+        for group in groups:
+            framework.data.seed_everything(0)
+            samples = [data[index] for index in group]
+            batch = job.collate(samples) if job.collate else framework.data.collate(samples, group)
+            measured = adapter.evaluate(batch, len(group), False)
+            total, weight = total + measured.loss, weight + measured.weight
+        return total / weight
+
+    return losses([indices]), losses(parts)
