@@ -9,6 +9,18 @@ from unisono.verify import verify
 from unisono.version import __version__
 
 __all__ = [
-    "Job", "JobError", "Run", "UnisonoError", "UsageError", "by_length", "evaluate", "open", "start", "stratified",
-    "train", "verify", "weighted", "__version__",
+    "Job",
+    "JobError",
+    "Run",
+    "UnisonoError",
+    "UsageError",
+    "__version__",
+    "by_length",
+    "evaluate",
+    "open",
+    "start",
+    "stratified",
+    "train",
+    "verify",
+    "weighted",
 ]  # fmt: skip

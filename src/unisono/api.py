@@ -132,7 +132,12 @@ def load_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def evaluate(
-    job: Job, directory: str | Path, *, workers: int | None = None, threads: int = 1, shown: Display | None = None
+    job: Job,
+    directory: str | Path,
+    *,
+    workers: int | None = None,
+    threads: int = 1,
+    shown: Display | None = None,
 ) -> dict[str, float]:
     """Evaluate a run's final parameters.
 
@@ -152,9 +157,7 @@ def evaluate(
         raise UsageError("a job is evaluated on job.evaluation; this job has none. Give it evaluation=.")
     arrays = load_arrays(Path(directory) / PARAMETERS)
     recorder = Recorder(job, shown or Silent())
-    outcome, _ = execute(
-        job, request_for(workers, threads, evaluate_only=True), recorder, parameters=arrays
-    )
+    outcome, _ = execute(job, request_for(workers, threads, evaluate_only=True), recorder, parameters=arrays)
     if outcome.failure:
         raise JobError(outcome.failure.message, outcome.failure.traceback)
     return {name: value for record in recorder.records for name, value in record.items() if name != "step"}

@@ -128,4 +128,3 @@ def main() -> None:
             print(f"\n{error.traceback}", file=sys.stderr)
         status = error.exit_status
     sys.exit(status)
-

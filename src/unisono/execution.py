@@ -86,7 +86,8 @@ class Recorder:
             except Exception as error:
                 name = getattr(observer, "__name__", type(observer).__name__)
                 raise JobError(
-                    f"{type(error).__name__} in observer {name!r} at step {record['step']}", user_traceback(error)
+                    f"{type(error).__name__} in observer {name!r} at step {record['step']}",
+                    user_traceback(error),
                 ) from error
 
     def close(self) -> None:
@@ -222,7 +223,9 @@ def _conclude(folder: RunFolder, outcome: Outcome, number: int | None, seconds: 
     if outcome.failure is not None:
         kept = "the parameters after the last good step are kept" if outcome.consistent else "no parameters were kept"
         folder.update(**values, exit="failed", error=outcome.failure.message)
-        raise JobError(f"{outcome.failure.message}\nRun folder: {Path(folder.path)} ({kept}).", outcome.failure.traceback)
+        raise JobError(
+            f"{outcome.failure.message}\nRun folder: {Path(folder.path)} ({kept}).", outcome.failure.traceback
+        )
     if outcome.stopped:
         folder.update(**values, exit="interrupted", signal=number)
     else:

@@ -102,10 +102,11 @@ class Job:
                 )
 
     def _check_functions(self) -> None:
-        if not callable(self.model) or hasattr(self.model, "parameters") and not isinstance(self.model, type):
+        if not callable(self.model) or (hasattr(self.model, "parameters") and not isinstance(self.model, type)):
             raise UsageError(
                 "job.model must be a function that makes the model, so that every host can make the same one; "
-                f"received a {type(self.model).__name__} instance. Write model=lambda: {type(self.model).__name__}(...)."
+                f"received a {type(self.model).__name__} instance. Write model=lambda: "
+                f"{type(self.model).__name__}(...)."
             )
         for name in ("loss", "optimizer"):
             if not callable(getattr(self, name)):
@@ -115,10 +116,13 @@ class Job:
             if value is not None and not callable(value):
                 raise UsageError(f"job.{name} must be a function or None; received {value!r}.")
         if isinstance(self.observers, str) or not all(callable(observer) for observer in self.observers):
-            raise UsageError(f"job.observers must be a list of functions (record) -> None; received {self.observers!r}.")
+            raise UsageError(
+                f"job.observers must be a list of functions (record) -> None; received {self.observers!r}."
+            )
         if not (callable(self.order) or self.order in ("shuffled", "sequential")):
             raise UsageError(
-                f"job.order must be 'shuffled', 'sequential' or a function (epoch, rng) -> indices; received {self.order!r}."
+                f"job.order must be 'shuffled', 'sequential' or a function (epoch, rng) -> indices; received "
+                f"{self.order!r}."
             )
 
     def _check_numbers(self) -> None:

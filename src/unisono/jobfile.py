@@ -53,7 +53,9 @@ def load(spec: str, assignments: Sequence[str] = ()) -> LoadedJob:
         )
     if isinstance(made, Job):
         if assignments:
-            raise UsageError(f"{spec} is a Job, which takes no key=value; received {assignments[0]!r}. Make it a function.")
+            raise UsageError(
+                f"{spec} is a Job, which takes no key=value; received {assignments[0]!r}. Make it a function."
+            )
         return LoadedJob(made, path.stem, {})
     if not callable(made):
         raise UsageError(f"{spec} must be a Job or a function that returns one; it is {type(made).__name__}.")
@@ -76,7 +78,7 @@ def _execute(path: Path) -> ModuleType:
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[path.stem] = module
-    _user(lambda: specification.loader.exec_module(module), f"{path} failed while it was read")  # type: ignore[union-attr]
+    _user(lambda: specification.loader.exec_module(module), f"{path} failed while it was read")
     cloudpickle.register_pickle_by_value(module)
     return module
 
@@ -105,7 +107,8 @@ def parse(function: Any, assignments: Sequence[str]) -> dict[str, Any]:
         key, equals, text = assignment.partition("=")
         if not equals or key not in values:
             raise UsageError(
-                f"arguments of the job are key=value with key one of {', '.join(values) or '(none)'}; received {assignment!r}."
+                f"arguments of the job are key=value with key one of {', '.join(values) or '(none)'}; received "
+                f"{assignment!r}."
             )
         values[key] = _value(key, text, parameters[key].default)
     return values
@@ -123,7 +126,9 @@ def _value(key: str, text: str, default: Any) -> Any:
         if isinstance(default, Path):
             return Path(text)
     except (ValueError, KeyError) as error:
-        raise UsageError(f"{key} takes a {type(default).__name__} (as its default {default!r}); received {text!r}.") from error
+        raise UsageError(
+            f"{key} takes a {type(default).__name__} (as its default {default!r}); received {text!r}."
+        ) from error
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -44,7 +44,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """"running", "completed", "interrupted" or "failed"."""
+        """ "running", "completed", "interrupted" or "failed"."""
         manifest = self.manifest
         status = str(manifest["exit"])
         if status == "running" and self._thread is None and not Path(f"/proc/{manifest['process']}").exists():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -61,7 +62,8 @@ class VerifyReport:
 
     def render(self) -> RenderableType:
         """A table for a terminal, and what it means."""
-        table = Table("workers", "ms / step", "SHA-256 of the parameters")
+        table = Table("workers", "ms / step", box=box.SIMPLE_HEAD, padding=(0, 1))
+        table.add_column("SHA-256 of the parameters", overflow="fold")
         for world in self.worlds:
             table.add_row(str(world.workers), f"{1e3 * world.step_seconds:.2f}", world.parameters_sha256)
         parts: list[RenderableType] = [table]
@@ -75,8 +77,10 @@ class VerifyReport:
             parts.append("The results differ, in buffers only.")
         if not self.mean_over_samples:
             parts.append(
-                f"Warning: the loss of one batch is {self.whole:.6g} whole and {self.cut:.6g} cut into microbatches, so it "
-                "is not a mean over samples. Return (total, weight) instead (with ignore_index: sum and number of tokens)."
+                f"Warning: the loss of one batch is {self.whole:.6g} whole and {self.cut:.6g} cut into "
+                "microbatches, so it "
+                "is not a mean over samples. Return (total, weight) instead (with ignore_index: sum and number "
+                "of tokens)."
             )
         return Group(*parts)
 

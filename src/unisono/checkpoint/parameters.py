@@ -7,7 +7,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import safetensors
+from safetensors import TensorSpec
 
 from unisono.errors import UsageError
 from unisono.frameworks.protocol import Array
@@ -26,13 +28,16 @@ def save(path: Path, tensors: Mapping[str, Array], dtypes: Mapping[str, str]) ->
         tensors: by name; bfloat16 as uint16 arrays.
         dtypes: dtype names by tensor name.
     """
+    held = {name: np.ascontiguousarray(array) for name, array in tensors.items()}  # alive until they are written
     described = {
-        name: {"dtype": dtypes[name], "shape": list(array.shape), "data": array.tobytes()}
-        for name, array in tensors.items()
+        name: TensorSpec(
+            dtype=dtypes[name], shape=tensors[name].shape, data_ptr=array.ctypes.data, data_len=array.nbytes
+        )
+        for name, array in held.items()
     }
     aside = path.with_name(path.name + ".tmp")
     try:
-        aside.write_bytes(safetensors.serialize(described))
+        safetensors.serialize_file(described, str(aside))
         with aside.open("rb") as file:
             os.fsync(file.fileno())
         aside.replace(path)
@@ -53,9 +58,11 @@ def read(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
     """
     try:
         data = path.read_bytes()
-        entries = safetensors.deserialize(data)
+        entries = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except (OSError, safetensors.SafetensorError) as error:
-        raise UsageError(f"{path} must be a safetensors file; received: {error}. Train first, or name another run.") from error
+        raise UsageError(
+            f"{path} must be a safetensors file; received: {error}. Train first, or name another run."
+        ) from error
     return {name: (entry["dtype"], tuple(entry["shape"]), bytes(entry["data"])) for name, entry in entries}
 
 
@@ -90,4 +97,3 @@ def _feed(digest: hashlib._Hash, name: str, dtype: str, shape: tuple[int, ...], 
     head = f"{name}\0{dtype}\0{','.join(map(str, shape))}\0"
     digest.update(head.encode())
     digest.update(data)
-

@@ -125,7 +125,12 @@ class Adapter(Protocol):
         """Loss and metrics of one microbatch without gradients, in evaluation mode."""
 
     def chunk_update(
-        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: Mapping[int, Mapping[str, Array]]
+        self,
+        region: Region,
+        chunk: Chunk,
+        parameters: Array,
+        gradients: Array,
+        state: Mapping[int, Mapping[str, Array]],
     ) -> ChunkUpdate:
         """An updater over scratch arrays: the chunk's span, its gradients, and per parameter number its state."""
 

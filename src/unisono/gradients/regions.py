@@ -55,7 +55,11 @@ class Region:
 
     @staticmethod
     def pack(
-        index: int, dtype: str, optimizer: int, kind: Kind, members: Sequence[tuple[int, str, tuple[int, ...]]]
+        index: int,
+        dtype: str,
+        optimizer: int,
+        kind: Kind,
+        members: Sequence[tuple[int, str, tuple[int, ...]]],
     ) -> Region:
         """Lay parameters (number, name, shape) one after another, each on a 64-byte boundary.
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 Leaf = TypeVar("Leaf")
 
 
-class Node(NamedTuple):
+@dataclass(frozen=True)
+class Node:
     """A node of the tree: microbatches [index·2^level, (index+1)·2^level)."""
 
     level: int

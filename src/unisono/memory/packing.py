@@ -63,8 +63,9 @@ def pack(value: Any, into: Array, reduce: Reducer) -> None:
 
 def unpack(source: Array) -> Any:
     """Read a structure that `pack` wrote; its arrays are views of `source` until the framework copies them."""
-    count, skeleton = struct.unpack_from("=2q", source)
-    lengths = struct.unpack_from(f"={count}q", source, 16)
+    raw = memoryview(source)  # type: ignore[arg-type]
+    count, skeleton = struct.unpack_from("=2q", raw)
+    lengths = struct.unpack_from(f"={count}q", raw, 16)
     start = 16 + 8 * count
     at = aligned(start + skeleton)
     buffers = []

@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class Segment:
         self.layout = layout
         self.map = mmap.mmap(file, max(layout.size, PAGE), flags=mmap.MAP_SHARED)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
-        self._arrays: dict[str, NDArray[np.generic]] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}
 
     @classmethod
     def create(cls, layout: SegmentLayout) -> Segment:
@@ -68,7 +68,7 @@ class Segment:
         os.ftruncate(file, max(layout.size, PAGE))
         return cls(file, layout)
 
-    def __getitem__(self, name: str) -> NDArray[np.generic]:
+    def __getitem__(self, name: str) -> NDArray[Any]:
         array = self._arrays.get(name)
         if array is None:
             area = self.layout.areas[name]
@@ -86,11 +86,3 @@ class Segment:
         if self.file >= 0:
             os.close(self.file)
             self.file = -1
-
-
-def sizes(layout: SegmentLayout) -> Mapping[str, int]:
-    """Bytes of each area, for reports."""
-    return {
-        name: int(np.prod(area.shape, dtype=np.int64)) * np.dtype(area.dtype).itemsize
-        for name, area in layout.areas.items()
-    }

@@ -34,7 +34,9 @@ class RunFolder:
         try:
             (path / LOGS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"the out folder must be writable; received {path}: {error}. Name another with --out.") from error
+            raise UsageError(
+                f"the out folder must be writable; received {path}: {error}. Name another with --out."
+            ) from error
         return cls(path)
 
     def update(self, **values: Any) -> None:
@@ -68,4 +70,6 @@ def read_run(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((path / RUN).read_text()))
     except (OSError, ValueError) as error:
-        raise UsageError(f"a run folder holds {RUN}; {path} does not ({error}). Name the folder that train printed.") from error
+        raise UsageError(
+            f"a run folder holds {RUN}; {path} does not ({error}). Name the folder that train printed."
+        ) from error

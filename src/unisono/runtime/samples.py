@@ -63,9 +63,7 @@ class SampleReader:
         if round_.evaluation is None:
             epoch, _ = self._program.batches.locate(round_.step)
             if epoch != self._epoch:
-                self._order = epoch_order(
-                    self._job.order, len(self._data.training), self._job.seed, epoch
-                )
+                self._order = epoch_order(self._job.order, len(self._data.training), self._job.seed, epoch)
                 self._epoch = epoch
             indices = [int(i) for i in self._order[positions.start : positions.stop]]
             return self._collate(self._data.training, indices, ("sample", epoch), ("collate", round_.step), microbatch)
@@ -74,7 +72,12 @@ class SampleReader:
         return self._collate(self._data.evaluation[name], list(positions), place, (*place, round_.wave), microbatch)
 
     def _collate(
-        self, data: Any, indices: list[int], sample_place: tuple[Any, ...], batch_place: tuple[Any, ...], microbatch: int
+        self,
+        data: Any,
+        indices: list[int],
+        sample_place: tuple[Any, ...],
+        batch_place: tuple[Any, ...],
+        microbatch: int,
     ) -> Any:
         seed = self._job.seed
         if self._job.collate is None and (batch := self._functions.gather(data, indices)) is not None:

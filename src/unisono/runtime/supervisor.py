@@ -114,7 +114,9 @@ class Supervisor:
         ]
         rounds = list(described.program)
         done = steps_done(rounds, committed)
-        return Outcome(described, state, done, not any(begun), stopped and done < described.program.steps, self._failure)
+        return Outcome(
+            described, state, done, not any(begun), stopped and done < described.program.steps, self._failure
+        )
 
     # -- watching ------------------------------------------------------------------------------------------
 

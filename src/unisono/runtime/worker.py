@@ -213,7 +213,9 @@ class Worker:
         """Leave n·b of the floating-point buffers, and the first microbatch's others."""
         at = 0
         for index, (live, value) in enumerate(zip(self._adapter.live_buffers(), base, strict=True)):
-            self._buffer_changed[buffer, index] = not np.array_equal(live.view(np.uint8), value.view(np.uint8)) if live.ndim else live != value
+            self._buffer_changed[buffer, index] = (
+                not np.array_equal(live.view(np.uint8), value.view(np.uint8)) if live.ndim else live != value
+            )
             if self._layout.description.buffers[index].dtype in FLOATING:
                 self._buffer_sums[buffer, at : at + live.size] = live.ravel()
                 self._buffer_sums[buffer, at : at + live.size] *= samples

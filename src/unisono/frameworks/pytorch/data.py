@@ -45,7 +45,8 @@ def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
     if not isinstance(samples[0], tuple | list) or len(samples[0]) != 2:
         raise JobError(
             f"a sample must be an (inputs, targets) pair; sample {indices[0]} is {type(samples[0]).__name__}"
-            f"{f' of length {len(samples[0])}' if hasattr(samples[0], '__len__') else ''}. Pass collate=(samples) -> (inputs, targets)."
+            f"{f' of length {len(samples[0])}' if hasattr(samples[0], '__len__') else ''}. Pass "
+            "collate=(samples) -> (inputs, targets)."
         )
     try:
         inputs, targets = default_collate(list(samples))

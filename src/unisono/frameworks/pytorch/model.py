@@ -61,7 +61,8 @@ class TorchAdapter:
         model = job.model()
         if not isinstance(model, torch.nn.Module):
             raise UsageError(
-                f"job.model must return a torch.nn.Module; received {type(model).__name__}. Write model=Net or model=lambda: Net(...)."
+                f"job.model must return a torch.nn.Module; received {type(model).__name__}. Write model=Net or "
+                "model=lambda: Net(...)."
             )
         self.model = model
         self._named = list(model.named_parameters())
@@ -206,7 +207,7 @@ class TorchAdapter:
         """
         for number, (_, parameter) in enumerate(self._named):
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(self._receiver(number))
+                parameter.register_post_accumulate_grad_hook(self._receiver(number))  # type: ignore[no-untyped-call]
 
     def _receiver(self, number: int) -> Callable[[torch.Tensor], None]:
         def receive(parameter: torch.Tensor) -> None:
@@ -282,10 +283,11 @@ class TorchAdapter:
         loss = total.item()
         if not np.isfinite(loss):
             raise JobError(
-                f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad samples."
+                f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
+                "samples."
             )
         if total.requires_grad:
-            total.backward()
+            total.backward()  # type: ignore[no-untyped-call]
         used |= self._used
         for flag, tensor in zip(self._used, self._into, strict=True):
             if tensor is not None and not flag:
@@ -354,4 +356,3 @@ class TorchAdapter:
     def learning_rate(self) -> float:
         """See `Adapter.learning_rate`."""
         return float(self._masters[0].param_groups[0]["lr"])
-

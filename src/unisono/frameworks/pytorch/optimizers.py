@@ -33,13 +33,14 @@ def prepare(built: object) -> list[Optimizer]:
     Raises:
         UsageError: not an optimizer, a closure optimizer, or overlapping parameters.
     """
-    optimizers = list(built) if isinstance(built, list | tuple) else [built]
+    optimizers: list[Any] = list(built) if isinstance(built, list | tuple) else [built]
     seen: set[int] = set()
     for optimizer in optimizers:
         if not isinstance(optimizer, Optimizer):
             raise UsageError(
                 "job.optimizer must return a torch optimizer or a list of them; "
-                f"received {type(optimizer).__name__}. Write optimizer=lambda model: torch.optim.AdamW(model.parameters())."
+                f"received {type(optimizer).__name__}. Write optimizer=lambda model: "
+                "torch.optim.AdamW(model.parameters())."
             )
         if isinstance(optimizer, torch.optim.LBFGS):
             raise UsageError(

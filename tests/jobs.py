@@ -1,0 +1,92 @@
+"""Small jobs that tests train: functions of nothing, so that every process makes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from unisono import Job
+
+SAMPLES, FEATURES, CLASSES = 100, 20, 5
+
+
+def dataset(samples: int = SAMPLES, seed: int = 1) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(samples, FEATURES, generator=generator)
+    return TensorDataset(inputs, torch.randint(0, CLASSES, (samples,), generator=generator))
+
+
+class Mlp(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(FEATURES, 33), nn.ReLU(), nn.Linear(33, CLASSES))
+
+
+class Wild(nn.Module):
+    """BatchNorm, dropout, tied, frozen, unused and sometimes-used parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(FEATURES, 33)
+        self.norm = nn.BatchNorm1d(33)
+        self.tied = nn.Linear(33, 33, bias=False)
+        self.same = nn.Linear(33, 33, bias=False)
+        self.same.weight = self.tied.weight
+        self.frozen = nn.Linear(33, 33)
+        self.frozen.requires_grad_(False)
+        self.unused = nn.Linear(3, 3)
+        self.sometimes = nn.Parameter(torch.ones(33))
+        self.last = nn.Linear(33, CLASSES)
+        self.register_buffer("mask", torch.full((3,), 0.1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = F.dropout(F.relu(self.norm(self.first(inputs))), 0.2, self.training)
+        hidden = self.same(F.relu(self.tied(hidden))) + self.frozen(hidden)
+        if float(inputs[0, 0]) > 0:
+            hidden = hidden * self.sometimes
+        out: Tensor = self.last(hidden)
+        return out
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+        self.embed = nn.Linear(4, 16)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.last = nn.Linear(16, CLASSES)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        out: Tensor = self.last(self.encoder(self.embed(inputs.view(-1, 5, 4))).mean(1))
+        return out
+
+
+class Convolution(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Unflatten(1, (1, 4, 5)), nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(160, CLASSES)
+        )
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+    return (outputs.argmax(1) == targets).sum(), len(targets)
+
+
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
+
+
+def make(model: Callable[[], nn.Module] = Mlp, **changes: Any) -> Job:
+    fields: dict[str, Any] = {
+        "model": model,
+        "loss": F.cross_entropy,
+        "optimizer": sgd,
+        "data": dataset,
+        "batch_size": 32,
+        "steps": 6,
+    }
+    return Job(**{**fields, **changes})

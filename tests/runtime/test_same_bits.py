@@ -1,0 +1,170 @@
+"""The promise: the same bits on any number of workers, for every kind of job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import jobs
+import unisono
+from unisono import Job
+from unisono.errors import JobError
+from unisono.execution import Recorder, execute
+from unisono.observe.progress import Silent
+from unisono.runtime.prepare import Request
+from unisono.checkpoint.parameters import sha256_of
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def result(job: Job, workers: int) -> tuple[str, list[dict[str, Any]]]:
+    recorder = Recorder(job, Silent())
+    outcome, _ = execute(job, Request(workers, 1, (0, 1)), recorder, debug=workers == 0)
+    if outcome.failure:
+        raise JobError(outcome.failure.message, outcome.failure.traceback)
+    keep = ("step", "loss", "gradient_norm", "accuracy", "evaluation/loss", "evaluation/accuracy")
+    records = [{k: v for k, v in record.items() if k in keep} for record in recorder.records]
+    return sha256_of(*outcome.state.saved(outcome.steps_done)), records
+
+
+def token_loss(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    losses = F.cross_entropy(outputs, targets, reduction="none", ignore_index=0)
+    return losses.sum(), (targets != 0).sum()
+
+
+class Global(torch.optim.Optimizer):
+    """An optimizer that nobody knows, with a norm over the whole model."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        held = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.sqrt(sum((p.grad * p.grad).sum() for p in held))  # type: ignore[arg-type]
+        for p in held:
+            state = self.state[p]
+            state["mean"] = 0.9 * state.get("mean", torch.zeros_like(p)) + p.grad / norm
+            p.add_(state["mean"], alpha=-0.1)
+
+
+def muon_and_adamw(model: nn.Module) -> list[torch.optim.Optimizer]:
+    matrices = [p for p in trainable(model) if p.dim() == 2]
+    rest = [p for p in trainable(model) if p.dim() != 2]
+    return [torch.optim.Muon(matrices, lr=0.01), torch.optim.AdamW(rest, lr=0.01)]
+
+
+def groups(model: nn.Module) -> torch.optim.Optimizer:
+    held = trainable(model)
+    return torch.optim.SGD([{"params": held[:2], "lr": 0.1}, {"params": held[2:]}], lr=0.01, nesterov=True, momentum=0.9,
+                           weight_decay=0.01)  # fmt: skip
+
+
+def warmup(optimizer: Any, steps: int) -> Any:
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
+
+
+KINDS: dict[str, Job] = {
+    "wild": jobs.make(jobs.Wild, clip_norm=0.5, evaluation=jobs.dataset, metrics={"accuracy": jobs.accuracy}),
+    "odd": jobs.make(jobs.Wild, batch_size=25, microbatches=7),
+    "tokens": jobs.make(loss=token_loss),
+    "attention": jobs.make(jobs.Attention, optimizer=lambda m: torch.optim.NAdam(trainable(m), lr=0.01)),
+    "groups": jobs.make(jobs.Wild, optimizer=groups, schedule=warmup),
+    "muon": jobs.make(jobs.Wild, optimizer=muon_and_adamw),
+    "adafactor": jobs.make(optimizer=lambda m: torch.optim.Adafactor(trainable(m), lr=0.01)),
+    "global": jobs.make(optimizer=lambda m: Global(trainable(m))),
+    "bfloat16": jobs.make(precision="bfloat16"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_hash(kind: str) -> None:
+    results = {workers: result(KINDS[kind], workers) for workers in (0, 2, 3)}
+    assert len({digest for digest, _ in results.values()}) == 1
+    assert results[0][1] == results[2][1] == results[3][1]
+    assert all(torch.isfinite(torch.tensor(record["loss"])) for record in results[0][1] if "loss" in record)
+
+
+ELEMENTWISE = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
+    "nesterov": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "dampened": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, dampening=0.5),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5, centered=True),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.01, initial_accumulator_value=0.1),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=0.01),
+    "radam": lambda p: torch.optim.RAdam(p, lr=0.01),
+    "adadelta": lambda p: torch.optim.Adadelta(p),
+    "muon": lambda p: torch.optim.Muon([q for q in p if q.dim() == 2], lr=0.01),
+    "adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01),
+    "global": Global,
+}
+
+
+def plain(job: Job, model: nn.Module, make: Any, steps: int) -> nn.Module:
+    """An ordinary full-batch loop, written with no Unisono."""
+    optimizer = make(list(model.parameters()))
+    inputs, targets = jobs.dataset().tensors
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs), targets).backward()
+        if job.clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), job.clip_norm)
+        optimizer.step()
+    return model
+
+
+def relative(ours: dict[str, Any], model: nn.Module) -> float:
+    worst = 0.0
+    for name, tensor in model.state_dict().items():
+        mine = torch.from_numpy(ours[name].copy())
+        worst = max(worst, float((mine - tensor).norm() / tensor.norm()))
+    return worst
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_optimizers_agree_with_plain_pytorch(name: str) -> None:
+    make = ELEMENTWISE[name]
+    job = jobs.make(optimizer=lambda m: make(list(m.parameters())), batch_size=100, steps=10, order="sequential")
+    outcome, _ = execute(job, Request(1, 1, (0, 1)), Recorder(job, Silent()), debug=True)
+    torch.manual_seed(0)
+    assert relative(outcome.state.saved(10)[0], plain(job, jobs.Mlp(), make, 10)) <= 1e-5
+
+
+@pytest.mark.parametrize("model", [jobs.Mlp, jobs.Convolution, jobs.Attention])
+def test_fifty_steps_agree_with_plain_pytorch(model: Any) -> None:
+    make = lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)  # noqa: E731
+    job = jobs.make(model, optimizer=lambda m: make(list(m.parameters())), batch_size=100, steps=50, clip_norm=1.0)
+    outcome, _ = execute(job, Request(1, 1, (0, 1)), Recorder(job, Silent()), debug=True)
+    torch.manual_seed(0)
+    assert relative(outcome.state.saved(50)[0], plain(job, model(), make, 50)) <= 1e-5
+
+
+def test_verify_tells_the_first_difference() -> None:
+    class Counting(jobs.Mlp):
+        """State that is not the model's: how often this process called it."""
+
+        calls = 0
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            Counting.calls += 1
+            return super().forward(inputs) * (1 + 0.01 * Counting.calls)
+
+    report = unisono.verify(jobs.make(Counting), workers=[1, 2], steps=3, message=lambda text: None)
+    assert not report.agree
+    assert report.difference is not None
+    assert report.difference[0] == 1
+
+
+def test_verify_warns_of_a_loss_that_is_no_mean_over_samples() -> None:
+    job = jobs.make(loss=lambda o, t: F.cross_entropy(o, t, ignore_index=0))
+    report = unisono.verify(job, workers=[1], steps=1, message=lambda text: None)
+    assert report.agree
+    assert not report.mean_over_samples
