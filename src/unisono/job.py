@@ -59,7 +59,7 @@ class Job:
     """Skip a short last batch."""
 
     forward: Callable[..., Any] | None = None
-    """(model, inputs) → outputs. Default: `model(inputs)`, `model(*inputs)` for a tuple, `model(**inputs)` for a dict."""
+    """(model, inputs) → outputs. Default: `model(inputs)`, with `*inputs` for a tuple and `**inputs` for a dict."""
 
     schedule: Callable[..., Any] | None = None
     """(optimizer, steps) → a learning-rate scheduler, stepped once per step; `steps` is the run's total."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -32,7 +33,7 @@ def worlds(draw: st.DrawFn) -> tuple[int, list[int]]:
 def test_any_boundaries_give_the_same_additions(world: tuple[int, list[int]]) -> None:
     total, boundaries = world
     owned: dict[Any, Any] = {}
-    for start, stop in zip(boundaries, boundaries[1:], strict=False):
+    for start, stop in pairwise(boundaries):
         owned.update(sums(start, stop, total))
     assert expression(total, owned) == expression(total, sums(0, total, total))
 
@@ -41,6 +42,6 @@ def test_any_boundaries_give_the_same_additions(world: tuple[int, list[int]]) ->
 def test_a_slot_leaves_few_nodes_and_needs_few_buffers(world: tuple[int, list[int]]) -> None:
     total, boundaries = world
     most = 2 * max(total - 1, 1).bit_length()
-    for start, stop in zip(boundaries, boundaries[1:], strict=False):
+    for start, stop in pairwise(boundaries):
         assert len(aligned_nodes(start, stop, total)) <= max(most - 2, 1)
         assert fold(start, stop, total).buffers <= most + 1

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 import jobs
 import unisono
 from unisono import Job
+from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import JobError
 from unisono.execution import Recorder, execute
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import Request
-from unisono.checkpoint.parameters import sha256_of
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -62,8 +62,8 @@ def muon_and_adamw(model: nn.Module) -> list[torch.optim.Optimizer]:
 
 def groups(model: nn.Module) -> torch.optim.Optimizer:
     held = trainable(model)
-    return torch.optim.SGD([{"params": held[:2], "lr": 0.1}, {"params": held[2:]}], lr=0.01, nesterov=True, momentum=0.9,
-                           weight_decay=0.01)  # fmt: skip
+    parts = [{"params": held[:2], "lr": 0.1}, {"params": held[2:]}]
+    return torch.optim.SGD(parts, lr=0.01, nesterov=True, momentum=0.9, weight_decay=0.01)
 
 
 def warmup(optimizer: Any, steps: int) -> Any:
@@ -72,7 +72,7 @@ def warmup(optimizer: Any, steps: int) -> Any:
 
 KINDS: dict[str, Job] = {
     "wild": jobs.make(jobs.Wild, clip_norm=0.5, evaluation=jobs.dataset, metrics={"accuracy": jobs.accuracy}),
-    "odd": jobs.make(jobs.Wild, batch_size=25, microbatches=7),
+    "odd": jobs.make(jobs.Wild, batch_size=26, microbatches=7),
     "tokens": jobs.make(loss=token_loss),
     "attention": jobs.make(jobs.Attention, optimizer=lambda m: torch.optim.NAdam(trainable(m), lr=0.01)),
     "groups": jobs.make(jobs.Wild, optimizer=groups, schedule=warmup),

@@ -135,7 +135,7 @@ def slices(regions: Sequence[Region], slots: int) -> list[list[Chunk]]:
 
     >>> region = Region.pack(0, "float32", 0, "elementwise", [(0, "w", (3 * BLOCK,))])
     >>> [[(chunk.start // BLOCK, chunk.stop // BLOCK) for chunk in part] for part in slices([region], 2)]
-    [[(0, 2)], [(2, 3)]]
+    [[(0, 1)], [(1, 3)]]
     """
     units = [(region.index, unit) for region in regions for unit in _units(region)]
     weights = [sum(piece.stop - piece.start for piece in unit) for _, unit in units]

@@ -112,7 +112,8 @@ class Live:
             return
         rate = record["samples_per_second"]
         self._rate = rate if not self._rate else 0.95 * self._rate + 0.05 * rate
-        text = f"epoch {record['epoch']}{self._epochs}  loss {record['loss']:.4f}  {self._rate:.0f} samples/s  {self._tail}"
+        head = f"epoch {record['epoch']}{self._epochs}  loss {record['loss']:.4f}"
+        text = f"{head}  {self._rate:.0f} samples/s  {self._tail}"
         self._progress.update(self._task, completed=record["step"], description=text)
 
     def message(self, text: str) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from unisono.errors import JobError, UnisonoError
 from unisono.usertrace import user_traceback
 
+MEMORY_WAYS_OUT = "Fewer workers keep the result; more microbatches need less memory each but change it."
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -36,7 +38,7 @@ def failure(error: BaseException, where: str) -> Failure:
     if isinstance(error, UnisonoError):
         return Failure(f"{error} ({where})", usage=True)
     if isinstance(error, MemoryError):
-        text = f"out of memory ({where}). Fewer workers keep the result; more microbatches need less memory each but change it."
+        text = f"out of memory ({where}). {MEMORY_WAYS_OUT}"
         return Failure(text, user_traceback(error))
     return Failure(f"{type(error).__name__} in the job's code ({where})", user_traceback(error))
 

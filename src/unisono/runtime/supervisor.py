@@ -14,7 +14,7 @@ from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.observe.logs import LineLog
-from unisono.runtime.failure import Failure
+from unisono.runtime.failure import MEMORY_WAYS_OUT, Failure
 from unisono.runtime.host import Child, Host
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.program import Round
@@ -169,10 +169,7 @@ class Supervisor:
         if status == 0:
             return True
         if reported is None and status == -signal.SIGKILL:
-            reported = Failure(
-                f"{child.name} was killed (SIGKILL), perhaps because memory ran out. "
-                "Fewer workers keep the result; more microbatches need less memory each but change it."
-            )
+            reported = Failure(f"{child.name} was killed (SIGKILL), perhaps because memory ran out. {MEMORY_WAYS_OUT}")
         elif reported is None and status < 0:
             reported = Failure(f"{child.name} was ended by {signal.Signals(-status).name}; see logs/.")
         self._failure = reported or Failure(f"{child.name} ended with status {status}; see logs/.")

@@ -202,7 +202,8 @@ class TorchChunkUpdate:
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
-        rows, flags = before[self._numbers].tolist(), used[self._numbers].tolist()
+        width = 1 + len(self._scalars)
+        rows, flags = before[self._numbers, :width].tolist(), used[self._numbers].tolist()
         for own, index in zip(self._optimizer.param_groups, self._groups, strict=True):
             own.update(_settings(self._master.param_groups[index]))
         if (rows, flags) != self._known:
@@ -213,7 +214,7 @@ class TorchChunkUpdate:
         results = [self._collect(index, row) for index, row in enumerate(rows)]
         for number, owned, result in zip(self._numbers, self._owned, results, strict=True):
             if owned:
-                after[number] = result
+                after[number, :width] = result
         self._known = (results, flags)
 
     def _install(self, rows: list[list[float]], flags: list[int]) -> None:

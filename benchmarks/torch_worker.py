@@ -1,0 +1,54 @@
+"""One process of DDP (gloo) or of the limit: the same loop with no synchronisation at all.
+
+Started by torchrun; process 0 writes the step times to the file named last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from models import CASES, optimizer
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler
+
+
+def main(contender: str, case_name: str, optimizer_name: str, steps: int, file: Path) -> None:
+    """Train `steps` steps on this process's half of each batch."""
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    case = CASES[case_name]
+    torch.manual_seed(0)
+    model = case.model()
+    trained = DistributedDataParallel(model, gradient_as_bucket_view=True) if contender == "ddp" else model
+    updates = optimizer(optimizer_name, model)
+    data = case.data()
+    sampler: DistributedSampler[object] = DistributedSampler(data, world, rank)
+    loader = DataLoader(data, case.batch_size // world, sampler=sampler, drop_last=True)
+    seconds: list[float] = []
+    dist.barrier()
+    last = time.perf_counter()
+    while len(seconds) < steps:
+        for inputs, targets in loader:
+            updates.zero_grad()
+            F.cross_entropy(trained(inputs), targets).backward()
+            updates.step()
+            now = time.perf_counter()
+            seconds.append(now - last)
+            last = now
+    if rank == 0:
+        file.write_text(json.dumps(seconds[:steps]))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]))

@@ -1,0 +1,273 @@
+"""The command as people use it: real processes, wrong input, Ctrl-C, kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import jobs
+import unisono
+from unisono.checkpoint.parameters import sha256
+
+TESTS = Path(__file__).parent
+DATA = TESTS.parent.parent / "shared" / "data"
+
+JOB = """
+import os, signal, sys, time
+import torch, jobs
+from unisono import Job
+def job(steps=4, fault="", microbatches=8):
+    def loss(outputs, targets):
+        if fault == "raise":
+            raise RuntimeError("my own mistake")
+        if fault == "nan":
+            return outputs.mean() * float("nan")
+        if fault == "vector":
+            return outputs
+        if fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "segv":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if fault == "slow":
+            time.sleep(0.05)
+        if fault == "print":
+            print("hello from the loss")
+        return torch.nn.functional.cross_entropy(outputs, targets)
+    class Data(list):
+        def __getitem__(self, index):
+            if fault == "sample" and index == 17:
+                raise KeyError("seventeen")
+            if fault == "ragged" and index == 17:
+                return torch.zeros(3), 1
+            return torch.full((20,), float(index)), index % 5
+    def metric(outputs, targets):
+        if fault == "metric":
+            raise ValueError("bad metric")
+        return 1.0, 1.0
+    def observer(record):
+        if fault == "observer":
+            raise ValueError("bad observer")
+    model = jobs.Wild if fault == "single" else jobs.Mlp
+    batch = 33 if fault == "single" else 32
+    return jobs.make(model, loss=loss, steps=steps, data=lambda: Data(range(100)), metrics={"m": metric},
+                     observers=[observer], microbatches=microbatches, batch_size=batch)
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "my_job.py"
+    path.write_text(JOB)
+    return path
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(TESTS), "COLUMNS": "200"}
+
+
+def command(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "unisono", *map(str, arguments)],
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=150,
+    )  # fmt: skip
+
+
+def test_train_writes_the_run_folder(file: Path, tmp_path: Path) -> None:
+    done = command("train", file, "fault=print", "--workers", 2, "--out", "out", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    manifest = json.loads((out / "run.json").read_text())
+    assert manifest["exit"] == "completed"
+    assert manifest["arguments"]["fault"] == "print"
+    assert manifest["parameters_sha256"] == sha256(out / "parameters.safetensors")
+    assert manifest["world"] == {"workers": 2, "steps": 4}
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [1, 2, 3, 4]
+    assert {"loss", "epoch", "m", "learning_rate", "samples_per_second", "step_seconds"} <= set(records[0])
+    assert len(records[0]["compute_seconds"]) == len(records[0]["wait_seconds"]) == 2
+    assert list(out.glob("events.out.tfevents*"))
+    assert "[worker 1] hello from the loss" in done.stdout
+    assert "hello from the loss" in (out / "logs" / "worker-1.log").read_text()
+    again = command("train", file, "--out", "out", folder=tmp_path)
+    assert again.returncode == 2
+    assert "already holds one" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "texts"),
+    [
+        ("raise", ["RuntimeError in the job's code (worker", "step 1, microbatch"]),
+        ("nan", ["the loss must be finite", "step 1, microbatch"]),
+        ("vector", ["one number", "(4, 5)"]),
+        ("sample", ["KeyError", "sample 17"]),
+        ("ragged", ["sample 17 does not fit"]),
+        ("metric", ["ValueError", "step 1"]),
+        ("observer", ["ValueError in observer"]),
+        ("single", ["BatchNorm needs at least two samples", "drop_last"]),
+        ("kill", ["was killed (SIGKILL)", "memory"]),
+        ("segv", ["SIGSEGV"]),
+    ],
+)
+def test_a_failed_job_says_what_and_where(file: Path, tmp_path: Path, fault: str, texts: list[str]) -> None:
+    micro = 7 if fault == "single" else 8
+    arguments = ("train", file, f"fault={fault}", f"microbatches={micro}", "--workers", 2, "--out", "out")
+    done = command(*arguments, folder=tmp_path)
+    assert done.returncode == 1, done.stderr
+    for text in texts:
+        assert text in done.stderr
+    assert "unisono/src" not in done.stderr
+    assert "site-packages/unisono" not in done.stderr
+    if fault in ("raise", "metric", "observer", "sample"):
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith(("RuntimeError: my own", "ValueError: bad", "KeyError: 'seventeen'"))
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["exit"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["train", "absent.py"], "does not exist"),
+        (["train", "my_job.py", "--workers", "0"], "workers must be at least 1"),
+        (["train", "my_job.py", "--steps", "1", "--epochs", "1"], "one length"),
+        (["train", "my_job.py", "sleep=1"], "received 'sleep=1'"),
+        (["verify", "my_job.py", "--workers", "1,x"], "1,2,4"),
+        (["evaluate", "my_job.py", "nowhere"], "run.json"),
+        (["dance"], "dance"),
+    ],
+)
+def test_wrong_use_exits_2(file: Path, arguments: list[str], text: str) -> None:
+    done = command(*arguments, folder=file.parent)
+    assert done.returncode == 2, done.stderr
+    assert text in done.stderr
+
+
+def test_more_workers_than_microbatches_go_on_with_fewer(file: Path, tmp_path: Path) -> None:
+    done = command("train", file, "microbatches=2", "--workers", 3, "--out", "out", folder=tmp_path)
+    assert done.returncode == 0
+    assert "Going on with 2" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_and_leaves_nothing(file: Path, tmp_path: Path, number: signal.Signals) -> None:
+    process = started(file, tmp_path)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 128 + number, output
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert manifest["exit"] == "interrupted"
+    assert 0 < manifest["steps_done"] < 10_000
+    assert (tmp_path / "out" / "parameters.safetensors").exists()
+
+
+def started(file: Path, folder: Path) -> subprocess.Popen[str]:
+    """A slow run that has begun to train."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unisono", "train", str(file),
+         "fault=slow", "steps=10000", "--workers", "2", "--out", "out"],
+        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    metrics = folder / "out" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def test_killing_the_supervisor_ends_its_children(file: Path, tmp_path: Path) -> None:
+    import psutil
+
+    process = started(file, tmp_path)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) == 5  # the warm parent, two loaders, two workers
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive
+
+
+def test_debug_gives_the_same_bits_and_reaches_the_terminal(file: Path, tmp_path: Path) -> None:
+    one = command("train", file, "--workers", 2, "--out", "one", folder=tmp_path)
+    two = command("train", file, "--debug", "--out", "two", folder=tmp_path)
+    assert one.stdout.splitlines()[-1] == two.stdout.splitlines()[-1]
+    assert one.stdout.splitlines()[-1].startswith("parameters ")
+
+
+def test_verify_prints_one_hash(file: Path, tmp_path: Path) -> None:
+    done = command("verify", file, "--workers", "1,3", "--steps", 2, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Same bits" in done.stdout
+
+
+def test_devices(tmp_path: Path) -> None:
+    done = command("devices", folder=tmp_path)
+    assert done.returncode == 0
+    assert "usable cores" in done.stdout
+
+
+def test_start_stop_open_and_model(tmp_path: Path) -> None:
+    seen: list[dict[str, object]] = []
+    job = jobs.make(
+        steps=100_000, observers=[seen.append], evaluation=jobs.dataset, metrics={"accuracy": jobs.accuracy}
+    )
+    run = unisono.start(job, workers=2, out=tmp_path / "out")
+    deadline = time.monotonic() + 60
+    while not seen:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    attached = unisono.open(tmp_path / "out", job)
+    assert attached.status == "running"
+    attached.stop()
+    run.wait(60)
+    assert run.status == "interrupted"
+    assert run.exit_status == 130
+    assert run.history[0]["step"] == 1
+    state = run.model("final").state_dict()
+    saved = load_file(tmp_path / "out" / "parameters.safetensors")
+    assert all(torch.equal(state[name], tensor) for name, tensor in saved.items())
+    values = unisono.evaluate(job, run.directory, workers=2)
+    assert set(values) == {"evaluation/loss", "evaluation/accuracy"}
+
+
+FASHION = """
+import gzip, numpy as np, torch, torch.nn.functional as F
+from torch import nn
+from torch.utils.data import TensorDataset
+from unisono import Job
+def read(folder, kind):
+    images = gzip.decompress(open(f"{folder}/{kind}-images-idx3-ubyte.gz", "rb").read())
+    labels = gzip.decompress(open(f"{folder}/{kind}-labels-idx1-ubyte.gz", "rb").read())
+    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 1, 28, 28).astype("float32")
+    targets = np.frombuffer(labels, np.uint8, offset=8).astype("int64")
+    return TensorDataset(torch.from_numpy((pixels - 77.29) / 68.79), torch.tensor(targets))
+def net():
+    convolutions = nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()
+    return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(1568, 10))
+def job(folder=""):
+    return Job(model=net, loss=F.cross_entropy, optimizer=lambda m: torch.optim.AdamW(m.parameters(), lr=2e-3),
+               data=lambda: read(folder, "train"), batch_size=128, epochs=1, evaluation=lambda: read(folder, "t10k"),
+               metrics={"accuracy": lambda o, t: ((o.argmax(1) == t).sum(), len(t))})
+"""
+
+
+def test_fashion_mnist_in_one_epoch(tmp_path: Path) -> None:
+    folder = DATA / "fashion_mnist"
+    if not folder.exists():
+        pytest.skip("Fashion-MNIST is not here")
+    (tmp_path / "fashion.py").write_text(FASHION)
+    done = command("train", "fashion.py", f"folder={folder}", "--out", "out", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    last = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["evaluation/accuracy"] >= 0.85
+    shown = command("evaluate", "fashion.py", "out", folder=tmp_path)
+    assert f"evaluation/accuracy {last['evaluation/accuracy']:.6g}" in shown.stdout

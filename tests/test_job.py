@@ -1,0 +1,38 @@
+"""Jobs check themselves: each message gives the rule, what was received and the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import nn
+
+import jobs
+from unisono.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"model": nn.Linear(2, 2)}, "received a Linear instance"),
+        ({"loss": 3}, "job.loss must be a function"),
+        ({"data": iter([1])}, "integer indexing"),
+        ({"data": []}, "empty"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": True}, "batch_size"),
+        ({"microbatches": -1}, "microbatches"),
+        ({"epochs": 2}, "exactly one of epochs and steps; received epochs=2 and steps=6"),
+        ({"steps": None}, "neither"),
+        ({"seed": -1}, "seed"),
+        ({"order": "random"}, "order"),
+        ({"clip_norm": 0}, "clip_norm"),
+        ({"precision": "float16"}, "precision"),
+        ({"metrics": {"f1": 3}}, r"metrics\['f1'\]"),
+        ({"observers": [1]}, "observers"),
+        ({"evaluation": iter([1])}, "evaluation"),
+        ({"collate": 1}, "collate"),
+    ],
+)
+def test_a_broken_field_is_named(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        jobs.make(**changes)
