@@ -1,0 +1,132 @@
+"""A small GPT on the characters of a text: tied weights, weight-decay groups, warm-up and cosine.
+
+    unisono train examples/gpt.py data=input.txt layers=4 width=128 steps=2000
+
+Any UTF-8 text will do; the usual one is "tiny Shakespeare" (input.txt of karpathy/char-rnn).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from unisono import Job, UsageError
+
+
+class Characters(Dataset[tuple[Tensor, Tensor]]):
+    """Windows of `context` characters and the same moved on by one; `stride` apart."""
+
+    def __init__(self, codes: Tensor, context: int, stride: int) -> None:
+        self.codes, self.context, self.stride = codes, context, stride
+
+    def __len__(self) -> int:
+        return (len(self.codes) - self.context - 1) // self.stride + 1
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        start = index * self.stride
+        window = self.codes[start : start + self.context + 1]
+        return window[:-1], window[1:]
+
+
+class Block(nn.Module):
+    """Attention to what came before, then a two-layer network, each on a normed residual stream."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm_attention, self.norm_network = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.network = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(dropout)
+        )
+
+    def forward(self, stream: Tensor) -> Tensor:
+        """(batch, time, width) → the same."""
+        batch, time, width = stream.shape
+        parts = self.attention(self.norm_attention(stream)).view(batch, time, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(*parts.unbind(0), is_causal=True, dropout_p=dropout)
+        stream = stream + self.project(mixed.transpose(1, 2).reshape(batch, time, width))
+        out: Tensor = stream + self.network(self.norm_network(stream))
+        return out
+
+
+class Gpt(nn.Module):
+    """Characters in, logits of the next character out; the output layer shares the embedding's weights."""
+
+    def __init__(self, vocabulary: int, context: int, layers: int, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(context, width)
+        self.blocks = nn.Sequential(*(Block(width, heads, dropout) for _ in range(layers)))
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, vocabulary, bias=False)
+        nn.init.normal_(self.tokens.weight, std=0.02)
+        nn.init.normal_(self.positions.weight, std=0.02)
+        self.output.weight = self.tokens.weight
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(batch, time) → (batch, time, vocabulary)."""
+        places = torch.arange(codes.shape[1])
+        logits: Tensor = self.output(self.norm(self.blocks(self.tokens(codes) + self.positions(places))))
+        return logits
+
+
+def loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over all characters; every sample has as many, so it is the mean over samples too."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+def optimizer(lr: float, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW that lets matrices decay, but not biases and norms."""
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    rest = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99))
+
+
+def schedule(warmup: int, optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    """Linear warm-up, then a cosine down to a tenth."""
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = (step - warmup) / max(1, steps - warmup)
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def job(
+    data: str = "input.txt", layers: int = 4, width: int = 128, heads: int = 4, context: int = 64, dropout: float = 0.0,
+    batch_size: int = 12, steps: int = 2000, warmup: int = 100, lr: float = 1e-3, characters: int = 0,
+) -> Job:  # fmt: skip
+    """The language model; `characters` > 0 uses only so many."""
+    path = Path(data)
+    if not path.is_file():
+        raise UsageError(
+            f"data= names a text file; {data!r} does not exist. Put a UTF-8 text there, or write data=PATH."
+        )
+    text = path.read_text()[: characters or None]
+    alphabet = sorted(set(text))
+    codes = torch.tensor([alphabet.index(c) for c in text])
+    cut = int(0.9 * len(codes))
+    return Job(
+        model=partial(Gpt, len(alphabet), context, layers, width, heads, dropout),
+        loss=loss,
+        optimizer=partial(optimizer, lr),
+        schedule=partial(schedule, warmup),
+        clip_norm=1.0,
+        data=Characters(codes[:cut], context, 1),
+        evaluation=Characters(codes[cut:], context, context),
+        evaluate_every=500,
+        batch_size=batch_size,
+        microbatches=4,
+        steps=steps,
+    )
