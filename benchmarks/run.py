@@ -36,8 +36,8 @@ def proportional_bytes(root: psutil.Process) -> int:
     return total
 
 
-def measure(contender: str, case: str, optimizer: str, steps: int) -> tuple[list[float], int]:
-    """Step times after warm-up (seconds) and the highest PSS seen (bytes)."""
+def measure(contender: str, case: str, optimizer: str, steps: int, weigh: bool) -> tuple[list[float], int]:
+    """Step times after warm-up (seconds), and the highest PSS seen (bytes) when `weigh`: reading it slows a run."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "seconds.json"
         if contender == "unisono":
@@ -52,9 +52,10 @@ def measure(contender: str, case: str, optimizer: str, steps: int) -> tuple[list
         errors: list[str] = []
         reader = threading.Thread(target=lambda: errors.append(process.stderr.read() if process.stderr else ""))
         reader.start()
-        while process.poll() is None:
+        while weigh and process.poll() is None:
             peak = max(peak, proportional_bytes(watched))
             time.sleep(0.5)
+        process.wait()
         reader.join()
         if process.returncode:
             raise SystemExit(f"{contender} failed:\n{errors[0]}")
@@ -80,10 +81,12 @@ def main() -> None:
     for turn in range(arguments.rounds):
         for case, name in settings:
             for contender in CONTENDERS[turn % 3 :] + CONTENDERS[: turn % 3]:
-                seconds, peak = measure(contender, case, name, arguments.steps)
+                seconds, _ = measure(contender, case, name, arguments.steps, weigh=False)
                 raw.setdefault(f"{case} {name}", {}).setdefault(contender, []).extend(seconds)
-                held = memory.setdefault(f"{case} {name}", {})
-                held[contender] = max(held.get(contender, 0), peak)
+    for case, name in settings:
+        memory[f"{case} {name}"] = {
+            contender: measure(contender, case, name, 2 * WARM_UP, weigh=True)[1] for contender in CONTENDERS
+        }
     lines = [
         "| case | Unisono ms | DDP ms | limit ms | Unisono / DDP | limit / Unisono | PSS Unisono MiB | PSS DDP MiB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -23,6 +23,9 @@ from unisono.runtime.failure import Failure
 
 _SINGLE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
+# Weight gradients are large and fresh each time: huge pages save most of their page faults (10 % of an MLP's step).
+_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
 
 @dataclass
 class Child:
@@ -54,7 +57,7 @@ class Host:
     def __init__(self, show: Callable[[str], None]) -> None:
         mine, theirs = socket.socketpair()
         output, write_end = os.pipe()
-        environment = {**os.environ, **dict.fromkeys(_SINGLE, "1"), "CUDA_VISIBLE_DEVICES": ""}
+        environment = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(_SINGLE, "1"), "CUDA_VISIBLE_DEVICES": ""}
         self._show = show
         with theirs:
             self._process = subprocess.Popen(
