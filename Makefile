@@ -24,6 +24,7 @@ test: lint
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/parts.py
 
 lock: .venv/installed
 	$(BIN)/pip freeze --exclude-editable > requirements.lock

@@ -25,6 +25,7 @@ from unisono.observe.rundir import RunFolder
 from unisono.run import STOP_FILE
 from unisono.runtime.failure import Failure
 from unisono.runtime.prepare import Described, Request, prepare
+from unisono.runtime.program import Round
 from unisono.runtime.records import Records
 from unisono.runtime.state import HostState
 from unisono.runtime.supervisor import Outcome, Supervisor, Watched, steps_done
@@ -152,7 +153,12 @@ def _in_process(
     state = HostState(prepared.layout, segment)
     prepared.initialise(state, parameters)
     records = Records(prepared.described, state)
-    reader = prepared.reader()
+    reader, ring = prepared.reader(), prepared.ring(segment)
+
+    def take(round_: Round, microbatch: int) -> Any:
+        """By way of the ring, so that inputs are laid out in memory as a worker sees them."""
+        ring.put(round_, microbatch, reader.read(round_, microbatch))
+        return ring.get(round_, microbatch)
 
     def after_round() -> None:
         records.drain(recorder)
@@ -161,7 +167,7 @@ def _in_process(
 
     failure: Failure | None = None
     try:
-        prepared.worker(0, state, reader.read).run(after_round)
+        prepared.worker(0, state, take).run(after_round)
     except WorkerFailed as error:
         failure = error.description
     finally:

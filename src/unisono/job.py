@@ -9,6 +9,11 @@ from typing import Any
 from unisono.errors import UsageError
 from unisono.partition.order import Order
 
+RECORD_FIELDS = frozenset(
+    {"step", "epoch", "loss", "learning_rate", "gradient_norm", "samples", "samples_per_second", "step_seconds",
+     "compute_seconds", "wait_seconds", "update_seconds", "times", "round_seconds", "digests"}
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -94,6 +99,8 @@ class Job:
             if data is not None:
                 self._check_data(f"evaluation {name!r}" if name else "evaluation", data)
         for name, metric in self.metrics.items():
+            if name in RECORD_FIELDS:
+                raise UsageError(f"{name!r} is a field of every record; a metric needs another name.")
             is_object = all(hasattr(metric, method) for method in ("update", "compute", "reset"))
             if not callable(metric) and not is_object:
                 raise UsageError(

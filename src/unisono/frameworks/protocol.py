@@ -109,9 +109,6 @@ class Adapter(Protocol):
     def bind(self, parameters: Sequence[Array]) -> None:
         """Make the model's parameters views of these arrays."""
 
-    def pin(self, threads: int) -> None:
-        """Fix the numerics of this process."""
-
     def seed(self, key: int) -> None:
         """Seed every generator of this process."""
 

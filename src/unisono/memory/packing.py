@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unisono.errors import JobError
-from unisono.frameworks.protocol import Array
 from unisono.memory.segment import aligned
 
 Reducer = Callable[[Any], tuple[Callable[..., Any], tuple[Any, ...]] | None]
@@ -31,7 +31,7 @@ class _Pickler(pickle.Pickler):
         return NotImplemented if reduced is None else reduced
 
 
-def pack(value: Any, into: Array, reduce: Reducer) -> None:
+def pack(value: Any, into: NDArray[Any], reduce: Reducer) -> None:
     """Write a structure.
 
     Args:
@@ -61,7 +61,7 @@ def pack(value: Any, into: Array, reduce: Reducer) -> None:
         at += aligned(len(raw))
 
 
-def unpack(source: Array) -> Any:
+def unpack(source: NDArray[Any]) -> Any:
     """Read a structure that `pack` wrote; its arrays are views of `source` until the framework copies them."""
     raw = memoryview(source)  # type: ignore[arg-type]
     count, skeleton = struct.unpack_from("=2q", raw)

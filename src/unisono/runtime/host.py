@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,16 +54,16 @@ class Child:
 class Host:
     """The processes of this host. Every method runs in the thread that made it."""
 
-    def __init__(self, show: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
         mine, theirs = socket.socketpair()
         output, write_end = os.pipe()
         environment = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(_SINGLE, "1"), "CUDA_VISIBLE_DEVICES": ""}
-        self._show = show
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "unisono.runtime.parent", str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-P", "-m", "unisono.runtime.parent", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end,
                 env=environment,
+                process_group=0,  # a terminal's Ctrl-C is for the supervisor alone
             )  # fmt: skip
         os.close(write_end)
         self.output = output

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import os
 import pickle
 import signal
@@ -21,7 +20,7 @@ from unisono.memory.words import Words
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import Failure, failure
 from unisono.runtime.prepare import Prepared, prepare
-from unisono.runtime.samples import Ring, load_ahead, taken
+from unisono.runtime.samples import load_ahead, taken
 from unisono.runtime.state import HostState
 from unisono.runtime.worker import WorkerFailed
 
@@ -54,9 +53,7 @@ def _serve(channel: Channel) -> None:
         (verb, *arguments), files = channel.receive()
         answer: Any = None
         try:
-            if verb == "import":
-                _import(*arguments)
-            elif verb == "job":
+            if verb == "job":
                 job = _load(*arguments)
             elif verb == "prepare":
                 prepared = prepare(job, arguments[0])
@@ -74,12 +71,6 @@ def _serve(channel: Channel) -> None:
         except Exception as error:
             answer = failure(error, f"while the job was set up ({verb})")
         channel.send(answer)
-
-
-def _import(modules: list[str]) -> None:
-    for name in modules:
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
 
 
 def _load(folder: str, path: list[str], payload: bytes) -> Any:
@@ -124,8 +115,7 @@ def _fork(prepared: Prepared, state: HostState, role: str, index: int, files: li
 
 def _live(prepared: Prepared, state: HostState, role: str, index: int) -> Failure | None:
     slots, segment = prepared.layout.shape.slots, state.segment
-    ring = Ring(prepared.layout, segment, Words(segment, "ready", prepared.spin_seconds),
-                prepared.framework.data.reduce_tensor)  # fmt: skip
+    ring = prepared.ring(segment)
     try:
         if role == "loader":
             loaders = index >> 16

@@ -10,11 +10,12 @@ from unisono.errors import UsageError
 from unisono.frameworks.protocol import ModelDescription
 from unisono.frameworks.registry import Framework, pytorch
 from unisono.job import Job
+from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.partition.batches import Batches
 from unisono.partition.order import epoch_order
 from unisono.runtime.program import EvaluationSet, Program
-from unisono.runtime.samples import Datasets, SampleReader
+from unisono.runtime.samples import Datasets, Ring, SampleReader
 from unisono.runtime.state import HostLayout, HostState, Shape, host_layout
 from unisono.runtime.worker import Worker
 
@@ -74,6 +75,10 @@ class Prepared:
         """How long waits look before they sleep: not at all when workers outnumber cores."""
         return SPIN_SECONDS if self.layout.shape.slots <= len(self.request.cores) else 0.0
 
+    def ring(self, segment: Segment) -> Ring:
+        """The ring of samples in this process."""
+        return Ring(self.layout, segment, Words(segment, "ready", self.spin_seconds), self.framework.data.reduce_tensor)
+
     def reader(self) -> SampleReader:
         """A reader of samples for this process."""
         return SampleReader(self.job, self.program, self.data, self.framework.data)
@@ -94,7 +99,7 @@ class Prepared:
 
     def worker(self, slot: int, state: HostState, take: Any) -> Worker:
         """The worker of a slot."""
-        self.adapter.pin(self.request.threads)
+        self.framework.data.pin(self.request.threads)
         return Worker(
             self.job, self.program, slot, state, self.adapter, take, self.spin_seconds,
             self.framework.data.reduce_tensor, self.request.trace,
@@ -107,15 +112,18 @@ def open_data(job: Job) -> Datasets:
     evaluation = job.evaluation
     if evaluation is None:
         return Datasets(training, {})
-    if callable(evaluation):
-        evaluation = evaluation()
+    evaluation = _called(evaluation)
     named = evaluation if isinstance(evaluation, Mapping) else {"evaluation": evaluation}
     return Datasets(training, {name: _opened(data, f"evaluation {name!r}") for name, data in named.items()})
 
 
+def _called(data: Any) -> Any:
+    """Data, or what a function or class of no arguments gives."""
+    return data() if isinstance(data, type) or (callable(data) and not hasattr(data, "__getitem__")) else data
+
+
 def _opened(data: Any, what: str) -> Any:
-    if callable(data) and not hasattr(data, "__getitem__"):
-        data = data()
+    data = _called(data)
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise UsageError(
             f"job.{what} must have len() and integer indexing, so that any worker can read any sample; received "
@@ -142,6 +150,7 @@ def prepare(job: Job, request: Request) -> Prepared:
         evaluations = ()
     program = Program(batches, steps, job.evaluate_every, evaluations)
     framework = pytorch()
+    framework.data.pin(1)  # before a fork no pool of threads may exist; the model's first values need none
     adapter = framework.adapter(job, total)
     description: ModelDescription = adapter.describe()
     useful = -(-min(job.batch_size, length) // batches.microbatch_size)

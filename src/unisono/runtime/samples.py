@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from unisono.errors import UsageError
 from unisono.frameworks.protocol import Array
 from unisono.job import Job
 from unisono.memory.packing import Reducer, pack, unpack
@@ -30,6 +31,9 @@ class DataFunctions(Protocol):
 
     def collate(self, samples: Sequence[Any], indices: Sequence[int]) -> Any:
         """The default collate."""
+
+    def pin(self, threads: int) -> None:
+        """Fix the number of threads of this process."""
 
     def reduce_tensor(self, value: Any) -> Any:
         """How tensors are sent."""
@@ -63,13 +67,22 @@ class SampleReader:
         if round_.evaluation is None:
             epoch, _ = self._program.batches.locate(round_.step)
             if epoch != self._epoch:
-                self._order = epoch_order(self._job.order, len(self._data.training), self._job.seed, epoch)
+                self._order = self._epoch_order(epoch)
                 self._epoch = epoch
             indices = [int(i) for i in self._order[positions.start : positions.stop]]
             return self._collate(self._data.training, indices, ("sample", epoch), ("collate", round_.step), microbatch)
         name = self._program.evaluations[round_.evaluation].name
         place = ("evaluation", name)
         return self._collate(self._data.evaluation[name], list(positions), place, (*place, round_.wave), microbatch)
+
+    def _epoch_order(self, epoch: int) -> Array:
+        order = epoch_order(self._job.order, len(self._data.training), self._job.seed, epoch)
+        if order.size != self._program.batches.length:
+            raise UsageError(
+                f"job.order must return as many indices each epoch; received {self._program.batches.length} in the "
+                f"first and {order.size} in epoch {epoch + 1}."
+            )
+        return order
 
     def _collate(
         self,

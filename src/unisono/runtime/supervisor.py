@@ -67,13 +67,9 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._failure: Failure | None = None
 
-    def run(self, modules: list[str] | None = None) -> Outcome:
-        """Run to the end, to a failure or to a stop.
-
-        Args:
-            modules: what the warm parent may import while the job is being pickled.
-        """
-        host = Host(lambda text: None)
+    def run(self) -> Outcome:
+        """Run to the end, to a failure or to a stop."""
+        host = Host()
         try:
             self._listen(host.output, self._watched.log("host"))
             return self._run(host)

@@ -23,6 +23,12 @@ def seed_everything(number: int) -> None:
     np.random.seed(number & 0xFFFFFFFF)
 
 
+def pin(threads: int) -> None:
+    """Fix the number of threads of this process."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
 def draws_randomness(data: Any) -> bool:
     """Whether indexing may draw random numbers (anything but the plain containers may)."""
     return type(data) not in QUIET

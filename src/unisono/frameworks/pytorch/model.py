@@ -184,11 +184,6 @@ class TorchAdapter:
         for (_, parameter), array in zip(self._named, parameters, strict=True):
             parameter.data = as_tensor(array, parameter.dtype)
 
-    def pin(self, threads: int) -> None:
-        """See `Adapter.pin`."""
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-
     def seed(self, key: int) -> None:
         """See `Adapter.seed`."""
         seed_everything(key)

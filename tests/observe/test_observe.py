@@ -1,0 +1,88 @@
+"""Run folders, metrics, TensorBoard events, logs and the progress line."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tensorboardX.proto.event_pb2 import Event
+
+from unisono.errors import UsageError
+from unisono.observe.logs import LineLog
+from unisono.observe.metrics import MetricsFile, TensorBoard, read_metrics
+from unisono.observe.progress import Live, Plain
+from unisono.observe.rundir import RunFolder, read_run
+
+STEP: dict[str, Any] = {
+    "step": 1, "epoch": 1, "loss": 0.5, "samples_per_second": 100.0, "compute_seconds": [0.1, 0.2],
+}  # fmt: skip
+
+
+def test_a_folder_holds_one_run(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    folder.update(exit="running")
+    folder.update(exit="completed", steps_done=3)
+    assert read_run(tmp_path / "run") == {"exit": "completed", "steps_done": 3}
+    with pytest.raises(UsageError, match="already holds one"):
+        RunFolder.create(tmp_path / "run")
+    with pytest.raises(UsageError, match="writable"):
+        RunFolder.create(Path("/proc/nowhere"))
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path)
+    file.write(STEP)
+    file.close()
+    with path.open("a") as torn:
+        torn.write('{"step": 2, "lo')
+    assert read_metrics(path) == [STEP]
+
+
+def test_events_carry_the_same_names(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path)
+    board.write(STEP)
+    board.close()
+    data = next(tmp_path.glob("events*")).read_bytes()
+    tags: dict[str, tuple[int, float]] = {}
+    at = 0
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 8], "little")
+        event = Event.FromString(data[at + 12 : at + 12 + length])
+        tags.update({value.tag: (event.step, value.simple_value) for value in event.summary.value})
+        at += 16 + length
+    assert tags["loss"] == (1, 0.5)
+    assert set(tags) == {"epoch", "loss", "samples_per_second", "compute_seconds/0", "compute_seconds/1"}
+
+
+def test_lines_are_whole(tmp_path: Path) -> None:
+    shown: list[str] = []
+    log = LineLog(tmp_path / "log", "[worker 0] ", shown.append)
+    log.feed(b"one\ntw")
+    log.feed(b"o\nthree")
+    log.close()
+    assert shown == ["[worker 0] one", "[worker 0] two", "[worker 0] three"]
+    assert (tmp_path / "log").read_text() == "one\ntwo\nthree\n"
+
+
+def test_the_live_line_shows_step_loss_rate_and_workers() -> None:
+    screen = io.StringIO()
+    live = Live(Console(file=screen, force_terminal=True, width=120, color_system=None))
+    live.start(10, 2, 4)
+    live.update(STEP)
+    live.message("[worker 1] [bold]hello")
+    live.close()
+    text = screen.getvalue()
+    for part in ("step 1/10", "epoch 1/2", "loss 0.5000", "100 samples/s", "4 workers", "[bold]hello"):
+        assert part in text
+
+
+def test_without_a_terminal_evaluations_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = Plain()
+    plain.start(10, None, 2)
+    plain.update(STEP)
+    plain.update({"step": 1, "evaluation/loss": 0.25})
+    assert capsys.readouterr().out == "step 1  evaluation/loss 0.2500\n"
