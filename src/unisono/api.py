@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from unisono.checkpoint.parameters import read
-from unisono.errors import JobError, UsageError
-from unisono.execution import Recorder, execute, run_in_folder
+from unisono.checkpoint.durations import seconds_of
+from unisono.checkpoint.keeper import Checkpointing
+from unisono.checkpoint.parameters import load
+from unisono.errors import UsageError
+from unisono.execution import Interrupts, Observation, execute
 from unisono.job import Job
 from unisono.observe.progress import Display, Silent, display
-from unisono.observe.rundir import PARAMETERS, RunFolder, read_run
+from unisono.observe.rundir import RunFolder, read_run
 from unisono.planner.devices import usable_cores
 from unisono.platform_check import require_linux
-from unisono.run import Run
+from unisono.run import Run, parameters_file
 from unisono.runtime.prepare import Request
-
-_STORAGE = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "uint16", "I64": "int64", "I32": "int32",
-            "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}  # fmt: skip
+from unisono.runtime.supervisor import raise_failure
+from unisono.training import RunSettings, newest, train_in_folder
 
 
 def request_for(workers: int | None, threads: int, **more: Any) -> Request:
@@ -56,6 +58,12 @@ def train(
     workers: int | None = None,
     threads: int = 1,
     out: str | Path | None = None,
+    resume: str | Path | None = None,
+    checkpoint_every: int | str | None = None,
+    keep: int = 2,
+    stall_seconds: float | None = None,
+    max_time: str | None = None,
+    allow_change: bool = False,
     debug: bool = False,
     arguments: Mapping[str, Any] | None = None,
     live: bool = True,
@@ -67,6 +75,12 @@ def train(
         workers: processes that compute; default: the usable cores. Never changes the result.
         threads: threads of each worker (part of the recorded numerics).
         out: the run folder; default runs/job-DATE-TIME.
+        resume: the folder of an earlier run to go on with, instead of `out`.
+        checkpoint_every: steps (200) or a time ("10m") between checkpoints; one is written at the end anyway.
+        keep: how many checkpoints to keep, besides the best one.
+        stall_seconds: a worker without progress for so long is replaced; default: adapted to its usual pace.
+        max_time: end the run in time ("11h50m") as a signal would: with a checkpoint.
+        allow_change: resume although hyperparameters, schedule or microbatches have changed (another result).
         debug: one process, no live line: breakpoints and profilers work, the bits are the same.
         arguments: what made the job, kept in run.json.
         live: whether to draw a progress line on a terminal.
@@ -78,36 +92,95 @@ def train(
         UsageError: something breaks a rule.
         JobError: the job failed; holds the traceback of the user's code.
     """
-    request = request_for(1 if debug else workers, threads)
-    folder = RunFolder.create(Path(out) if out else default_folder("job"))
-    run_in_folder(_checked(job), request, folder, display(live and not debug), debug, dict(arguments or {}))
-    return Run(folder.path, job)
+    settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, debug, arguments)
+    go = _prepared(job, 1 if debug else workers, threads, out, resume, settings, display(live and not debug))
+    return go()
 
 
-def start(job: Job, *, workers: int | None = None, threads: int = 1, out: str | Path | None = None) -> Run:
+def start(
+    job: Job,
+    *,
+    workers: int | None = None,
+    threads: int = 1,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    checkpoint_every: int | str | None = None,
+    keep: int = 2,
+    stall_seconds: float | None = None,
+    max_time: str | None = None,
+    allow_change: bool = False,
+) -> Run:
     """Train a job in the background; `run.wait()` and `run.stop()` end it.
 
     Args:
-        job, workers, threads, out: as in `train`.
+        job and the others: as in `train`.
 
     Returns:
         The running run, at once.
     """
-    request = request_for(workers, threads)
-    folder = RunFolder.create(Path(out) if out else default_folder("job"))
-    folder.update(exit="running")
-    run: Run
+    settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, False, None)
+    go = _prepared(job, workers, threads, out, resume, settings, Silent())
+    run = go.run
 
     def work() -> None:
         try:
-            run_in_folder(_checked(job), request, folder, Silent(), False, {})
+            go()
         except BaseException as error:
             run.errors.append(error)
 
     thread = threading.Thread(target=work, name="unisono", daemon=True)
-    run = Run(folder.path, job, thread)
+    run.thread = thread
     thread.start()
     return run
+
+
+def _settings(
+    checkpoint_every: int | str | None, keep: int, stall_seconds: float | None, max_time: str | None,
+    allow_change: bool, debug: bool, arguments: Mapping[str, Any] | None,
+) -> RunSettings:  # fmt: skip
+    if stall_seconds is not None and not stall_seconds > 0:
+        raise UsageError(f"stall_seconds must be above 0; received {stall_seconds}.")
+    return RunSettings(
+        checkpointing=Checkpointing.parse(checkpoint_every, keep),
+        stall_seconds=stall_seconds,
+        max_seconds=None if max_time is None else seconds_of(max_time, "--max-time"),
+        debug=debug,
+        arguments=dict(arguments or {}),
+        allow_change=allow_change,
+    )
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A run that is ready to go."""
+
+    run: Run
+    work: Callable[[], None]
+
+    def __call__(self) -> Run:
+        self.work()
+        return self.run
+
+
+def _prepared(
+    job: Job, workers: int | None, threads: int, out: str | Path | None, resume: str | Path | None,
+    settings: RunSettings, shown: Display,
+) -> _Prepared:  # fmt: skip
+    if out is not None and resume is not None:
+        raise UsageError(f"a resumed run goes on in its own folder; received out={out} and resume={resume}.")
+    request = request_for(
+        workers, threads, checkpoint_steps=settings.checkpointing.steps,
+        checkpoint_evaluations=_checked(job).best is not None,
+    )  # fmt: skip
+    resumed = None
+    if resume is not None:
+        folder = RunFolder.reopen(Path(resume))
+        resumed = newest(folder, shown.message)
+    else:
+        folder = RunFolder.create(Path(out) if out else default_folder("job"))
+        folder.update(exit="running", process=os.getpid())
+    work = partial(train_in_folder, job, request, folder, shown, settings, resumed)
+    return _Prepared(Run(folder.path, job), work)
 
 
 def open(directory: str | Path, job: Job) -> Run:
@@ -124,27 +197,22 @@ def open(directory: str | Path, job: Job) -> Run:
     return Run(Path(directory), _checked(job))
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """A saved file's tensors as arrays (bfloat16 as uint16)."""
-    return {
-        name: np.frombuffer(data, _STORAGE[dtype]).reshape(shape) for name, (dtype, shape, data) in read(path).items()
-    }
-
-
 def evaluate(
     job: Job,
     directory: str | Path,
     *,
     workers: int | None = None,
     threads: int = 1,
+    at: str | int = "final",
     shown: Display | None = None,
 ) -> dict[str, float]:
-    """Evaluate a run's final parameters.
+    """Evaluate a run's parameters.
 
     Args:
         job: the job, with `evaluation`.
         directory: the run folder.
         workers, threads: as in `train`.
+        at: "final", "best" or the step of a checkpoint.
         shown: where what processes print is shown.
 
     Returns:
@@ -155,12 +223,13 @@ def evaluate(
     """
     if _checked(job).evaluation is None:
         raise UsageError("a job is evaluated on job.evaluation; this job has none. Give it evaluation=.")
-    arrays = load_arrays(Path(directory) / PARAMETERS)
-    recorder = Recorder(job, shown or Silent())
-    outcome, _ = execute(job, request_for(workers, threads, evaluate_only=True), recorder, parameters=arrays)
-    if outcome.failure:
-        raise JobError(outcome.failure.message, outcome.failure.traceback)
-    return {name: value for record in recorder.records for name, value in record.items() if name != "step"}
+    parameters = load(parameters_file(Path(directory), at)).arrays
+    interrupts = Interrupts()
+    seen = Observation(job, shown or Silent(), interrupts, parameters)
+    with interrupts.handled():
+        outcome = execute(job, request_for(workers, threads, evaluate_only=True), seen)
+    raise_failure(outcome)
+    return {name: value for record in seen.records for name, value in record.items() if name != "step"}
 
 
 def worlds(text: str) -> Sequence[int]:

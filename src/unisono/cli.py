@@ -18,6 +18,7 @@ from unisono.jobfile import LoadedJob, load
 from unisono.observe.rundir import read_run
 from unisono.planner.devices import inspect
 from unisono.platform_check import require_linux
+from unisono.runtime.control import request
 from unisono.verify import verify as verify_job
 from unisono.version import __version__
 
@@ -45,13 +46,19 @@ def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--steps", type=int, help="Replaces the job's length.")
 @click.option("--seed", type=int, help="Replaces the job's seed.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/FILE-DATE-TIME]")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Go on with an earlier run.")
+@click.option("--allow-change", is_flag=True, help="Resume a job with changed hyperparameters: another result.")
+@click.option("--checkpoint-every", metavar="N|TIME", help="Steps (200) or a time (10m). [default: at the end only]")
+@click.option("--keep", type=int, default=2, show_default=True, help="Checkpoints to keep, besides the best.")
+@click.option("--max-time", metavar="TIME", help="End in time (11h50m), with a checkpoint.")
+@click.option("--stall-seconds", type=float, help="Replace a worker without progress. [default: by its usual pace]")
 @click.option("--debug", is_flag=True, help="One process, no live line: breakpoint() works; same bits.")
 def train(
     file: str, arguments: tuple[str, ...], workers: int | None, threads: int, epochs: int | None, steps: int | None,
-    seed: int | None, out: Path | None, debug: bool,
+    seed: int | None, out: Path | None, resume: Path | None, **settings: Any,
 ) -> int:  # fmt: skip
     """Train the job of FILE.py[:NAME] with key=value ARGUMENTS."""
-    loaded = load(file, arguments)
+    loaded = _with_kept(file, resume, arguments) if resume else load(file, arguments)
     job = loaded.job
     if epochs is not None and steps is not None:
         raise UsageError(f"a run has one length; received --epochs {epochs} and --steps {steps}. Give one.")
@@ -59,8 +66,11 @@ def train(
         job = replace(job, epochs=epochs, steps=steps)
     if seed is not None:
         job = replace(job, seed=seed)
-    out = out or api.default_folder(loaded.name)
-    run = api.train(job, workers=workers, threads=threads, out=out, debug=debug, arguments=loaded.arguments)
+    if resume is None:
+        out = out or api.default_folder(loaded.name)
+    run = api.train(
+        job, workers=workers, threads=threads, out=out, resume=resume, arguments=loaded.arguments, **settings
+    )
     manifest = run.manifest
     print(f"{run.status} after {manifest['steps_done']} steps in {manifest['seconds']:.1f} s: {run.directory}")
     print(f"parameters {manifest.get('parameters_sha256', 'not kept')}")
@@ -84,9 +94,11 @@ def verify(file: str, arguments: tuple[str, ...], workers: str, steps: int) -> i
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.argument("arguments", nargs=-1)
 @_job_arguments
-def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int | None, threads: int) -> int:
-    """Evaluate the final parameters of RUN_DIR on the job's evaluation data."""
-    values = api.evaluate(_with_kept(file, run_dir, arguments).job, run_dir, workers=workers, threads=threads)
+@click.option("--at", default="final", show_default=True, help="final, best, or the step of a checkpoint.")
+def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int | None, threads: int, at: str) -> int:
+    """Evaluate the parameters of RUN_DIR on the job's evaluation data."""
+    job = _with_kept(file, run_dir, arguments).job
+    values = api.evaluate(job, run_dir, workers=workers, threads=threads, at=at)
     for name, value in values.items():
         print(f"{name} {value:.6g}")
     return 0
@@ -96,6 +108,16 @@ def _with_kept(file: str, run_dir: Path, arguments: tuple[str, ...]) -> LoadedJo
     """The job with the arguments that the run was made with, unless others are given."""
     kept = read_run(run_dir).get("arguments", {})
     return load(file, arguments or [f"{key}={value}" for key, value in kept.items()])
+
+
+@commands.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("workers", type=int)
+def resize(run_dir: Path, workers: int) -> int:
+    """Give the running run of RUN_DIR another number of WORKERS; 0 pauses it."""
+    granted = request(run_dir, resize=workers)["workers"]
+    print(f"{run_dir}: {granted} workers" if granted else f"{run_dir}: paused; resize it again to go on")
+    return 0
 
 
 @commands.command()

@@ -1,44 +1,50 @@
-"""One execution of a job: supervised processes, or everything in this one (debug), with its run folder."""
+"""One execution of a job: supervised processes, or everything in this one (debug)."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from unisono.checkpoint.parameters import save, sha256_of
-from unisono.errors import JobError, UnisonoError
+from unisono.errors import JobError
 from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.observe.logs import LineLog
-from unisono.observe.metrics import MetricsFile, TensorBoard
 from unisono.observe.progress import Display
-from unisono.observe.rundir import RunFolder
-from unisono.run import STOP_FILE
+from unisono.runtime.control import ControlSocket
 from unisono.runtime.failure import Failure
 from unisono.runtime.prepare import Described, Request, prepare
 from unisono.runtime.program import Round
+from unisono.runtime.protocol import Plan, even
 from unisono.runtime.records import Records
-from unisono.runtime.state import HostState
-from unisono.runtime.supervisor import Outcome, Supervisor, Watched, steps_done
-from unisono.runtime.worker import WorkerFailed
+from unisono.runtime.slot import WorkerFailed
+from unisono.runtime.state import Control, HostState
+from unisono.runtime.supervisor import Outcome, Supervisor, Watcher
 from unisono.usertrace import user_traceback
-from unisono.version import __version__
 
 
 class Interrupts:
-    """Remembers the first SIGINT or SIGTERM; the second ends the process at once."""
+    """Remembers the first SIGINT or SIGTERM; the second ends the process at once.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: time after which the run is asked to stop as if by SIGTERM, or None.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
         self.received: int | None = None
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self.out_of_time = False
+
+    def __call__(self) -> bool:
+        """Whether the run is asked to stop."""
+        if self.received is None and self._end is not None and time.monotonic() >= self._end:
+            self.out_of_time, self.received = True, signal.SIGTERM
+        return self.received is not None
 
     def _handle(self, number: int, frame: object) -> None:
         if self.received is not None:
@@ -60,99 +66,108 @@ class Interrupts:
 
 
 @dataclass
-class Recorder:
-    """Hands each record to the files, the display and the job's observers."""
+class Observation:
+    """A watcher that keeps the records and shows progress; runs with a folder do more.
+
+    Attributes:
+        job: the job.
+        display: where progress is shown.
+        interrupted: whether the run is asked to stop.
+        parameters: name → array to begin with instead of the model's own, or None.
+        records: what came.
+    """
 
     job: Job
     display: Display
-    metrics: MetricsFile | None = None
-    tensorboard: TensorBoard | None = None
+    interrupted: Callable[[], bool] = lambda: False
+    parameters: dict[str, Any] | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
 
-    def __call__(self, record: dict[str, Any]) -> None:
-        """Take a record.
+    def described(self, described: Described) -> None:
+        """See `Watcher`."""
 
-        Raises:
-            JobError: an observer failed.
-        """
-        if self.metrics and self.tensorboard:
-            self.metrics.write(record)
-            self.tensorboard.write(record)
-        else:
-            self.records.append(record)
+    def restore(self, described: Described, state: HostState) -> int:
+        """See `Watcher`."""
+        if self.parameters is not None:
+            state.restore(self.parameters, {}, 0)
+        return 0
+
+    def record(self, record: dict[str, Any]) -> None:
+        """See `Watcher`."""
+        self.records.append(record)
         self.display.update(record)
-        for observer in self.job.observers:
-            try:
-                observer(dict(record))
-            except Exception as error:
-                name = getattr(observer, "__name__", type(observer).__name__)
-                raise JobError(
-                    f"{type(error).__name__} in observer {name!r} at step {record['step']}",
-                    user_traceback(error),
-                ) from error
 
-    def close(self) -> None:
-        """Close the files."""
-        for file in (self.metrics, self.tensorboard):
-            if file:
-                file.close()
+    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
+        """See `Watcher`."""
+        return True
+
+    def copy_wanted(self) -> bool:
+        """See `Watcher`."""
+        return False
+
+    def log(self, name: str) -> LineLog:
+        """See `Watcher`."""
+        return LineLog(None, "" if name == "host" else f"[{name}] ", self.display.message)
+
+    def message(self, text: str) -> None:
+        """See `Watcher`."""
+        self.display.message(text)
+
+    def workers(self, alive: int) -> None:
+        """See `Watcher`."""
+        self.display.workers(alive)
+
+    def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
+        """See `Watcher`."""
+        return None
+
+
+def observed(job: Job, record: dict[str, Any]) -> None:
+    """Hand a record to the job's observers.
+
+    Raises:
+        JobError: one of them failed.
+    """
+    for observer in job.observers:
+        try:
+            observer(dict(record))
+        except Exception as error:
+            name = getattr(observer, "__name__", type(observer).__name__)
+            raise JobError(
+                f"{type(error).__name__} in observer {name!r} at step {record['step']}", user_traceback(error)
+            ) from error
 
 
 def execute(
-    job: Job,
-    request: Request,
-    recorder: Recorder,
-    folder: RunFolder | None = None,
-    debug: bool = False,
-    parameters: dict[str, Any] | None = None,
-    described: Callable[[Described], None] = lambda _: None,
-) -> tuple[Outcome, int | None]:
+    job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None, debug: bool = False
+) -> Outcome:
     """Run a job's rounds.
 
     Args:
         job: the job.
         request: what of it, on what.
-        recorder: takes the records.
-        folder: where logs go.
+        watcher: hears of it.
+        stall_seconds: how long a worker may make no progress; None = adapted to its usual pace.
         debug: everything in this process.
-        parameters: start from these (by saved name) instead of the model's own.
-        described: called when the job is prepared.
-
-    Returns:
-        The outcome, and the signal that stopped it, if any.
     """
-    interrupts = Interrupts()
-
-    def stopped() -> int | None:
-        if interrupts.received is None and folder and (folder.path / STOP_FILE).exists():
-            return int(signal.SIGINT)
-        return interrupts.received
-
-    def log(name: str) -> LineLog:
-        prefix = "" if name == "host" else f"[{name}] "
-        return LineLog(folder.log(name) if folder else None, prefix, recorder.display.message)
-
-    with interrupts.handled():
-        if debug:
-            return _in_process(job, request, recorder, parameters, described, stopped), stopped()
-        supervisor = Supervisor(job, request, Watched(recorder, log, described, stopped), parameters)
-        return supervisor.run(), stopped()
+    if debug:
+        return _in_process(job, request, watcher)
+    return Supervisor(job, request, watcher, stall_seconds).run()
 
 
-def _in_process(
-    job: Job,
-    request: Request,
-    recorder: Recorder,
-    parameters: dict[str, Any] | None,
-    described: Callable[[Described], None],
-    stopped: Callable[[], int | None],
-) -> Outcome:
+def _in_process(job: Job, request: Request, watcher: Watcher) -> Outcome:
+    """One member, no loader, no protocol partner: breakpoints and profilers see ordinary Python."""
     prepared = prepare(job, request)
-    described(prepared.described)
+    watcher.described(prepared.described)
     segment = Segment.create(prepared.layout.segment)
     state = HostState(prepared.layout, segment)
-    prepared.initialise(state, parameters)
-    records = Records(prepared.described, state)
+    prepared.initialise(state)
+    first = watcher.restore(prepared.described, state)
+    state.begin(first)
+    state.seat((0,))
+    stop = first >= prepared.program.rounds
+    state.stamp(Plan(first, even(job.microbatches, 1), (0,), stop=stop))
+    records = Records(state, first)
     reader, ring = prepared.reader(), prepared.ring(segment)
 
     def take(round_: Round, microbatch: int) -> Any:
@@ -160,79 +175,25 @@ def _in_process(
         ring.put(round_, microbatch, reader.read(round_, microbatch))
         return ring.get(round_, microbatch)
 
-    def after_round() -> None:
-        records.drain(recorder)
-        if stopped() is not None:
-            records.stop()
+    def between() -> None:
+        plan = records.plan
+        records.drain(watcher.record)
+        if plan.copy:
+            word = Control.COPIED if watcher.copy(prepared.described, state, plan.round) else Control.END
+            state.control.publish(word, plan.round + 1)
+        if watcher.copy_wanted():
+            state.control.publish(Control.ASKED, plan.asked + 1)
+        if watcher.interrupted():
+            state.control.publish(Control.STOP, 1)
 
     failure: Failure | None = None
     try:
-        prepared.worker(0, state, take).run(after_round)
+        prepared.worker(0, state, lambda: None, take).run(between)
+        records.drain(watcher.record)
     except WorkerFailed as error:
         failure = error.description
+    except JobError as error:
+        failure = Failure(error.message, error.traceback)
     finally:
         segment.close()
-    done = steps_done(list(prepared.program), records.committed)
-    return Outcome(prepared.described, state, done, True, stopped() is not None, failure)
-
-
-def run_in_folder(
-    job: Job, request: Request, folder: RunFolder, display: Display, debug: bool, arguments: dict[str, Any]
-) -> None:
-    """Train a job and keep its run folder.
-
-    Raises:
-        UnisonoError: it failed; run.json says so too.
-    """
-    recorder = Recorder(job, display, MetricsFile(folder.metrics), TensorBoard(folder.path))
-    started = time.time()
-    folder.update(
-        unisono=__version__, command=sys.argv, arguments=arguments, job=job.described(), process=os.getpid(),
-        started=datetime.now(UTC).isoformat(timespec="seconds"), exit="running",
-        settings={"workers": request.workers, "threads": request.threads, "debug": debug},
-    )  # fmt: skip
-
-    def described(plan: Described) -> None:
-        shape = plan.layout.shape
-        if shape.slots < request.workers and not debug:
-            display.message(
-                f"{request.workers} workers were asked for; a batch has {shape.slots} non-empty microbatches, "
-                f"so {shape.slots} can work. Going on with {shape.slots}."
-            )
-        folder.update(
-            world={"workers": shape.slots, "steps": plan.program.steps},
-            fingerprint={**plan.layout.description.fingerprint, "threads": str(request.threads)},
-        )
-        display.start(plan.program.steps, job.epochs, shape.slots)
-
-    try:
-        outcome, number = execute(job, request, recorder, folder, debug, described=described)
-        _conclude(folder, outcome, number, time.time() - started)
-    except UnisonoError as error:
-        if folder.fields.get("exit") == "running":
-            folder.update(exit="failed", error=str(error))
-        raise
-    except BaseException as error:
-        folder.update(exit="failed", error=repr(error))
-        raise
-    finally:
-        display.close()
-        recorder.close()
-
-
-def _conclude(folder: RunFolder, outcome: Outcome, number: int | None, seconds: float) -> None:
-    tensors, dtypes = outcome.state.saved(outcome.steps_done)
-    values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": round(seconds, 3)}
-    if outcome.consistent:
-        save(folder.parameters, tensors, dtypes)
-        values["parameters_sha256"] = sha256_of(tensors, dtypes)
-    if outcome.failure is not None:
-        kept = "the parameters after the last good step are kept" if outcome.consistent else "no parameters were kept"
-        folder.update(**values, exit="failed", error=outcome.failure.message)
-        raise JobError(
-            f"{outcome.failure.message}\nRun folder: {Path(folder.path)} ({kept}).", outcome.failure.traceback
-        )
-    if outcome.stopped:
-        folder.update(**values, exit="interrupted", signal=number)
-    else:
-        folder.update(**values, exit="completed")
+    return Outcome(prepared.described, state, records.plan.round, True, failure)

@@ -11,7 +11,7 @@ from unisono.partition.order import Order
 
 RECORD_FIELDS = frozenset(
     {"step", "epoch", "loss", "learning_rate", "gradient_norm", "samples", "samples_per_second", "step_seconds",
-     "compute_seconds", "wait_seconds", "update_seconds", "times", "round_seconds", "digests"}
+     "compute_seconds", "wait_seconds", "update_seconds", "slow_workers", "slots", "times", "round_seconds", "digests"}
 )  # fmt: skip
 
 
@@ -90,9 +90,16 @@ class Job:
     observers: Sequence[Callable[[dict[str, Any]], None]] = ()
     """Functions called with each record of `metrics.jsonl`, outside the workers."""
 
+    best: tuple[str, str] | None = None
+    """("max" | "min", name of an evaluation value): the best evaluation's parameters are kept as `model("best")`."""
+
+    patience: int | None = None
+    """Evaluations without a better one (see `best`) after which the run ends."""
+
     def __post_init__(self) -> None:
         self._check_functions()
         self._check_numbers()
+        self._check_best()
         self._check_data("data", self.data)
         named = self.evaluation if isinstance(self.evaluation, Mapping) else {"": self.evaluation}
         for name, data in named.items():
@@ -133,9 +140,9 @@ class Job:
             )
 
     def _check_numbers(self) -> None:
-        for name in ("batch_size", "microbatches", "epochs", "steps", "evaluate_every"):
+        for name in ("batch_size", "microbatches", "epochs", "steps", "evaluate_every", "patience"):
             value = getattr(self, name)
-            if value is None and name in ("epochs", "steps", "evaluate_every"):
+            if value is None and name in ("epochs", "steps", "evaluate_every", "patience"):
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"job.{name} must be a whole number of at least 1; received {value!r}.")
@@ -152,6 +159,22 @@ class Job:
             raise UsageError(f"job.drop_last must be True or False; received {self.drop_last!r}.")
         if not isinstance(self.metrics, Mapping):
             raise UsageError(f"job.metrics must map names to metrics; received {type(self.metrics).__name__}.")
+
+    def _check_best(self) -> None:
+        if self.best is not None and not (
+            isinstance(self.best, tuple) and len(self.best) == 2 and self.best[0] in ("max", "min")
+            and isinstance(self.best[1], str)
+        ):  # fmt: skip
+            raise UsageError(
+                f"job.best must be ('max' or 'min', the name of an evaluation value); received {self.best!r}."
+            )
+        if self.best is not None and self.evaluation is None:
+            raise UsageError("job.best needs something to evaluate; job.evaluation is None. Give it evaluation=.")
+        if self.patience is not None and self.best is None:
+            raise UsageError(
+                f"job.patience counts evaluations without a better one; received {self.patience} and no job.best. "
+                "Say what is better: best=('max', 'accuracy')."
+            )
 
     @staticmethod
     def _check_data(name: str, data: Any) -> None:

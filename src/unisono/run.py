@@ -9,14 +9,42 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from unisono.checkpoint import store
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.registry import pytorch
 from unisono.job import Job
 from unisono.observe.metrics import read_metrics
-from unisono.observe.rundir import METRICS, PARAMETERS, read_run
+from unisono.observe.rundir import CHECKPOINTS, METRICS, PARAMETERS, read_run
+from unisono.runtime.control import request
 
-STOP_FILE = "stop"
 EXIT_STATUS = {"completed": 0, "failed": 1}
+
+
+def parameters_file(directory: Path, which: str | int) -> Path:
+    """Where a run's parameters lie.
+
+    Args:
+        directory: the run folder.
+        which: "final", "best" or a step.
+
+    Raises:
+        UsageError: another name, or no such checkpoint.
+    """
+    if which == "final":
+        return directory / PARAMETERS
+    step = which
+    if which == "best":
+        best = read_run(directory).get("best")
+        if best is None:
+            raise UsageError(f"a run has a best model if its job names one (best=); {directory} has none.")
+        step = best["step"]
+    elif not str(which).isdigit():
+        raise UsageError(f"a run's parameters are named 'final', 'best' or by a step; received {which!r}.")
+    path = store.at(directory / CHECKPOINTS, int(step))
+    if not path.exists():
+        kept = store.steps(directory / CHECKPOINTS)
+        raise UsageError(f"a step needs a checkpoint; received {which}, there are {kept}.")
+    return path / store.PARAMETERS
 
 
 class Run:
@@ -31,7 +59,7 @@ class Run:
     def __init__(self, directory: Path, job: Job, thread: threading.Thread | None = None) -> None:
         self.directory = directory
         self.job = job
-        self._thread = thread
+        self.thread = thread
         self.errors: list[BaseException] = []
 
     def __repr__(self) -> str:
@@ -47,7 +75,7 @@ class Run:
         """ "running", "completed", "interrupted" or "failed"."""
         manifest = self.manifest
         status = str(manifest["exit"])
-        if status == "running" and self._thread is None and not Path(f"/proc/{manifest['process']}").exists():
+        if status == "running" and self.thread is None and not Path(f"/proc/{manifest['process']}").exists():
             return "failed"
         return status
 
@@ -73,22 +101,35 @@ class Run:
             raise JobError(f"a run has final parameters once it ended well; {self.directory} is {self.status!r}.")
         return str(value)
 
-    def model(self, which: str = "final") -> Any:
-        """The job's model with the final parameters, in this process.
+    def model(self, which: str | int = "final") -> Any:
+        """The job's model with this run's parameters, in this process.
 
         Args:
-            which: "final".
+            which: "final", "best" (see `Job.best`), or a step that has a checkpoint.
 
         Raises:
             UsageError: another name, or nothing saved.
         """
-        if which != "final":
-            raise UsageError(f"a run's model is named 'final'; received {which!r}.")
-        return pytorch().adapter.load(self.job, self.directory / PARAMETERS)
+        return pytorch().adapter.load(self.job, parameters_file(self.directory, which))
+
+    def resize(self, workers: int) -> int:
+        """Ask the running run for another number of workers; 0 pauses it. Returns at once.
+
+        Args:
+            workers: how many, from 0 to the non-empty microbatches of a batch.
+
+        Raises:
+            UsageError: the run is not running, or cannot have so many.
+        """
+        return int(request(self.directory, resize=workers)["workers"])
 
     def stop(self) -> None:
-        """Ask the run to end after the step at hand; its parameters are saved. Returns at once."""
-        (self.directory / STOP_FILE).touch()
+        """Ask the run to end after the step at hand; a checkpoint is written. Returns at once.
+
+        Raises:
+            UsageError: the run is not running.
+        """
+        request(self.directory, stop=True)
 
     def wait(self, timeout_seconds: float | None = None) -> Run:
         """Until the run has ended.
@@ -99,8 +140,8 @@ class Run:
         Raises:
             JobError: the run failed (in this process).
         """
-        if self._thread is not None:
-            self._thread.join(timeout_seconds)
+        if self.thread is not None:
+            self.thread.join(timeout_seconds)
             if self.errors:
                 raise self.errors[0]
         elif self.status == "running":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
@@ -14,12 +14,12 @@ from rich.table import Table
 from unisono.api import request_for
 from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import JobError, UsageError
-from unisono.execution import Recorder, execute
+from unisono.execution import Interrupts, Observation, execute
 from unisono.frameworks.registry import pytorch
 from unisono.job import Job
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import open_data
-from unisono.runtime.supervisor import Outcome
+from unisono.runtime.supervisor import Outcome, raise_failure
 
 WHOLE_AND_CUT_TOLERANCE = 1e-4
 
@@ -110,13 +110,14 @@ def verify(
     results: list[World] = []
     names: tuple[str, ...] = ()
     for count in workers:
-        recorder = Recorder(replace(job, observers=()), Silent())
-        outcome, number = execute(job, request_for(count, 1, trace=True, most_steps=steps), recorder)
-        if outcome.failure:
-            raise JobError(outcome.failure.message, outcome.failure.traceback)
-        if number is not None:
+        interrupts = Interrupts()
+        seen = Observation(job, Silent(), interrupts)
+        with interrupts.handled():
+            outcome = execute(job, request_for(count, 1, trace=True, most_steps=steps), seen)
+        raise_failure(outcome)
+        if not outcome.complete:
             raise JobError("verify was interrupted.")
-        results.append(_world(count, outcome, recorder.records))
+        results.append(_world(count, outcome, seen.records))
         names = tuple(spec.name for spec in outcome.described.layout.description.parameters)
         message(f"{count} worker{'s' if count > 1 else ''}: {results[-1].parameters_sha256}")
     whole, cut = whole_and_cut(job)
@@ -124,11 +125,10 @@ def verify(
 
 
 def _world(count: int, outcome: Outcome, records: Sequence[Mapping[str, Any]]) -> World:
-    tensors, dtypes = outcome.state.saved(outcome.steps_done)
     return World(
         workers=count,
         step_seconds=statistics.median(record["step_seconds"] for record in records),
-        parameters_sha256=sha256_of(tensors, dtypes),
+        parameters_sha256=sha256_of(outcome.state.saved(outcome.steps_done)),
         digests=tuple(tuple(record["digests"]) for record in records),
     )
 

@@ -14,17 +14,16 @@ from torch.utils.data import Dataset
 import jobs
 from unisono import Job, UsageError, by_length
 from unisono.errors import JobError
-from unisono.execution import Recorder, execute
+from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import Request
+from unisono.runtime.supervisor import raise_failure
 
 
 def records(job: Job, workers: int = 0) -> list[dict[str, Any]]:
-    recorder = Recorder(job, Silent())
-    outcome, _ = execute(job, Request(max(workers, 1), 1, (0, 1)), recorder, debug=workers == 0)
-    if outcome.failure:
-        raise JobError(outcome.failure.message, outcome.failure.traceback)
-    return recorder.records
+    seen = Observation(job, Silent())
+    raise_failure(execute(job, Request(max(workers, 1), 1, (0, 1)), seen, debug=workers == 0))
+    return seen.records
 
 
 class Noisy(Dataset[tuple[Tensor, int]]):

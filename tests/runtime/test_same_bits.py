@@ -13,10 +13,10 @@ import jobs
 import unisono
 from unisono import Job
 from unisono.checkpoint.parameters import sha256_of
-from unisono.errors import JobError
-from unisono.execution import Recorder, execute
+from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import Request
+from unisono.runtime.supervisor import raise_failure
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -24,13 +24,12 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def result(job: Job, workers: int) -> tuple[str, list[dict[str, Any]]]:
-    recorder = Recorder(job, Silent())
-    outcome, _ = execute(job, Request(workers, 1, (0, 1)), recorder, debug=workers == 0)
-    if outcome.failure:
-        raise JobError(outcome.failure.message, outcome.failure.traceback)
+    seen = Observation(job, Silent())
+    outcome = execute(job, Request(workers, 1, (0, 1)), seen, debug=workers == 0)
+    raise_failure(outcome)
     keep = ("step", "loss", "gradient_norm", "accuracy", "evaluation/loss", "evaluation/accuracy")
-    records = [{k: v for k, v in record.items() if k in keep} for record in recorder.records]
-    return sha256_of(*outcome.state.saved(outcome.steps_done)), records
+    records = [{k: v for k, v in record.items() if k in keep} for record in seen.records]
+    return sha256_of(outcome.state.saved(outcome.steps_done)), records
 
 
 def token_loss(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,18 +132,18 @@ def relative(ours: dict[str, Any], model: nn.Module) -> float:
 def test_optimizers_agree_with_plain_pytorch(name: str) -> None:
     make = ELEMENTWISE[name]
     job = jobs.make(optimizer=lambda m: make(list(m.parameters())), batch_size=100, steps=10, order="sequential")
-    outcome, _ = execute(job, Request(1, 1, (0, 1)), Recorder(job, Silent()), debug=True)
+    outcome = execute(job, Request(1, 1, (0, 1)), Observation(job, Silent()), debug=True)
     torch.manual_seed(0)
-    assert relative(outcome.state.saved(10)[0], plain(job, jobs.Mlp(), make, 10)) <= 1e-5
+    assert relative(outcome.state.saved(10).arrays, plain(job, jobs.Mlp(), make, 10)) <= 1e-5
 
 
 @pytest.mark.parametrize("model", [jobs.Mlp, jobs.Convolution, jobs.Attention])
 def test_fifty_steps_agree_with_plain_pytorch(model: Any) -> None:
     make = lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)  # noqa: E731
     job = jobs.make(model, optimizer=lambda m: make(list(m.parameters())), batch_size=100, steps=50, clip_norm=1.0)
-    outcome, _ = execute(job, Request(1, 1, (0, 1)), Recorder(job, Silent()), debug=True)
+    outcome = execute(job, Request(1, 1, (0, 1)), Observation(job, Silent()), debug=True)
     torch.manual_seed(0)
-    assert relative(outcome.state.saved(50)[0], plain(job, model(), make, 50)) <= 1e-5
+    assert relative(outcome.state.saved(50).arrays, plain(job, model(), make, 50)) <= 1e-5
 
 
 def test_verify_tells_the_first_difference() -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from unisono.gradients.regions import Chunk, Kind, Region
@@ -61,6 +60,7 @@ class ModelDescription:
         states: per optimizer its state.
         buffers: every buffer.
         saved: what the saved file holds.
+        optimizers: per optimizer its class and the numbers in its groups, as plain values.
         fingerprint: framework versions and numerics.
     """
 
@@ -70,6 +70,7 @@ class ModelDescription:
     states: tuple[StateSpec, ...]
     buffers: tuple[TensorSpec, ...]
     saved: tuple[Source, ...]
+    optimizers: tuple[Mapping[str, Any], ...]
     fingerprint: Mapping[str, str]
 
 
@@ -100,11 +101,17 @@ class ChunkUpdate(Protocol):
 class Adapter(Protocol):
     """A job's model in its framework, in one process."""
 
+    rounds_seen: int
+    """Rounds that the schedules have been stepped through."""
+
     def describe(self) -> ModelDescription:
         """The model as the core sees it."""
 
     def initial(self, parameters: Sequence[Array], buffers: Sequence[Array], scalars: Array) -> None:
         """Write the initial parameters, buffers and optimizer scalars to shared memory."""
+
+    def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
+        """Write the state that an optimizer has before its first step, by parameter number."""
 
     def bind(self, parameters: Sequence[Array]) -> None:
         """Make the model's parameters views of these arrays."""
@@ -115,8 +122,11 @@ class Adapter(Protocol):
     def live_buffers(self) -> list[Array]:
         """The model's buffers now, as arrays that share their memory."""
 
-    def gradient(self, batch: Any, samples: int, into: Sequence[Array], used: Array) -> Measured:
-        """Write one microbatch's gradient of Σ loss into zero or more arrays, one per parameter number."""
+    def gradient_buffers(self, arrays: Mapping[int, Array]) -> Any:
+        """What `gradient` writes into, made of one array per trained parameter number."""
+
+    def gradient(self, batch: Any, samples: int, into: Any, used: Array) -> Measured:
+        """Write one microbatch's gradient of Σ loss into gradient buffers; set `used` where there was one."""
 
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
         """Loss and metrics of one microbatch without gradients, in evaluation mode."""
@@ -139,12 +149,3 @@ class Adapter(Protocol):
 
     def learning_rate(self) -> float:
         """The first group's learning rate."""
-
-
-def gather_metrics(names: Sequence[str], sums: Sequence[float], counts: Sequence[float]) -> dict[str, float]:
-    """Name → sum / count.
-
-    >>> gather_metrics(["accuracy"], [3.0], [4.0])
-    {'accuracy': 0.75}
-    """
-    return {name: float(np.float64(s) / np.float64(c)) for name, s, c in zip(names, sums, counts, strict=True)}

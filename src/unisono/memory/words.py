@@ -64,25 +64,37 @@ class Words:
         self._view[index * WORDS_PER_LINE] = value
         self._call(index, _FUTEX_WAKE, _EVERYBODY, None)
 
-    def wait(self, index: int, value: int, keep_waiting: Callable[[], None] | None = None) -> None:
+    def wake(self, index: int) -> None:
+        """Wake who waits for the word, though it has not changed."""
+        self._call(index, _FUTEX_WAKE, _EVERYBODY, None)
+
+    def wait(
+        self, index: int, value: int, give_up: Callable[[], bool] | None = None, look_seconds: float = 0.1
+    ) -> bool:
         """Return once the word has reached `value`.
 
         Args:
             index: which word.
             value: the least value to wait for.
-            keep_waiting: called now and then while waiting; raises to give up.
+            give_up: looked at now and then while waiting; True ends the wait.
+            look_seconds: how often at least.
+
+        Returns:
+            Whether the word has reached the value.
         """
         if self.get(index) >= value:
-            return
+            return True
         deadline = time.perf_counter() + self._spin_seconds
         while time.perf_counter() < deadline:
             if self.get(index) >= value:
-                return
+                return True
             os.sched_yield()
+        timeout = struct.pack("qq", 0, int(look_seconds * 1e9))
         while (seen := self.get(index)) < value:
-            self._call(index, _FUTEX_WAIT, seen & 0xFFFFFFFF, _TENTH_OF_A_SECOND)
-            if keep_waiting:
-                keep_waiting()
+            if give_up and give_up():
+                return False
+            self._call(index, _FUTEX_WAIT, seen & 0xFFFFFFFF, timeout)
+        return True
 
     def _call(self, index: int, operation: int, value: int, timeout: bytes | None) -> None:
         address = self._address + index * WORDS_PER_LINE * 8  # the low half: little-endian
@@ -90,6 +102,3 @@ class Words:
             ctypes.c_long(self._futex), ctypes.c_void_p(address), ctypes.c_int(operation), ctypes.c_uint32(value),
             timeout, None, ctypes.c_int(0),
         )  # fmt: skip
-
-
-_TENTH_OF_A_SECOND = struct.pack("qq", 0, 100_000_000)

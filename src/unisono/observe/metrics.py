@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tensorboardX.event_file_writer import EventFileWriter
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+
+from unisono.errors import UsageError
 
 FLUSH_SECONDS = 0.2
 
 
 class MetricsFile:
-    """Appends records as lines of JSON.
+    """Appends records as lines of JSON; whoever holds it holds the run folder.
 
     Args:
         path: the file.
+
+    Raises:
+        UsageError: another process is writing it.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a")
+        self._file = path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise UsageError(
+                f"a run folder has one run at a time; {path.parent} is being written by another process. Stop it "
+                "first, or name another folder."
+            ) from error
+        except OSError:
+            pass  # a file system without locks
         self._flushed = time.monotonic()
+
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Go on from an earlier run: drop the records that are not wanted, and a torn last line."""
+        self._file.seek(0)
+        kept = [line for line in self._file.read().splitlines() if _is_wanted(line, wanted)]
+        self._file.truncate(0)
+        self._file.writelines(line + "\n" for line in kept)
+        self._file.flush()
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record; it is on disk within 0.2 s of the next one."""
@@ -36,6 +60,13 @@ class MetricsFile:
     def close(self) -> None:
         """Write what is left."""
         self._file.close()
+
+
+def _is_wanted(line: str, wanted: Callable[[dict[str, Any]], bool]) -> bool:
+    try:
+        return wanted(json.loads(line))
+    except ValueError:
+        return False
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -58,6 +89,11 @@ class TensorBoard:
 
     def __init__(self, folder: Path) -> None:
         self._writer = EventFileWriter(str(folder))
+
+    def restart(self, step: int) -> None:
+        """Tell TensorBoard to forget what earlier files say of later steps."""
+        log = SessionLog(status=SessionLog.START)
+        self._writer.add_event(Event(step=step + 1, wall_time=time.time(), session_log=log))
 
     def write(self, record: dict[str, Any]) -> None:
         """Write a record's numbers; lists become name/0, name/1 …"""

@@ -21,6 +21,9 @@ class Display(Protocol):
     def update(self, record: dict[str, Any]) -> None:
         """A record came."""
 
+    def workers(self, alive: int) -> None:
+        """So many workers are alive now."""
+
     def message(self, text: str) -> None:
         """Show a line of text."""
 
@@ -37,8 +40,20 @@ def headline(record: dict[str, Any]) -> str:
     return "  ".join([f"step {record['step']}", *(f"{k} {v:.4f}" for k, v in record.items() if k != "step")])
 
 
+def slow_text(record: dict[str, Any]) -> str:
+    """Who is slow and by how much.
+
+    >>> slow_text({"slow_workers": {"1": 2.4}})
+    '  worker 1 is 2.4 × slower'
+    """
+    return "".join(f"  worker {slot} is {factor} × slower" for slot, factor in record.get("slow_workers", {}).items())
+
+
 class Silent:
     """Shows what processes print and nothing else."""
+
+    def workers(self, alive: int) -> None:
+        """See `Display`."""
 
     def start(self, steps: int, epochs: int | None, workers: int) -> None:
         """See `Display`."""
@@ -72,8 +87,12 @@ class Plain:
             self._shown = time.monotonic()
             self.message(
                 f"step {record['step']}/{self._steps}  loss {record['loss']:.4f}  "
-                f"{record['samples_per_second']:.0f} samples/s  {self._workers} workers"
+                f"{record['samples_per_second']:.0f} samples/s  {_counted(self._workers)}{slow_text(record)}"
             )
+
+    def workers(self, alive: int) -> None:
+        """See `Display`."""
+        self._workers = alive
 
     def message(self, text: str) -> None:
         """See `Display`."""
@@ -83,6 +102,10 @@ class Plain:
         """See `Display`."""
 
 
+def _counted(workers: int) -> str:
+    return f"{workers} worker{'' if workers == 1 else 's'}"
+
+
 class Live:
     """A live line at the bottom of a terminal; everything else appears above it."""
 
@@ -90,6 +113,7 @@ class Live:
         self._console = console
         self._progress: Progress | None = None
         self._rate = 0.0
+        self._workers = 0
 
     def start(self, steps: int, epochs: int | None, workers: int) -> None:
         """See `Display`."""
@@ -97,10 +121,9 @@ class Live:
             TextColumn("step {task.completed}/{task.total}"), BarColumn(bar_width=20), TextColumn("{task.description}"),
             TimeRemainingColumn(compact=True), TextColumn("left"), console=self._console, transient=True,
         )  # fmt: skip
-        plural = "" if workers == 1 else "s"
-        self._tail = f"{workers} worker{plural}"
+        self._workers = workers
         self._epochs = f"/{epochs}" if epochs else ""
-        self._task = self._progress.add_task(self._tail, total=steps)
+        self._task = self._progress.add_task(_counted(workers), total=steps)
         self._progress.start()
 
     def update(self, record: dict[str, Any]) -> None:
@@ -113,8 +136,12 @@ class Live:
         rate = record["samples_per_second"]
         self._rate = rate if not self._rate else 0.95 * self._rate + 0.05 * rate
         head = f"epoch {record['epoch']}{self._epochs}  loss {record['loss']:.4f}"
-        text = f"{head}  {self._rate:.0f} samples/s  {self._tail}"
+        text = f"{head}  {self._rate:.0f} samples/s  {_counted(self._workers)}{slow_text(record)}"
         self._progress.update(self._task, completed=record["step"], description=text)
+
+    def workers(self, alive: int) -> None:
+        """See `Display`."""
+        self._workers = alive
 
     def message(self, text: str) -> None:
         """See `Display`."""

@@ -8,7 +8,13 @@ from typing import Any
 
 from unisono.errors import UsageError
 
-RUN, METRICS, PARAMETERS, LOGS = "run.json", "metrics.jsonl", "parameters.safetensors", "logs"
+RUN, METRICS, PARAMETERS, LOGS, CHECKPOINTS = (
+    "run.json",
+    "metrics.jsonl",
+    "parameters.safetensors",
+    "logs",
+    "checkpoints",
+)
 
 
 class RunFolder:
@@ -38,6 +44,23 @@ class RunFolder:
                 f"the out folder must be writable; received {path}: {error}. Name another with --out."
             ) from error
         return cls(path)
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """The folder of an earlier run, to go on in it.
+
+        Raises:
+            UsageError: it holds no run.
+        """
+        folder = cls(path)
+        folder.fields = read_run(path)
+        (path / LOGS).mkdir(exist_ok=True)
+        return folder
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie."""
+        return self.path / CHECKPOINTS
 
     def update(self, **values: Any) -> None:
         """Change fields of run.json, all or nothing."""

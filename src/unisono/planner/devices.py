@@ -62,6 +62,14 @@ def usable_memory() -> int:
     return total
 
 
+def out_of_memory_kills() -> int:
+    """A number that rises when the kernel kills a process of this cgroup or machine because memory ran out."""
+    group = (_read(Path("/proc/self/cgroup")) or "").rpartition("::")[2].strip("/")
+    counters = {_CGROUP / group / "memory.events", _CGROUP / "memory.events", Path("/proc/vmstat")}
+    lines = [line.partition(" ") for path in counters for line in (_read(path) or "").splitlines()]
+    return sum(int(value) for name, _, value in lines if name == "oom_kill")
+
+
 def inspect() -> Devices:
     """Look at this host."""
     fields: dict[str, str] = {}

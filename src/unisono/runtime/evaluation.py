@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,24 @@ import numpy as np
 from unisono.job import Job
 from unisono.memory.packing import unpack
 from unisono.runtime.program import Program, Round
-from unisono.runtime.state import HostState
+from unisono.runtime.state import LOSS, METRICS, WEIGHT, HostState
 
 
 class EvaluationSums:
-    """Adds up the waves of an evaluation (slot 0 does so)."""
+    """Adds up the waves of an evaluation (slot 0 does so).
 
-    def __init__(self, job: Job, program: Program, state: HostState) -> None:
+    Args:
+        job: the job.
+        program: its rounds.
+        state: the host's shared state.
+        again: (round, microbatch) → (outputs, targets) of an earlier wave, for a process that did not see it.
+    """
+
+    def __init__(self, job: Job, program: Program, state: HostState, again: Callable[[Round, int], Any]) -> None:
         self._program = program
         self._state = state
+        self._again = again
+        self._fed = -1
         self._objects = {name: metric for name, metric in job.metrics.items() if hasattr(metric, "update")}
         self.sum_names = [name for name in job.metrics if name not in self._objects]
 
@@ -33,26 +43,45 @@ class EvaluationSums:
             The evaluation's record after its last wave, else nothing.
         """
         assert round_.evaluation is not None
-        totals = self._state.segment["totals"][round_.evaluation]
-        if round_.wave == 0:
-            totals[:] = 0
-            for metric in self._objects.values():
-                metric.reset()
+        sums = self._state.segment["totals"]
+        totals = sums[round_.wave & 1]
+        totals[:] = sums[round_.wave + 1 & 1] if round_.wave else 0
         for row in self._state.segment["table"][:microbatches]:
             totals += row
-        for microbatch in range(microbatches if self._objects else 0):
-            outputs, targets = unpack(self._state.segment[f"outputs/{microbatch}"])
+        if self._objects:
+            self._feed(round_, microbatches)
+        if not round_.last:
+            return {}
+        if round_.evaluation == 0:
+            number = bisect_left(self._program.evaluation_steps, round_.step)
+            self._state.segment["losses"][number] = totals[LOSS] / totals[WEIGHT]
+        return self._result(round_, totals)
+
+    def _feed(self, round_: Round, microbatches: int) -> None:
+        """Feed the metric objects in sample order; they live in this process, so a newcomer starts over."""
+        if round_.wave == 0 or self._fed != round_.number - 1:
             for metric in self._objects.values():
-                metric.update(outputs, targets)
-        return self._result(round_, totals) if round_.last else {}
+                metric.reset()
+            for number in range(round_.number - round_.wave, round_.number):
+                earlier = self._program.at(number)
+                for microbatch in range(self._program.nonempty(earlier)):
+                    self._give(self._again(earlier, microbatch))
+        for microbatch in range(microbatches):
+            self._give(unpack(self._state.segment[f"outputs/{microbatch}"]))
+        self._fed = round_.number
+
+    def _give(self, pair: Any) -> None:
+        outputs, targets = pair
+        for metric in self._objects.values():
+            metric.update(outputs, targets)
 
     def _result(self, round_: Round, totals: Any) -> dict[str, Any]:
         assert round_.evaluation is not None
         name = self._program.evaluations[round_.evaluation].name
         prefix = "evaluation" if name == "evaluation" else f"evaluation/{name}"
-        record: dict[str, Any] = {"step": round_.step, f"{prefix}/loss": float(totals[0] / totals[1])}
+        record: dict[str, Any] = {"step": round_.step, f"{prefix}/loss": float(totals[LOSS] / totals[WEIGHT])}
         for index, metric in enumerate(self.sum_names):
-            record[f"{prefix}/{metric}"] = float(totals[4 + 2 * index] / totals[5 + 2 * index])
+            record[f"{prefix}/{metric}"] = float(totals[METRICS + 2 * index] / totals[METRICS + 2 * index + 1])
         for metric_name, metric in self._objects.items():
             record.update(_numbers(f"{prefix}/{metric_name}", metric.compute()))
         return record

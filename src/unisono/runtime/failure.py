@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 from unisono.errors import JobError, UnisonoError
 from unisono.usertrace import user_traceback
 
 MEMORY_WAYS_OUT = "Fewer workers keep the result; more microbatches need less memory each but change it."
+
+STACK_SIGNAL = signal.SIGUSR1
+"""Makes a worker or loader print its Python stack."""
+
+MOST_CHARACTERS = 30_000
+"""Of a traceback: it travels through a pipe that nobody reads before its writer has ended."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,8 @@ def failure(error: BaseException, where: str) -> Failure:
         return Failure(f"{error} ({where})", usage=True)
     if isinstance(error, MemoryError):
         text = f"out of memory ({where}). {MEMORY_WAYS_OUT}"
-        return Failure(text, user_traceback(error))
-    return Failure(f"{type(error).__name__} in the job's code ({where})", user_traceback(error))
+        return Failure(text, user_traceback(error)[-MOST_CHARACTERS:])
+    return Failure(f"{type(error).__name__} in the job's code ({where})", user_traceback(error)[-MOST_CHARACTERS:])
 
 
 class PlacedError(Exception):

@@ -29,26 +29,40 @@ _HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 @dataclass
 class Child:
-    """A forked loader or worker."""
+    """A forked loader or worker.
+
+    Attributes:
+        role: "worker" or "loader".
+        number: the member's or the loader's number.
+        place: the worker's or loader's place, by which people know it.
+        process, pidfd: the process.
+        output, report: what it prints, and how it says why it failed.
+    """
 
     role: str
-    index: int
+    number: int
+    place: int
     process: int
     pidfd: int
     output: int
     report: int
-    held: bytes = b""
 
     @property
     def name(self) -> str:
         """How people see it."""
-        return f"{self.role} {self.index & 0xFFFF}"
+        return f"{self.role} {self.place}"
 
     def failure(self) -> Failure | None:
         """What it reported before it ended."""
+        held = b""
         while data := os.read(self.report, 1 << 16):
-            self.held += data
-        return pickle.loads(self.held) if self.held else None
+            held += data
+        return pickle.loads(held) if held else None
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
 
 
 class Host:
@@ -103,17 +117,17 @@ class Host:
             ) from error
         self.ask("job", str(Path.cwd()), list(sys.path), payload)
 
-    def fork(self, role: str, index: int) -> Child:
+    def fork(self, role: str, number: int, place: int) -> Child:
         """Start a worker or a loader."""
         output, output_end = os.pipe()
         report, report_end = os.pipe()
         os.set_blocking(output, False)
         try:
-            process = self.ask("fork", role, index, files=[output_end, report_end])
+            process = self.ask("fork", role, number, files=[output_end, report_end])
         finally:
             os.close(output_end)
             os.close(report_end)
-        child = Child(role, index, process, os.pidfd_open(process), output, report)
+        child = Child(role, number, place, process, os.pidfd_open(process), output, report)
         self.children.append(child)
         return child
 
@@ -132,14 +146,9 @@ class Host:
     def close(self) -> None:
         """Kill everything; nothing is left."""
         for child in list(self.children):
-            _kill(child.pidfd)
+            child.kill()
             self.forget(child)
         self._channel.close()
         self._process.kill()
         self._process.wait()
         os.close(self.output)
-
-
-def _kill(pidfd: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import pickle
 import signal
 import socket
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from unisono.memory.segment import Segment
-from unisono.memory.words import Words
 from unisono.runtime.channel import Channel
-from unisono.runtime.failure import Failure, failure
+from unisono.runtime.failure import STACK_SIGNAL, Failure, failure
 from unisono.runtime.prepare import Prepared, prepare
-from unisono.runtime.samples import load_ahead, taken
+from unisono.runtime.samples import load_ahead
+from unisono.runtime.slot import WorkerFailed
 from unisono.runtime.state import HostState
-from unisono.runtime.worker import WorkerFailed
 
 _PR_SET_PDEATHSIG = 1
 
@@ -49,6 +50,7 @@ def _serve(channel: Channel) -> None:
     job: Any = None
     prepared: Prepared | None = None
     state: HostState | None = None
+    event = -1
     while True:
         (verb, *arguments), files = channel.receive()
         answer: Any = None
@@ -61,11 +63,16 @@ def _serve(channel: Channel) -> None:
             elif verb == "memory":
                 assert prepared is not None
                 state = HostState(prepared.layout, Segment(files[0], prepared.layout.segment))
-                prepared.initialise(state, arguments[0])
+                prepared.initialise(state)
+                event = files[1]
+            elif verb == "catch_up":
+                assert prepared is not None
+                assert state is not None
+                prepared.catch_up(state, arguments[0])
             elif verb == "fork":
                 assert prepared is not None
                 assert state is not None
-                answer = _fork(prepared, state, arguments[0], arguments[1], files, channel)
+                answer = _fork(prepared, state, Life(arguments[0], arguments[1], event), files, channel)
             elif verb == "reap":
                 answer = _reap(arguments[0])
         except Exception as error:
@@ -84,7 +91,16 @@ def _reap(process: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _fork(prepared: Prepared, state: HostState, role: str, index: int, files: list[int], channel: Channel) -> int:
+@dataclass(frozen=True)
+class Life:
+    """What a child is to be: role ("worker", "loader"), member or loader number, the supervisor's eventfd."""
+
+    role: str
+    number: int
+    event: int
+
+
+def _fork(prepared: Prepared, state: HostState, life: Life, files: list[int], channel: Channel) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -102,10 +118,13 @@ def _fork(prepared: Prepared, state: HostState, role: str, index: int, files: li
         os.dup2(output, 2)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-        trouble = _live(prepared, state, role, index)
+        faulthandler.register(STACK_SIGNAL, file=2)
+        trouble = _live(prepared, state, life)
         if trouble is not None:
             os.write(report, pickle.dumps(trouble)[: 1 << 20])
         status = 0 if trouble is None else 1
+    except SystemExit as request:  # the job's code left by itself
+        status = request.code if isinstance(request.code, int) and request.code else 1
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
@@ -113,29 +132,19 @@ def _fork(prepared: Prepared, state: HostState, role: str, index: int, files: li
         os._exit(status)
 
 
-def _live(prepared: Prepared, state: HostState, role: str, index: int) -> Failure | None:
-    slots, segment = prepared.layout.shape.slots, state.segment
-    ring = prepared.ring(segment)
+def _live(prepared: Prepared, state: HostState, life: Life) -> Failure | None:
     try:
-        if role == "loader":
-            loaders = index >> 16
-            committed = Words(segment, "committed", 0.0)
-            load_ahead(prepared.reader(), prepared.program, ring, committed, slots, (index & 0xFFFF, loaders))
-            return None
-        _pin(prepared, index)
-        worker = prepared.worker(index, state, lambda round_, m: taken(ring.get(round_, m)))
-        worker.run()
+        if life.role == "loader":
+            loaders = prepared.layout.shape.loaders
+            ring = prepared.ring(state.segment)
+            load_ahead(prepared.reader(), prepared.program, ring, state, (life.number, loaders))
+        else:
+            prepared.worker(life.number, state, lambda: os.eventfd_write(life.event, 1)).run()
         return None
     except WorkerFailed as error:
-        return error.description  # type: ignore[no-any-return]
+        return error.description
     except Exception as error:
-        return failure(error, f"{role} {index & 0xFFFF}")
-
-
-def _pin(prepared: Prepared, slot: int) -> None:
-    cores, threads = prepared.request.cores, prepared.request.threads
-    if (slot + 1) * threads <= len(cores):
-        os.sched_setaffinity(0, cores[slot * threads : (slot + 1) * threads])
+        return failure(error, f"{life.role} {life.number}")
 
 
 if __name__ == "__main__":

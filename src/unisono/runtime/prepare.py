@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,10 @@ from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.partition.batches import Batches
 from unisono.partition.order import epoch_order
-from unisono.runtime.program import EvaluationSet, Program
-from unisono.runtime.samples import Datasets, Ring, SampleReader
+from unisono.runtime.program import EvaluationSet, Program, Round
+from unisono.runtime.samples import Datasets, Ring, SampleReader, taken
+from unisono.runtime.schedule import Schedule
+from unisono.runtime.slot import Tools
 from unisono.runtime.state import HostLayout, HostState, Shape, host_layout
 from unisono.runtime.worker import Worker
 
@@ -33,6 +35,9 @@ class Request:
         trace: record parameter digests at each step.
         evaluate_only: no training step.
         most_steps: stop after so many steps (`verify`).
+        checkpoint_steps: steps between checkpoints, or None.
+        checkpoint_evaluations: a checkpoint may follow each evaluation.
+        phase: called between pieces of work; only tests use it.
     """
 
     workers: int
@@ -41,15 +46,24 @@ class Request:
     trace: bool = False
     evaluate_only: bool = False
     most_steps: int | None = None
+    checkpoint_steps: int | None = None
+    checkpoint_evaluations: bool = False
+    phase: Callable[[str, int, int, int], None] | None = None
 
 
 @dataclass(frozen=True)
 class Described:
-    """What the supervisor learns of the prepared job."""
+    """What the supervisor learns of the prepared job.
+
+    Attributes:
+        layout: the host's shared memory.
+        program: the rounds.
+        data_length: training samples.
+    """
 
     layout: HostLayout
     program: Program
-    schedule_steps: int
+    data_length: int
 
 
 @dataclass
@@ -63,12 +77,11 @@ class Prepared:
     program: Program
     data: Datasets
     layout: HostLayout
-    total_steps: int
 
     @property
     def described(self) -> Described:
         """The part that travels."""
-        return Described(self.layout, self.program, self.total_steps)
+        return Described(self.layout, self.program, len(self.data.training))
 
     @property
     def spin_seconds(self) -> float:
@@ -83,27 +96,39 @@ class Prepared:
         """A reader of samples for this process."""
         return SampleReader(self.job, self.program, self.data, self.framework.data)
 
-    def initialise(self, state: HostState, parameters: Mapping[str, Any] | None) -> None:
+    def initialise(self, state: HostState) -> None:
         """Write the initial state to shared memory and make the model's parameters views of it."""
         numbers = range(len(self.layout.description.parameters))
         scalars = state.segment["scalars"]
         self.adapter.initial(state.parameters(), state.buffers(0), scalars)
         trained = [n for n in numbers if self.layout.description.owners[n] is not None]
         self.adapter.initial_state({n: state.state(n) for n in trained}, {n: scalars[0, n] for n in trained})
-        if parameters is not None:
-            arrays, _ = state.saved(0)
-            for name, array in arrays.items():
-                array[...] = parameters[name]
         self.adapter.bind(state.parameters())
-        Words(state.segment, "control", 0.0).publish(1, 0)
 
-    def worker(self, slot: int, state: HostState, take: Any) -> Worker:
-        """The worker of a slot."""
+    def catch_up(self, state: HostState, round: int) -> None:
+        """Bring the schedules to a round, so that a process forked later need not."""
+        Schedule(self.program, self.adapter, state.segment["losses"]).catch_up(round)
+
+    def worker(
+        self, member: int, state: HostState, poke: Callable[[], None], take: Callable[[Round, int], Any] | None = None
+    ) -> Worker:
+        """A member in this process.
+
+        Args:
+            member: its number.
+            state: the host's shared state.
+            poke: wakes the supervisor.
+            take: how it gets microbatches; default: from the ring that the loaders fill.
+        """
         self.framework.data.pin(self.request.threads)
-        return Worker(
-            self.job, self.program, slot, state, self.adapter, take, self.spin_seconds,
-            self.framework.data.reduce_tensor, self.request.trace,
+        ring, reader = self.ring(state.segment), self.reader()
+        tools = Tools(
+            job=self.job, program=self.program, state=state, adapter=self.adapter, read=reader.read,
+            take=take or (lambda round_, microbatch: taken(ring.get(round_, microbatch))),
+            reduce=self.framework.data.reduce_tensor, trace=self.request.trace,
+            copy_every=self.request.checkpoint_steps, copy_evaluations=self.request.checkpoint_evaluations,
         )  # fmt: skip
+        return Worker(member, tools, self.spin_seconds, poke, self.request.phase)
 
 
 def open_data(job: Job) -> Datasets:
@@ -157,9 +182,12 @@ def prepare(job: Job, request: Request) -> Prepared:
     functions = [metric for metric in job.metrics.values() if not hasattr(metric, "update")]
     shape = Shape(
         slots=max(1, min(request.workers, useful)),
+        most=max(1, useful),
         microbatches=job.microbatches,
         metrics=len(functions),
         evaluations=len(evaluations),
+        evaluation_times=len(program.evaluation_steps),
         object_metrics=len(functions) < len(job.metrics) and bool(evaluations),
+        loaders=max(1, min(request.workers, useful, len(request.cores))),
     )
-    return Prepared(job, request, framework, adapter, program, data, host_layout(description, shape), total)
+    return Prepared(job, request, framework, adapter, program, data, host_layout(description, shape))

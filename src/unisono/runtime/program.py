@@ -6,9 +6,10 @@ it is shared out, waited for and recovered in the same way.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from unisono.partition.batches import Batches
 
@@ -68,7 +69,7 @@ class Program:
     def _waves(self, evaluation: int) -> int:
         return -(-self.evaluations[evaluation].length // self.wave_size)
 
-    @property
+    @cached_property
     def evaluation_steps(self) -> list[int]:
         """The numbers of steps done at which the run evaluates."""
         if not self.evaluations:
@@ -77,7 +78,7 @@ class Program:
         due = list(range(every, self.steps + 1, every))
         return due if due and due[-1] == self.steps else [*due, self.steps]
 
-    @property
+    @cached_property
     def waves_per_evaluation(self) -> int:
         """Rounds of one evaluation over all its sets."""
         return sum(self._waves(index) for index in range(len(self.evaluations)))
@@ -87,24 +88,36 @@ class Program:
         """How many rounds the run has."""
         return self.steps + len(self.evaluation_steps) * self.waves_per_evaluation
 
-    def evaluations_before(self, step: int) -> int:
-        """Evaluations that are over when step `step` begins."""
-        return bisect_right(self.evaluation_steps, step)
+    def first_round(self, step: int, evaluated: bool) -> int:
+        """The round to do when `step` steps are done, and the evaluation due there too or not."""
+        over = (bisect_right if evaluated else bisect_left)(self.evaluation_steps, step)
+        return step + over * self.waves_per_evaluation
+
+    def position(self, number: int) -> tuple[int, bool]:
+        """(steps done, whether the evaluation due there is done) when `number` rounds are done."""
+        step = self.at(number).step if number < self.rounds else self.steps
+        return step, self.first_round(step, True) == number != self.first_round(step, False)
 
     def __iter__(self) -> Iterator[Round]:
         """The rounds in order."""
-        due = set(self.evaluation_steps)
-        number = 0
-        for step in range(self.steps + 1):
-            if step in due:
-                for evaluation in range(len(self.evaluations)):
-                    waves = self._waves(evaluation)
-                    for wave in range(waves):
-                        yield Round(number, step, evaluation, wave, wave == waves - 1)
-                        number += 1
-            if step < self.steps:
-                yield Round(number, step)
-                number += 1
+        return (self.at(number) for number in range(self.rounds))
+
+    def at(self, number: int) -> Round:
+        """The round of a number, counted from 0."""
+        steps, waves = self.evaluation_steps, self.waves_per_evaluation
+        # evaluation k begins at round steps[k] + k · waves
+        k = bisect_right(range(len(steps)), number, key=lambda k: steps[k] + k * waves) - 1
+        if k < 0:
+            return Round(number, number)
+        wave = number - steps[k] - k * waves
+        if wave >= waves:
+            return Round(number, number - (k + 1) * waves)
+        for evaluation in range(len(self.evaluations)):
+            count = self._waves(evaluation)
+            if wave < count:
+                return Round(number, steps[k], evaluation, wave, wave == count - 1)
+            wave -= count
+        raise AssertionError("an evaluation has as many waves as its sets")
 
     def samples(self, round_: Round, microbatch: int) -> int:
         """How many samples a microbatch of a round has; 0 = empty."""

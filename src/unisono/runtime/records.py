@@ -7,16 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from unisono.memory.words import Words
-from unisono.runtime.prepare import Described
-from unisono.runtime.state import RECORDS, HostState
-from unisono.runtime.worker import DRAINED, STOP
+from unisono.runtime.balance import laggards
+from unisono.runtime.protocol import Plan, in_force
+from unisono.runtime.state import RECORDS, Control, HostState
 
 
-def merged(rounds: list[dict[str, Any]]) -> dict[str, Any] | None:
+def merged(rounds: list[dict[str, Any]], slow: dict[int, float]) -> dict[str, Any] | None:
     """One record of what the slots wrote about a round; None for a wave that ends nothing."""
     record = dict(rounds[0])
     seconds = record.pop("round_seconds")
-    record.pop("times")
+    for name in ("times", "slots"):
+        record.pop(name)
     if not record:
         return None
     if "samples" in record:
@@ -25,37 +26,46 @@ def merged(rounds: list[dict[str, Any]]) -> dict[str, Any] | None:
         record["step_seconds"] = seconds
         for index, name in enumerate(("compute_seconds", "wait_seconds", "update_seconds")):
             record[name] = [entry["times"][index] for entry in rounds]
+        if slow:
+            record["slow_workers"] = {str(slot): factor for slot, factor in slow.items()}
     return record
 
 
 class Records:
-    """Reads the records that slots leave in shared memory, in round order."""
+    """Reads the records that slots leave in shared memory, in round order.
 
-    def __init__(self, described: Described, state: HostState) -> None:
-        self._segment = state.segment
-        self._slots = described.layout.shape.slots
+    Args:
+        state: the host's shared state.
+        first: the round that the run begins with.
+    """
+
+    def __init__(self, state: HostState, first: int = 0) -> None:
+        self._state, self._segment = state, state.segment
         self._committed = Words(state.segment, "committed", 0.0)
         self._control = Words(state.segment, "control", 0.0)
-        self.drained = 0
+        self._drained = first
 
     @property
-    def committed(self) -> int:
-        """Rounds that every slot has committed."""
-        return min(self._committed.get(slot) for slot in range(self._slots))
+    def plan(self) -> Plan:
+        """The plan in force."""
+        while True:  # a plan is being written only while another one is in force
+            plan = in_force(self._state.plans(), self._committed.get)
+            if plan is not None:
+                return plan
 
     def drain(self, to: Callable[[dict[str, Any]], None]) -> None:
-        """Hand on every finished round and give its entry free."""
-        for number in range(self.drained, self.committed):
-            record = merged([self._read(slot, number % RECORDS) for slot in range(self._slots)])
-            self.drained = number + 1
-            self._control.publish(DRAINED, self.drained)
+        """Hand on the record of every finished round and give its entry free."""
+        plan = self.plan
+        slow = laggards(self._segment["pace"][: plan.slots].tolist())
+        for number in range(self._drained, plan.round):
+            first = self._read(0, number % RECORDS)
+            others = [self._read(slot, number % RECORDS) for slot in range(1, first["slots"])]
+            record = merged([first, *others], slow)
+            self._drained = number + 1
+            self._control.publish(Control.DRAINED, self._drained)
             if record is not None:
                 to(record)
 
     def _read(self, slot: int, entry: int) -> dict[str, Any]:
         length = int(self._segment["record_lengths"][slot, entry])
         return json.loads(bytes(self._segment["records"][slot, entry, :length]))  # type: ignore[no-any-return]
-
-    def stop(self) -> None:
-        """Ask slot 0 to stamp the next plan with a stop."""
-        self._control.publish(STOP, 1)

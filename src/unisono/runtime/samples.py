@@ -17,7 +17,8 @@ from unisono.partition.keys import key
 from unisono.partition.order import epoch_order
 from unisono.runtime.failure import Failure, PlacedError, failure
 from unisono.runtime.program import Program, Round
-from unisono.runtime.state import ROUNDS_AHEAD, HostLayout
+from unisono.runtime.protocol import in_force
+from unisono.runtime.state import ROUNDS_AHEAD, HostLayout, HostState
 
 
 class DataFunctions(Protocol):
@@ -136,6 +137,11 @@ class Ring:
         pack(value, self._segment[f"samples/{entry}"], self._reduce)
         self._ready.publish(entry, number)
 
+    def has(self, round_: Round, microbatch: int) -> bool:
+        """Whether a microbatch is there."""
+        entry, number = self._entry(round_, microbatch)
+        return self._ready.get(entry) >= number
+
     def get(self, round_: Round, microbatch: int) -> Any:
         """Wait for a microbatch and take a private copy of it."""
         entry, number = self._entry(round_, microbatch)
@@ -143,35 +149,44 @@ class Ring:
         return unpack(self._segment[f"samples/{entry}"])
 
 
-def load_ahead(
-    reader: SampleReader, program: Program, ring: Ring, committed: Words, slots: int, share: tuple[int, int]
-) -> None:
+def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostState, share: tuple[int, int]) -> None:
     """A loader's life: read its share of all microbatches, as far ahead as the ring allows.
+
+    A successor begins with the round that is being done and leaves alone what is there already.
 
     Args:
         reader: reads one microbatch.
         program: the run's rounds.
         ring: where they go.
-        committed: the slots' words.
-        slots: how many slots.
+        state: the host's shared state.
         share: (i, n): this loader reads every n-th microbatch, beginning with the i-th.
     """
     index, loaders = share
-    turn = 0
-    for round_ in program:
+    committed, at = Words(state.segment, "committed", 0.0), state.segment["reading"]
+    for number in range(_await(state, committed, 0), program.rounds):
+        round_ = program.at(number)
+        _await(state, committed, number - ROUNDS_AHEAD + 1)
         for microbatch in range(program.nonempty(round_)):
-            turn += 1
-            if turn % loaders != index:
+            if (number + microbatch) % loaders != index or ring.has(round_, microbatch):
                 continue
-            for slot in range(slots):
-                committed.wait(slot, round_.number - ROUNDS_AHEAD + 1)
-            value: Any
+            at[index, 0] = number << 32 | microbatch + 1
             try:
-                value = reader.read(round_, microbatch)
-                ring.put(round_, microbatch, value)
+                ring.put(round_, microbatch, reader.read(round_, microbatch))
             except Exception as error:
                 ring.put(round_, microbatch, failure(error, f"step {round_.step + 1}, microbatch {microbatch}"))
                 return
+            at[index, 0] = 0
+
+
+def _await(state: HostState, committed: Words, round: int) -> int:
+    """Until the round being done is at least this one; returns it."""
+    while True:
+        plan = in_force(state.plans(), committed.get)
+        if plan is not None:
+            if plan.round >= round:
+                return plan.round
+            for slot in range(plan.slots):
+                committed.wait(slot, plan.round + 1)
 
 
 def taken(value: Any) -> Any:

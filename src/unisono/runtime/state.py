@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from unisono.checkpoint.parameters import Tensors
+from unisono.errors import UsageError
 from unisono.frameworks.protocol import Array, ModelDescription, TensorSpec
 from unisono.gradients.norms import NormTable
 from unisono.gradients.regions import Chunk, Region, slices
 from unisono.memory.segment import Segment, SegmentLayout, aligned
+from unisono.memory.words import Words
+from unisono.runtime.protocol import Plan, SlotWords
 
 MEBI = 1 << 20
 RECORDS = 256
@@ -21,6 +25,25 @@ ENTRY_BYTES = 256 * MEBI
 ROUNDS_AHEAD = 3
 """Rounds whose samples are held: the one at work and those being read."""
 FLOATING = ("float16", "float32", "float64")
+MEMBERS = 1 << 16
+"""Entries of the tables by member number, used round and round."""
+
+LOSS, WEIGHT, SAMPLES, SECONDS, METRICS = 0, 1, 2, 3, 4
+"""Columns of the table of microbatches; metrics are pairs (sum, count) from METRICS on."""
+
+
+class Control:
+    """Words by which the supervisor speaks to the workers."""
+
+    STOP = 0  # the next plan says stop
+    DRAINED = 1  # rounds whose records were read
+    COPIED = 2  # rounds whose copy was made
+    ASKED = 3  # copies asked for so far
+    DEATHS = 4  # heirs named so far
+    END = 5  # rounds − 1 … : the run ends at the copy of this round minus one
+    SEATS = 6  # how many seats there are
+    JOINED = 7  # members that said that they can work
+    COUNT = 8
 
 
 @dataclass(frozen=True)
@@ -49,13 +72,27 @@ class StateVector:
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of the world and of what microbatches report."""
+    """Sizes of the world and of what microbatches report.
+
+    Attributes:
+        slots: slots that the run begins with.
+        most: slots that it may ever have: the non-empty microbatches of a batch.
+        microbatches: pieces of a batch.
+        metrics: metric functions.
+        evaluations: evaluation sets.
+        evaluation_times: how often the run evaluates.
+        object_metrics: whether evaluation outputs are kept for metric objects.
+        loaders: loader processes.
+    """
 
     slots: int
+    most: int
     microbatches: int
     metrics: int
     evaluations: int
+    evaluation_times: int
     object_metrics: bool
+    loaders: int
 
 
 @dataclass(frozen=True)
@@ -67,9 +104,15 @@ class HostLayout:
     regions: tuple[Region, ...]
     vectors: tuple[tuple[StateVector, ...], ...]
     scalars: int
-    slices: tuple[tuple[Chunk, ...], ...]
     gradient_buffers: int
     segment: SegmentLayout = field(repr=False)
+    _slices: dict[int, list[list[Chunk]]] = field(default_factory=dict, repr=False)
+
+    def slices(self, slots: int) -> list[list[Chunk]]:
+        """What each slot of a world updates."""
+        if slots not in self._slices:
+            self._slices[slots] = slices(self.regions, slots)
+        return self._slices[slots]
 
     @property
     def norms(self) -> NormTable:
@@ -124,14 +167,10 @@ def vector_span(vector: StateVector, region: Region, chunk: Chunk) -> slice:
     return slice(held[0].offset, held[-1].end) if held else slice(0, 0)
 
 
-def scratch_bytes(chunk: Chunk, region: Region, vectors: tuple[StateVector, ...]) -> int:
-    """Scratch of one chunk: parameters, gradients and state, each on a 64-byte boundary."""
-    item = np.dtype(region.dtype).itemsize
-    total = 2 * aligned((chunk.stop - chunk.start) * item)
-    for vector in vectors:
-        span = vector_span(vector, region, chunk)
-        total += aligned((span.stop - span.start) * np.dtype(vector.dtype).itemsize)
-    return total
+def scratch_bytes(region: Region, vectors: tuple[StateVector, ...]) -> int:
+    """Address space for any chunk of a region, however large its units are; untouched pages cost nothing."""
+    total = 2 * aligned(region.length * np.dtype(region.dtype).itemsize)
+    return total + sum(aligned(vector.length * np.dtype(vector.dtype).itemsize) for vector in vectors)
 
 
 def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
@@ -143,20 +182,26 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
     """
     regions = _regions(description)
     vectors = tuple(_vectors(region, description) for region in regions)
-    parts = tuple(tuple(part) for part in slices(regions, shape.slots))
     scalars = 1 + max((len(state.scalars) for state in description.states), default=0)
     buffers = 2 * max(shape.microbatches - 1, 1).bit_length() + 1
-    layout = HostLayout(description, shape, regions, vectors, scalars, parts, buffers, SegmentLayout())
+    layout = HostLayout(description, shape, regions, vectors, scalars, buffers, SegmentLayout())
     add = layout.segment.add
-    slots, count = shape.slots, len(description.parameters)
-    for name in ("summed", "normed", "progress", "committed"):
+    slots, count = shape.most, len(description.parameters)
+    for name in SlotWords._fields:
         add(name, "int64", (slots, 8))
-    add("control", "int64", (4, 8))
+    add("computing", "int64", (slots, 8))
+    add("control", "int64", (Control.COUNT, 8))
     add("ready", "int64", (layout.ring, 8))
-    add("plans", "int64", (2, 8 + slots))
+    add("reading", "int64", (shape.loaders, 8))
+    add("plans", "int64", (2, 5 + 2 * slots))
+    add("seats", "int64", (slots,))
+    add("heirs", "int64", (MEMBERS,))
+    add("joined", "int64", (MEMBERS,))
+    add("pace", "float64", (slots,))
     add("used", "uint8", (slots, max(count, 1)))
-    add("table", "float64", (shape.microbatches, 4 + 2 * shape.metrics))
-    add("totals", "float64", (max(shape.evaluations, 1), 4 + 2 * shape.metrics))
+    add("table", "float64", (shape.microbatches, METRICS + 2 * shape.metrics))
+    add("totals", "float64", (2, METRICS + 2 * shape.metrics))
+    add("losses", "float64", (max(shape.evaluation_times, 1),))
     add("norms", "float64", (max(layout.norms.length, 1),))
     add("scalars", "float64", (2, max(count, 1), scalars))
     add("record_lengths", "int64", (slots, RECORDS))
@@ -174,8 +219,7 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
     for slot in range(slots):
         for region in regions:
             add(f"gradients/{slot}/{region.index}", region.dtype, (buffers, region.length))
-        biggest = max((scratch_bytes(c, regions[c.region], vectors[c.region]) for c in parts[slot]), default=0)
-        add(f"scratch/{slot}", "uint8", (max(biggest, 1),))
+        add(f"scratch/{slot}", "uint8", (max(scratch_bytes(r, vectors[r.index]) for r in regions),))
         add(f"buffer_sums/{slot}", "float64", (buffers, max(averaged_elements(description.buffers), 1)))
         add(f"buffer_changed/{slot}", "float64", (buffers, max(len(description.buffers), 1)))
     for index, spec in enumerate(description.buffers):
@@ -193,12 +237,63 @@ def averaged_elements(buffers: tuple[TensorSpec, ...]) -> int:
     return sum(int(np.prod(spec.shape, dtype=np.int64)) for spec in buffers if spec.dtype in FLOATING)
 
 
+class Heirs:
+    """Who inherits from whom; only the supervisor writes."""
+
+    def __init__(self, table: Array) -> None:
+        self._view = memoryview(table).cast("B").cast("q")  # type: ignore[arg-type]
+
+    def of(self, member: int) -> int | None:
+        """The heir of a dead member; None of a living one."""
+        heir = self._view[member % MEMBERS]
+        return heir - 1 if heir else None
+
+    def name(self, member: int, heir: int | None) -> None:
+        """Name a dead member's heir; None for one that begins to live."""
+        self._view[member % MEMBERS] = 0 if heir is None else heir + 1
+
+
 class HostState:
     """Typed views of the shared segment."""
 
     def __init__(self, layout: HostLayout, segment: Segment) -> None:
         self.layout = layout
         self.segment = segment
+        self.heirs = Heirs(segment["heirs"])
+        self._plans = [memoryview(area).cast("B").cast("q") for area in segment["plans"]]
+        self.control = Words(segment, "control", 0.0)
+
+    def begin(self, round: int) -> None:
+        """Set every word to the start of a round; nobody works yet."""
+        for name in ("summed", "normed", "committed"):
+            self.segment[name][:, 0] = round
+        for word in (Control.DRAINED, Control.COPIED):
+            self.control.publish(word, round)
+
+    def plans(self) -> list[Plan | None]:
+        """The plans of the present round and its neighbour; None for one that is being written."""
+        found: list[Plan | None] = []
+        for area in self._plans:
+            words = area.tolist()
+            found.append(Plan.from_words(words) if words[0] and words[0] == area[0] else None)
+        return found
+
+    def stamp(self, plan: Plan) -> None:
+        """Leave a plan for everyone: first nothing, then its content, then its number."""
+        area, words = self._plans[plan.round & 1], plan.to_words()
+        area[0] = 0
+        for index, word in enumerate(words[1:], 1):
+            area[index] = word
+        area[0] = words[0]
+
+    def seats(self) -> tuple[int, ...]:
+        """Who sits where from the next plan on."""
+        return tuple(self.segment["seats"][: self.control.get(Control.SEATS)].tolist())
+
+    def seat(self, members: Sequence[int]) -> None:
+        """The supervisor seats members; whatever mixture of old and new is seen meanwhile is sound."""
+        self.segment["seats"][: len(members)] = members
+        self.control.publish(Control.SEATS, len(members))
 
     def parameter(self, number: int) -> Array:
         """A parameter's elements, in its shape."""
@@ -231,16 +326,48 @@ class HostState:
             if (place := vector.places.get(number)) is not None
         }
 
-    def saved(self, steps_done: int) -> tuple[dict[str, Array], dict[str, str]]:
-        """What the final file holds: arrays and dtype names by `state_dict()` name."""
+    def saved(self, steps_done: int) -> Tensors:
+        """What the final file holds, by `state_dict()` name."""
         description = self.layout.description
-        arrays, dtypes = {}, {}
+        found = Tensors()
         buffers = self.buffers(steps_done & 1)
         for source in description.saved:
             if source.kind == "buffer":
-                arrays[source.name] = buffers[source.index]
-                dtypes[source.name] = description.buffers[source.index].dtype
+                found.add(source.name, buffers[source.index], description.buffers[source.index].dtype)
             else:
-                arrays[source.name] = self.parameter(source.index)
-                dtypes[source.name] = description.parameters[source.index].dtype
-        return arrays, dtypes
+                found.add(source.name, self.parameter(source.index), description.parameters[source.index].dtype)
+        return found
+
+    def optimizer(self, steps_done: int) -> Tensors:
+        """The optimizers' state: `PARAMETER/KEY`; and what `state_dict()` leaves out: `buffer/NAME`."""
+        description = self.layout.description
+        found = Tensors()
+        scalars = self.segment["scalars"][steps_done & 1]
+        for number, (spec, owned) in enumerate(zip(description.parameters, description.owners, strict=True)):
+            if owned is None:
+                continue
+            for key, array in self.state(number).items():
+                found.add(f"{spec.name}/{key}", array, str(array.dtype))
+            found.add(f"{spec.name}/scalars", scalars[number], "float64")
+        kept = {source.index for source in description.saved if source.kind == "buffer"}
+        for index, (spec, array) in enumerate(zip(description.buffers, self.buffers(steps_done & 1), strict=True)):
+            if index not in kept:
+                found.add(f"buffer/{spec.name}", array, spec.dtype)
+        return found
+
+    def restore(self, parameters: Mapping[str, Array], optimizer: Mapping[str, Array], steps_done: int) -> None:
+        """Write back what `saved` and `optimizer` gave after so many steps.
+
+        Raises:
+            UsageError: a tensor is missing or has another shape.
+        """
+        own = [(self.saved(steps_done), parameters), *([(self.optimizer(steps_done), optimizer)] if optimizer else [])]
+        for tensors, values in own:
+            for name, array in tensors.arrays.items():
+                if name not in values or values[name].shape != array.shape:
+                    found = list(values[name].shape) if name in values else "nothing"
+                    raise UsageError(
+                        f"saved tensors must fit the job's model and optimizer; {name!r} has shape "
+                        f"{list(array.shape)} here and {found} there. Use the job that the run was made with."
+                    )
+                array[...] = values[name]

@@ -1,128 +1,210 @@
-"""The supervisor of a run: owns the shared memory, watches the processes, turns rounds into records."""
+"""The supervisor of a run: owns the shared memory, watches the processes, carries out the recovery policy."""
 
 from __future__ import annotations
 
 import os
+import select
 import selectors
 import signal
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from unisono.errors import JobError
+from unisono.errors import JobError, UsageError
 from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.observe.logs import LineLog
-from unisono.runtime.failure import MEMORY_WAYS_OUT, Failure
+from unisono.planner.devices import out_of_memory_kills
+from unisono.runtime.control import ControlSocket
+from unisono.runtime.failure import MEMORY_WAYS_OUT, STACK_SIGNAL, Failure
 from unisono.runtime.host import Child, Host
 from unisono.runtime.prepare import Described, Request
-from unisono.runtime.program import Round
+from unisono.runtime.protocol import Do, Plan, even, next_action, owner, position
 from unisono.runtime.records import Records
-from unisono.runtime.state import HostState
+from unisono.runtime.recovery import STRIKES, Crew, Decision, Fork, GiveUp, Inherit, Retire, Seat, Work
+from unisono.runtime.stalls import Stalls
+from unisono.runtime.state import MEMBERS, Control, HostState
+from unisono.runtime.worker import HostWords
 
 TICK_SECONDS = 0.05
+FINISH_SECONDS = 2.0
+"""How long an interrupted run may take to finish its round before the round is abandoned."""
+
+STACK_SECONDS = 0.5
+CATCH_UP_SECONDS = 5.0
+OWN_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 
 
-@dataclass
-class Watched:
-    """What the supervisor's owner wants to hear.
+class Watcher(Protocol):
+    """Whoever has a run supervised."""
 
-    Attributes:
-        record: called with each merged record.
-        described: called once, when the job is prepared.
-        log: (name) → where a process's output goes.
-        signal: the signal that asked the run to stop, if any.
-    """
+    def described(self, described: Described) -> None:
+        """The job is prepared."""
 
-    record: Callable[[dict[str, Any]], None]
-    log: Callable[[str], LineLog]
-    described: Callable[[Described], None] = field(default=lambda _: None)
-    signal: Callable[[], int | None] = field(default=lambda: None)
+    def restore(self, described: Described, state: HostState) -> int:
+        """Put a checkpoint's values into the state; returns the round to begin with."""
+
+    def record(self, record: dict[str, Any]) -> None:
+        """A round's merged record."""
+
+    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
+        """The state stands still after so many rounds: copy what is wanted. False ends the run here."""
+
+    def log(self, name: str) -> LineLog:
+        """Where a process's output goes."""
+
+    def message(self, text: str) -> None:
+        """Something that a person should know."""
+
+    def interrupted(self) -> bool:
+        """Whether the run is asked to stop."""
+
+    def workers(self, alive: int) -> None:
+        """How many workers are alive."""
+
+    def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
+        """The run's control socket, if it has a folder."""
+
+    def copy_wanted(self) -> bool:
+        """Whether a checkpoint is due by the clock."""
 
 
 @dataclass
 class Outcome:
-    """How a run ended: the state (None when it cannot be trusted), steps done, and why if it failed."""
+    """How a run ended.
+
+    Attributes:
+        described: what was run.
+        state: the shared state.
+        rounds: rounds done.
+        consistent: whether the state is that after those rounds.
+        failure: why the run failed, if it did.
+    """
 
     described: Described
     state: HostState
-    steps_done: int
+    rounds: int
     consistent: bool
-    stopped: bool
     failure: Failure | None
 
+    @property
+    def steps_done(self) -> int:
+        """Training steps done."""
+        return self.described.program.position(self.rounds)[0]
 
-def steps_done(rounds: list[Round], committed: int) -> int:
-    """Training steps among the first `committed` rounds."""
-    return sum(1 for round_ in rounds[:committed] if round_.evaluation is None)
+    @property
+    def complete(self) -> bool:
+        """Whether every round was done."""
+        return self.rounds == self.described.program.rounds
+
+
+@dataclass
+class _Crewed:
+    """What the supervisor holds of a running job."""
+
+    described: Described
+    state: HostState
+    records: Records
+    crew: Crew
+    words: HostWords
+    control: Words
+    members: dict[int, Child] = field(default_factory=dict)
+    leaving: set[int] = field(default_factory=set)
+    dumping: dict[int, float] = field(default_factory=dict)
 
 
 class Supervisor:
-    """Runs a job on this host's processes."""
+    """Runs a job on this host's processes.
 
-    def __init__(self, job: Job, request: Request, watched: Watched, parameters: dict[str, Any] | None = None) -> None:
-        self._job, self._request, self._watched, self._parameters = job, request, watched, parameters
+    Args:
+        job: the job.
+        request: what of it, on what.
+        watcher: hears of it.
+        stall_seconds: see `Stalls`.
+    """
+
+    def __init__(self, job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None) -> None:
+        self._job, self._request, self._watcher = job, request, watcher
         self._logs: dict[int, LineLog] = {}
         self._selector = selectors.DefaultSelector()
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._stalls = Stalls(stall_seconds)
         self._failure: Failure | None = None
+        self._paused = self._stop_wanted = False
+        self._memory_kills = out_of_memory_kills()
+        self._cause = ""
+        self._loader_strikes: dict[int, int] = {}
+        self._host: Host
+        self._run: _Crewed
 
     def run(self) -> Outcome:
         """Run to the end, to a failure or to a stop."""
         host = Host()
         try:
-            self._listen(host.output, self._watched.log("host"))
-            return self._run(host)
+            self._listen(host.output, self._watcher.log("host"))
+            self._selector.register(self._event, selectors.EVENT_READ, "event")
+            self._host = host
+            return self._begin()
         finally:
             self._drain_output()
             host.close()
             self._selector.close()
+            os.close(self._event)
             for log in self._logs.values():
                 log.close()
 
-    def _run(self, host: Host) -> Outcome:
+    def _begin(self) -> Outcome:
+        host, request = self._host, self._request
         host.send_job(self._job)
-        described: Described = host.ask("prepare", self._request)
-        self._watched.described(described)
+        described: Described = host.ask("prepare", request)
+        self._watcher.described(described)
         segment = Segment.create(described.layout.segment)
+        control: ControlSocket | None = None
         try:
             state = HostState(described.layout, segment)
-            host.ask("memory", self._parameters, files=[segment.file])
-            records = Records(described, state)
+            host.ask("memory", files=[segment.file, self._event])
+            first = self._watcher.restore(described, state)
             slots = described.layout.shape.slots
-            loaders = max(1, min(slots, len(self._request.cores)))
-            for index in range(loaders):
-                self._watch(host.fork("loader", index | loaders << 16))
-            for slot in range(slots):
-                self._watch(host.fork("worker", slot))
-            stopped = self._supervise(host, records)
-            records.drain(self._watched.record)
-            return self._outcome(described, state, records, stopped)
+            self._run = _Crewed(described, state, Records(state, first), Crew(slots), HostWords(state, 0.0),
+                                Words(segment, "control", 0.0))  # fmt: skip
+            state.begin(first)
+            self._man(first)
+            for index in range(described.layout.shape.loaders):
+                self._watch(host.fork("loader", index, index))
+            control = self._watcher.control(self._answer)
+            if control:
+                self._selector.register(control.socket, selectors.EVENT_READ, control)
+            self._supervise()
+            records = self._run.records
+            records.drain(self._watcher.record)
+            plan = records.plan
+            return Outcome(described, state, plan.round, self._at_rest(plan), self._failure)
         finally:
+            if control:
+                control.close()
             segment.close()
 
-    def _outcome(self, described: Described, state: HostState, records: Records, stopped: bool) -> Outcome:
-        committed = records.committed
-        progress = Words(state.segment, "progress", 0.0)
-        begun = [
-            progress.get(slot) > committed * 2 * (len(chunks) + 1)
-            for slot, chunks in enumerate(described.layout.slices)
-        ]
-        rounds = list(described.program)
-        done = steps_done(rounds, committed)
-        return Outcome(
-            described, state, done, not any(begun), stopped and done < described.program.steps, self._failure
-        )
+    def _man(self, first: int) -> None:
+        """Fork a crew that begins with this round; nobody is at work yet."""
+        run = self._run
+        shape = run.described.layout.shape
+        decisions = run.crew.begin()
+        stop = first >= run.described.program.rounds
+        run.state.stamp(Plan(first, even(shape.microbatches, run.crew.wanted), run.crew.seats, stop=stop))
+        self._carry_out(decisions)
 
-    # -- watching ------------------------------------------------------------------------------------------
+    # -- processes -----------------------------------------------------------------------------------------
 
     def _listen(self, file: int, log: LineLog) -> None:
         os.set_blocking(file, False)
         self._logs[file] = log
-        self._selector.register(file, selectors.EVENT_READ, None)
+        self._selector.register(file, selectors.EVENT_READ, "output")
 
     def _watch(self, child: Child) -> None:
-        self._listen(child.output, self._watched.log(child.name))
+        self._listen(child.output, self._watcher.log(child.name))
         self._selector.register(child.pidfd, selectors.EVENT_READ, child)
 
     def _drain_output(self) -> None:
@@ -138,38 +220,345 @@ class Supervisor:
         if file in self._selector.get_map():
             self._selector.unregister(file)
 
-    def _supervise(self, host: Host, records: Records) -> bool:
-        """Until every worker has ended or one has failed; returns whether a stop was asked for."""
-        stopped = False
-        while any(child.role == "worker" for child in host.children):
-            for key, _ in self._selector.select(TICK_SECONDS):
-                if key.data is None:
-                    self._read(key.fd)
-                elif not self._ended(host, key.data):
-                    return stopped
-            records.drain(self._watched.record)
-            if not stopped and self._watched.signal() is not None:
-                records.stop()
-                stopped = True
-        return stopped
+    def _carry_out(self, decisions: list[Decision]) -> None:
+        """Heirs first: survivors take over before a replacement is forked."""
+        run = self._run
+        for decision in sorted(decisions, key=lambda decision: isinstance(decision, Fork)):
+            if isinstance(decision, Fork):
+                run.state.heirs.name(decision.member, None)
+                self._fork(decision.member)
+            elif isinstance(decision, Inherit):
+                run.state.heirs.name(decision.dead, decision.heir)
+                run.control.publish(Control.DEATHS, run.control.get(Control.DEATHS) + 1)
+                self._wake_everybody()
+            elif isinstance(decision, Seat):
+                run.state.seat(decision.members)
+            elif isinstance(decision, Retire):
+                run.leaving.add(decision.member)
+            elif self._failure is None:
+                self._failure = self._given_up(decision)
+        self._watcher.workers(len(run.crew.present))
 
-    def _ended(self, host: Host, child: Child) -> bool:
-        """See why a child ended; False when the run cannot go on."""
+    def _fork(self, member: int) -> None:
+        run = self._run
+        taken = {child.place for child in run.members.values()}
+        place = next(place for place in range(len(taken) + 1) if place not in taken)
+        child = self._host.fork("worker", member, place)
+        run.members[member] = child
+        self._watch(child)
+        threads, cores = self._request.threads, self._request.cores
+        with suppress(ProcessLookupError):
+            if run.crew.wanted * threads <= len(cores) and (place + 1) * threads <= len(cores):
+                os.sched_setaffinity(child.process, cores[place * threads : (place + 1) * threads])
+
+    def _wake_everybody(self) -> None:
+        words = self._run.words
+        for slot in range(self._run.described.layout.shape.most):
+            for kind in (words.summed, words.normed, words.committed):
+                kind.wake(slot)
+        self._run.control.wake(Control.COPIED)
+
+    # -- the loop ------------------------------------------------------------------------------------------
+
+    def _supervise(self) -> None:
+        """Until every round is done, the run has failed, or it was stopped."""
+        run = self._run
+        rounds = run.described.program.rounds
+        asked_to_stop: float | None = None
+        looked = caught_up = time.monotonic()
+        while True:
+            for key, _ in self._selector.select(TICK_SECONDS):
+                self._handle(key.fd, key.data)
+            plan = run.records.plan
+            if self._failure is None:
+                self._look_for_newcomers()
+                self._copy_if_due(plan)
+                self._drain(plan)
+            now = time.monotonic()
+            if self._failure is not None:
+                self._abandon(finish=False)
+                return
+            if not run.members and not (self._paused and not self._stop_wanted and plan.round < rounds):
+                return
+            if now - looked >= TICK_SECONDS:
+                self._look_for_stalls(plan, now, now - looked)
+                self._let_go(plan)
+                looked = now
+            if now - caught_up >= CATCH_UP_SECONDS:
+                self._host.ask("catch_up", plan.round)
+                caught_up = now
+            self._stop_wanted = self._stop_wanted or self._watcher.interrupted()
+            if asked_to_stop is None and self._stop_wanted:
+                run.control.publish(Control.STOP, 1)
+                asked_to_stop = now
+            elif asked_to_stop is not None and now - asked_to_stop > FINISH_SECONDS:
+                self._abandon(finish=True)
+                return
+
+    def _drain(self, plan: Plan) -> None:
+        """Hand on records; where the user's observer fails, the run ends after the round at hand."""
+        try:
+            self._run.records.drain(self._watcher.record)
+            if self._watcher.copy_wanted():
+                self._run.control.publish(Control.ASKED, plan.asked + 1)
+        except JobError as error:
+            self._abandon(finish=True)
+            self._failure = Failure(error.message, error.traceback)
+
+    def _handle(self, file: int, what: Any) -> None:
+        if what == "event":
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._event)
+        elif what == "output":
+            self._read(file)
+        elif isinstance(what, ControlSocket):
+            what.serve()
+        elif what in self._host.children:
+            self._ended(what)
+
+    def _look_for_newcomers(self) -> None:
+        run = self._run
+        joined = run.state.segment["joined"]
+        for member in sorted(run.crew.coming):
+            if joined[member % MEMBERS] == member + 1:
+                self._carry_out(run.crew.joined(member))
+
+    def _copy_if_due(self, plan: Plan) -> None:
+        """Between two rounds the state stands still; nobody updates before COPIED says so."""
+        run = self._run
+        if not plan.copy or plan.stop or run.control.get(Control.COPIED) > plan.round:
+            return
+        self._drain(plan)
+        go_on = self._failure is None and self._watcher.copy(run.described, run.state, plan.round)
+        if go_on:
+            run.control.publish(Control.COPIED, plan.round + 1)
+        else:
+            run.control.publish(Control.END, plan.round + 1)
+            run.control.wake(Control.COPIED)
+
+    def _let_go(self, plan: Plan) -> None:
+        """End the members that no plan gives a slot any more."""
+        run = self._run
+        owners = {owner(member, run.state.heirs.of) for member in plan.members}
+        for member in list(run.leaving):
+            if member not in owners and member in run.members:
+                run.members[member].kill()
+                run.leaving.discard(member)
+
+    # -- deaths --------------------------------------------------------------------------------------------
+
+    def _ended(self, child: Child) -> None:
+        """A child has ended: let others go on at once, then see why."""
+        run = self._run
+        plan = run.records.plan
+        at = self._was_at(child, plan)
+        hung = child.role == "worker" and child.number in run.dumping
+        leaving = child.role == "worker" and child.number in run.crew.retiring
+        before, self._memory_kills = self._memory_kills, out_of_memory_kills()
+        reported, status = self._bury(child)
+        if reported is not None:
+            self._failure = self._failure or reported
+            return
+        if self._finished(child, plan, status):
+            return
+        memory = status == -signal.SIGKILL and self._memory_kills > before
+        own_fault = hung or memory or status >= 0 or -status in OWN_FAULTS
+        if not leaving:
+            self._cause = self._described_death(child, status, hung, memory)
+            self._watcher.message(f"{self._cause}; its work goes on elsewhere.")
+        if child.role == "loader":
+            self._replace_loader(child, at, own_fault)
+        else:
+            self._carry_out(run.crew.died(child.number, at, own_fault))
+
+    def _bury(self, child: Child) -> tuple[Failure | None, int]:
+        """Take leave of a dead child; returns what it reported and its exit code."""
         self._read(child.output)
         reported = child.failure()
         for file in (child.output, child.pidfd):
             if file in self._selector.get_map():
                 self._selector.unregister(file)
         self._logs.pop(child.output).close()
-        status = host.reap(child)
-        if status == 0:
-            return True
-        if reported is None and status == -signal.SIGKILL:
-            reported = Failure(f"{child.name} was killed (SIGKILL), perhaps because memory ran out. {MEMORY_WAYS_OUT}")
-        elif reported is None and status < 0:
-            reported = Failure(f"{child.name} was ended by {signal.Signals(-status).name}; see logs/.")
-        self._failure = reported or Failure(f"{child.name} ended with status {status}; see logs/.")
-        return False
+        self._stalls.forget((child.role, child.number))
+        if child.role == "worker":
+            del self._run.members[child.number]
+            self._run.dumping.pop(child.number, None)
+            self._run.leaving.discard(child.number)
+        return reported, self._host.reap(child)
+
+    def _finished(self, child: Child, plan: Plan, status: int) -> bool:
+        if child.role == "loader":
+            return status == 0
+        ending = plan.stop or self._run.control.get(Control.END) > plan.round
+        if ending:
+            self._run.crew.left(child.number)
+        return ending
+
+    def _was_at(self, child: Child, plan: Plan) -> Work:
+        """The microbatch of a slot of its own that it was computing, or the rest of the round."""
+        run = self._run
+        if child.role == "worker":
+            for slot, member in enumerate(plan.members):
+                word = int(run.state.segment["computing"][slot, 0])
+                if owner(member, run.state.heirs.of) == child.number and word >> 32 == plan.round and word & 0xFFFFFFFF:
+                    return Work(plan.round, (word & 0xFFFFFFFF) - 1)
+            return Work(plan.round, -1)
+        word = int(run.state.segment["reading"][child.number, 0])
+        return Work(word >> 32, (word & 0xFFFFFFFF) - 1)
+
+    def _described_death(self, child: Child, status: int, hung: bool, memory: bool) -> str:
+        if hung:
+            return f"{child.name} made no progress and was ended (its stack is in logs/)"
+        if memory:
+            return f"{child.name} was killed because memory ran out"
+        if status < 0:
+            return f"{child.name} was ended by {signal.Signals(-status).name}"
+        return f"{child.name} ended itself with status {status}"
+
+    def _replace_loader(self, child: Child, at: Work, own_fault: bool) -> None:
+        strikes = self._loader_strikes
+        strikes[child.number] = strikes.get(child.number, 0) + 1 if own_fault else 0
+        if strikes[child.number] >= STRIKES:
+            self._failure = self._given_up(GiveUp(at))
+            return
+        self._watch(self._host.fork("loader", child.number, child.place))
+
+    def _given_up(self, decision: GiveUp) -> Failure:
+        where = "before it could work"
+        if decision.work is not None:
+            program = self._run.described.program
+            round_ = program.at(min(decision.work.round, program.rounds - 1))
+            where = f"step {round_.step + 1}" if round_.evaluation is None else f"evaluation after step {round_.step}"
+            if decision.work.microbatch >= 0:
+                where += f", microbatch {decision.work.microbatch}"
+        ways = f" {MEMORY_WAYS_OUT}" if "memory" in self._cause else ""
+        return Failure(f"{self._cause}, {STRIKES} times in a row at the same place ({where}); see logs/.{ways}")
+
+    # -- hanging -------------------------------------------------------------------------------------------
+
+    def _look_for_stalls(self, plan: Plan, now: float, elapsed: float) -> None:
+        run = self._run
+        if plan.stop or self._paused:
+            return
+        round_ = run.described.program.at(plan.round)
+        for member, child in list(run.members.items()):
+            if member in run.dumping:
+                if now >= run.dumping[member]:
+                    child.kill()
+                continue
+            kind, mark = self._standing(plan, member)
+            if round_.evaluation is not None:
+                kind = f"evaluation {kind}"
+            if not kind or kind == "evaluation ":
+                self._stalls.forget((child.role, child.number))
+            elif self._stalls.look((child.role, child.number), kind, mark, elapsed):
+                self._watcher.message(f"{child.name} makes no progress; its Python stack goes to logs/.")
+                child.kill(STACK_SIGNAL)
+                run.dumping[member] = now + STACK_SECONDS
+        for child in self._host.children:
+            if child.role == "loader":
+                word = int(run.state.segment["reading"][child.number, 0])
+                if word and self._stalls.look((child.role, child.number), "reading", word, elapsed):
+                    child.kill(STACK_SIGNAL)
+                    child.kill()
+
+    def _standing(self, plan: Plan, member: int) -> tuple[str, Any]:
+        """(what a member is at, what changes as it goes on); "" when it waits for others."""
+        run = self._run
+        clipped = self._job.clip_norm is not None
+        chunks = run.described.layout.slices(plan.slots)
+        training = run.described.program.at(plan.round).evaluation is None
+        copied = run.control.get(Control.COPIED)
+        marks: list[Any] = []
+        kind = ""
+        for slot in range(plan.slots):
+            if owner(plan.members[slot], run.state.heirs.of) != member:
+                continue
+            count = len(chunks[slot]) if training else 0
+            action = next_action(plan, slot, run.words, count, clipped and training, copied)
+            at = int(run.state.segment["computing"][slot, 0])
+            marks.append((plan.round, at, run.words[slot]))
+            if action.do is Do.COMPUTE and self._awaits_loader(plan, at):
+                continue
+            if action.do not in (Do.AWAIT_COPY, Do.AWAIT_NORMS, Do.AWAIT_SUMS, Do.DONE):
+                kind = action.do.name.lower()
+        return kind, tuple(marks)
+
+    def _awaits_loader(self, plan: Plan, at: int) -> bool:
+        microbatch = (at & 0xFFFFFFFF) - 1
+        if at >> 32 != plan.round or microbatch < 0:
+            return False
+        number = plan.round * self._run.described.layout.shape.microbatches + microbatch
+        entry = number % self._run.described.layout.ring
+        return int(self._run.state.segment["ready"][entry, 0]) < number + 1
+
+    # -- stopping and resizing -----------------------------------------------------------------------------
+
+    def _abandon(self, finish: bool) -> None:
+        """End all workers now; with `finish` complete a round whose update has begun."""
+        run = self._run
+        self._end_members()
+        while finish and not self._at_rest(plan := run.records.plan):
+            run.control.publish(Control.STOP, 1)
+            run.control.publish(Control.COPIED, plan.round + 1)
+            last = run.crew.newcomer()
+            run.state.heirs.name(last, None)
+            for member in {owner(member, run.state.heirs.of) for member in plan.members}:
+                run.state.heirs.name(member, last)
+            self._fork(last)
+            while not _is_dead(run.members[last], 0.001) and run.records.plan.round == plan.round:
+                pass
+            self._end_members()
+
+    def _end_members(self) -> None:
+        for child in list(self._run.members.values()):
+            child.kill()
+        for child in list(self._run.members.values()):
+            while not _is_dead(child, TICK_SECONDS):
+                pass
+            self._bury(child)
+
+    def _at_rest(self, plan: Plan) -> bool:
+        """Whether no slot has begun to update in the plan's round."""
+        return all(position(self._run.words[slot].progress, plan.round) == 0 for slot in range(plan.slots))
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        if "resize" in request:
+            return {"workers": self._resize(request["resize"])}
+        if request.get("stop"):
+            self._stop_wanted = True
+            return {"stopping": True}
+        raise UsageError(f"a run can be asked to resize or to stop; received {request}.")
+
+    def _resize(self, wanted: Any) -> int:
+        run = self._run
+        most = run.described.layout.shape.most
+        if not isinstance(wanted, int) or isinstance(wanted, bool) or not 0 <= wanted <= most:
+            raise UsageError(
+                f"a run of this job can have 0 (pause) to {most} workers, one a non-empty microbatch; received "
+                f"{wanted!r}."
+            )
+        if wanted == 0:
+            self._paused = True
+            run.control.publish(Control.STOP, 1)
+        elif self._paused:
+            self._resume_with(wanted)
+        else:
+            self._carry_out(run.crew.resize(wanted))
+        return wanted
+
+    def _resume_with(self, wanted: int) -> None:
+        """Go on after a pause: the workers that are still leaving go first."""
+        run = self._run
+        self._abandon(finish=True)
+        run.control.publish(Control.STOP, 0)
+        run.crew = Crew(wanted, next_member=run.crew.next_member)
+        self._paused = False
+        self._man(run.records.plan.round)
+
+
+def _is_dead(child: Child, timeout_seconds: float) -> bool:
+    return bool(select.select([child.pidfd], [], [], timeout_seconds)[0])
 
 
 def raise_failure(outcome: Outcome) -> None:

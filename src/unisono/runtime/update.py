@@ -7,7 +7,7 @@ the round is committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from unisono.gradients.norms import block_sums, clip_coefficient, total_norm
 from unisono.gradients.regions import Chunk
 from unisono.memory.segment import aligned
 from unisono.memory.words import Words
-from unisono.runtime.program import Round
+from unisono.runtime.protocol import Action, Do, mark
 from unisono.runtime.state import HostState, vector_span
 
 
@@ -87,55 +87,67 @@ class Update:
         state: the host's shared state.
         adapter: the framework's adapter.
         slot: whose slice.
-        progress: the slots' `progress` words.
-        clip_norm: the job's limit on the global gradient norm, or None.
+        chunks: the slice.
     """
 
-    def __init__(self, state: HostState, adapter: Any, slot: int, progress: Words, clip_norm: float | None) -> None:
-        self._state, self._slot, self._progress, self._clip_norm = state, slot, progress, clip_norm
-        self._chunks = [_Scratch(state, adapter, slot, chunk) for chunk in state.layout.slices[slot]]
+    def __init__(self, state: HostState, adapter: Any, slot: int, chunks: Sequence[Chunk]) -> None:
+        self._state, self._slot = state, slot
+        self._chunks = [_Scratch(state, adapter, slot, chunk) for chunk in chunks]
         self._norms = state.layout.norms
         self._temporaries: list[Array] = []
 
-    def apply(self, round_: Round, tree: Any, weight: float, norms_ready: Callable[[], None]) -> float | None:
+    def publish_norms(self, tree: Any, weight: float) -> None:
+        """Write Σ g² of each block of the slice.
+
+        Args:
+            tree: the sum to form; leaves are (slot, gradient buffer).
+            weight: the global weight that the gradient is divided by.
+        """
+        norms = self._state.segment["norms"]
+        for scratch in self._chunks:
+            self._sum(scratch, tree, weight)
+            for piece in scratch.chunk.pieces:
+                start = piece.parameter.offset + piece.start - scratch.chunk.start
+                block_sums(scratch.gradients[start : start + piece.stop - piece.start], norms[self._norms.span(piece)])
+
+    def norm(self) -> float:
+        """The global gradient norm, once every slot has published its blocks'."""
+        return total_norm(self._state.segment["norms"])
+
+    def apply(
+        self, round: int, step: int, tree: Any, weight: float, clip_norm: float | None, action: Action,
+        progress: Words, phase: Callable[[str, int, int, int], None],
+    ) -> None:  # fmt: skip
         """Update the slice.
 
         Args:
-            round_: which round.
-            tree: the sum to form; leaves are (slot, gradient buffer).
-            weight: the global weight that the gradient is divided by.
-            norms_ready: the barrier after which every slot's block norms are there.
-
-        Returns:
-            The global gradient norm before clipping, when it is clipped.
+            round, step: where the run is.
+            tree, weight: as in `publish_norms`.
+            clip_norm: limit on the global norm, or None.
+            action: UPDATE or COPY_AGAIN, and the chunk to begin with.
+            progress: the slots' words.
+            phase: see `Worker`.
         """
         segment = self._state.segment
         used = np.bitwise_or.reduce(segment["used"], axis=0)
-        before, after = segment["scalars"][round_.step & 1], segment["scalars"][(round_.step + 1) & 1]
-        norm, factor = None, 1.0
-        if self._clip_norm is not None:
-            for scratch in self._chunks:
+        before, after = segment["scalars"][step & 1], segment["scalars"][(step + 1) & 1]
+        factor = 1.0 if clip_norm is None else clip_coefficient(self.norm(), clip_norm)
+        valid = action.do is Do.COPY_AGAIN
+        for index in range(action.chunk, len(self._chunks)):
+            scratch = self._chunks[index]
+            if not valid:
                 self._sum(scratch, tree, weight)
-                self._publish_norms(scratch, segment["norms"])
-            norms_ready()
-            norm = total_norm(segment["norms"])
-            factor = clip_coefficient(norm, self._clip_norm)
-        mark = round_.number * 2 * (len(self._chunks) + 1)
-        for index, scratch in enumerate(self._chunks):
-            self._sum(scratch, tree, weight)
-            if factor != 1.0:
-                np.multiply(scratch.gradients, scratch.gradients.dtype.type(factor), out=scratch.gradients)
-            scratch.load()
-            scratch.updater.step(before, after, used)
-            self._progress.publish(self._slot, mark + 2 * index + 1)
+                if factor != 1.0:
+                    np.multiply(scratch.gradients, scratch.gradients.dtype.type(factor), out=scratch.gradients)
+                scratch.load()
+                scratch.updater.step(before, after, used)
+                phase("made", round, self._slot, index)
+                progress.publish(self._slot, mark(round, 2 * index + 1))
+            phase("marked", round, self._slot, index)
             scratch.store()
-            self._progress.publish(self._slot, mark + 2 * index + 2)
-        return norm
-
-    def _publish_norms(self, scratch: _Scratch, norms: Array) -> None:
-        for piece in scratch.chunk.pieces:
-            start = piece.parameter.offset + piece.start - scratch.chunk.start
-            block_sums(scratch.gradients[start : start + piece.stop - piece.start], norms[self._norms.span(piece)])
+            phase("stored", round, self._slot, index)
+            progress.publish(self._slot, mark(round, 2 * index + 2))
+            valid = False
 
     def _sum(self, scratch: _Scratch, tree: Any, weight: float) -> None:
         """scratch.gradients = (tree sum) / weight."""

@@ -80,7 +80,9 @@ class TorchAdapter:
             for leaf, buffer in module.named_buffers(recurse=False)
             for name in [f"{prefix}.{leaf}" if prefix else leaf]
         ]
+        self._settings = tuple(torch_optimizers.plain_settings(master) for master in self._masters)
         self._schedules = self._make_schedules(steps)
+        self.rounds_seen = 0
         self._into: list[torch.Tensor | None] = [None] * len(self._named)
         self._used = np.zeros(len(self._named), dtype=np.uint8)
         self._hook()
@@ -149,6 +151,7 @@ class TorchAdapter:
                 if buffer is not None
             ),
             saved=tuple(saved),
+            optimizers=self._settings,
             fingerprint={
                 "framework": f"torch {torch.__version__}",
                 "numpy": np.__version__,

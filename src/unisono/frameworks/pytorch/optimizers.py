@@ -75,6 +75,18 @@ def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in group.items() if name not in ("params", "param_names")}
 
 
+def plain_settings(master: Optimizer) -> dict[str, Any]:
+    """The class and the plain values of its groups, to compare one job with another."""
+    return {
+        "class": type(master).__name__,
+        "groups": [
+            {name: value if isinstance(value, int | float | str | None) else repr(value)
+             for name, value in _settings(group).items()}
+            for group in master.param_groups
+        ],
+    }  # fmt: skip
+
+
 def _probe(master: Optimizer, tensors: Sequence[tuple[int, torch.Tensor]], steps: int = 1) -> Optimizer:
     """Run the class on stand-in tensors (group index, values) and return the optimizer with its state."""
     groups = [{**_settings(group), "params": []} for group in master.param_groups]

@@ -1,0 +1,156 @@
+"""When checkpoints are written: every so often, for the best evaluation, at the end; while training goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unisono.checkpoint import store
+from unisono.checkpoint.durations import seconds_of
+from unisono.checkpoint.parameters import Tensors
+from unisono.checkpoint.store import Standing
+from unisono.errors import JobError, UsageError
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """Run settings of checkpoints.
+
+    Attributes:
+        steps: write one every so many steps, or None.
+        seconds: write one every so many seconds, or None.
+        keep: how many to keep; the best one is kept besides.
+
+    >>> Checkpointing.parse("10m"), Checkpointing.parse("200", keep=1)
+    (Checkpointing(steps=None, seconds=600.0, keep=2), Checkpointing(steps=200, seconds=None, keep=1))
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "keep"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"checkpoints: {name} must be at least 1; received {value}.")
+
+    @staticmethod
+    def parse(every: str | int | None, keep: int = 2) -> Checkpointing:
+        """From "200" (steps) or "10m" (time); None = at the end only."""
+        if every is None:
+            return Checkpointing(keep=keep)
+        if str(every).lstrip("-").isdigit():
+            return Checkpointing(steps=int(every), keep=keep)
+        return Checkpointing(seconds=seconds_of(str(every), "--checkpoint-every"), keep=keep)
+
+
+class Keeper:
+    """Keeps the checkpoints of one run.
+
+    Args:
+        folder: the folder of checkpoints.
+        settings: when and how many.
+        best: ("max" | "min", name of an evaluation value), or None.
+        patience: evaluations without a better one after which the run ends, or None.
+        about: the job's digest and the numerics' fingerprint, kept in each checkpoint.
+        message: says what a person should know.
+        kept: called with the best evaluation so far when its checkpoint is on disk.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Checkpointing, best: tuple[str, str] | None, patience: int | None,
+        message: Callable[[str], None], kept: Callable[[Mapping[str, Any]], None],
+    ) -> None:  # fmt: skip
+        self._folder, self._settings, self._best_of, self._patience = folder, settings, best, patience
+        self._message, self._kept = message, kept
+        self.about: tuple[Mapping[str, Any], Mapping[str, str]] = ({}, {})
+        self._standing = Standing(0, False, 1)
+        self._improved = False
+        self._held = (Tensors(), Tensors())
+        self._writer: threading.Thread | None = None
+        self._written_at = time.monotonic()
+        self.failure: str | None = None
+
+    def begin(self, standing: Standing) -> None:
+        """Go on from where an earlier run stood."""
+        self._standing = standing
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether patience is over."""
+        return self._patience is not None and self._standing.since_best >= self._patience
+
+    def evaluated(self, record: Mapping[str, Any]) -> None:
+        """Take note of an evaluation.
+
+        Raises:
+            JobError: the value that `best` names is not there, though its evaluation is.
+        """
+        if self._best_of is None:
+            return
+        better, name = self._best_of
+        value = record.get(f"evaluation/{name}")
+        if value is None:
+            names = [key.removeprefix("evaluation/") for key in record if key.startswith("evaluation/")]
+            if name.count("/") == 0 and not any("/" in key for key in names):
+                raise JobError(f"job.best must name an evaluation value; received {name!r}, there are {names}.")
+            return
+        best = self._standing.best
+        if best is None or (value > best["value"] if better == "max" else value < best["value"]):
+            found = {"name": name, "value": value, "step": record["step"]}
+            self._standing = replace(self._standing, best=found, since_best=0)
+            self._improved = True
+        else:
+            self._standing = replace(self._standing, since_best=self._standing.since_best + 1)
+
+    def due_by_clock(self) -> bool:
+        """Whether the settings ask for a checkpoint now."""
+        every = self._settings.seconds
+        return every is not None and time.monotonic() - self._written_at >= every
+
+    def copy(self, standing: Standing, parameters: Tensors, optimizer: Tensors) -> None:
+        """The state stands still: copy it if a checkpoint is due, and write the copy meanwhile."""
+        every = self._settings.steps
+        due = every is not None and standing.step % every == 0 and not standing.evaluated
+        if not (due or self.due_by_clock() or self._improved):
+            return
+        if self._writer is not None and self._writer.is_alive():
+            if not self._improved:
+                self._message(f"the disk is slow: no checkpoint of step {standing.step}, the last one is being written")
+                return
+            self._writer.join()
+        parameters.copy_into(self._held[0])
+        optimizer.copy_into(self._held[1])
+        self._written_at = time.monotonic()
+        arguments = (self._with_memory(standing), self._held[0], self._held[1], self._improved)
+        self._improved = False
+        self._writer = threading.Thread(target=self._write, args=arguments, name="unisono-checkpoint")
+        self._writer.start()
+
+    def last(self, standing: Standing, parameters: Tensors, optimizer: Tensors) -> bool:
+        """Write the state in which a run ended; returns whether the disk took it."""
+        if self._writer is not None:
+            self._writer.join()
+        self.failure = None
+        self._write(self._with_memory(standing), parameters, optimizer, self._improved)
+        return self.failure is None
+
+    def _with_memory(self, standing: Standing) -> Standing:
+        return replace(standing, best=self._standing.best, since_best=self._standing.since_best)
+
+    def _write(self, standing: Standing, parameters: Tensors, optimizer: Tensors, improved: bool) -> None:
+        try:
+            job, fingerprint = self.about
+            store.write(self._folder, standing, job, fingerprint, parameters, optimizer)
+            best = standing.best
+            if improved and best is not None:
+                self._kept(best)
+            store.prune(self._folder, self._settings.keep, {best["step"]} if best else set())
+        except OSError as error:
+            self.failure = f"the checkpoint of step {standing.step} could not be written: {error}"
+            self._message(f"{self.failure}; training goes on, the next one is tried again")

@@ -1,0 +1,167 @@
+"""Checkpoints on disk: written to one side, synced, renamed; checked before they are believed.
+
+checkpoints/step-00000200/parameters.safetensors    the framework's own names
+                          optimizer.safetensors     PARAMETER/KEY: moments; PARAMETER/scalars: present, step …
+                          state.json                where the run stood, and the SHA-256 of the files
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unisono.checkpoint.parameters import Tensors, load, save, sync
+from unisono.errors import UsageError
+
+PARAMETERS, OPTIMIZER, STATE = "parameters.safetensors", "optimizer.safetensors", "state.json"
+_PREFIX = "step-"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stood.
+
+    Attributes:
+        step: steps done.
+        evaluated: whether the evaluation due at this step is done.
+        epoch: the epoch of the next step, counted from 1.
+        losses: the evaluations' losses so far (schedules may follow them).
+        best: value and step of the best evaluation so far, or None.
+        since_best: evaluations since then.
+    """
+
+    step: int
+    evaluated: bool
+    epoch: int
+    losses: tuple[float, ...] = ()
+    best: Mapping[str, Any] | None = None
+    since_best: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A sound checkpoint that was read.
+
+    Attributes:
+        path: its folder.
+        standing: where the run stood.
+        job: the job's digest.
+        fingerprint: the numerics it was made with.
+        parameters, optimizer: the values.
+    """
+
+    path: Path
+    standing: Standing
+    job: Mapping[str, Any]
+    fingerprint: Mapping[str, str]
+    parameters: Tensors = field(repr=False)
+    optimizer: Tensors = field(repr=False)
+
+
+class Damaged(Exception):
+    """A checkpoint is not sound; the text names the file and what is wrong with it."""
+
+
+def write(
+    folder: Path, standing: Standing, job: Mapping[str, Any], fingerprint: Mapping[str, str],
+    parameters: Tensors, optimizer: Tensors,
+) -> Path:  # fmt: skip
+    """Write a checkpoint into the folder of checkpoints, all or nothing.
+
+    Raises:
+        OSError: the disk does not take it; what was there before is untouched.
+    """
+    path = folder / f"{_PREFIX}{standing.step:08d}"
+    aside = folder / f".{path.name}.tmp"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        save(aside / PARAMETERS, parameters)
+        save(aside / OPTIMIZER, optimizer)
+        files = {name: _described(aside / name) for name in (PARAMETERS, OPTIMIZER)}
+        state = {**asdict(standing), "job": job, "fingerprint": fingerprint, "files": files}
+        text = json.dumps({**state, "sha256": _digest(state)}, indent=2)
+        (aside / STATE).write_text(text + "\n")
+        sync(aside / STATE)
+        sync(aside)
+        old = folder / f".{path.name}.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if path.exists():
+            path.rename(old)
+        aside.rename(path)
+        sync(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return path
+
+
+def _described(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _digest(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint and check all of it.
+
+    Raises:
+        Damaged: a file is missing, truncated, changed, or not one of Unisono's.
+    """
+    try:
+        state = json.loads((path / STATE).read_text())
+        told = state.pop("sha256")
+        if _digest(state) != told:
+            raise Damaged(f"{path / STATE}: its SHA-256 does not agree with what it says")
+        for name, expected in state["files"].items():
+            if _described(path / name) != expected:
+                raise Damaged(f"{path / name}: its size or SHA-256 is not the one that {STATE} names")
+        standing = Standing(
+            state["step"], state["evaluated"], state["epoch"], tuple(state["losses"]), state["best"],
+            state["since_best"],
+        )  # fmt: skip
+        parameters, optimizer = load(path / PARAMETERS), load(path / OPTIMIZER)
+        return Checkpoint(path, standing, state["job"], state["fingerprint"], parameters, optimizer)
+    except FileNotFoundError as error:
+        raise Damaged(f"{error.filename}: missing") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        raise Damaged(f"{path}: not a checkpoint of Unisono's ({error})") from error
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, oldest first; sound or not."""
+    names = (path.name.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*"))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def at(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"{_PREFIX}{step:08d}"
+
+
+def newest_sound(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is sound, and what is wrong with the newer ones."""
+    damage: list[str] = []
+    for step in reversed(steps(folder)):
+        try:
+            return read(at(folder, step)), damage
+        except Damaged as error:
+            damage.append(str(error))
+    return None, damage
+
+
+def prune(folder: Path, keep: int, spared: Collection[int]) -> None:
+    """Remove all but the newest `keep` checkpoints and the spared ones."""
+    removable = [step for step in steps(folder) if step not in spared]
+    for step in removable[:-keep]:
+        shutil.rmtree(at(folder, step), ignore_errors=True)

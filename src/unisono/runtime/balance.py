@@ -1,0 +1,74 @@
+"""Shares that follow measured speed: a slow worker takes fewer microbatches; the result cannot change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from unisono.frameworks.protocol import Array
+from unisono.runtime.protocol import even
+
+SMOOTHING = 0.2
+"""Weight of the newest measurement."""
+
+WORTH = 0.9
+"""New shares are taken only if they shorten the longest slot's time to this part of it."""
+
+
+def smoothed(pace: Array, boundaries: Sequence[int], seconds: Array) -> Array:
+    """Seconds per microbatch of each slot, averaged over past rounds.
+
+    Args:
+        pace: float64 per slot, what is known so far (0 = nothing).
+        boundaries: who computed what in this round.
+        seconds: float64 per non-empty microbatch.
+    """
+    result = pace.copy()
+    for slot in range(len(pace)):
+        own = seconds[boundaries[slot] : boundaries[slot + 1]]
+        if own.size:
+            now = float(own.mean())
+            result[slot] = now if pace[slot] == 0 else pace[slot] + SMOOTHING * (now - pace[slot])
+    return result
+
+
+def balanced(
+    microbatches: int, slots: int, pace: Sequence[float], before: Sequence[int] | None = None
+) -> tuple[int, ...]:
+    """The boundaries of the next round.
+
+    Every slot keeps at least one microbatch: who gets none is never measured again.
+
+    Args:
+        microbatches: how many there are.
+        slots: how many slots.
+        pace: seconds per microbatch of each slot; 0 = not known.
+        before: the present boundaries, kept unless others are clearly better; None = a new world.
+
+    >>> balanced(8, 2, [1.0, 1.05], (0, 4, 8)), balanced(8, 2, [1.0, 3.0], (0, 4, 8))
+    ((0, 4, 8), (0, 6, 8))
+    """
+    present = tuple(before) if before else even(microbatches, slots)
+    known = [value for value in pace if value > 0]
+    if len(known) < slots or microbatches <= slots:
+        return present
+    counts = [1] * slots
+    for _ in range(microbatches - slots):
+        ends = [(counts[slot] + 1) * pace[slot] for slot in range(slots)]
+        counts[ends.index(min(ends))] += 1
+    new = max(count * seconds for count, seconds in zip(counts, pace, strict=True))
+    old = max((present[k + 1] - present[k]) * pace[k] for k in range(slots))
+    return (0, *accumulate(counts)) if new < WORTH * old else present
+
+
+def laggards(pace: Sequence[float], factor: float = 1.5) -> dict[int, float]:
+    """The slots that are slower than the median by at least this factor, and how much.
+
+    >>> laggards([1.0, 1.0, 2.5])
+    {2: 2.5}
+    """
+    known = [value for value in pace if value > 0]
+    usual = float(np.median(known)) if known else 0.0
+    return {k: round(v / usual, 1) for k, v in enumerate(pace) if usual and v >= factor * usual}

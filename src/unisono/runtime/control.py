@@ -1,0 +1,105 @@
+"""The control socket in the run folder: other processes ask a run to resize or to stop.
+
+One line of JSON each way. The folder may lie deeper than a socket's address can say, so both ends go by way of the
+open folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from unisono.errors import UsageError
+
+SOCKET = "control.sock"
+ANSWER_SECONDS = 10.0
+_MOST_BYTES = 4096
+
+
+class ControlSocket:
+    """The run's end.
+
+    Args:
+        folder: the run folder.
+        answer: request → answer; raises UsageError for a request that breaks a rule.
+    """
+
+    def __init__(self, folder: Path, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self._path = folder / SOCKET
+        self._answer = answer
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.setblocking(False)
+        self._path.unlink(missing_ok=True)
+        mask = os.umask(0o177)
+        try:
+            with _address(folder) as address:
+                self.socket.bind(address)
+        finally:
+            os.umask(mask)
+        self.socket.listen()
+
+    def serve(self) -> None:
+        """Answer who is waiting."""
+        with suppress(BlockingIOError, OSError):
+            end, _ = self.socket.accept()
+            with end:
+                end.settimeout(1.0)
+                line = end.makefile("rb").readline(_MOST_BYTES)
+                end.sendall(json.dumps(self._reply(line)).encode() + b"\n")
+
+    def _reply(self, line: bytes) -> dict[str, Any]:
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise UsageError("a request is a JSON object")
+            return self._answer(request)
+        except (ValueError, UsageError) as error:
+            return {"error": str(error)}
+
+    def close(self) -> None:
+        """Take the socket out of the folder."""
+        self.socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+class _address:
+    """A short address of the socket in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> str:
+        self._file = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
+        return f"/proc/self/fd/{self._file}/{SOCKET}"
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+
+def request(folder: Path, **fields: Any) -> dict[str, Any]:
+    """Ask a run for something and return its answer.
+
+    Args:
+        folder: the run folder.
+        fields: the request.
+
+    Raises:
+        UsageError: nobody answers, or the run refuses.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
+            end.settimeout(ANSWER_SECONDS)
+            with _address(folder) as address:
+                end.connect(address)
+            end.sendall(json.dumps(fields).encode() + b"\n")
+            answer = json.loads(end.makefile("rb").readline())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"only a running run can be asked; {folder} does not answer ({error}).") from error
+    if "error" in answer:
+        raise UsageError(str(answer["error"]))
+    return dict(answer)

@@ -1,0 +1,210 @@
+"""The step protocol: plans, slot words and the successor rule, as pure functions of values.
+
+Work belongs to slots, not to processes. A *member* is one process's life as a worker; its number is never used
+again. A plan names the member that owns each slot when its round begins; where that member is dead, the slot is its
+heir's. Only the supervisor names heirs, and only once the kernel says that the member is dead, so that a slot has
+one owner at any time. Whoever owns a slot goes on from its words:
+
+    summed      rounds whose partial sums are complete
+    normed      rounds whose block norms are published (with clip_norm)
+    progress    mark(round, 2k): the chunks before k are in place; mark(round, 2k + 1): the scratch of k is valid too
+    committed   rounds that are complete for this slot
+
+Round t is over when every slot of its plan has committed it: nobody decides it, everyone can see it. The exhaustive
+model in tests/runtime/test_protocol.py runs these very functions through every order of events and deaths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from itertools import pairwise
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one round asks of whom.
+
+    Attributes:
+        round: which round, counted from 0.
+        boundaries: slot k computes microbatches boundaries[k] … boundaries[k+1]−1.
+        members: who owns each slot when the round begins.
+        copy: no slot updates before the supervisor has copied the state.
+        stop: the run ends instead of doing this round.
+        asked: how many copies on request have been planned so far.
+    """
+
+    round: int
+    boundaries: tuple[int, ...]
+    members: tuple[int, ...]
+    copy: bool = False
+    stop: bool = False
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.boundaries) < 2 or self.boundaries[0] != 0 or any(a > b for a, b in pairwise(self.boundaries)):
+            raise ValueError(f"boundaries must rise from 0; received {self.boundaries}")
+        if len(self.members) != self.slots:
+            raise ValueError(f"{self.slots} slots need as many members; received {self.members}")
+
+    @property
+    def slots(self) -> int:
+        """How many slots the round has."""
+        return len(self.boundaries) - 1
+
+    def run(self, slot: int) -> range:
+        """The microbatches of a slot."""
+        return range(self.boundaries[slot], self.boundaries[slot + 1])
+
+    def to_words(self) -> list[int]:
+        """As whole numbers, for shared memory; the first is the round plus one (0 = being written)."""
+        flags = int(self.copy) | int(self.stop) << 1
+        return [self.round + 1, flags, self.asked, self.slots, *self.boundaries, *self.members]
+
+    @staticmethod
+    def from_words(words: Sequence[int]) -> Plan:
+        """Read `to_words` back.
+
+        >>> plan = Plan(3, (0, 4, 8), (7, 8), copy=True)
+        >>> Plan.from_words(plan.to_words()) == plan
+        True
+        """
+        number, flags, asked, slots, *rest = words
+        members = tuple(rest[slots + 1 : 2 * slots + 1])
+        return Plan(number - 1, tuple(rest[: slots + 1]), members, bool(flags & 1), bool(flags & 2), asked)
+
+
+def even(microbatches: int, slots: int) -> tuple[int, ...]:
+    """Boundaries that give every slot about as many microbatches, the larger shares first.
+
+    >>> even(8, 3)
+    (0, 3, 6, 8)
+    """
+    share, rest = divmod(microbatches, slots)
+    return tuple(k * share + min(k, rest) for k in range(slots + 1))
+
+
+def mark(round: int, position: int) -> int:
+    """The `progress` word of a position in a round."""
+    return round << 32 | position
+
+
+def position(progress: int, round: int) -> int:
+    """Where an update stands in a round; a word of an earlier round means the beginning.
+
+    >>> position(mark(5, 3), 5), position(mark(5, 3), 6)
+    (3, 0)
+    """
+    return progress & 0xFFFFFFFF if progress >> 32 == round else 0
+
+
+class SlotWords(NamedTuple):
+    """The words of one slot."""
+
+    summed: int = 0
+    normed: int = 0
+    progress: int = 0
+    committed: int = 0
+
+
+class Do(Enum):
+    """What the owner of a slot does next."""
+
+    COMPUTE = "compute its microbatches and leave partial sums"
+    AWAIT_SUMS = "wait until every slot has summed"
+    AWAIT_COPY = "wait until the supervisor has copied the state"
+    PUBLISH_NORMS = "publish the norms of its blocks"
+    AWAIT_NORMS = "wait until every slot has published its norms"
+    UPDATE = "make new values of a chunk in scratch, mark, copy"
+    COPY_AGAIN = "copy a chunk's valid scratch to its place once more"
+    COMMIT = "finish the round for this slot"
+    DONE = "nothing: the slot has committed"
+
+
+WAITS = frozenset({Do.AWAIT_SUMS, Do.AWAIT_COPY, Do.AWAIT_NORMS, Do.DONE})
+
+
+class Action(NamedTuple):
+    """What to do, and on which chunk."""
+
+    do: Do
+    chunk: int = 0
+
+
+def next_action(plan: Plan, slot: int, words: Sequence[SlotWords], chunks: int, clipped: bool, copied: int) -> Action:
+    """The successor rule: what the owner of a slot does next, whoever did the work so far.
+
+    Args:
+        plan: the plan in force.
+        slot: the slot.
+        words: every slot's words.
+        chunks: chunks of the slot's slice (0 in an evaluation wave).
+        clipped: whether the update waits for every block's norm.
+        copied: rounds whose copy, where the plan asks for one, is made.
+    """
+    target = plan.round + 1
+    own = words[slot]
+    if own.committed >= target:
+        return Action(Do.DONE)
+    if own.summed < target:
+        return Action(Do.COMPUTE)
+    if any(words[other].summed < target for other in range(plan.slots)):
+        return Action(Do.AWAIT_SUMS)
+    if plan.copy and copied < target:
+        return Action(Do.AWAIT_COPY)
+    if clipped and own.normed < target:
+        return Action(Do.PUBLISH_NORMS)
+    if clipped and any(words[other].normed < target for other in range(plan.slots)):
+        return Action(Do.AWAIT_NORMS)
+    at = position(own.progress, plan.round)
+    if at >= 2 * chunks:
+        return Action(Do.COMMIT)
+    return Action(Do.COPY_AGAIN if at & 1 else Do.UPDATE, at >> 1)
+
+
+def is_over(plan: Plan, committed: Callable[[int], int]) -> bool:
+    """Whether every slot of the plan has committed its round."""
+    return all(committed(slot) > plan.round for slot in range(plan.slots))
+
+
+def in_force(plans: Sequence[Plan | None], committed: Callable[[int], int]) -> Plan | None:
+    """Of the two plans in shared memory (None: being written) the one whose round is being done.
+
+    >>> first, second = Plan(0, (0, 1), (0,)), Plan(1, (0, 1), (0,))
+    >>> in_force([first, second], lambda slot: 0).round, in_force([first, second], lambda slot: 1).round
+    (0, 1)
+    """
+    present = sorted((plan for plan in plans if plan is not None), key=lambda plan: plan.round)
+    if len(present) == 2 and present[0].round + 1 == present[1].round and not is_over(present[0], committed):
+        return present[0]
+    return present[-1] if present else None
+
+
+def owner(member: int, heir_of: Callable[[int], int | None]) -> int:
+    """Who owns what a plan gave to a member: itself while it lives, else its heir, or the heir's heir.
+
+    >>> owner(3, {3: 5, 5: 6}.get), owner(4, {3: 5}.get)
+    (6, 4)
+    """
+    while (heir := heir_of(member)) is not None:
+        member = heir
+    return member
+
+
+def following(
+    plan: Plan, boundaries: tuple[int, ...], members: tuple[int, ...], due: bool, asked: int, stop: bool
+) -> Plan:
+    """The plan of the next round, as slot 0's owner stamps it before it commits.
+
+    Args:
+        plan: the plan in force.
+        boundaries: the next shares.
+        members: the supervisor's seats.
+        due: whether the next round begins with a checkpoint that the settings ask for.
+        asked: copies asked for so far.
+        stop: whether the run ends here.
+    """
+    changed = replace(plan, round=plan.round + 1, boundaries=boundaries, members=members, asked=asked)
+    return replace(changed, copy=due or asked > plan.asked, stop=stop)

@@ -1,0 +1,33 @@
+"""Learning-rate schedules as a function of the rounds done: any process can catch up to any round."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Any
+
+from unisono.frameworks.protocol import Array
+from unisono.runtime.program import Program
+
+
+class Schedule:
+    """The schedules of one process's adapter.
+
+    Args:
+        program: the run's rounds.
+        adapter: holds the schedules; remembers how many rounds they have seen.
+        losses: the evaluations' losses so far, by their number (for schedules that follow them).
+    """
+
+    def __init__(self, program: Program, adapter: Any, losses: Array) -> None:
+        self._program, self._adapter, self._losses = program, adapter, losses
+
+    def catch_up(self, round: int) -> None:
+        """Step the schedules through every round before this one."""
+        while self._adapter.rounds_seen < round:
+            past = self._program.at(self._adapter.rounds_seen)
+            if past.evaluation is None:
+                self._adapter.advance_schedule()
+            elif past.evaluation == 0 and past.last:
+                number = bisect_left(self._program.evaluation_steps, past.step)
+                self._adapter.advance_plateau(float(self._losses[number]))
+            self._adapter.rounds_seen += 1

@@ -1,0 +1,274 @@
+"""A run in its folder: manifest, metrics, checkpoints, the final parameters; from the start or resumed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from unisono.checkpoint import store
+from unisono.checkpoint.keeper import Checkpointing, Keeper
+from unisono.checkpoint.parameters import save, sha256_of
+from unisono.checkpoint.store import Checkpoint, Standing
+from unisono.errors import JobError, UnisonoError
+from unisono.execution import Interrupts, Observation, execute, observed
+from unisono.job import Job
+from unisono.observe.logs import LineLog
+from unisono.observe.metrics import MetricsFile, TensorBoard
+from unisono.observe.progress import Display
+from unisono.observe.rundir import RunFolder
+from unisono.runtime.control import ControlSocket
+from unisono.runtime.digest import changes, job_digest
+from unisono.runtime.prepare import Described, Request
+from unisono.runtime.state import HostState
+from unisono.runtime.supervisor import Outcome
+from unisono.version import __version__
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run may be told besides its job and its workers.
+
+    Attributes:
+        checkpointing: when checkpoints are written and how many are kept.
+        stall_seconds: how long a worker may make no progress; None = adapted to its usual pace.
+        max_seconds: the run stops by itself after so long, as if by SIGTERM.
+        debug: one process.
+        arguments: what made the job, for run.json.
+        allow_change: resume although the job has changed.
+    """
+
+    checkpointing: Checkpointing = field(default_factory=Checkpointing)
+    stall_seconds: float | None = None
+    max_seconds: float | None = None
+    debug: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    allow_change: bool = False
+
+
+def standing_after(described: Described, state: HostState, rounds: int) -> Standing:
+    """Where a run stands after so many rounds."""
+    step, evaluated = described.program.position(rounds)
+    epoch, _ = described.program.batches.locate(step)
+    over = bisect_left(described.program.evaluation_steps, step) + int(evaluated)
+    return Standing(step, evaluated, epoch + 1, tuple(float(loss) for loss in state.segment["losses"][:over]))
+
+
+@dataclass
+class FolderObservation(Observation):
+    """The watcher of a run with a folder.
+
+    Attributes:
+        folder: the run folder.
+        settings: the run's settings.
+        keeper: its checkpoints.
+        request: what was asked of the host.
+        resumed: the checkpoint to go on from, or None.
+    """
+
+    folder: RunFolder = field(kw_only=True)
+    settings: RunSettings = field(kw_only=True)
+    keeper: Keeper = field(kw_only=True)
+    request: Request = field(kw_only=True)
+    resumed: Checkpoint | None = field(kw_only=True, default=None)
+
+    def __post_init__(self) -> None:
+        self._metrics = MetricsFile(self.folder.metrics)
+        self._tensorboard = TensorBoard(self.folder.path)
+
+    def described(self, described: Described) -> None:
+        """Say who will work, keep what identifies the job, compare it with the checkpoint's."""
+        shape = described.layout.shape
+        if shape.slots < self.request.workers and not self.settings.debug:
+            self.message(
+                f"{self.request.workers} workers were asked for; a batch has {shape.most} non-empty microbatches, "
+                f"so {shape.slots} can work. Going on with {shape.slots}."
+            )
+        digest = job_digest(self.job, described)
+        fingerprint = {**described.layout.description.fingerprint, "threads": str(self.request.threads)}
+        self.keeper.about = (digest, fingerprint)
+        self.folder.update(
+            world={"workers": shape.slots, "steps": described.program.steps}, fingerprint=fingerprint, digest=digest
+        )
+        if self.resumed is not None:
+            self._compare(self.resumed, digest, fingerprint)
+        self.display.start(described.program.steps, self.job.epochs, shape.slots)
+
+    def _compare(self, resumed: Checkpoint, digest: Mapping[str, Any], fingerprint: Mapping[str, str]) -> None:
+        found = changes(resumed.job, digest, self.settings.allow_change)
+        entry: dict[str, Any] = {"step": resumed.standing.step, "at": _now(), "workers": self.request.workers}
+        if found:
+            entry["changes"] = found
+            self.message(f"resuming a changed job ({', '.join(found)}): the result is not that of the undisturbed run")
+        numerics = {k: [v, fingerprint.get(k)] for k, v in resumed.fingerprint.items() if fingerprint.get(k) != v}
+        if numerics:
+            entry["numerics"] = numerics
+            self.message(
+                "another numerics fingerprint than the checkpoint's: bits may differ from here ("
+                + "; ".join(f"{name}: {old} → {new}" for name, (old, new) in numerics.items()) + ")"
+            )  # fmt: skip
+        if self.job.schedule is not None and resumed.job.get("steps") != digest.get("steps"):
+            self.message(
+                f"the run's length changed from {resumed.job.get('steps')} to {digest.get('steps')} steps: the "
+                "learning-rate schedule depends on it, so steps before and after follow different ones"
+            )
+        self.folder.update(resumed=[*self.folder.fields.get("resumed", []), entry])
+
+    def restore(self, described: Described, state: HostState) -> int:
+        """Put the checkpoint's values in place."""
+        if self.resumed is None:
+            return 0
+        standing = self.resumed.standing
+        state.restore(self.resumed.parameters.arrays, self.resumed.optimizer.arrays, standing.step)
+        state.segment["losses"][: len(standing.losses)] = standing.losses[: len(state.segment["losses"])]
+        self.keeper.begin(standing)
+        self._metrics.keep(lambda record: _is_before(record, standing))
+        self._tensorboard.restart(standing.step)
+        if self.keeper.exhausted:
+            return described.program.rounds
+        return described.program.first_round(min(standing.step, described.program.steps), standing.evaluated)
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Hand a record to the files, the display and the job's observers."""
+        self._metrics.write(record)
+        self._tensorboard.write(record)
+        self.display.update(record)
+        if "loss" not in record:
+            self.keeper.evaluated(record)
+        observed(self.job, record)
+
+    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
+        """See `Watcher`."""
+        standing = standing_after(described, state, rounds)
+        self.keeper.copy(standing, state.saved(standing.step), state.optimizer(standing.step))
+        return not self.keeper.exhausted
+
+    def copy_wanted(self) -> bool:
+        """See `Watcher`."""
+        return self.keeper.due_by_clock()
+
+    def log(self, name: str) -> LineLog:
+        """See `Watcher`."""
+        prefix = "" if name == "host" else f"[{name}] "
+        return LineLog(self.folder.log(name), prefix, self.display.message)
+
+    def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
+        """See `Watcher`."""
+        try:
+            return ControlSocket(self.folder.path, answer)
+        except OSError as error:
+            self.message(f"no control socket in {self.folder.path} ({error}): this run cannot be resized")
+            return None
+
+    def close(self) -> None:
+        """Close the files."""
+        self.display.close()
+        for file in (self._metrics, self._tensorboard):
+            file.close()
+
+
+def _is_before(record: Mapping[str, Any], standing: Standing) -> bool:
+    """Whether a record was written before the checkpoint."""
+    is_evaluation = "loss" not in record
+    return bool(record["step"] < standing.step or (record["step"] == standing.step and
+                (not is_evaluation or standing.evaluated)))  # fmt: skip
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def train_in_folder(
+    job: Job, request: Request, folder: RunFolder, display: Display, settings: RunSettings,
+    resumed: Checkpoint | None = None,
+) -> None:  # fmt: skip
+    """Train a job and keep its run folder.
+
+    Raises:
+        UnisonoError: it failed; run.json says so too.
+    """
+    interrupts = Interrupts(settings.max_seconds)
+    keeper = Keeper(
+        folder.checkpoints, settings.checkpointing, job.best, job.patience, display.message,
+        lambda best: folder.update(best=dict(best)),
+    )  # fmt: skip
+    watcher = FolderObservation(
+        job, display, interrupts, folder=folder, settings=settings, keeper=keeper, request=request, resumed=resumed
+    )
+    started = time.time()
+    folder.update(
+        unisono=__version__, command=sys.argv, arguments=dict(settings.arguments), job=job.described(),
+        process=os.getpid(), exit="running", reason=None, error=None, signal=None,
+        **({} if resumed else {"started": _now()}),
+        settings={"workers": request.workers, "threads": request.threads, "debug": settings.debug,
+                  "checkpointing": asdict(settings.checkpointing)},
+    )  # fmt: skip
+    try:
+        with interrupts.handled():
+            outcome = execute(job, request, watcher, settings.stall_seconds, settings.debug)
+            _conclude(watcher, outcome, interrupts, time.time() - started)
+    except UnisonoError as error:
+        if folder.fields.get("exit") == "running":
+            folder.update(exit="failed", error=str(error))
+        raise
+    except BaseException as error:
+        folder.update(exit="failed", error=repr(error))
+        raise
+    finally:
+        watcher.close()
+
+
+def _conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupts, seconds: float) -> None:
+    """Save the state in which the run ended and say how it ended."""
+    folder, keeper = watcher.folder, watcher.keeper
+    values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": round(seconds, 3)}
+    saved = True
+    if outcome.consistent:
+        standing = standing_after(outcome.described, outcome.state, outcome.rounds)
+        parameters = outcome.state.saved(standing.step)
+        saved = keeper.last(standing, parameters, outcome.state.optimizer(standing.step))
+        try:
+            save(folder.parameters, parameters)
+        except OSError as error:
+            saved = False
+            watcher.message(f"{folder.parameters} could not be written: {error}")
+        values["parameters_sha256"] = sha256_of(parameters)
+    if outcome.failure is not None:
+        kept = "no parameters were kept: an update had begun that cannot be finished"
+        if outcome.consistent:
+            kept = f"a checkpoint after step {outcome.steps_done} is kept" if saved else "nothing could be saved"
+        folder.update(**values, exit="failed", error=outcome.failure.message)
+        raise JobError(f"{outcome.failure.message}\nRun folder: {folder.path} ({kept}).", outcome.failure.traceback)
+    if outcome.complete or keeper.exhausted:
+        folder.update(**values, exit="completed", reason="steps" if outcome.complete else "patience")
+    else:
+        number = interrupts.received
+        reason = "max-time" if interrupts.out_of_time else "signal" if number else "stop"
+        folder.update(**values, exit="interrupted", reason=reason, signal=number or 2)
+    if not saved:
+        raise JobError(f"training ended well, but its final state could not be saved: {keeper.failure or 'see above'}")
+
+
+def newest(folder: RunFolder, message: Callable[[str], None]) -> Checkpoint:
+    """The newest sound checkpoint of a run folder; damaged ones are named.
+
+    Raises:
+        JobError: there is none.
+    """
+    checkpoint, damage = store.newest_sound(folder.checkpoints)
+    for text in damage:
+        message(f"damaged checkpoint: {text}")
+    if checkpoint is None:
+        raise JobError(
+            f"a run is resumed from a sound checkpoint; {folder.path} has none"
+            f"{' (the damaged ones are named above)' if damage else ''}. Nothing was changed. Start again with "
+            "another --out, and write checkpoints with --checkpoint-every."
+        )
+    if damage:
+        message(f"going on from {checkpoint.path.name}, the newest sound one")
+    return checkpoint
