@@ -1,0 +1,82 @@
+"""Failures scripted by (phase, round, slot, chunk), and a job's undisturbed result to compare with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unisono import Job
+from unisono.checkpoint.parameters import sha256_of
+from unisono.execution import Observation, execute
+from unisono.observe.progress import Silent
+from unisono.runtime.prepare import Request
+from unisono.runtime.supervisor import Outcome, raise_failure
+
+CORES = tuple(sorted(os.sched_getaffinity(0)))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Once, when a slot reaches a phase of a round: a signal, or (0) an endless loop."""
+
+    phase: str
+    round: int
+    slot: int
+    chunk: int | None = None
+    signal: int = signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class Script:
+    """What happens when; each fault once, whoever gets there first."""
+
+    folder: Path
+    faults: tuple[Fault, ...]
+
+    def __call__(self, phase: str, round_: int, slot: int, chunk: int) -> None:
+        for number, fault in enumerate(self.faults):
+            here = (phase, round_, slot) == (fault.phase, fault.round, fault.slot)
+            if here and fault.chunk in (None, chunk) and self._claim(number):
+                if fault.signal:
+                    os.kill(os.getpid(), fault.signal)
+                while not fault.signal:
+                    time.sleep(0.01)
+
+    def _claim(self, number: int) -> bool:
+        try:
+            os.close(os.open(self.folder / f"fault-{number}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return False
+        return True
+
+    @property
+    def struck(self) -> int:
+        """How many faults have happened."""
+        return len(list(self.folder.glob("fault-*")))
+
+
+def hash_of(outcome: Outcome) -> str:
+    """The parameters' hash and that of the optimizers' state."""
+    steps = outcome.steps_done
+    return sha256_of(outcome.state.saved(steps)) + sha256_of(outcome.state.optimizer(steps))
+
+
+def run(job: Job, workers: int = 0, **request: Any) -> tuple[Outcome, list[dict[str, Any]], list[str]]:
+    """Run a job without a folder; 0 workers = in this process. Returns outcome, records and messages."""
+    stall = request.pop("stall_seconds", None)
+    seen = Observation(job, Silent())
+    messages: list[str] = []
+    seen.display.message = messages.append  # type: ignore[method-assign]
+    outcome = execute(job, Request(max(workers, 1), 1, CORES, **request), seen, stall, debug=not workers)
+    return outcome, seen.records, messages
+
+
+def undisturbed(job: Job) -> tuple[str, list[dict[str, Any]]]:
+    """Hash and records of the job in one process."""
+    outcome, records, _ = run(job)
+    raise_failure(outcome)
+    return hash_of(outcome), records

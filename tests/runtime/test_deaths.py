@@ -1,0 +1,162 @@
+"""Any worker may die at any instant: no step is lost or repeated, and the bits stay the same."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import jobs
+import pytest
+import torch
+from faults import Fault, Script, hash_of, run, undisturbed
+from torch import nn
+
+PHASES = ("compute", "microbatch", "update", "made", "marked", "stored", "commit", "stamp", "publish")
+KILLS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT]
+
+
+def adamw(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+
+
+def nadam(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.NAdam([p for p in model.parameters() if p.requires_grad], lr=0.01)
+
+
+def muon(model: nn.Module) -> list[torch.optim.Optimizer]:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        torch.optim.Muon([p for p in trained if p.ndim == 2], lr=0.01),
+        torch.optim.SGD([p for p in trained if p.ndim != 2], lr=0.01, momentum=0.9),
+    ]
+
+
+class Whole(torch.optim.Adam):
+    """A class that Unisono does not know."""
+
+
+def whole(model: nn.Module) -> torch.optim.Optimizer:
+    return Whole([p for p in model.parameters() if p.requires_grad], lr=0.01)
+
+
+def warm(optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / steps)
+
+
+class Big(nn.Module):
+    """Wild's troubles, and enough elements for several chunks a slot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wild = jobs.Wild()
+        self.wide = nn.Linear(jobs.FEATURES, 60_000)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.wild(inputs) + self.wide(inputs).view(len(inputs), -1, jobs.CLASSES).mean(1)
+
+
+def everywhere(rounds: int, clipped: bool) -> tuple[Fault, ...]:
+    """A death in every phase of every slot, one a round, and now and then of two at once."""
+    phases = (*PHASES[:2], "publish_norms", *PHASES[2:]) if clipped else PHASES
+    places = [(phase, slot) for phase in phases for slot in (0, 1, 2)]
+    faults = [
+        Fault(phase, 1 + index % rounds, slot, signal=KILLS[index % 4]) for index, (phase, slot) in enumerate(places)
+    ]
+    return tuple(faults)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "model", "changes"),
+    [
+        (jobs.sgd, Big, {"schedule": warm}),
+        (adamw, Big, {"clip_norm": 0.5}),
+        (nadam, jobs.Wild, {"schedule": warm, "clip_norm": 0.5}),
+        (muon, jobs.Wild, {}),
+        (whole, jobs.Wild, {"clip_norm": 0.5}),
+    ],
+    ids=["sgd", "adamw", "nadam", "muon", "whole"],
+)
+def test_a_death_in_every_phase_of_every_slot(
+    tmp_path: Path, optimizer: Any, model: Any, changes: dict[str, Any]
+) -> None:
+    job = jobs.make(model, optimizer=optimizer, steps=32, **changes)
+    script = Script(tmp_path, everywhere(29, "clip_norm" in changes))
+    expected, records = undisturbed(job)
+    outcome, found, messages = run(job, 3, phase=script)
+    assert outcome.failure is None
+    assert hash_of(outcome) == expected
+    assert [record["loss"] for record in found] == [record["loss"] for record in records]
+    assert script.struck >= 20
+    assert len(messages) >= script.struck
+
+
+def test_all_workers_die_at_once_and_replacements_go_on(tmp_path: Path) -> None:
+    job = jobs.make(steps=12)
+    faults = tuple(Fault("microbatch", 4, slot) for slot in range(3)) + (Fault("made", 8, 0), Fault("made", 8, 1))
+    outcome, _, _ = run(job, 3, phase=Script(tmp_path, faults))
+    assert hash_of(outcome) == undisturbed(job)[0]
+
+
+class Odd:
+    """A metric object that needs all samples in order."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.value = 0.0
+
+    def update(self, outputs: torch.Tensor, targets: torch.Tensor) -> None:
+        for value in outputs.sum(1).tolist():
+            self.value = self.value * 0.5 + value
+
+    def compute(self) -> float:
+        return self.value
+
+
+def plateau(optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+
+
+def test_deaths_while_evaluating(tmp_path: Path) -> None:
+    job = jobs.make(
+        jobs.Wild, steps=6, evaluate_every=2, evaluation=jobs.dataset, schedule=plateau,
+        metrics={"accuracy": jobs.accuracy, "odd": Odd()},
+    )  # fmt: skip
+    expected, records = undisturbed(job)
+    phases = ("compute", "microbatch", "commit", "stamp", "publish")
+    faults = tuple(Fault(phase, 3 + index, slot) for index, phase in enumerate(phases) for slot in (0, 1))
+    outcome, found, _ = run(job, 2, phase=Script(tmp_path, faults))
+    assert hash_of(outcome) == expected
+    evaluations = [record for record in records if "loss" not in record]
+    assert [record for record in found if "loss" not in record] == evaluations
+    assert [r["learning_rate"] for r in found if "loss" in r] == [r["learning_rate"] for r in records if "loss" in r]
+
+
+def test_poison_is_named_after_three_deaths_of_its_own(tmp_path: Path) -> None:
+    faults = tuple(Fault("microbatch", 5, 1, 4, signal.SIGSEGV) for _ in range(3))
+    outcome, _, messages = run(jobs.make(steps=12), 2, phase=Script(tmp_path, faults))
+    assert outcome.failure is not None
+    assert "SIGSEGV, 3 times in a row at the same place (step 6, microbatch 4)" in outcome.failure.message
+    assert outcome.steps_done == 5
+    assert outcome.consistent
+    assert len([text for text in messages if "SIGSEGV" in text]) == 3
+
+
+def test_kills_from_outside_are_no_poison(tmp_path: Path) -> None:
+    job = jobs.make(steps=12)
+    faults = tuple(Fault("microbatch", 5, 1, 4) for _ in range(5))
+    outcome, _, _ = run(job, 2, phase=Script(tmp_path, faults))
+    assert hash_of(outcome) == undisturbed(job)[0]
+
+
+@pytest.mark.parametrize("number", [0, signal.SIGSTOP], ids=["loop", "stopped"])
+def test_a_hung_worker_is_replaced_and_its_stack_kept(tmp_path: Path, number: int) -> None:
+    job = jobs.make(steps=12)
+    script = Script(tmp_path, (Fault("microbatch", 5, 1, 4, number),))
+    outcome, _, messages = run(job, 2, phase=script, stall_seconds=1.0)
+    assert hash_of(outcome) == undisturbed(job)[0]
+    assert any("worker 1 makes no progress" in text for text in messages)
+    if not number:
+        assert any("faults.py" in text for text in messages), "its Python stack"
