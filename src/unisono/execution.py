@@ -86,11 +86,11 @@ class Observation:
     def described(self, described: Described) -> None:
         """See `Watcher`."""
 
-    def restore(self, described: Described, state: HostState) -> int:
+    def restore(self, described: Described, state: HostState) -> tuple[int, bool]:
         """See `Watcher`."""
         if self.parameters is not None:
             state.restore(self.parameters, {}, 0)
-        return 0
+        return 0, True
 
     def record(self, record: dict[str, Any]) -> None:
         """See `Watcher`."""
@@ -162,10 +162,10 @@ def _in_process(job: Job, request: Request, watcher: Watcher) -> Outcome:
     segment = Segment.create(prepared.layout.segment)
     state = HostState(prepared.layout, segment)
     prepared.initialise(state)
-    first = watcher.restore(prepared.described, state)
+    first, go_on = watcher.restore(prepared.described, state)
     state.begin(first)
     state.seat((0,))
-    stop = first >= prepared.program.rounds
+    stop = not go_on or first >= prepared.program.rounds
     state.stamp(Plan(first, even(job.microbatches, 1), (0,), stop=stop))
     records = Records(state, first)
     reader, ring = prepared.reader(), prepared.ring(segment)

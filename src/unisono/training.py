@@ -15,7 +15,7 @@ from unisono.checkpoint import store
 from unisono.checkpoint.keeper import Checkpointing, Keeper
 from unisono.checkpoint.parameters import save, sha256_of
 from unisono.checkpoint.store import Checkpoint, Standing
-from unisono.errors import JobError, UnisonoError
+from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.execution import Interrupts, Observation, execute, observed
 from unisono.job import Job
 from unisono.observe.logs import LineLog
@@ -119,19 +119,22 @@ class FolderObservation(Observation):
             )
         self.folder.update(resumed=[*self.folder.fields.get("resumed", []), entry])
 
-    def restore(self, described: Described, state: HostState) -> int:
+    def restore(self, described: Described, state: HostState) -> tuple[int, bool]:
         """Put the checkpoint's values in place."""
         if self.resumed is None:
-            return 0
+            return 0, True
         standing = self.resumed.standing
+        if standing.step > described.program.steps:
+            raise UsageError(
+                f"a resumed run may be made longer or shorter, but not shorter than it is; it has done {standing.step} "
+                f"steps, and the job asks for {described.program.steps}."
+            )
         state.restore(self.resumed.parameters.arrays, self.resumed.optimizer.arrays, standing.step)
         state.segment["losses"][: len(standing.losses)] = standing.losses[: len(state.segment["losses"])]
         self.keeper.begin(standing)
         self._metrics.keep(lambda record: _is_before(record, standing))
         self._tensorboard.restart(standing.step)
-        if self.keeper.exhausted:
-            return described.program.rounds
-        return described.program.first_round(min(standing.step, described.program.steps), standing.evaluated)
+        return described.program.first_round(standing.step, standing.evaluated), not self.keeper.exhausted
 
     def record(self, record: dict[str, Any]) -> None:
         """Hand a record to the files, the display and the job's observers."""

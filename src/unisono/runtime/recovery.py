@@ -112,9 +112,10 @@ class Crew:
             own_fault: whether it ended itself (SIGSEGV, exit, memory …) rather than being killed from outside.
         """
         early = member in self.coming
+        counts = own_fault and member not in self.retiring
         for group in (self.present, self.coming, self.retiring):
             group.discard(member)
-        if early or (own_fault and at is not None):
+        if counts and (early or at is not None):
             work = None if early else at
             if self._strike(work) >= STRIKES:
                 return [GiveUp(work)]

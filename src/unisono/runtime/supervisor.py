@@ -44,8 +44,8 @@ class Watcher(Protocol):
     def described(self, described: Described) -> None:
         """The job is prepared."""
 
-    def restore(self, described: Described, state: HostState) -> int:
-        """Put a checkpoint's values into the state; returns the round to begin with."""
+    def restore(self, described: Described, state: HostState) -> tuple[int, bool]:
+        """Put a checkpoint's values into the state; returns the round to begin with, and whether to go on at all."""
 
     def record(self, record: dict[str, Any]) -> None:
         """A round's merged record."""
@@ -166,12 +166,12 @@ class Supervisor:
         try:
             state = HostState(described.layout, segment)
             host.ask("memory", files=[segment.file, self._event])
-            first = self._watcher.restore(described, state)
+            first, go_on = self._watcher.restore(described, state)
             slots = described.layout.shape.slots
             self._run = _Crewed(described, state, Records(state, first), Crew(slots), HostWords(state, 0.0),
                                 Words(segment, "control", 0.0))  # fmt: skip
             state.begin(first)
-            self._man(first)
+            self._man(first, go_on)
             for index in range(described.layout.shape.loaders):
                 self._watch(host.fork("loader", index, index))
             control = self._watcher.control(self._answer)
@@ -187,12 +187,12 @@ class Supervisor:
                 control.close()
             segment.close()
 
-    def _man(self, first: int) -> None:
+    def _man(self, first: int, go_on: bool = True) -> None:
         """Fork a crew that begins with this round; nobody is at work yet."""
         run = self._run
         shape = run.described.layout.shape
         decisions = run.crew.begin()
-        stop = first >= run.described.program.rounds
+        stop = not go_on or first >= run.described.program.rounds
         run.state.stamp(Plan(first, even(shape.microbatches, run.crew.wanted), run.crew.seats, stop=stop))
         self._carry_out(decisions)
 

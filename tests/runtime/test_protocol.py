@@ -1,0 +1,327 @@
+"""The protocol in every order of events: no wrong state, no hang.
+
+The model's members call the very functions that workers call and write one tag where a worker writes an array: the
+round whose data it holds. A member may die in the middle of anything; the recovery policy is the supervisor's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unisono.runtime import protocol
+from unisono.runtime.protocol import (
+    WAITS,
+    Action,
+    Do,
+    Plan,
+    SlotWords,
+    even,
+    following,
+    in_force,
+    mark,
+    next_action,
+    owner,
+)  # fmt: skip
+from unisono.runtime.recovery import Crew, Decision, Fork, Inherit, Retire, Seat
+
+SOAK = pytest.mark.soak
+TORN = -9
+MICROBATCHES = 3
+
+
+class Wrong(AssertionError):
+    """The model reached a state that the protocol promises to avoid."""
+
+
+def need(value: int, wanted: int, what: str) -> None:
+    if value != wanted:
+        raise Wrong(f"{what}: {value} where {wanted} is needed")
+
+
+@dataclass
+class World:
+    """Shared memory (one chunk a slot), the members at work, and the supervisor."""
+
+    clipped: bool
+    rounds: int
+    deaths: int
+    resizes: tuple[int, ...]
+    copies: frozenset[int]
+    crew: Crew
+    most: int = 3
+    words: list[SlotWords] = field(default_factory=lambda: [SlotWords()] * 3)
+    sums: list[int] = field(default_factory=lambda: [-1] * 3)
+    norms: list[int] = field(default_factory=lambda: [-1] * 3)
+    scratch: list[int] = field(default_factory=lambda: [-1] * 3)
+    slices: list[int] = field(default_factory=lambda: [0] * 6)  # parameters: a sixth each
+    plans: list[Plan | None] = field(default_factory=lambda: [None, None])
+    seats: tuple[int, ...] = ()
+    heirs: dict[int, int] = field(default_factory=dict)
+    alive: frozenset[int] = frozenset()
+    unnoticed: frozenset[int] = frozenset()
+    copied: int = 0
+    intends: dict[int, tuple[int, Action]] = field(default_factory=dict)
+
+    def clone(self) -> World:
+        other = copy(self)
+        for name in ("words", "sums", "norms", "scratch", "slices", "plans"):
+            setattr(other, name, list(getattr(self, name)))
+        other.heirs, other.intends = dict(self.heirs), dict(self.intends)
+        return other
+
+    def own_crew(self) -> Crew:
+        """A private copy of the policy, about to change."""
+        crew = copy(self.crew)
+        for name in ("present", "coming", "retiring", "heirs", "strikes"):
+            setattr(crew, name, getattr(crew, name).copy())
+        self.crew = crew
+        return crew
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        crew = self.crew
+        return (
+            tuple(self.words), tuple(self.sums), tuple(self.norms), tuple(self.scratch), tuple(self.slices),
+            tuple(self.plans), self.seats, tuple(sorted(self.heirs.items())), self.alive, self.unnoticed,
+            self.copied, tuple(sorted((m, s, a.do.name, a.chunk) for m, (s, a) in self.intends.items())),
+            self.deaths, self.resizes,
+            crew.wanted, frozenset(crew.present), frozenset(crew.coming), frozenset(crew.retiring),
+        )  # fmt: skip
+
+    def share(self, plan: Plan, slot: int) -> range:
+        """The sixths of the parameters that a slot of this plan updates."""
+        size = 6 // plan.slots
+        return range(slot * size, (slot + 1) * size)
+
+    def carry_out(self, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            if isinstance(decision, Fork):
+                self.alive |= {decision.member}
+            elif isinstance(decision, Inherit):
+                self.heirs[decision.dead] = decision.heir
+            elif isinstance(decision, Seat):
+                self.seats = decision.members
+            else:
+                assert isinstance(decision, Retire), decision
+
+    def force(self) -> Plan:
+        plan = in_force(self.plans, lambda slot: self.words[slot].committed)
+        assert plan is not None
+        return plan
+
+    # -- events --------------------------------------------------------------------------------------------
+
+    def successors(self) -> Iterator[World]:
+        """Every world that one event makes of this one."""
+        plan = self.force()
+        if plan.stop:
+            return
+        for member in sorted(self.alive):
+            if member in self.intends:
+                yield from self.acted(member, plan)
+            else:
+                yield from self.looked(member, plan)
+            if self.deaths:
+                yield self.died(member)
+        for member in sorted(self.unnoticed):
+            world = self.clone()
+            world.unnoticed -= {member}
+            world.carry_out(world.own_crew().died(member))
+            yield world
+        for member in sorted(self.crew.coming & self.alive):
+            world = self.clone()
+            world.carry_out(world.own_crew().joined(member))
+            yield world
+        if plan.copy and self.copied <= plan.round:
+            for part in self.slices:
+                need(part, plan.round, "a checkpoint's parameters")
+            world = self.clone()
+            world.copied = plan.round + 1
+            yield world
+        if self.resizes:
+            world = self.clone()
+            world.resizes = self.resizes[1:]
+            world.carry_out(world.own_crew().resize(self.resizes[0]))
+            yield world
+
+    def died(self, member: int) -> World:
+        world = self.clone()
+        world.deaths -= 1
+        world.alive -= {member}
+        world.unnoticed |= {member}
+        world.intends.pop(member, None)
+        return world
+
+    def looked(self, member: int, plan: Plan) -> Iterator[World]:
+        """A member decides what to do; it may act on it much later."""
+        for slot in range(plan.slots):
+            if owner(plan.members[slot], self.heirs.get) == member:
+                action = next_action(plan, slot, self.words, 1, self.clipped, self.copied)
+                if action.do not in WAITS:
+                    world = self.clone()
+                    world.intends[member] = (slot, action)
+                    yield world
+
+    def acted(self, member: int, plan: Plan) -> Iterator[World]:
+        """What it decided, whole; or, if deaths are left, cut off after each of its writes."""
+        slot, action = self.intends[member]
+        whole = self.clone()
+        del whole.intends[member]
+        for _ in whole.writes(plan, slot, action):
+            if self.deaths:
+                yield whole.clone().died(member)
+        yield whole
+
+    def writes(self, plan: Plan, slot: int, action: Action) -> Iterator[None]:
+        """Do an action write by write."""
+        now, words = plan.round, self.words[slot]
+        if action.do is Do.COMPUTE:
+            for part in self.slices:
+                need(part, now, "parameters while computing")
+            self.sums[slot] = TORN
+            yield
+            self.sums[slot] = now
+            yield
+            self.words[slot] = words._replace(summed=now + 1)
+        elif action.do is Do.PUBLISH_NORMS:
+            for other in range(plan.slots):
+                need(self.sums[other], now, "partial sums under norms")
+            self.norms[slot] = TORN
+            yield
+            self.norms[slot] = now
+            yield
+            self.words[slot] = words._replace(normed=now + 1)
+        elif action.do is Do.UPDATE:
+            for other in range(plan.slots):
+                need(self.sums[other], now, "partial sums under the update")
+                need(self.norms[other] if self.clipped else now, now, "norms under the update")
+            for part in self.share(plan, slot):
+                need(self.slices[part], now, "parameters under the update")
+            self.scratch[slot] = TORN
+            yield
+            self.scratch[slot] = now + 1
+            yield
+            self.words[slot] = words._replace(progress=mark(now, 1))
+            yield
+            yield from self.copy_scratch(plan, slot)
+        elif action.do is Do.COPY_AGAIN:
+            yield from self.copy_scratch(plan, slot)
+        else:
+            if slot == 0 and not any(other and other.round == now + 1 for other in self.plans):
+                boundaries = even(MICROBATCHES, len(self.seats))
+                stop, due = now + 1 == self.rounds, now + 1 in self.copies
+                self.plans[now + 1 & 1] = None
+                yield
+                self.plans[now + 1 & 1] = following(plan, boundaries, self.seats, due, 0, stop)
+                yield
+            self.words[slot] = words._replace(committed=now + 1)
+
+    def copy_scratch(self, plan: Plan, slot: int) -> Iterator[None]:
+        need(self.scratch[slot], plan.round + 1, "scratch")
+        for part in self.share(plan, slot):
+            self.slices[part] = TORN
+        yield
+        for part in self.share(plan, slot):
+            self.slices[part] = plan.round + 1
+        yield
+        self.words[slot] = self.words[slot]._replace(progress=mark(plan.round, 2))
+
+
+def explore(slots: int, rounds: int, deaths: int, resizes: tuple[int, ...] = (), clipped: bool = False,
+            copies: frozenset[int] = frozenset()) -> int:  # fmt: skip
+    """Visit every reachable world; returns how many."""
+    crew = Crew(slots)
+    first = World(clipped, rounds, deaths, resizes, copies, crew)
+    first.carry_out(crew.begin())
+    first.plans[0] = Plan(0, even(MICROBATCHES, slots), first.seats)
+    seen, waiting = {first.key}, [first]
+    while waiting:
+        world = waiting.pop()
+        ends = True
+        for successor in world.successors():
+            ends = False
+            if successor.key not in seen:
+                seen.add(successor.key)
+                waiting.append(successor)
+        if ends:
+            plan = world.force()
+            if not plan.stop:
+                raise Wrong(f"a hang: {world}")
+            for part in world.slices:
+                need(part, rounds, "final parameters")
+    return len(seen)
+
+
+@pytest.mark.parametrize(
+    ("settings", "least"),
+    [
+        ({"slots": 3, "rounds": 2, "deaths": 0, "clipped": True, "copies": frozenset({1})}, 2_000),
+        ({"slots": 3, "rounds": 2, "deaths": 1}, 50_000),
+        ({"slots": 2, "rounds": 2, "deaths": 2, "clipped": True}, 10_000),
+        ({"slots": 2, "rounds": 2, "deaths": 1, "resizes": (1,), "copies": frozenset({1})}, 5_000),
+        ({"slots": 1, "rounds": 3, "deaths": 2, "resizes": (2,)}, 30_000),
+        pytest.param({"slots": 3, "rounds": 2, "deaths": 2}, 500_000, marks=SOAK),
+        pytest.param({"slots": 3, "rounds": 2, "deaths": 1, "resizes": (2,), "clipped": True}, 100_000, marks=SOAK),
+        pytest.param({"slots": 1, "rounds": 3, "deaths": 1, "resizes": (3,)}, 100_000, marks=SOAK),
+    ],
+    ids=str,
+)
+def test_no_order_of_events_goes_wrong(settings: dict[str, Any], least: int) -> None:
+    assert explore(**settings) >= least
+
+
+def skip_the_barrier(plan: Plan, slot: int, words: Any, chunks: int, clipped: bool, copied: int) -> Action:
+    action = protocol.next_action(plan, slot, words, chunks, clipped, copied)
+    return Action(Do.UPDATE) if action.do is Do.AWAIT_SUMS else action
+
+
+def make_again(plan: Plan, slot: int, words: Any, chunks: int, clipped: bool, copied: int) -> Action:
+    action = protocol.next_action(plan, slot, words, chunks, clipped, copied)
+    return Action(Do.UPDATE) if action.do is Do.COPY_AGAIN else action
+
+
+def no_heir(member: int, heir_of: Any) -> int:
+    return member
+
+
+def over_when_one_is(plans: Any, committed: Any) -> Plan | None:
+    return protocol.in_force(plans, lambda slot: max(committed(other) for other in range(2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "mutant", "what"),
+    [
+        ("next_action", skip_the_barrier, "partial sums under the update"),
+        ("next_action", make_again, "parameters under the update"),
+        ("owner", no_heir, "a hang"),
+        ("in_force", over_when_one_is, "needed"),
+    ],
+)
+def test_the_model_sees_a_broken_rule(monkeypatch: pytest.MonkeyPatch, name: str, mutant: Any, what: str) -> None:
+    monkeypatch.setitem(globals(), name, mutant)
+    with pytest.raises(Wrong, match=what):
+        explore(slots=2, rounds=2, deaths=1)
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**40))
+def test_even_shares_differ_by_one_at_most(microbatches: int, slots: int, round_: int) -> None:
+    boundaries = even(microbatches, slots)
+    plan = Plan(round_, boundaries, tuple(range(slots)))
+    sizes = [len(plan.run(slot)) for slot in range(slots)]
+    assert sum(sizes) == microbatches
+    assert max(sizes) - min(sizes) <= 1
+    assert Plan.from_words([*plan.to_words(), 17, 18]) == plan
+
+
+def test_a_plan_checks_itself() -> None:
+    with pytest.raises(ValueError, match="boundaries must rise"):
+        Plan(0, (0, 4, 2), (0, 1))
+    with pytest.raises(ValueError, match="as many members"):
+        Plan(0, (0, 4), (0, 1))

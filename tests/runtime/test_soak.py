@@ -1,0 +1,83 @@
+"""Random kills with a fixed seed: the bits stay, and so do memory, open files and processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import jobs
+import psutil
+import pytest
+import torch
+from faults import CORES, hash_of, undisturbed
+
+from unisono.execution import Observation, execute
+from unisono.observe.progress import Silent
+from unisono.runtime.prepare import Request
+
+
+@dataclass
+class Killer:
+    """Kills workers and loaders of this process's warm parent at random instants."""
+
+    kills: int
+    seed: int = 7
+    done: int = 0
+    files: list[int] = field(default_factory=list)
+    bytes: list[int] = field(default_factory=list)
+    processes: list[int] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self) -> None:
+        random_ = random.Random(self.seed)
+        own = psutil.Process()
+        while self.done < self.kills and not self.ended.is_set():
+            time.sleep(random_.uniform(0.0, 0.06))
+            with suppress(psutil.Error):
+                children = [child for parent in own.children() for child in parent.children()]
+                if len(children) >= 3:
+                    for victim in random_.sample(children, random_.choice([1, 1, 1, 2])):
+                        victim.kill()
+                        self.done += 1
+                    self.files.append(own.num_fds())
+                    self.bytes.append(own.memory_full_info().uss)
+                    self.processes.append(len(children))
+
+
+def soak(kills: int) -> Killer:
+    job = jobs.make(jobs.Wild, steps=10**6, clip_norm=1.0)
+    killer = Killer(kills)
+    seen = Observation(job, Silent(), lambda: killer.done >= kills)
+    seen.display.message = lambda text: None  # type: ignore[method-assign]
+    thread = threading.Thread(target=killer)
+    thread.start()
+    try:
+        outcome = execute(job, Request(3, 1, CORES), seen)
+    finally:
+        killer.ended.set()
+        thread.join()
+    assert outcome.failure is None
+    assert outcome.consistent
+    assert hash_of(outcome) == undisturbed(jobs.make(jobs.Wild, steps=outcome.steps_done, clip_norm=1.0))[0]
+    assert [record["step"] for record in seen.records] == list(range(1, outcome.steps_done + 1))
+    return killer
+
+
+def test_forty_random_kills() -> None:
+    assert soak(40).done >= 40
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_a_thousand_random_kills_leave_everything_where_it_was() -> None:
+    before = torch.get_num_threads(), len(os.listdir("/proc/self/fd"))
+    killer = soak(1000)
+    early, late = slice(20, 70), slice(-50, None)
+    assert max(killer.files[late]) <= max(killer.files[early]) + 2
+    assert max(killer.processes[late]) <= max(killer.processes[early])
+    assert max(killer.bytes[late]) <= 1.2 * max(killer.bytes[early]) + (16 << 20)
+    assert (torch.get_num_threads(), len(os.listdir("/proc/self/fd"))) == before

@@ -1,0 +1,255 @@
+"""Runs in their folders: checkpoints, resume, best and patience, resize, bad disks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import jobs
+import unisono
+from unisono.checkpoint import store
+from unisono.errors import JobError, UsageError
+
+
+def adamw(model: torch.nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+
+
+def warm(optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / 20)
+
+
+def plateau(optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+
+
+def wild(**changes: Any) -> unisono.Job:
+    fields: dict[str, Any] = {"steps": 20, "optimizer": adamw, "evaluation": jobs.dataset, "evaluate_every": 6}
+    return jobs.make(jobs.Wild, **{**fields, **changes})
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.005)
+
+
+def steps_of(run: unisono.Run) -> int:
+    return max((record["step"] for record in run.history), default=0)
+
+
+def numbers(run: unisono.Run) -> list[dict[str, Any]]:
+    """Records without times."""
+    dropped = ("seconds", "samples_per_second", "slow_workers")
+    return [{k: v for k, v in record.items() if not any(d in k for d in dropped)} for record in run.history]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> unisono.Run:
+    """The undisturbed run, with a checkpoint every 5 steps."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return unisono.train(wild(), out=out, debug=True, checkpoint_every=5, keep=10)
+
+
+def without_end(run: unisono.Run, tmp_path: Path, newest: int) -> Path:
+    """A copy of a run as if its supervisor had been killed after a checkpoint."""
+    folder = tmp_path / "copy"
+    shutil.copytree(run.directory, folder)
+    for step in store.steps(folder / "checkpoints"):
+        if step > newest:
+            shutil.rmtree(store.at(folder / "checkpoints", step))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "lo')
+    manifest = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**manifest, "exit": "running", "parameters_sha256": None}))
+    return folder
+
+
+@pytest.mark.parametrize(("newest", "workers", "debug"), [(5, 3, False), (15, 1, True)])
+def test_a_resumed_run_has_the_bits_of_the_undisturbed_one(
+    whole: unisono.Run, tmp_path: Path, newest: int, workers: int, debug: bool
+) -> None:
+    folder = without_end(whole, tmp_path, newest)
+    run = unisono.train(wild(), resume=folder, workers=workers, debug=debug)
+    assert run.parameters_sha256 == whole.parameters_sha256
+    assert numbers(run) == numbers(whole)
+    for name in ("parameters.safetensors", "optimizer.safetensors"):
+        last = [store.at(folder / "checkpoints", 20) / name, store.at(whole.directory / "checkpoints", 20) / name]
+        assert last[0].read_bytes() == last[1].read_bytes()
+    assert run.manifest["resumed"][0]["step"] == newest
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [f"step-{newest:08d}", "step-00000020"] \
+        if newest == 15 else True  # fmt: skip
+
+
+def test_a_complete_run_resumed_stays_as_it_is_and_may_be_made_longer(whole: unisono.Run, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(whole.directory, folder)
+    again = unisono.train(wild(), resume=folder, debug=True)
+    assert again.parameters_sha256 == whole.parameters_sha256
+    with pytest.raises(UsageError, match="has done 20 steps"):
+        unisono.train(wild(steps=19), resume=folder, debug=True)
+    longer = unisono.train(wild(steps=24), resume=folder, debug=True)
+    assert longer.parameters_sha256 == unisono.train(wild(steps=24), out=tmp_path / "24", debug=True).parameters_sha256
+
+
+def test_plateau_schedules_and_intermediate_saves_resume(tmp_path: Path) -> None:
+    job = wild(schedule=plateau, evaluate_every=2)
+    one = unisono.train(job, out=tmp_path / "one", debug=True, checkpoint_every=9, keep=10)
+    two = unisono.train(job, resume=without_end(one, tmp_path, 9), debug=True)
+    assert numbers(two) == numbers(one)
+
+
+def damage(path: Path, how: str) -> Path:
+    victim = path / ("state.json" if how == "foreign" else "optimizer.safetensors")
+    if how == "truncated":
+        victim.write_bytes(victim.read_bytes()[:-1])
+    elif how == "flipped":
+        data = bytearray(victim.read_bytes())
+        data[len(data) // 2] ^= 1
+        victim.write_bytes(data)
+    elif how == "missing":
+        victim.unlink()
+    else:
+        victim.write_text('{"epoch": 3}')
+    return victim
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "missing", "foreign"])
+def test_a_damaged_checkpoint_is_named_and_an_older_one_used(
+    whole: unisono.Run, tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = without_end(whole, tmp_path, 15)
+    victim = damage(store.at(folder / "checkpoints", 15), how)
+    run = unisono.train(wild(), resume=folder, debug=True)
+    shown = capsys.readouterr().out
+    assert run.parameters_sha256 == whole.parameters_sha256
+    assert (victim.name in shown or how == "foreign") and "step-00000015" in shown  # noqa: PT018
+    assert "going on from step-00000010" in shown
+
+
+def test_without_a_sound_checkpoint_nothing_is_changed(whole: unisono.Run, tmp_path: Path) -> None:
+    folder = without_end(whole, tmp_path, 5)
+    damage(store.at(folder / "checkpoints", 5), "flipped")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(JobError, match="has none"):
+        unisono.train(wild(), resume=folder)
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=r"run\.json"):
+        unisono.train(wild(), resume=tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="own folder"):
+        unisono.train(wild(), resume=folder, out=tmp_path / "x")
+
+
+def test_a_changed_job_is_refused_unless_the_change_is_accepted(whole: unisono.Run, tmp_path: Path) -> None:
+    folder = without_end(whole, tmp_path, 10)
+    with pytest.raises(UsageError, match=r"microbatches: 8 → 4.*--allow-change"):
+        unisono.train(wild(microbatches=4), resume=folder, debug=True)
+    with pytest.raises(UsageError, match="batch_size: 32 → 16"):
+        unisono.train(wild(batch_size=16), resume=folder, debug=True, allow_change=True)
+    with pytest.raises(UsageError, match=r"optimizers: \["):
+        unisono.train(wild(optimizer=jobs.sgd), resume=folder, debug=True)
+    run = unisono.train(wild(microbatches=4, clip_norm=1.0), resume=folder, debug=True, allow_change=True)
+    assert run.manifest["resumed"][-1]["changes"] == {"microbatches": [8, 4], "clip_norm": [None, 1.0]}
+    assert run.manifest["resumed"][-1]["step"] == 10
+    assert run.parameters_sha256 != whole.parameters_sha256
+
+
+def test_best_and_patience(tmp_path: Path) -> None:
+    job = wild(evaluate_every=1, best=("min", "loss"), patience=3, steps=400, optimizer=jobs.sgd, data=jobs.dataset,
+               evaluation=lambda: jobs.dataset(50, 9))  # fmt: skip
+    one = unisono.train(job, out=tmp_path / "one", debug=True, keep=1)
+    two = unisono.train(job, out=tmp_path / "two", workers=2, keep=1)
+    assert one.manifest["reason"] == two.manifest["reason"] == "patience"
+    assert one.parameters_sha256 == two.parameters_sha256
+    losses = {r["step"]: r["evaluation/loss"] for r in two.history if "loss" not in r}
+    best = min(losses, key=lambda step: losses[step])
+    assert two.manifest["best"] == {"name": "loss", "value": losses[best], "step": best}
+    assert two.manifest["steps_done"] == best + 3
+    assert store.steps(two.directory / "checkpoints") == [best, best + 3]
+    at_best = load_file(store.at(two.directory / "checkpoints", best) / "parameters.safetensors")
+    assert all(torch.equal(tensor, at_best[name]) for name, tensor in two.model("best").state_dict().items())
+    assert unisono.evaluate(job, two.directory, at="best")["evaluation/loss"] == losses[best]
+    assert unisono.evaluate(job, two.directory, at=best + 3)["evaluation/loss"] == losses[best + 3]
+    assert unisono.train(job, resume=two.directory, debug=True).manifest["steps_done"] == best + 3
+    with pytest.raises(UsageError, match="there are"):
+        two.model(1)
+
+
+class Slow(jobs.Mlp):
+    """A step takes long enough to be asked something."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.004)
+        return super().forward(inputs)
+
+
+def test_resize_pause_and_stop_change_no_bit(tmp_path: Path) -> None:
+    job = jobs.make(Slow, steps=60)
+    expected = unisono.train(job, out=tmp_path / "plain", debug=True)
+    run = unisono.start(job, workers=1, out=tmp_path / "run", checkpoint_every=10)
+    wait_for(lambda: steps_of(run) >= 5, "the first steps")
+    assert (run.directory / "control.sock").stat().st_mode & 0o777 == 0o600
+    assert run.resize(3) == 3
+    with pytest.raises(UsageError, match=r"0 \(pause\) to 8 workers"):
+        run.resize(9)
+    wait_for(lambda: len(run.history[-1].get("compute_seconds", [])) == 3, "three workers")
+    assert run.resize(2) == 2
+    wait_for(lambda: len(run.history[-1].get("compute_seconds", [])) == 2, "two workers")
+    assert run.resize(0) == 0
+    steps = -1
+    while steps != (steps := steps_of(run)):
+        time.sleep(0.5)
+    assert steps < 60
+    assert run.status == "running"
+    run.resize(2)
+    wait_for(lambda: steps_of(run) > steps, "going on")
+    run.stop()
+    run.wait(60)
+    assert run.status == "interrupted"
+    assert run.manifest["reason"] == "stop"
+    assert not (run.directory / "control.sock").exists()
+    with pytest.raises(UsageError, match="does not answer"):
+        run.resize(1)
+    assert unisono.train(job, resume=run.directory, workers=2).parameters_sha256 == expected.parameters_sha256
+
+
+def test_time_runs_out_with_a_checkpoint(tmp_path: Path) -> None:
+    run = unisono.train(jobs.make(Slow, steps=100_000), workers=2, out=tmp_path / "run", max_time="3s")
+    assert run.exit_status == 143
+    assert run.manifest["reason"] == "max-time"
+    assert store.steps(run.directory / "checkpoints") == [run.manifest["steps_done"]]
+
+
+def test_checkpoints_by_the_clock(tmp_path: Path) -> None:
+    run = unisono.start(jobs.make(Slow, steps=100_000), workers=2, out=tmp_path / "run", checkpoint_every="1s")
+    wait_for(lambda: len(store.steps(run.directory / "checkpoints")) >= 2, "two checkpoints")
+    run.stop()
+    run.wait(60)
+    first, _ = store.steps(run.directory / "checkpoints")
+    store.read(store.at(run.directory / "checkpoints", first))
+
+
+def test_a_bad_disk_is_reported_and_training_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = jobs.make(steps=12)
+
+    def spoil(record: dict[str, Any]) -> None:
+        if record["step"] == 1:
+            (tmp_path / "run" / "checkpoints").write_text("not a folder")
+
+    spoilt = jobs.make(steps=12, observers=[spoil])
+    with pytest.raises(JobError, match="could not be saved"):
+        unisono.train(spoilt, out=tmp_path / "run", workers=2, checkpoint_every=5)
+    assert "the checkpoint of step 5 could not be written" in capsys.readouterr().out
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    plain = unisono.train(job, out=tmp_path / "plain", debug=True)
+    assert manifest["steps_done"] == 12
+    assert manifest["parameters_sha256"] == plain.parameters_sha256
