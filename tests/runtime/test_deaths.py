@@ -136,10 +136,10 @@ def test_deaths_while_evaluating(tmp_path: Path) -> None:
 
 
 def test_poison_is_named_after_three_deaths_of_its_own(tmp_path: Path) -> None:
-    faults = tuple(Fault("microbatch", 5, 1, 4, signal.SIGSEGV) for _ in range(3))
+    faults = tuple(Fault("microbatch", 5, 1, 7, signal.SIGSEGV) for _ in range(3))
     outcome, _, messages = run(jobs.make(steps=12), 2, phase=Script(tmp_path, faults))
     assert outcome.failure is not None
-    assert "SIGSEGV, 3 times in a row at the same place (step 6, microbatch 4)" in outcome.failure.message
+    assert "SIGSEGV, 3 times in a row at the same place (step 6, microbatch 7)" in outcome.failure.message
     assert outcome.steps_done == 5
     assert outcome.consistent
     assert len([text for text in messages if "SIGSEGV" in text]) == 3
@@ -147,7 +147,7 @@ def test_poison_is_named_after_three_deaths_of_its_own(tmp_path: Path) -> None:
 
 def test_kills_from_outside_are_no_poison(tmp_path: Path) -> None:
     job = jobs.make(steps=12)
-    faults = tuple(Fault("microbatch", 5, 1, 4) for _ in range(5))
+    faults = tuple(Fault("microbatch", 5, 1, 7) for _ in range(5))
     outcome, _, _ = run(job, 2, phase=Script(tmp_path, faults))
     assert hash_of(outcome) == undisturbed(job)[0]
 
@@ -155,7 +155,7 @@ def test_kills_from_outside_are_no_poison(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [0, signal.SIGSTOP], ids=["loop", "stopped"])
 def test_a_hung_worker_is_replaced_and_its_stack_kept(tmp_path: Path, number: int) -> None:
     job = jobs.make(steps=12)
-    script = Script(tmp_path, (Fault("microbatch", 5, 1, 4, number),))
+    script = Script(tmp_path, (Fault("microbatch", 5, 1, 7, number),))
     outcome, _, messages = run(job, 2, phase=script, stall_seconds=1.0)
     assert hash_of(outcome) == undisturbed(job)[0]
     assert any("worker 1 makes no progress" in text for text in messages)

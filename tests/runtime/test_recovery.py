@@ -43,10 +43,10 @@ class Stage:
     def owners(self) -> list[int]:
         return [owner(member, self.heirs.get) for member in self.seats]
 
-    def die(self, member: int, at: Work | None = None, own_fault: bool = False) -> None:
+    def die(self, member: int) -> None:
         self.alive.discard(member)
         self.leaving.discard(member)
-        self.do(self.crew.died(member, at, own_fault))
+        self.do(self.crew.died(member))
 
 
 @settings(max_examples=300)
@@ -61,7 +61,8 @@ def test_every_seat_has_a_living_owner_and_calm_restores_the_world(wanted: int, 
         elif what == "death" and chosen in stage.crew.present:
             stage.die(chosen)
         elif what == "fault" and chosen in stage.crew.present:
-            stage.die(chosen, Work(round_, number), True)
+            stage.die(chosen)
+            stage.do(stage.crew.blame(Work(round_, number)))
         elif what == "resize":
             stage.do(stage.crew.resize(number % 6 + 1))
         elif what == "leave" and stage.leaving - set(stage.owners()):
@@ -86,7 +87,8 @@ def test_three_faults_in_a_row_at_the_same_work_end_the_run() -> None:
     work = Work(7, 3)
     for count in range(STRIKES):
         assert not stage.given_up, count
-        stage.die(max(stage.crew.present), work, True)
+        stage.die(max(stage.crew.present))
+        stage.do(stage.crew.blame(work))
         while stage.crew.coming and not stage.given_up:
             stage.do(stage.crew.joined(min(stage.crew.coming)))
     assert stage.given_up
@@ -96,5 +98,6 @@ def test_deaths_before_anybody_can_work_end_the_run() -> None:
     stage = Stage(1)
     for _ in range(STRIKES):
         assert not stage.given_up
-        stage.die(min(stage.crew.coming), own_fault=True)
+        stage.die(min(stage.crew.coming))
+        stage.do(stage.crew.blame(None))
     assert stage.given_up

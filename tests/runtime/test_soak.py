@@ -9,12 +9,12 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-import jobs
 import psutil
 import pytest
 import torch
-from faults import CORES, hash_of, undisturbed
 
+import jobs
+from faults import CORES, hash_of, undisturbed
 from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import Request

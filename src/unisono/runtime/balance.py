@@ -29,7 +29,7 @@ def smoothed(pace: Array, boundaries: Sequence[int], seconds: Array) -> Array:
     for slot in range(len(pace)):
         own = seconds[boundaries[slot] : boundaries[slot + 1]]
         if own.size:
-            now = float(own.mean())
+            now = float(np.median(own))
             result[slot] = now if pace[slot] == 0 else pace[slot] + SMOOTHING * (now - pace[slot])
     return result
 

@@ -25,7 +25,7 @@ from unisono.runtime.samples import load_ahead
 from unisono.runtime.slot import WorkerFailed
 from unisono.runtime.state import HostState
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
 def die_with_parent(parent: int) -> None:
@@ -112,6 +112,7 @@ def _fork(prepared: Prepared, state: HostState, life: Life, files: list[int], ch
     status = 1
     try:
         die_with_parent(parent)
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, f"unisono-{life.role}".encode(), 0, 0, 0)  # what `ps` and `top` show
         channel.close()
         output, report = files
         os.dup2(output, 1)

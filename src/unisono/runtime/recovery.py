@@ -103,26 +103,25 @@ class Crew:
         self.strikes.pop(None, None)
         return self._settle()
 
-    def died(self, member: int, at: Work | None = None, own_fault: bool = False) -> list[Decision]:
-        """A member is dead.
-
-        Args:
-            member: who.
-            at: the work that it was at.
-            own_fault: whether it ended itself (SIGSEGV, exit, memory …) rather than being killed from outside.
-        """
-        early = member in self.coming
-        counts = own_fault and member not in self.retiring
+    def died(self, member: int) -> list[Decision]:
+        """A member is dead, for whatever reason: others go on at once."""
         for group in (self.present, self.coming, self.retiring):
             group.discard(member)
-        if counts and (early or at is not None):
-            work = None if early else at
-            if self._strike(work) >= STRIKES:
-                return [GiveUp(work)]
         decisions: list[Decision] = [*self._fork(self.wanted - len(self._staying))]
         heir = self._least_busy()
         self.heirs[member] = heir
         return [*decisions, Inherit(member, heir), *self._settle()]
+
+    def blame(self, work: Work | None) -> list[Decision]:
+        """A death was the dead member's own fault (SIGSEGV, exit, memory …), not a kill from outside.
+
+        Args:
+            work: what it was at; None = it could not work yet.
+        """
+        if work is not None:
+            self.strikes = {w: n for w, n in self.strikes.items() if w is None or w.round >= work.round}
+        self.strikes[work] = self.strikes.get(work, 0) + 1
+        return [GiveUp(work)] if self.strikes[work] >= STRIKES else []
 
     def left(self, member: int) -> None:
         """A member has ended because the run has."""
@@ -146,12 +145,6 @@ class Crew:
         forks = [Fork(self.newcomer()) for _ in range(count)]
         self.coming.update(fork.member for fork in forks)
         return forks
-
-    def _strike(self, work: Work | None) -> int:
-        if work is not None:
-            self.strikes = {w: n for w, n in self.strikes.items() if w is None or w.round >= work.round}
-        self.strikes[work] = self.strikes.get(work, 0) + 1
-        return self.strikes[work]
 
     @property
     def _staying(self) -> set[int]:

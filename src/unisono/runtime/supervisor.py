@@ -352,24 +352,33 @@ class Supervisor:
         run = self._run
         plan = run.records.plan
         at = self._was_at(child, plan)
-        hung = child.role == "worker" and child.number in run.dumping
-        leaving = child.role == "worker" and child.number in run.crew.retiring
+        worker = child.role == "worker"
+        hung = worker and child.number in run.dumping
+        leaving = worker and child.number in run.crew.retiring
+        early = worker and child.number in run.crew.coming
+        if worker and self._ending(plan):
+            run.crew.left(child.number)
+        elif worker:
+            self._carry_out(run.crew.died(child.number))
         before, self._memory_kills = self._memory_kills, out_of_memory_kills()
         reported, status = self._bury(child)
         if reported is not None:
             self._failure = self._failure or reported
             return
-        if self._finished(child, plan, status):
+        if leaving or self._ending(plan) or (not worker and status == 0):
             return
         memory = status == -signal.SIGKILL and self._memory_kills > before
+        self._cause = self._described_death(child, status, hung, memory)
+        self._watcher.message(f"{self._cause}; its work goes on elsewhere.")
         own_fault = hung or memory or status >= 0 or -status in OWN_FAULTS
-        if not leaving:
-            self._cause = self._described_death(child, status, hung, memory)
-            self._watcher.message(f"{self._cause}; its work goes on elsewhere.")
-        if child.role == "loader":
+        if not worker:
             self._replace_loader(child, at, own_fault)
-        else:
-            self._carry_out(run.crew.died(child.number, at, own_fault))
+        elif own_fault:
+            self._carry_out(run.crew.blame(None if early else at))
+
+    def _ending(self, plan: Plan) -> bool:
+        """Whether workers end because the run does."""
+        return plan.stop or self._run.control.get(Control.END) > plan.round
 
     def _bury(self, child: Child) -> tuple[Failure | None, int]:
         """Take leave of a dead child; returns what it reported and its exit code."""
@@ -385,14 +394,6 @@ class Supervisor:
             self._run.dumping.pop(child.number, None)
             self._run.leaving.discard(child.number)
         return reported, self._host.reap(child)
-
-    def _finished(self, child: Child, plan: Plan, status: int) -> bool:
-        if child.role == "loader":
-            return status == 0
-        ending = plan.stop or self._run.control.get(Control.END) > plan.round
-        if ending:
-            self._run.crew.left(child.number)
-        return ending
 
     def _was_at(self, child: Child, plan: Plan) -> Work:
         """The microbatch of a slot of its own that it was computing, or the rest of the round."""
