@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo test lint soak bench bench-recovery lock clean
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -20,11 +20,17 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+soak: .venv/installed
+	$(BIN)/python -m pytest -m soak
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/parts.py
+
+bench-recovery: .venv/installed
+	$(BIN)/python benchmarks/recovery.py
 
 lock: .venv/installed
 	$(BIN)/pip freeze --exclude-editable > requirements.lock

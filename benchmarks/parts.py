@@ -1,6 +1,7 @@
-"""The parts of a step, measured alone: barrier latency, overhead of a tiny step, update of 100 M parameters, start-up.
+"""The parts, measured alone: barrier, overhead of a tiny step, update and memory of 100 M parameters, the stall of a
+checkpoint, 64 workers on this machine, start-up.
 
-python benchmarks/parts.py [--parameters 100000000]
+python benchmarks/parts.py [--parameters 100000000] [--only barrier,overhead,update,memory,checkpoint,scale,start]
 """
 
 from __future__ import annotations
@@ -10,18 +11,26 @@ import json
 import os
 import statistics
 import tempfile
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import unisono
+from unisono.execution import Observation, execute
 from unisono.memory.segment import Segment, SegmentLayout
 from unisono.memory.words import Words
+from unisono.observe.progress import Silent
+from unisono.planner.devices import usable_cores
+from unisono.runtime.prepare import Request
 
 HERE = Path(__file__).parent
 
@@ -159,21 +168,135 @@ def overhead() -> dict[str, float]:
     return {"step_ms": 1e3 * step, "alone_ms": 1e3 * alone, "overhead_ms": 1e3 * (step - alone)}
 
 
+class Deep(nn.Sequential):
+    """As many parameters in layers of 2048 × 2048, as models have them."""
+
+    def __init__(self, parameters: int) -> None:
+        super().__init__(*(nn.Linear(2048, 2048) for _ in range(parameters // (2048 * 2048))))
+
+
+def deep_job(parameters: int, steps: int) -> unisono.Job:
+    """Layers of 2048 × 2048 with AdamW."""
+    data = TensorDataset(torch.zeros(8, 2048), torch.zeros(8))
+    return unisono.Job(
+        model=lambda: Deep(parameters), loss=mean_of, optimizer=adamw, data=data, batch_size=4, microbatches=2,
+        steps=steps,
+    )  # fmt: skip
+
+
+def peak_pss(job: unisono.Job) -> int:
+    """The highest PSS (bytes) of this process and all its descendants while a job trains on 2 workers."""
+    over = threading.Event()
+    peak = 0
+
+    def watch() -> None:
+        nonlocal peak
+        own = psutil.Process()
+        while not over.wait(0.2):
+            with suppress(psutil.Error):
+                held = sum(process.memory_full_info().pss for process in [own, *own.children(recursive=True)])
+                peak = max(peak, held)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        records(job)
+    finally:
+        over.set()
+        thread.join()
+    return peak
+
+
+def memory(parameters: int) -> dict[str, float]:
+    """Bytes a parameter for Adam on 2 workers: PSS less that of a tiny model, at rest in training."""
+    count = sum(p.numel() for p in Deep(parameters).parameters())
+    tiny = peak_pss(deep_job(2048 * 2048, 20))
+    held = peak_pss(deep_job(parameters, 20))
+    return {
+        "bytes_per_parameter": (held - tiny) / (count - 2048 * 2049),
+        "promised": 12 + 4 * 2,
+        "pss_gib": held / 2**30,
+    }
+
+
+def checkpoint_stall(parameters: int) -> dict[str, float]:
+    """How much longer a step with a checkpoint takes, against a plain copy of the same bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = unisono.train(deep_job(parameters, 41), workers=2, out=Path(folder) / "run", checkpoint_every=10, keep=1)
+        seconds = {record["step"]: record["step_seconds"] for record in run.history}
+    usual = statistics.median(value for step, value in seconds.items() if step % 10 != 1)
+    stall = statistics.median(seconds[step] - usual for step in (11, 21, 31))
+    source, target = np.ones(3 * parameters, np.float32), np.zeros(3 * parameters, np.float32)
+    copies = []
+    for _ in range(5):
+        started = time.perf_counter()
+        np.copyto(target, source)
+        copies.append(time.perf_counter() - started)
+    return {"stall_seconds": stall, "copy_seconds": statistics.median(copies), "step_seconds": usual}
+
+
+class Wide(nn.Sequential):
+    """784-1024-10."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 10))
+
+
+def scale() -> dict[str, float]:
+    """64 workers with 64 microbatches against 2 workers with the same (784-1024-10, batch 4096)."""
+    data = TensorDataset(torch.zeros(4096, 784), torch.zeros(4096, dtype=torch.long))
+    job = unisono.Job(
+        model=Wide, loss=nn.functional.cross_entropy, optimizer=adamw, data=data, batch_size=4096, microbatches=64,
+        steps=60,
+    )  # fmt: skip
+    found, hashes = {}, set()
+    for workers in (2, 64):
+        with tempfile.TemporaryDirectory() as folder:
+            run = unisono.train(job, workers=workers, out=Path(folder) / "run")
+            found[workers] = statistics.median(record["step_seconds"] for record in run.history[10:])
+            hashes.add(run.parameters_sha256)
+    return {"step_seconds_2": found[2], "step_seconds_64": found[64], "ratio": found[64] / found[2],
+            "same_bits": float(len(hashes) == 1)}  # fmt: skip
+
+
+def start() -> dict[str, float]:
+    """From the fork of a worker to its first look at a plan (seconds)."""
+    seen: list[tuple[float, int]] = []
+
+    class Seen(Observation):
+        def workers(self, alive: int) -> None:
+            seen.append((time.perf_counter(), alive))
+
+    job = deep_job(2048 * 2048, 30)
+    execute(job, Request(2, 1, usable_cores()), Seen(job, Silent()))
+    forked = seen[0][0]
+    return {"seconds": next(at for at, alive in seen if alive == 2) - forked}
+
+
 def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parameters", type=int, default=100_000_000)
+    parser.add_argument("--only", default="barrier,overhead,update,memory,checkpoint,scale,start")
     arguments = parser.parse_args()
-    results = {
-        "barrier_microseconds": barrier_microseconds(),
-        "overhead": overhead(),
-        "update": update_ratio(arguments.parameters),
-        "parameters": arguments.parameters,
+    count = arguments.parameters
+    parts: dict[str, Callable[[], Any]] = {
+        "barrier": lambda: {"microseconds": barrier_microseconds()},
+        "overhead": overhead,
+        "update": lambda: update_ratio(count),
+        "memory": lambda: memory(count),
+        "checkpoint": lambda: checkpoint_stall(count),
+        "scale": scale,
+        "start": start,
     }
-    text = json.dumps(results, indent=2)
-    print(text)
-    (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / "parts.json").write_text(text + "\n")
+    file = HERE / "results" / "parts.json"
+    file.parent.mkdir(exist_ok=True)
+    results = json.loads(file.read_text()) if file.exists() else {}
+    results["parameters"] = count
+    for name in arguments.only.split(","):
+        results[name] = parts[name]()
+        print(name, json.dumps(results[name]), flush=True)
+        file.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ JOB = """
 import os, signal, sys, time
 import torch, jobs
 from unisono import Job
+calls = []
 def job(steps=4, fault="", microbatches=8):
     def loss(outputs, targets):
         if fault == "raise":
@@ -39,6 +41,9 @@ def job(steps=4, fault="", microbatches=8):
             os.kill(os.getpid(), signal.SIGSEGV)
         if fault == "slow":
             time.sleep(0.05)
+        if fault == "stuck":
+            calls.append(1)
+            time.sleep(30 if len(calls) > 8 else 0)
         if fault == "print":
             print("hello from the loss")
         return torch.nn.functional.cross_entropy(outputs, targets)
@@ -168,11 +173,11 @@ def test_an_interrupt_saves_and_leaves_nothing(file: Path, tmp_path: Path, numbe
     assert (tmp_path / "out" / "parameters.safetensors").exists()
 
 
-def started(file: Path, folder: Path) -> subprocess.Popen[str]:
+def started(file: Path, folder: Path, *arguments: object, fault: str = "slow") -> subprocess.Popen[str]:
     """A slow run that has begun to train."""
     process = subprocess.Popen(
         [sys.executable, "-m", "unisono", "train", str(file),
-         "fault=slow", "steps=10000", "--workers", "2", "--out", "out"],
+         f"fault={fault}", "steps=10000", "--workers", "2", "--out", "out", *map(str, arguments)],
         cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     metrics = folder / "out" / "metrics.jsonl"
@@ -182,6 +187,96 @@ def started(file: Path, folder: Path) -> subprocess.Popen[str]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return process
+
+
+def test_a_second_interrupt_ends_at_once(file: Path, tmp_path: Path) -> None:
+    process = started(file, tmp_path, fault="stuck")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    while "stopping after the step at hand" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=1.5)  # before the round would have been abandoned
+    assert process.returncode == 130
+
+
+def test_a_long_step_is_abandoned_when_interrupted(file: Path, tmp_path: Path) -> None:
+    process = started(file, tmp_path, fault="stuck")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=15)
+    assert process.returncode == 143, output
+    steps = json.loads((tmp_path / "out" / "run.json").read_text())["steps_done"]
+    assert steps >= 1
+    assert (tmp_path / "out" / "checkpoints" / f"step-{steps:08d}" / "state.json").exists()
+
+
+def test_killed_supervisors_are_resumed_to_the_same_bits(file: Path, tmp_path: Path) -> None:
+    random_ = random.Random(3)
+    plain = command("train", file, "--steps", 30, "--debug", "--out", "plain", folder=tmp_path)
+    arguments: list[object] = ["--out", "out"]
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "unisono", "train", str(file), "--steps", "30", "--checkpoint-every", "1",
+             "--workers", "2", *map(str, arguments)],
+            cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        checkpoints, deadline = tmp_path / "out" / "checkpoints", time.monotonic() + 60
+        already = set(checkpoints.glob("step-*"))
+        while process.poll() is None and not set(checkpoints.glob("step-*")) - already:
+            assert time.monotonic() < deadline
+        time.sleep(random_.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        arguments = ["--resume", "out"]
+    done = command("train", file, "--steps", 30, "--workers", 3, *arguments, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == plain.stdout.splitlines()[-1]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 31))
+
+
+def test_resize_from_another_process(file: Path, tmp_path: Path) -> None:
+    process = started(file, tmp_path)
+    assert "out: 3 workers" in command("resize", "out", 3, folder=tmp_path).stdout
+    refused = command("resize", "out", 9, folder=tmp_path)
+    assert refused.returncode == 2
+    assert "0 (pause) to 8 workers" in refused.stderr
+    assert "paused" in command("resize", "out", 0, folder=tmp_path).stdout
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert command("resize", "out", 2, folder=tmp_path).returncode == 2
+
+
+def test_the_process_that_holds_the_job_is_replaced_too(file: Path, tmp_path: Path) -> None:
+    import psutil
+
+    process = started(file, tmp_path)
+    (parent,) = psutil.Process(process.pid).children()
+    parent.kill()
+    metrics = tmp_path / "out" / "metrics.jsonl"
+    before, deadline = metrics.stat().st_size, time.monotonic() + 60
+    while metrics.stat().st_size < before + 5_000:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert "another one takes over" in output
+    steps = json.loads((tmp_path / "out" / "run.json").read_text())["steps_done"]
+    again = command("train", file, "--steps", steps, "--debug", "--out", "again", folder=tmp_path)
+    manifests = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("out", "again")]
+    assert manifests[0]["parameters_sha256"] == manifests[1]["parameters_sha256"], again.stderr
+
+
+def test_a_full_disk_costs_metrics_and_not_the_run(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.jsonl").symlink_to("/dev/full")
+    done = command("train", file, "--workers", 2, "--out", "out", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "could not be written: [Errno 28] No space left" in done.stdout
+    assert (tmp_path / "out" / "parameters.safetensors").exists()
 
 
 def test_killing_the_supervisor_ends_its_children(file: Path, tmp_path: Path) -> None:

@@ -162,6 +162,7 @@ def _in_process(job: Job, request: Request, watcher: Watcher) -> Outcome:
     segment = Segment.create(prepared.layout.segment)
     state = HostState(prepared.layout, segment)
     prepared.initialise(state)
+    prepared.bind(state)
     first, go_on = watcher.restore(prepared.described, state)
     state.begin(first)
     state.seat((0,))

@@ -78,7 +78,7 @@ class FolderObservation(Observation):
     resumed: Checkpoint | None = field(kw_only=True, default=None)
 
     def __post_init__(self) -> None:
-        self._metrics = MetricsFile(self.folder.metrics)
+        self._metrics = MetricsFile(self.folder.metrics, self.message)
         self._tensorboard = TensorBoard(self.folder.path)
 
     def described(self, described: Described) -> None:
@@ -122,6 +122,7 @@ class FolderObservation(Observation):
     def restore(self, described: Described, state: HostState) -> tuple[int, bool]:
         """Put the checkpoint's values in place."""
         if self.resumed is None:
+            self.keeper.prepare(state.saved(0), state.optimizer(0))
             return 0, True
         standing = self.resumed.standing
         if standing.step > described.program.steps:
@@ -132,6 +133,7 @@ class FolderObservation(Observation):
         state.restore(self.resumed.parameters.arrays, self.resumed.optimizer.arrays, standing.step)
         state.segment["losses"][: len(standing.losses)] = standing.losses[: len(state.segment["losses"])]
         self.keeper.begin(standing)
+        self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
         self._metrics.keep(lambda record: _is_before(record, standing))
         self._tensorboard.restart(standing.step)
         return described.program.first_round(standing.step, standing.evaluated), not self.keeper.exhausted
@@ -147,6 +149,7 @@ class FolderObservation(Observation):
 
     def copy(self, described: Described, state: HostState, rounds: int) -> bool:
         """See `Watcher`."""
+        self._metrics.flush()  # a resumed run expects the lines before its checkpoint
         standing = standing_after(described, state, rounds)
         self.keeper.copy(standing, state.saved(standing.step), state.optimizer(standing.step))
         return not self.keeper.exhausted

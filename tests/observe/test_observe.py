@@ -34,7 +34,7 @@ def test_a_folder_holds_one_run(tmp_path: Path) -> None:
 
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    file = MetricsFile(path)
+    file = MetricsFile(path, print)
     file.write(STEP)
     file.close()
     with path.open("a") as torn:

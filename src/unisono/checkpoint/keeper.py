@@ -80,6 +80,12 @@ class Keeper:
         """Go on from where an earlier run stood."""
         self._standing = standing
 
+    def prepare(self, parameters: Tensors, optimizer: Tensors) -> None:
+        """Take the memory of a copy now, so that no step waits for it later."""
+        if self._settings.steps or self._settings.seconds or self._best_of:
+            parameters.copy_into(self._held[0])
+            optimizer.copy_into(self._held[1])
+
     @property
     def exhausted(self) -> bool:
         """Whether patience is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -16,7 +17,7 @@ class LineLog:
     """
 
     def __init__(self, path: Path | None, prefix: str, show: Callable[[str], None]) -> None:
-        self._file = path.open("ab") if path else None
+        self._file = path.open("ab", buffering=0) if path else None
         self._prefix = prefix
         self._show = show
         self._rest = b""
@@ -29,8 +30,8 @@ class LineLog:
 
     def _line(self, line: bytes) -> None:
         if self._file:
-            self._file.write(line + b"\n")
-            self._file.flush()
+            with suppress(OSError):  # a full disk costs the log, not the run
+                self._file.write(line + b"\n")
         self._show(self._prefix + line.decode(errors="replace"))
 
     def close(self) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,21 @@ FLUSH_SECONDS = 0.2
 class MetricsFile:
     """Appends records as lines of JSON; whoever holds it holds the run folder.
 
+    A disk that does not take them is reported once; what it did not take is tried again with each record.
+
     Args:
         path: the file.
+        message: says what a person should know.
 
     Raises:
         UsageError: another process is writing it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a+")
+    def __init__(self, path: Path, message: Callable[[str], None]) -> None:
+        self._path, self._message = path, message
+        self._waiting: list[str] = []
+        self._troubled = False
+        self._file = path.open("a+b", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -45,20 +53,39 @@ class MetricsFile:
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Go on from an earlier run: drop the records that are not wanted, and a torn last line."""
         self._file.seek(0)
-        kept = [line for line in self._file.read().splitlines() if _is_wanted(line, wanted)]
+        lines = self._file.read().decode(errors="replace").splitlines()
+        self._waiting = [line for line in lines if _is_wanted(line, wanted)]
         self._file.truncate(0)
-        self._file.writelines(line + "\n" for line in kept)
-        self._file.flush()
+        self.flush()
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record; it is on disk within 0.2 s of the next one."""
-        self._file.write(json.dumps(record) + "\n")
+        self._waiting.append(json.dumps(record))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._file.flush()
+            self.flush()
             self._flushed = time.monotonic()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if not self._waiting:
+            return
+        data = "".join(line + "\n" for line in self._waiting).encode()
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            while data:
+                data = data[self._file.write(data) or 0 :]
+            self._waiting = []
+            self._troubled = False
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._file.fileno(), size)  # no torn line stays before what is written later
+            if not self._troubled:
+                self._message(f"{self._path} could not be written: {error}; training goes on")
+            self._troubled = True
 
     def close(self) -> None:
         """Write what is left."""
+        self.flush()
         self._file.close()
 
 

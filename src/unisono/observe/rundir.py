@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +65,16 @@ class RunFolder:
         return self.path / CHECKPOINTS
 
     def update(self, **values: Any) -> None:
-        """Change fields of run.json, all or nothing."""
+        """Change fields of run.json, all or nothing; a full disk keeps the old ones, and training goes on."""
         self.fields.update(values)
         aside = self.path / (RUN + ".tmp")
-        aside.write_text(json.dumps(self.fields, indent=2) + "\n")
-        aside.replace(self.path / RUN)
+        try:
+            aside.write_text(json.dumps(self.fields, indent=2) + "\n")
+            aside.replace(self.path / RUN)
+        except OSError as error:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            print(f"unisono: {self.path / RUN} could not be written: {error}", file=sys.stderr)
 
     @property
     def parameters(self) -> Path:

@@ -13,6 +13,9 @@ MEMORY_WAYS_OUT = "Fewer workers keep the result; more microbatches need less me
 STACK_SIGNAL = signal.SIGUSR1
 """Makes a worker or loader print its Python stack."""
 
+_NO_MEMORY = ("can't allocate memory", "out of memory")
+"""How frameworks say it when it is not a MemoryError."""
+
 MOST_CHARACTERS = 30_000
 """Of a traceback: it travels through a pipe that nobody reads before its writer has ended."""
 
@@ -44,7 +47,7 @@ def failure(error: BaseException, where: str) -> Failure:
         return Failure(f"{error.message} ({where})", error.traceback)
     if isinstance(error, UnisonoError):
         return Failure(f"{error} ({where})", usage=True)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
         text = f"out of memory ({where}). {MEMORY_WAYS_OUT}"
         return Failure(text, user_traceback(error)[-MOST_CHARACTERS:])
     return Failure(f"{type(error).__name__} in the job's code ({where})", user_traceback(error)[-MOST_CHARACTERS:])

@@ -65,6 +65,10 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, number)
 
 
+class HostLost(JobError):
+    """The warm parent is dead, and its children with it."""
+
+
 class Host:
     """The processes of this host. Every method runs in the thread that made it."""
 
@@ -89,13 +93,14 @@ class Host:
 
         Raises:
             UsageError, JobError: the job could not do it.
+            HostLost: there is nobody to do it.
         """
         try:
             self._channel.send(message, files)
             answer, _ = self._channel.receive()
         except (EOFError, ConnectionError) as error:
             status = self._process.wait()
-            raise JobError(f"the process that holds the job ended ({status}); see logs/host.log.") from error
+            raise HostLost(f"the process that holds the job ended ({status}); see logs/host.log.") from error
         if isinstance(answer, Failure):
             if answer.usage:
                 raise UsageError(answer.message)

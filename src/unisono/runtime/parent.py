@@ -63,7 +63,9 @@ def _serve(channel: Channel) -> None:
             elif verb == "memory":
                 assert prepared is not None
                 state = HostState(prepared.layout, Segment(files[0], prepared.layout.segment))
-                prepared.initialise(state)
+                if arguments[0]:
+                    prepared.initialise(state)
+                prepared.bind(state)
                 event = files[1]
             elif verb == "catch_up":
                 assert prepared is not None

@@ -97,12 +97,15 @@ class Prepared:
         return SampleReader(self.job, self.program, self.data, self.framework.data)
 
     def initialise(self, state: HostState) -> None:
-        """Write the initial state to shared memory and make the model's parameters views of it."""
+        """Write the initial state to shared memory."""
         numbers = range(len(self.layout.description.parameters))
         scalars = state.segment["scalars"]
         self.adapter.initial(state.parameters(), state.buffers(0), scalars)
         trained = [n for n in numbers if self.layout.description.owners[n] is not None]
         self.adapter.initial_state({n: state.state(n) for n in trained}, {n: scalars[0, n] for n in trained})
+
+    def bind(self, state: HostState) -> None:
+        """Make the model's parameters views of shared memory."""
         self.adapter.bind(state.parameters())
 
     def catch_up(self, state: HostState, round: int) -> None:

@@ -260,6 +260,7 @@ class HostState:
         self.layout = layout
         self.segment = segment
         self.heirs = Heirs(segment["heirs"])
+        self._known: list[tuple[list[int], Plan | None]] = [([], None), ([], None)]
         self._plans = [memoryview(area).cast("B").cast("q") for area in segment["plans"]]
         self.control = Words(segment, "control", 0.0)
 
@@ -273,9 +274,16 @@ class HostState:
     def plans(self) -> list[Plan | None]:
         """The plans of the present round and its neighbour; None for one that is being written."""
         found: list[Plan | None] = []
-        for area in self._plans:
+        for parity, area in enumerate(self._plans):
             words = area.tolist()
-            found.append(Plan.from_words(words) if words[0] and words[0] == area[0] else None)
+            if not words[0] or words[0] != area[0]:
+                found.append(None)
+                continue
+            known, plan = self._known[parity]
+            if known != words:
+                plan = Plan.from_words(words)
+                self._known[parity] = (words, plan)
+            found.append(plan)
         return found
 
     def stamp(self, plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import selectors
@@ -20,7 +21,7 @@ from unisono.observe.logs import LineLog
 from unisono.planner.devices import out_of_memory_kills
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.failure import MEMORY_WAYS_OUT, STACK_SIGNAL, Failure
-from unisono.runtime.host import Child, Host
+from unisono.runtime.host import Child, Host, HostLost
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.protocol import Do, Plan, even, next_action, owner, position
 from unisono.runtime.records import Records
@@ -136,44 +137,83 @@ class Supervisor:
         self._paused = self._stop_wanted = False
         self._memory_kills = out_of_memory_kills()
         self._cause = ""
+        self._lost = (-1, 0)
         self._loader_strikes: dict[int, int] = {}
         self._host: Host
         self._run: _Crewed
 
     def run(self) -> Outcome:
         """Run to the end, to a failure or to a stop."""
-        host = Host()
+        self._selector.register(self._event, selectors.EVENT_READ, "event")
+        self._host = Host()
         try:
-            self._listen(host.output, self._watcher.log("host"))
-            self._selector.register(self._event, selectors.EVENT_READ, "event")
-            self._host = host
             return self._begin()
         finally:
-            self._drain_output()
-            host.close()
+            self._leave_host()
             self._selector.close()
             os.close(self._event)
-            for log in self._logs.values():
-                log.close()
+
+    def _prepare(self) -> Described:
+        """Have the host's warm parent make the job ready."""
+        self._listen(self._host.output, self._watcher.log("host"))
+        self._host.send_job(self._job)
+        described: Described = self._host.ask("prepare", self._request)
+        return described
+
+    def _leave_host(self) -> None:
+        """Kill every process of the host and close what is held of them."""
+        for file in list(self._logs):
+            self._read(file)
+            self._logs.pop(file).close()
+        for key in list(self._selector.get_map().values()):
+            if key.data == "output" or isinstance(key.data, Child):
+                self._selector.unregister(key.fd)
+        self._host.close()
+
+    def _start_over(self) -> None:
+        """The warm parent died: another one goes on with the same shared memory, from the same words."""
+        run = self._run
+        plan = run.records.plan
+        self._lost = (plan.round, self._lost[1] + 1 if self._lost[0] == plan.round else 1)
+        if self._lost[1] >= STRIKES:
+            raise HostLost(f"the process that holds the job ended {STRIKES} times in a row in the same round.")
+        self._watcher.message("the process that holds the job is gone; another one takes over")
+        self._leave_host()
+        run.members.clear()
+        run.dumping.clear()
+        run.leaving.clear()
+        self._host = Host()
+        self._prepare()
+        self._host.ask("memory", False, files=[run.state.segment.file, self._event])
+        self._host.ask("catch_up", plan.round)
+        if not self._paused:
+            run.crew = Crew(run.crew.wanted, next_member=run.crew.next_member)
+            decisions = run.crew.begin()
+            old = [owner(member, run.state.heirs.of) for member in plan.members]
+            for member, heir in zip(old, itertools.cycle(run.crew.seats)):
+                run.state.heirs.name(member, heir)
+            self._carry_out(decisions)
+        self._fork_loaders()
+
+    def _fork_loaders(self) -> None:
+        for index in range(self._run.described.layout.shape.loaders):
+            self._watch(self._host.fork("loader", index, index))
 
     def _begin(self) -> Outcome:
-        host, request = self._host, self._request
-        host.send_job(self._job)
-        described: Described = host.ask("prepare", request)
+        described = self._prepare()
         self._watcher.described(described)
         segment = Segment.create(described.layout.segment)
         control: ControlSocket | None = None
         try:
             state = HostState(described.layout, segment)
-            host.ask("memory", files=[segment.file, self._event])
+            self._host.ask("memory", True, files=[segment.file, self._event])
             first, go_on = self._watcher.restore(described, state)
             slots = described.layout.shape.slots
             self._run = _Crewed(described, state, Records(state, first), Crew(slots), HostWords(state, 0.0),
                                 Words(segment, "control", 0.0))  # fmt: skip
             state.begin(first)
             self._man(first, go_on)
-            for index in range(described.layout.shape.loaders):
-                self._watch(host.fork("loader", index, index))
+            self._fork_loaders()
             control = self._watcher.control(self._answer)
             if control:
                 self._selector.register(control.socket, selectors.EVENT_READ, control)
@@ -206,10 +246,6 @@ class Supervisor:
     def _watch(self, child: Child) -> None:
         self._listen(child.output, self._watcher.log(child.name))
         self._selector.register(child.pidfd, selectors.EVENT_READ, child)
-
-    def _drain_output(self) -> None:
-        for file in list(self._logs):
-            self._read(file)
 
     def _read(self, file: int) -> None:
         try:
@@ -267,8 +303,14 @@ class Supervisor:
         asked_to_stop: float | None = None
         looked = caught_up = time.monotonic()
         while True:
-            for key, _ in self._selector.select(TICK_SECONDS):
-                self._handle(key.fd, key.data)
+            try:
+                for key, _ in self._selector.select(TICK_SECONDS):
+                    self._handle(key.fd, key.data)
+                if time.monotonic() - caught_up >= CATCH_UP_SECONDS:
+                    caught_up = time.monotonic()
+                    self._host.ask("catch_up", run.records.plan.round)
+            except HostLost:
+                self._start_over()
             plan = run.records.plan
             if self._failure is None:
                 self._look_for_newcomers()
@@ -284,11 +326,9 @@ class Supervisor:
                 self._look_for_stalls(plan, now, now - looked)
                 self._let_go(plan)
                 looked = now
-            if now - caught_up >= CATCH_UP_SECONDS:
-                self._host.ask("catch_up", plan.round)
-                caught_up = now
             self._stop_wanted = self._stop_wanted or self._watcher.interrupted()
             if asked_to_stop is None and self._stop_wanted:
+                self._watcher.message("stopping after the step at hand; another interrupt ends at once")
                 run.control.publish(Control.STOP, 1)
                 asked_to_stop = now
             elif asked_to_stop is not None and now - asked_to_stop > FINISH_SECONDS:
@@ -309,7 +349,7 @@ class Supervisor:
         if what == "event":
             with suppress(BlockingIOError):
                 os.eventfd_read(self._event)
-        elif what == "output":
+        elif what == "output" and file in self._logs:
             self._read(file)
         elif isinstance(what, ControlSocket):
             what.serve()
