@@ -6,58 +6,52 @@ beside it, each on a 64-byte boundary, and are never pickled.
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from unisono.errors import JobError
 from unisono.memory.segment import aligned
 
-Reducer = Callable[[Any], tuple[Callable[..., Any], tuple[Any, ...]] | None]
+Reducers = Mapping[type, Callable[[Any], Any]]
+"""How objects of a class are sent: as in `copyreg.dispatch_table`."""
 
 
-class _Pickler(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, reduce: Reducer, buffers: list[pickle.PickleBuffer]) -> None:
-        super().__init__(file, protocol=5, buffer_callback=buffers.append)
-        self._reduce = reduce
-
-    def reducer_override(self, obj: Any) -> Any:
-        reduced = self._reduce(obj)
-        return NotImplemented if reduced is None else reduced
-
-
-def pack(value: Any, into: NDArray[Any], reduce: Reducer) -> None:
+def pack(value: Any, into: NDArray[Any], reducers: Reducers) -> None:
     """Write a structure.
 
     Args:
         value: what to write.
         into: uint8 array, 64-byte aligned.
-        reduce: how the framework's tensors are sent as arrays.
+        reducers: how the framework's tensors are sent as arrays.
 
     Raises:
         JobError: it does not fit.
     """
     buffers: list[pickle.PickleBuffer] = []
     file = io.BytesIO()
-    _Pickler(file, reduce, buffers).dump(value)
+    pickler = pickle.Pickler(file, protocol=5, buffer_callback=buffers.append)
+    pickler.dispatch_table = {**copyreg.dispatch_table, **reducers}
+    pickler.dump(value)
     skeleton = file.getbuffer()
     raws = [buffer.raw() for buffer in buffers]
     head = struct.pack(f"={2 + len(raws)}q", len(raws), len(skeleton), *(len(raw) for raw in raws))
-    needed = aligned(len(head) + len(skeleton)) + sum(aligned(len(raw)) for raw in raws)
+    at = aligned(len(head) + len(skeleton))
+    needed = at + sum(aligned(len(raw)) for raw in raws)
     if needed > into.size:
         raise JobError(
             f"a microbatch's samples may take {into.size:,} bytes; these take {needed:,}. Use more microbatches."
         )
-    into[: len(head)] = np.frombuffer(head, np.uint8)
-    into[len(head) : len(head) + len(skeleton)] = np.frombuffer(skeleton, np.uint8)
-    at = aligned(len(head) + len(skeleton))
+    target = memoryview(into)  # type: ignore[arg-type]
+    target[: len(head)] = head
+    target[len(head) : len(head) + len(skeleton)] = skeleton
     for raw in raws:
-        into[at : at + len(raw)] = np.frombuffer(raw, np.uint8)
+        target[at : at + len(raw)] = raw
         at += aligned(len(raw))
 
 

@@ -59,10 +59,14 @@ class Words:
 
     def publish(self, index: int, value: int) -> None:
         """Store the word after everything written so far, and wake who waits for it."""
+        self.put(index, value)
+        self._call(index, _FUTEX_WAKE, _EVERYBODY, None)
+
+    def put(self, index: int, value: int) -> None:
+        """Store the word after everything written so far; nobody waits for it."""
         if self._order:
             self._order()
         self._view[index * WORDS_PER_LINE] = value
-        self._call(index, _FUTEX_WAKE, _EVERYBODY, None)
 
     def wake(self, index: int) -> None:
         """Wake who waits for the word, though it has not changed."""

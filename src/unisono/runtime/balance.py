@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-import numpy as np
-
-from unisono.frameworks.protocol import Array
 from unisono.runtime.protocol import even
 
 SMOOTHING = 0.2
@@ -17,19 +14,26 @@ WORTH = 0.9
 """New shares are taken only if they shorten the longest slot's time to this part of it."""
 
 
-def smoothed(pace: Array, boundaries: Sequence[int], seconds: Array) -> Array:
+def _middle(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def smoothed(pace: Sequence[float], boundaries: Sequence[int], seconds: Sequence[float]) -> list[float]:
     """Seconds per microbatch of each slot, averaged over past rounds.
 
     Args:
-        pace: float64 per slot, what is known so far (0 = nothing).
+        pace: what is known so far (0 = nothing), by slot.
         boundaries: who computed what in this round.
-        seconds: float64 per non-empty microbatch.
+        seconds: of each non-empty microbatch.
+
+    >>> smoothed([0.0, 2.0], (0, 1, 3), [1.0, 3.0, 3.0])
+    [1.0, 2.2]
     """
-    result = pace.copy()
+    result = list(pace)
     for slot in range(len(pace)):
         own = seconds[boundaries[slot] : boundaries[slot + 1]]
-        if own.size:
-            now = float(np.median(own))
+        if own:
+            now = _middle(own)
             result[slot] = now if pace[slot] == 0 else pace[slot] + SMOOTHING * (now - pace[slot])
     return result
 
@@ -70,5 +74,5 @@ def laggards(pace: Sequence[float], factor: float = 1.5) -> dict[int, float]:
     {2: 2.5}
     """
     known = [value for value in pace if value > 0]
-    usual = float(np.median(known)) if known else 0.0
+    usual = _middle(known) if known else 0.0
     return {k: round(v / usual, 1) for k, v in enumerate(pace) if usual and v >= factor * usual}

@@ -66,6 +66,7 @@ def _serve(channel: Channel) -> None:
                 if arguments[0]:
                     prepared.initialise(state)
                 prepared.bind(state)
+                ctypes.CDLL(None).malloc_trim(0)  # the model's first values are in shared memory now
                 event = files[1]
             elif verb == "catch_up":
                 assert prepared is not None

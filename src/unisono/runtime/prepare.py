@@ -90,7 +90,7 @@ class Prepared:
 
     def ring(self, segment: Segment) -> Ring:
         """The ring of samples in this process."""
-        return Ring(self.layout, segment, Words(segment, "ready", self.spin_seconds), self.framework.data.reduce_tensor)
+        return Ring(self.layout, segment, Words(segment, "ready", self.spin_seconds), self.framework.data.REDUCERS)
 
     def reader(self) -> SampleReader:
         """A reader of samples for this process."""
@@ -128,7 +128,7 @@ class Prepared:
         tools = Tools(
             job=self.job, program=self.program, state=state, adapter=self.adapter, read=reader.read,
             take=take or (lambda round_, microbatch: taken(ring.get(round_, microbatch))),
-            reduce=self.framework.data.reduce_tensor, trace=self.request.trace,
+            reducers=self.framework.data.REDUCERS, trace=self.request.trace,
             copy_every=self.request.checkpoint_steps, copy_evaluations=self.request.checkpoint_evaluations,
         )  # fmt: skip
         return Worker(member, tools, self.spin_seconds, poke, self.request.phase)

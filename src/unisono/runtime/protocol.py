@@ -17,7 +17,7 @@ model in tests/runtime/test_protocol.py runs these very functions through every 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
 from typing import NamedTuple
@@ -206,5 +206,4 @@ def following(
         asked: copies asked for so far.
         stop: whether the run ends here.
     """
-    changed = replace(plan, round=plan.round + 1, boundaries=boundaries, members=members, asked=asked)
-    return replace(changed, copy=due or asked > plan.asked, stop=stop)
+    return Plan(plan.round + 1, boundaries, members, due or asked > plan.asked, stop, asked)

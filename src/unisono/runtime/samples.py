@@ -11,7 +11,7 @@ import numpy as np
 from unisono.errors import UsageError
 from unisono.frameworks.protocol import Array
 from unisono.job import Job
-from unisono.memory.packing import Reducer, pack, unpack
+from unisono.memory.packing import Reducers, pack, unpack
 from unisono.memory.words import Words
 from unisono.partition.keys import key
 from unisono.partition.order import epoch_order
@@ -36,8 +36,8 @@ class DataFunctions(Protocol):
     def pin(self, threads: int) -> None:
         """Fix the number of threads of this process."""
 
-    def reduce_tensor(self, value: Any) -> Any:
-        """How tensors are sent."""
+    REDUCERS: Reducers
+    """How tensors are sent."""
 
     def seed_everything(self, number: int) -> None:
         """Seed this process's generators."""
@@ -120,12 +120,12 @@ class Ring:
     A microbatch's entry is given free when its round is committed: until then a successor may need it again.
     """
 
-    def __init__(self, layout: HostLayout, segment: Any, ready: Words, reduce: Reducer) -> None:
+    def __init__(self, layout: HostLayout, segment: Any, ready: Words, reducers: Reducers) -> None:
         self._microbatches = layout.shape.microbatches
         self._ring = layout.ring
         self._segment = segment
         self._ready = ready
-        self._reduce = reduce
+        self._reducers = reducers
 
     def _entry(self, round_: Round, microbatch: int) -> tuple[int, int]:
         number = round_.number * self._microbatches + microbatch
@@ -134,7 +134,7 @@ class Ring:
     def put(self, round_: Round, microbatch: int, value: Any) -> None:
         """Publish a microbatch, or the failure to read it."""
         entry, number = self._entry(round_, microbatch)
-        pack(value, self._segment[f"samples/{entry}"], self._reduce)
+        pack(value, self._segment[f"samples/{entry}"], self._reducers)
         self._ready.publish(entry, number)
 
     def has(self, round_: Round, microbatch: int) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 from unisono.frameworks.protocol import Array, Measured
 from unisono.gradients.tree import Node, expression, fold
 from unisono.job import Job
-from unisono.memory.packing import pack
+from unisono.memory.packing import Reducers, pack
 from unisono.memory.words import Words
 from unisono.partition.keys import key
 from unisono.runtime.balance import balanced, smoothed
@@ -56,7 +56,7 @@ class Tools:
         adapter: the framework's adapter, bound to the shared parameters.
         take: (round, microbatch) → (inputs, targets), once its loader has it.
         read: (round, microbatch) → (inputs, targets), read again by this process.
-        reduce: how tensors are sent (evaluation outputs).
+        reducers: how tensors are sent (evaluation outputs).
         trace: record a digest of every parameter before each step (`verify`).
         copy_every: steps between checkpoints, or None.
         copy_evaluations: a checkpoint may follow each evaluation.
@@ -68,7 +68,7 @@ class Tools:
     adapter: Any
     take: Callable[[Round, int], Any]
     read: Callable[[Round, int], Any]
-    reduce: Any
+    reducers: Reducers
     trace: bool = False
     copy_every: int | None = None
     copy_evaluations: bool = False
@@ -228,7 +228,7 @@ class SlotWork:
             self._adapter.seed(key(self._job.seed, "evaluate", round_.wave, microbatch))
             measured = self._adapter.evaluate(batch, samples, keep)
             if keep:
-                pack(measured.outputs, self._segment[f"outputs/{microbatch}"], self._tools.reduce)
+                pack(measured.outputs, self._segment[f"outputs/{microbatch}"], self._tools.reducers)
         except Exception as error:
             raise self._failed(error, f"evaluation after step {round_.step}, microbatch {microbatch}") from error
         self._enter(microbatch, measured, samples, 0.0)
@@ -268,9 +268,9 @@ class SlotWork:
             if round_.evaluation is None:
                 self._average_buffers(plan, round_)
                 record = self._step_record(round_)
-                seconds = self._table[: self._program.nonempty(round_), SECONDS]
-                pace = self._segment["pace"][: self._slots]
-                pace[...] = smoothed(pace, plan.boundaries, seconds)
+                seconds = self._table[: self._program.nonempty(round_), SECONDS].tolist()
+                pace = self._segment["pace"]
+                pace[: self._slots] = smoothed(pace[: self._slots].tolist(), plan.boundaries, seconds)
             else:
                 record = self._sums.add(round_, self._program.nonempty(round_))
             record["slots"] = self._slots

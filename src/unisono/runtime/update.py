@@ -142,11 +142,11 @@ class Update:
                 scratch.load()
                 scratch.updater.step(before, after, used)
                 phase("made", round, self._slot, index)
-                progress.publish(self._slot, mark(round, 2 * index + 1))
+                progress.put(self._slot, mark(round, 2 * index + 1))
             phase("marked", round, self._slot, index)
             scratch.store()
             phase("stored", round, self._slot, index)
-            progress.publish(self._slot, mark(round, 2 * index + 2))
+            progress.put(self._slot, mark(round, 2 * index + 2))
             valid = False
 
     def _sum(self, scratch: _Scratch, tree: Any, weight: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -80,11 +80,15 @@ def _rebuild(array: Any, dtype: str) -> torch.Tensor:
     return tensor.clone()  # private (user code may write into it) and 64-byte aligned
 
 
-def reduce_tensor(value: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
-    """How a dense CPU tensor is sent: as an array whose bytes travel out of band. None for anything else."""
-    if type(value) is not torch.Tensor or value.layout != torch.strided or value.device.type != "cpu":
-        return None
+def _reduce_tensor(value: torch.Tensor) -> Any:
+    """A dense CPU tensor is sent as an array whose bytes travel out of band."""
+    if value.layout != torch.strided or value.device.type != "cpu":
+        return value.__reduce_ex__(5)  # type: ignore[no-untyped-call]
     value = value.detach().contiguous()
     if value.dtype == torch.bfloat16:
         return _rebuild, (value.view(torch.uint16).numpy(), "bfloat16")
     return _rebuild, (value.numpy(), "")
+
+
+REDUCERS = {torch.Tensor: _reduce_tensor}
+"""How tensors travel between processes."""
