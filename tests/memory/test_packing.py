@@ -11,13 +11,12 @@ from unisono.errors import JobError
 from unisono.memory.packing import pack, unpack
 
 
-def nothing(value: Any) -> None:
-    return None
+NOTHING: dict[type, Any] = {}
 
 
 def test_structures_come_back() -> None:
     memory = np.zeros(1 << 16, np.uint8)
-    pack({"a": [np.arange(5), "text"], "b": (np.zeros((3, 2), np.float32), None)}, memory, nothing)
+    pack({"a": [np.arange(5), "text"], "b": (np.zeros((3, 2), np.float32), None)}, memory, NOTHING)
     back = unpack(memory)
     assert back["a"][1] == "text"
     assert (back["a"][0] == np.arange(5)).all()
@@ -27,4 +26,4 @@ def test_structures_come_back() -> None:
 
 def test_what_does_not_fit_says_so() -> None:
     with pytest.raises(JobError, match="more microbatches"):
-        pack(np.zeros(1000), np.zeros(64, np.uint8), nothing)
+        pack(np.zeros(1000), np.zeros(64, np.uint8), NOTHING)

@@ -391,6 +391,7 @@ class Supervisor:
         """A child has ended: let others go on at once, then see why."""
         run = self._run
         plan = run.records.plan
+        self._look_for_newcomers()  # it may have joined, worked and died between two looks
         at = self._was_at(child, plan)
         worker = child.role == "worker"
         hung = worker and child.number in run.dumping
