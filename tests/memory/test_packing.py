@@ -10,7 +10,6 @@ import pytest
 from unisono.errors import JobError
 from unisono.memory.packing import pack, unpack
 
-
 NOTHING: dict[type, Any] = {}
 
 
