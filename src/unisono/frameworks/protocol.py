@@ -116,6 +116,9 @@ class Adapter(Protocol):
     def bind(self, parameters: Sequence[Array]) -> None:
         """Make the model's parameters views of these arrays."""
 
+    def warm_up(self) -> None:
+        """Do once what the framework does at its first computation in a process."""
+
     def seed(self, key: int) -> None:
         """Seed every generator of this process."""
 

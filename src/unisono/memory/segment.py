@@ -28,6 +28,11 @@ def aligned(size: int, alignment: int = ALIGNMENT) -> int:
     return -(-size // alignment) * alignment
 
 
+def touch(array: NDArray[Any]) -> None:
+    """Read a byte of every page of a contiguous array, so that it is mapped into this process."""
+    array.reshape(-1).view(np.uint8)[::PAGE].max(initial=0)
+
+
 @dataclass(frozen=True)
 class Area:
     """Where an array lies: bytes from the segment's start, NumPy dtype name and shape."""

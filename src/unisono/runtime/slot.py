@@ -20,6 +20,7 @@ from unisono.frameworks.protocol import Array, Measured
 from unisono.gradients.tree import Node, expression, fold
 from unisono.job import Job
 from unisono.memory.packing import Reducers, pack
+from unisono.memory.segment import touch
 from unisono.memory.words import Words
 from unisono.partition.keys import key
 from unisono.runtime.balance import balanced, smoothed
@@ -100,7 +101,7 @@ class SlotWork:
         self._cut: tuple[Any, Any, Any] | None = None
         self._compute_seconds = self._wait_seconds = self._update_seconds = 0.0
         self._digests: list[str] = []
-        self._round_started = time.perf_counter()
+        self._round_started, self._begun = 0.0, -1  # when the round of this number began here
 
     def _destinations(self) -> list[Any]:
         """Per gradient buffer of the slot: parameter number → where its gradient goes."""
@@ -114,6 +115,14 @@ class SlotWork:
             buffers.append(self._adapter.gradient_buffers(arrays))
         return buffers
 
+    def touch(self, plan: Plan) -> None:
+        """Map the memory that this slot works on into this process."""
+        used = fold(plan.run(self.slot).start, plan.run(self.slot).stop, self._layout.shape.microbatches).buffers
+        for region in self._layout.regions:
+            touch(self._segment[f"parameters/{region.index}"])
+            touch(self._segment[f"gradients/{self.slot}/{region.index}"][:used])
+        self._update.touch()
+
     def waited(self, seconds: float) -> None:
         """Count time spent waiting for others."""
         self._wait_seconds += seconds
@@ -124,6 +133,8 @@ class SlotWork:
         """Compute the slot's microbatches and leave partial sums (of a wave: rows and outputs)."""
         started = time.perf_counter()
         self._wait_seconds = self._update_seconds = 0.0
+        if self._begun != plan.round:
+            self._round_started, self._begun = started, plan.round
         self._wait_for_supervisor(plan.round)
         self._used[self.slot] = 0
         if round_.evaluation is None:
@@ -343,8 +354,8 @@ class SlotWork:
         now = time.perf_counter()
         times = (self._compute_seconds, self._wait_seconds, self._update_seconds)
         record["times"] = [float(f"{seconds:.7f}") for seconds in times]
-        record["round_seconds"] = now - self._round_started
-        self._round_started = now
+        record["round_seconds"] = now - self._round_started if self._begun == round else sum(times)
+        self._round_started, self._begun = now, round + 1
         data = json.dumps(record).encode()
         assert len(data) <= RECORD_BYTES, "a record outgrew its entry"
         entry = round % RECORDS

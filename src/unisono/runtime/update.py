@@ -7,6 +7,7 @@ the round is committed.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from unisono.frameworks.protocol import Array
 from unisono.gradients.norms import block_sums, clip_coefficient, total_norm
 from unisono.gradients.regions import Chunk
-from unisono.memory.segment import aligned
+from unisono.memory.segment import aligned, touch
 from unisono.memory.words import Words
 from unisono.runtime.protocol import Action, Do, mark
 from unisono.runtime.state import HostState, vector_span
@@ -109,6 +110,12 @@ class Update:
             for piece in scratch.chunk.pieces:
                 start = piece.parameter.offset + piece.start - scratch.chunk.start
                 block_sums(scratch.gradients[start : start + piece.stop - piece.start], norms[self._norms.span(piece)])
+
+    def touch(self) -> None:
+        """Map the memory that the update works on into this process."""
+        for scratch in self._chunks:
+            for array in (scratch.gradients, *itertools.chain.from_iterable(scratch.pairs)):
+                touch(array)
 
     def norm(self) -> float:
         """The global gradient norm, once every slot has published its blocks'."""

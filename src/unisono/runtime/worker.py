@@ -20,6 +20,9 @@ from unisono.runtime.state import MEMBERS, Control, HostState
 SHORT_SECONDS = 0.01
 """How long a wait may oversleep a death: nobody is woken by a word that its dead owner will not write."""
 
+PREPARED_SLOTS = 8
+"""Slots that a newcomer prepares for."""
+
 
 class HostWords(Sequence[SlotWords]):
     """The slot words of a host, read when they are looked at."""
@@ -70,6 +73,7 @@ class Worker:
         Raises:
             WorkerFailed: the job failed here.
         """
+        self._warm_up()
         self._state.segment["joined"][self._member % MEMBERS] = self._member + 1
         self._poke()
         while True:
@@ -87,6 +91,14 @@ class Worker:
                 return
             if after_round:
                 after_round()
+
+    def _warm_up(self) -> None:
+        """Be ready for any seat of a small world before taking one: nobody waits for a newcomer's first touches."""
+        self._tools.adapter.warm_up()
+        plan = in_force(self._state.plans(), self._words.committed.get)
+        if plan is not None and not plan.stop:
+            for slot in range(min(plan.slots, PREPARED_SLOTS)):
+                self._slot(plan, slot).touch(plan)
 
     def _round(self, plan: Plan, round_: Round) -> bool:
         """Until the round is over; False when the run ends in it."""

@@ -187,6 +187,10 @@ class TorchAdapter:
         for (_, parameter), array in zip(self._named, parameters, strict=True):
             parameter.data = as_tensor(array, parameter.dtype)
 
+    def warm_up(self) -> None:
+        """See `Adapter.warm_up`."""
+        torch.nn.functional.linear(torch.ones(8, 8), torch.ones(8, 8, requires_grad=True)).sum().backward()  # type: ignore[no-untyped-call]
+
     def seed(self, key: int) -> None:
         """See `Adapter.seed`."""
         seed_everything(key)
