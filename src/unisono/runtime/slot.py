@@ -123,6 +123,12 @@ class SlotWork:
             touch(self._segment[f"gradients/{self.slot}/{region.index}"][:used])
         self._update.touch()
 
+    def begin(self, round: int) -> None:
+        """The slot's owner turns to a round; its time counts from the last round's end, or from a takeover."""
+        if self._begun != round:
+            self._round_started, self._begun = time.perf_counter(), round
+            self._compute_seconds = self._wait_seconds = self._update_seconds = 0.0
+
     def waited(self, seconds: float) -> None:
         """Count time spent waiting for others."""
         self._wait_seconds += seconds
@@ -133,8 +139,6 @@ class SlotWork:
         """Compute the slot's microbatches and leave partial sums (of a wave: rows and outputs)."""
         started = time.perf_counter()
         self._wait_seconds = self._update_seconds = 0.0
-        if self._begun != plan.round:
-            self._round_started, self._begun = started, plan.round
         self._wait_for_supervisor(plan.round)
         self._used[self.slot] = 0
         if round_.evaluation is None:
@@ -354,7 +358,7 @@ class SlotWork:
         now = time.perf_counter()
         times = (self._compute_seconds, self._wait_seconds, self._update_seconds)
         record["times"] = [float(f"{seconds:.7f}") for seconds in times]
-        record["round_seconds"] = now - self._round_started if self._begun == round else sum(times)
+        record["round_seconds"] = now - self._round_started
         self._round_started, self._begun = now, round + 1
         data = json.dumps(record).encode()
         assert len(data) <= RECORD_BYTES, "a record outgrew its entry"

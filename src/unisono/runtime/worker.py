@@ -118,6 +118,7 @@ class Worker:
     def _work(self, plan: Plan, round_: Round, slot: int) -> Action:
         """Work on a slot until it has to wait; returns for what."""
         work = self._slot(plan, slot)
+        work.begin(plan.round)
         chunks = 0 if round_.evaluation is not None else len(work.chunks)
         clipped = self._clipped and round_.evaluation is None
         while True:

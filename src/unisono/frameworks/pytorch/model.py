@@ -212,17 +212,20 @@ class TorchAdapter:
                 parameter.register_post_accumulate_grad_hook(self._receiver(number))  # type: ignore[no-untyped-call]
 
     def _receiver(self, number: int) -> Callable[[torch.Tensor], None]:
+        # Not `self`: a parameter whose hook holds the parameter is never freed.
+        destinations, used = self._into, self._used
+
         def receive(parameter: torch.Tensor) -> None:
-            gradient, into = parameter.grad, self._into[number]
+            gradient, into = parameter.grad, destinations[number]
             assert gradient is not None
             assert into is not None
             if gradient.is_sparse:
                 gradient = gradient.to_dense()
-            if self._used[number]:
+            if used[number]:
                 into.add_(gradient)
             else:
                 into.copy_(gradient)
-                self._used[number] = 1
+                used[number] = 1
             parameter.grad = None
 
         return receive
@@ -269,7 +272,7 @@ class TorchAdapter:
         inputs, targets = batch
         if not self.model.training:
             self.model.train()
-        self._into = list(into)
+        self._into[:] = into
         self._used[:] = 0
         try:
             with self._autocast():
@@ -294,6 +297,7 @@ class TorchAdapter:
         for flag, tensor in zip(self._used, self._into, strict=True):
             if tensor is not None and not flag:
                 tensor.zero_()
+        self._into[:] = [None] * len(self._into)
         with torch.no_grad():
             return Measured(loss, weight, self._metrics(outputs, targets))
 
