@@ -134,4 +134,7 @@ class Program:
 
     def nonempty(self, round_: Round) -> int:
         """How many microbatches of a round have samples; they are the first ones."""
-        return sum(1 for m in range(self.batches.microbatches) if self.samples(round_, m))
+        if round_.evaluation is None:
+            return self.batches.nonempty(round_.step)
+        left = self.evaluations[round_.evaluation].length - round_.wave * self.wave_size
+        return -(-min(left, self.wave_size) // self.batches.microbatch_size)

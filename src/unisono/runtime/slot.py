@@ -91,6 +91,7 @@ class SlotWork:
         self._job, self._program, self._state, self._adapter = tools.job, tools.program, tools.state, tools.adapter
         self._layout, self._segment = tools.state.layout, tools.state.segment
         segment = self._segment
+        self._control = Words(segment, "control", 0.0)
         self._table, self._used, self._computing = segment["table"], segment["used"], segment["computing"]
         self.chunks = self._layout.slices(slots)[slot]
         self._update = Update(tools.state, tools.adapter, slot, self.chunks)
@@ -139,7 +140,7 @@ class SlotWork:
         """Compute the slot's microbatches and leave partial sums (of a wave: rows and outputs)."""
         started = time.perf_counter()
         self._wait_seconds = self._update_seconds = 0.0
-        self._wait_for_supervisor(plan.round)
+        self._control.wait(Control.DRAINED, plan.round - RECORDS + 1)  # a slow supervisor loses no record
         self._used[self.slot] = 0
         if round_.evaluation is None:
             if self._tools.trace and self.slot == 0:
@@ -160,9 +161,6 @@ class SlotWork:
                 self._evaluate(round_, microbatch)
         self._at(plan, -1)
         self._compute_seconds = time.perf_counter() - started
-
-    def _wait_for_supervisor(self, round: int) -> None:
-        Words(self._segment, "control", 0.0).wait(Control.DRAINED, round - RECORDS + 1)
 
     def _at(self, plan: Plan, microbatch: int) -> None:
         """Say what this slot is at: who dies here is known to have died of it."""
@@ -312,7 +310,7 @@ class SlotWork:
                 new[index][...] = self._segment[f"buffer_first/{index}"]
             at += new[index].size if floating else 0
 
-    def stamp(self, plan: Plan, round_: Round, control: Words) -> None:
+    def stamp(self, plan: Plan, round_: Round) -> None:
         """Slot 0 leaves the next round's plan, unless a predecessor already has."""
         number = plan.round + 1
         if any(other is not None and other.round == number for other in self._state.plans()):
@@ -324,9 +322,9 @@ class SlotWork:
             pace = self._segment["pace"][: len(members)]
             before = plan.boundaries if len(members) == self._slots else None
             boundaries = balanced(self._layout.shape.microbatches, len(members), pace.tolist(), before)
-        stop = following_round is None or bool(control.get(Control.STOP))
+        stop = following_round is None or bool(self._control.get(Control.STOP))
         due = self._copy_is_due(round_, following_round)
-        asked = control.get(Control.ASKED)
+        asked = self._control.get(Control.ASKED)
         self._state.stamp(following(plan, boundaries, members, due, asked, stop))
 
     def _copy_is_due(self, round_: Round, next_round: Round | None) -> bool:

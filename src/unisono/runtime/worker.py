@@ -144,7 +144,7 @@ class Worker:
                 work.finish(plan, round_)
                 self._phase("stamp", plan.round, slot, 0)
                 if slot == 0:
-                    work.stamp(plan, round_, self._control)
+                    work.stamp(plan, round_)
                 self._phase("publish", plan.round, slot, 0)
                 words.committed.publish(slot, plan.round + 1)
         except LoaderFailed as error:

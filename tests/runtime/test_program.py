@@ -1,0 +1,55 @@
+"""Rounds by number are the rounds in order, whatever the sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unisono.partition.batches import Batches
+from unisono.runtime.program import EvaluationSet, Program, Round
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    length = draw(st.integers(1, 30))
+    batches = Batches(length, draw(st.integers(1, 12)), draw(st.integers(1, 5)), drop_last=False)
+    sets = tuple(EvaluationSet(str(i), n) for i, n in enumerate(draw(st.lists(st.integers(1, 40), max_size=3))))
+    return Program(batches, draw(st.integers(0, 12)), draw(st.none() | st.integers(1, 5)), sets)
+
+
+def in_order(program: Program) -> Iterator[Round]:
+    """As a person would write it down."""
+    number = 0
+    for step in range(program.steps + 1):
+        if step in program.evaluation_steps:
+            for index, evaluation in enumerate(program.evaluations):
+                waves = -(-evaluation.length // program.wave_size)
+                for wave in range(waves):
+                    yield Round(number, step, index, wave, wave == waves - 1)
+                    number += 1
+        if step < program.steps:
+            yield Round(number, step)
+            number += 1
+
+
+@given(programs())
+def test_a_round_by_its_number_is_the_one_in_order(program: Program) -> None:
+    expected = list(in_order(program))
+    assert list(program) == expected
+    assert program.rounds == len(expected)
+    for round_ in expected:
+        counts = [program.samples(round_, m) for m in range(program.batches.microbatches)]
+        assert program.nonempty(round_) == sum(1 for count in counts if count)
+        assert all(a >= b for a, b in zip(counts, counts[1:], strict=False))
+
+
+@given(programs())
+def test_positions_between_evaluations_lead_back_to_their_round(program: Program) -> None:
+    for number in range(program.rounds + 1):
+        step, evaluated = program.position(number)
+        started = number == program.rounds or program.at(number).evaluation is None or program.at(number).wave == 0
+        first_set = number == program.rounds or program.at(number).evaluation in (None, 0)
+        if started and first_set:
+            assert program.first_round(step, evaluated) == number
