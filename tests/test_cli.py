@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import jobs
 import unisono
-from unisono.checkpoint.parameters import sha256
+from unisono.checkpoint.parameters import load, sha256_of
 
 TESTS = Path(__file__).parent
 DATA = TESTS.parent.parent / "shared" / "data"
@@ -93,7 +93,7 @@ def test_train_writes_the_run_folder(file: Path, tmp_path: Path) -> None:
     manifest = json.loads((out / "run.json").read_text())
     assert manifest["exit"] == "completed"
     assert manifest["arguments"]["fault"] == "print"
-    assert manifest["parameters_sha256"] == sha256(out / "parameters.safetensors")
+    assert manifest["parameters_sha256"] == sha256_of(load(out / "parameters.safetensors"))
     assert manifest["world"] == {"workers": 2, "steps": 4}
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 2, 3, 4]

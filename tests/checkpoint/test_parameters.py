@@ -11,7 +11,7 @@ import safetensors
 import torch
 from safetensors.torch import load_file
 
-from unisono.checkpoint.parameters import Tensors, save, sha256, sha256_of
+from unisono.checkpoint.parameters import Tensors, load, save, sha256_of
 from unisono.errors import UsageError
 
 TENSORS = Tensors(
@@ -36,11 +36,11 @@ def test_saved_tensors_load_elsewhere_and_hash_as_documented(tmp_path: Path) -> 
     digest = hashlib.sha256()
     for name, t in sorted(safetensors.deserialize(path.read_bytes())):
         digest.update(f"{name}\0{t['dtype']}\0{','.join(map(str, t['shape']))}\0".encode() + t["data"])
-    assert sha256(path) == sha256_of(TENSORS) == digest.hexdigest()
+    assert sha256_of(load(path)) == sha256_of(TENSORS) == digest.hexdigest()
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "p.safetensors"
     path.write_bytes(b"no")
     with pytest.raises(UsageError, match=r"p\.safetensors"):
-        sha256(path)
+        load(path)

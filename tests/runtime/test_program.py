@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from hypothesis import given
@@ -42,7 +43,7 @@ def test_a_round_by_its_number_is_the_one_in_order(program: Program) -> None:
     for round_ in expected:
         counts = [program.samples(round_, m) for m in range(program.batches.microbatches)]
         assert program.nonempty(round_) == sum(1 for count in counts if count)
-        assert all(a >= b for a, b in zip(counts, counts[1:], strict=False))
+        assert all(a >= b for a, b in itertools.pairwise(counts))
 
 
 @given(programs())

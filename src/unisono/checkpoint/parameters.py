@@ -103,11 +103,6 @@ def load(path: Path) -> Tensors:
     return tensors
 
 
-def sha256(path: Path) -> str:
-    """The parameter hash of a file; see `sha256_of`."""
-    return sha256_of(load(path))
-
-
 def sha256_of(tensors: Tensors) -> str:
     """The parameter hash.
 
