@@ -42,20 +42,37 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     assert read_metrics(path) == [STEP]
 
 
+def events(folder: Path) -> list[Event]:
+    data = next(folder.glob("events*")).read_bytes()
+    found, at = [], 0
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 8], "little")
+        found.append(Event.FromString(data[at + 12 : at + 12 + length]))
+        at += 16 + length
+    return found
+
+
 def test_events_carry_the_same_names(tmp_path: Path) -> None:
     board = TensorBoard(tmp_path)
     board.write(STEP)
     board.close()
-    data = next(tmp_path.glob("events*")).read_bytes()
-    tags: dict[str, tuple[int, float]] = {}
-    at = 0
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 8], "little")
-        event = Event.FromString(data[at + 12 : at + 12 + length])
-        tags.update({value.tag: (event.step, value.simple_value) for value in event.summary.value})
-        at += 16 + length
-    assert tags["loss"] == (1, 0.5)
+    tags = {value.tag: value.simple_value for event in events(tmp_path) for value in event.summary.value}
+    assert tags["loss"] == 0.5
     assert set(tags) == {"epoch", "loss", "samples_per_second", "compute_seconds/0", "compute_seconds/1"}
+
+
+def test_of_fast_steps_the_last_and_every_evaluation_are_kept(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path)
+    for step in range(1, 101):
+        board.write({**STEP, "step": step})
+        if step % 50 == 0:
+            board.write({"step": step, "evaluation/loss": 1.0})
+    board.close()
+    steps = [event.step for event in events(tmp_path) if event.summary.value]
+    assert steps[0] == 1
+    assert steps.count(50) >= 1
+    assert steps.count(100) == 2
+    assert len(steps) < 60
 
 
 def test_lines_are_whole(tmp_path: Path) -> None:

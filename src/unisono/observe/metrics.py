@@ -18,6 +18,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from unisono.errors import UsageError
 
 FLUSH_SECONDS = 0.2
+EVENT_SECONDS = 0.05
 
 
 class MetricsFile:
@@ -116,6 +117,8 @@ class TensorBoard:
 
     def __init__(self, folder: Path) -> None:
         self._writer = EventFileWriter(str(folder))
+        self._left_out: dict[str, Any] | None = None
+        self._written = 0.0
 
     def restart(self, step: int) -> None:
         """Tell TensorBoard to forget what earlier files say of later steps."""
@@ -123,12 +126,26 @@ class TensorBoard:
         self._writer.add_event(Event(step=step + 1, wall_time=time.time(), session_log=log))
 
     def write(self, record: dict[str, Any]) -> None:
-        """Write a record's numbers; lists become name/0, name/1 …"""
+        """Write a record's numbers; lists become name/0, name/1 …
+
+        Of steps that come faster than 20 a second some are left out (TensorBoard draws 1,000 points at most, and
+        `metrics.jsonl` has them all), never the last one and never an evaluation.
+        """
+        if "loss" in record and time.monotonic() - self._written < EVENT_SECONDS:
+            self._left_out = record
+            return
+        self._event(record)
+        if "loss" in record:
+            self._left_out, self._written = None, time.monotonic()
+
+    def _event(self, record: dict[str, Any]) -> None:
         values = [Summary.Value(tag=name, simple_value=value) for name, value in _scalars(record)]
         self._writer.add_event(Event(step=record["step"], wall_time=time.time(), summary=Summary(value=values)))
 
     def close(self) -> None:
         """Write what is left and end the writer's thread."""
+        if self._left_out is not None:
+            self._event(self._left_out)
         self._writer.close()
 
 

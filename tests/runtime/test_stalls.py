@@ -1,0 +1,44 @@
+"""Patience: adapted to the usual, never less than the floor, and blind to the watcher's own sleep."""
+
+from __future__ import annotations
+
+from unisono.runtime.stalls import FLOOR_SECONDS, MULTIPLE, UNKNOWN_SECONDS, Stalls
+
+
+def still(stalls: Stalls, kind: str, seconds: float, mark: object = 0, who: str = "w") -> bool:
+    """Look every half second at one whose words stand still for so long."""
+    return any(stalls.look(who, kind, mark, 0.5) for _ in range(round(2 * seconds) + 1))
+
+
+def test_unknown_work_is_given_time() -> None:
+    stalls = Stalls()
+    assert not still(stalls, "compute", UNKNOWN_SECONDS - 1)
+    assert still(stalls, "compute", 4)
+
+
+def test_patience_follows_the_longest_of_its_kind() -> None:
+    stalls = Stalls()
+    assert not still(stalls, "compute", 2.0, mark=1)
+    assert not still(stalls, "compute", MULTIPLE * 2.0 - 1, mark=2)
+    assert still(stalls, "compute", 4, mark=2)
+    assert not still(stalls, "evaluation compute", UNKNOWN_SECONDS - 1, mark=3)
+
+
+def test_short_work_has_the_floor() -> None:
+    stalls = Stalls()
+    assert not still(stalls, "update", 0.5, mark=1)
+    assert not still(stalls, "update", FLOOR_SECONDS - 1, mark=2)
+    assert still(stalls, "update", 4, mark=2)
+
+
+def test_a_suspended_machine_is_not_a_hung_worker() -> None:
+    stalls = Stalls(5.0)
+    stalls.look("w", "compute", 0, 0.1)
+    assert not stalls.look("w", "compute", 0, 3600.0)
+
+
+def test_who_waits_or_is_dead_is_forgotten() -> None:
+    stalls = Stalls(1.0)
+    assert not still(stalls, "compute", 0.5)
+    stalls.forget("w")
+    assert not still(stalls, "compute", 0.5)
