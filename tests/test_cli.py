@@ -135,6 +135,7 @@ def test_a_failed_job_says_what_and_where(file: Path, tmp_path: Path, fault: str
         last = done.stderr.strip().splitlines()[-1]
         assert last.startswith(("RuntimeError: my own", "ValueError: bad", "KeyError: 'seventeen'"))
     assert json.loads((tmp_path / "out" / "run.json").read_text())["exit"] == "failed"
+    assert list((tmp_path / "out" / "checkpoints").glob("step-*/state.json")), "the last good state"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ WORTH = 0.9
 
 
 def _middle(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
+    return sorted(values)[(len(values) - 1) // 2]
 
 
 def smoothed(pace: Sequence[float], boundaries: Sequence[int], seconds: Sequence[float]) -> list[float]:
@@ -70,8 +70,8 @@ def balanced(
 def laggards(pace: Sequence[float], factor: float = 1.5) -> dict[int, float]:
     """The slots that are slower than the median by at least this factor, and how much.
 
-    >>> laggards([1.0, 1.0, 2.5])
-    {2: 2.5}
+    >>> laggards([1.0, 1.0, 2.5]), laggards([1.0, 2.0])
+    ({2: 2.5}, {1: 2.0})
     """
     known = [value for value in pace if value > 0]
     usual = _middle(known) if known else 0.0
