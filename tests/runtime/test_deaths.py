@@ -13,7 +13,7 @@ from torch import nn
 import jobs
 from faults import Fault, Handicap, Script, handicapped_loss, hash_of, run, undisturbed
 
-PHASES = ("compute", "microbatch", "update", "made", "marked", "stored", "commit", "stamp", "publish")
+PHASES = ("compute", "microbatch", "update", "saved", "marked", "updated", "commit", "stamp", "publish")
 KILLS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT]
 
 
@@ -94,7 +94,7 @@ def test_a_death_in_every_phase_of_every_slot(
 
 def test_all_workers_die_at_once_and_replacements_go_on(tmp_path: Path) -> None:
     job = jobs.make(steps=12)
-    faults = (*(Fault("microbatch", 4, slot) for slot in range(3)), Fault("made", 8, 0), Fault("made", 8, 1))
+    faults = (*(Fault("microbatch", 4, slot) for slot in range(3)), Fault("marked", 8, 0), Fault("updated", 8, 1))
     outcome, _, _ = run(job, 3, phase=Script(tmp_path, faults))
     assert hash_of(outcome) == undisturbed(job)[0]
 

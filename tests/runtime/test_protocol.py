@@ -206,13 +206,20 @@ class World:
                 need(self.slices[part], now, "parameters under the update")
             self.scratch[slot] = TORN
             yield
-            self.scratch[slot] = now + 1
+            self.scratch[slot] = now
             yield
             self.words[slot] = words._replace(progress=mark(now, 1))
             yield
-            yield from self.copy_scratch(plan, slot)
-        elif action.do is Do.COPY_AGAIN:
-            yield from self.copy_scratch(plan, slot)
+            yield from self.update_in_place(plan, slot)
+        elif action.do is Do.RESTORE:
+            need(self.scratch[slot], now, "old values in scratch")
+            for part in self.share(plan, slot):
+                self.slices[part] = TORN
+            yield
+            for part in self.share(plan, slot):
+                self.slices[part] = now
+            yield
+            yield from self.update_in_place(plan, slot)
         else:
             if slot == 0 and not any(other and other.round == now + 1 for other in self.plans):
                 boundaries = even(MICROBATCHES, len(self.seats))
@@ -223,9 +230,9 @@ class World:
                 yield
             self.words[slot] = words._replace(committed=now + 1)
 
-    def copy_scratch(self, plan: Plan, slot: int) -> Iterator[None]:
-        need(self.scratch[slot], plan.round + 1, "scratch")
+    def update_in_place(self, plan: Plan, slot: int) -> Iterator[None]:
         for part in self.share(plan, slot):
+            need(self.slices[part], plan.round, "parameters under the update")
             self.slices[part] = TORN
         yield
         for part in self.share(plan, slot):
@@ -284,7 +291,7 @@ def skip_the_barrier(plan: Plan, slot: int, words: Any, chunks: int, clipped: bo
 
 def make_again(plan: Plan, slot: int, words: Any, chunks: int, clipped: bool, copied: int) -> Action:
     action = protocol.next_action(plan, slot, words, chunks, clipped, copied)
-    return Action(Do.UPDATE) if action.do is Do.COPY_AGAIN else action
+    return Action(Do.UPDATE) if action.do is Do.RESTORE else action
 
 
 def no_heir(member: int, heir_of: Any) -> int:

@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 
 BLOCK = 4096
-"""Elements of a block: the grain of slices, redo chunks and norms; a multiple of 64."""
+"""Elements of a block: the grain of slices, undo chunks and norms; a multiple of 64."""
 
 CHUNK = 64 * BLOCK
-"""Elements of a redo chunk at most (256 Ki measured best), unless one tensor or model may not be cut."""
+"""Elements of an undo chunk at most (256 Ki measured best), unless one tensor or model may not be cut."""
 
 Kind = Literal["elementwise", "tensor", "whole"]
 
@@ -87,7 +87,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What is updated in one redo-logged go: a contiguous span of a region and the pieces in it."""
+    """What is updated in one undo-logged go: a contiguous span of a region and the pieces in it."""
 
     region: int
     pieces: tuple[Piece, ...]

@@ -7,7 +7,7 @@ one owner at any time. Whoever owns a slot goes on from its words:
 
     summed      rounds whose partial sums are complete
     normed      rounds whose block norms are published (with clip_norm)
-    progress    mark(round, 2k): the chunks before k are in place; mark(round, 2k + 1): the scratch of k is valid too
+    progress    mark(round, 2k): the chunks before k are updated; mark(round, 2k + 1): scratch holds the old values of k
     committed   rounds that are complete for this slot
 
 Round t is over when every slot of its plan has committed it: nobody decides it, everyone can see it. The exhaustive
@@ -117,8 +117,8 @@ class Do(Enum):
     AWAIT_COPY = "wait until the supervisor has copied the state"
     PUBLISH_NORMS = "publish the norms of its blocks"
     AWAIT_NORMS = "wait until every slot has published its norms"
-    UPDATE = "make new values of a chunk in scratch, mark, copy"
-    COPY_AGAIN = "copy a chunk's valid scratch to its place once more"
+    UPDATE = "copy a chunk's old values to scratch, mark, update it in place"
+    RESTORE = "copy a chunk's old values back from scratch, then update it"
     COMMIT = "finish the round for this slot"
     DONE = "nothing: the slot has committed"
 
@@ -161,7 +161,7 @@ def next_action(plan: Plan, slot: int, words: Sequence[SlotWords], chunks: int, 
     at = position(own.progress, plan.round)
     if at >= 2 * chunks:
         return Action(Do.COMMIT)
-    return Action(Do.COPY_AGAIN if at & 1 else Do.UPDATE, at >> 1)
+    return Action(Do.RESTORE if at & 1 else Do.UPDATE, at >> 1)
 
 
 def is_over(plan: Plan, committed: Callable[[int], int]) -> bool:

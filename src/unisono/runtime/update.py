@@ -1,8 +1,8 @@
-"""The update of one slot's slice: sum along the tree, divide, clip, optimizer, redo-logged chunk by chunk.
+"""The update of one slot's slice: sum along the tree, divide, clip, optimizer, undo-logged chunk by chunk.
 
-New values are made in scratch, marked valid, then copied to their place. A successor that finds an odd `progress`
-copies again; one that finds an even one makes the chunk again from the partial sums, which stay untouched until
-the round is committed.
+A chunk's old values are copied to scratch and marked valid; then the optimizer works in place. A successor that finds
+an odd `progress` copies the old values back and does the chunk again from the partial sums, which stay untouched until
+the round is committed. (New values in scratch, copied home, would be as safe and one pass over memory slower.)
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def tree_sum(tree: Any, leaf: Callable[[int, int], Array]) -> Array:
     return tree_sum(tree[0], leaf) + tree_sum(tree[1], leaf)
 
 
-class _Scratch:
-    """One chunk's views: scratch, the places it comes from and goes to, and its optimizer."""
+class _Guarded:
+    """One chunk: its parameters and state in place, their old values in scratch, and its optimizer."""
 
     def __init__(self, state: HostState, adapter: Any, slot: int, chunk: Chunk) -> None:
         layout, segment = state.layout, state.segment
@@ -51,34 +51,31 @@ class _Scratch:
 
         length = chunk.stop - chunk.start
         self.gradients = carve(region.dtype, length)
-        parameters = carve(region.dtype, length)
-        home = segment[f"parameters/{region.index}"][chunk.start : chunk.stop]
-        self.pairs: list[tuple[Array, Array]] = [(home, parameters)]
+        parameters = segment[f"parameters/{region.index}"][chunk.start : chunk.stop]
+        self.pairs: list[tuple[Array, Array]] = [(parameters, carve(region.dtype, length))]
         views: dict[int, dict[str, Array]] = {piece.parameter.number: {} for piece in chunk.pieces}
         for vector in layout.vectors[region.index]:
-            span = vector_span(vector, region, chunk)
-            part = carve(vector.dtype, span.stop - span.start)
-            self.pairs.append((segment[vector.area][span], part))
+            span, values = vector_span(vector, region, chunk), segment[vector.area]
+            self.pairs.append((values[span], carve(vector.dtype, span.stop - span.start)))
             for piece in chunk.pieces:
                 place = vector.places.get(piece.parameter.number)
                 if place is None:
                     continue
                 if region.kind == "elementwise":
-                    start = place.offset + piece.start - span.start
-                    view = part[start : start + piece.stop - piece.start]
+                    view = values[place.offset + piece.start : place.offset + piece.stop]
                 else:
-                    view = part[place.offset - span.start : place.end - span.start].reshape(place.shape)
+                    view = values[place.offset : place.end].reshape(place.shape)
                 views[piece.parameter.number][vector.key] = view
         self.chunk = chunk
         self.updater = adapter.chunk_update(region, chunk, parameters, self.gradients, views)
 
-    def load(self) -> None:
-        for home, copy in self.pairs:
-            np.copyto(copy, home)
+    def save(self) -> None:
+        for values, old in self.pairs:
+            np.copyto(old, values)
 
-    def store(self) -> None:
-        for home, copy in self.pairs:
-            np.copyto(home, copy)
+    def restore(self) -> None:
+        for values, old in self.pairs:
+            np.copyto(values, old)
 
 
 class Update:
@@ -93,7 +90,7 @@ class Update:
 
     def __init__(self, state: HostState, adapter: Any, slot: int, chunks: Sequence[Chunk]) -> None:
         self._state, self._slot = state, slot
-        self._chunks = [_Scratch(state, adapter, slot, chunk) for chunk in chunks]
+        self._chunks = [_Guarded(state, adapter, slot, chunk) for chunk in chunks]
         self._norms = state.layout.norms
         self._temporaries: list[Array] = []
 
@@ -105,16 +102,16 @@ class Update:
             weight: the global weight that the gradient is divided by.
         """
         norms = self._state.segment["norms"]
-        for scratch in self._chunks:
-            self._sum(scratch, tree, weight)
-            for piece in scratch.chunk.pieces:
-                start = piece.parameter.offset + piece.start - scratch.chunk.start
-                block_sums(scratch.gradients[start : start + piece.stop - piece.start], norms[self._norms.span(piece)])
+        for chunk in self._chunks:
+            self._sum(chunk, tree, weight)
+            for piece in chunk.chunk.pieces:
+                start = piece.parameter.offset + piece.start - chunk.chunk.start
+                block_sums(chunk.gradients[start : start + piece.stop - piece.start], norms[self._norms.span(piece)])
 
     def touch(self) -> None:
         """Map the memory that the update works on into this process."""
-        for scratch in self._chunks:
-            for array in (scratch.gradients, *itertools.chain.from_iterable(scratch.pairs)):
+        for chunk in self._chunks:
+            for array in (chunk.gradients, *itertools.chain.from_iterable(chunk.pairs)):
                 touch(array)
 
     def norm(self) -> float:
@@ -131,7 +128,7 @@ class Update:
             round, step: where the run is.
             tree, weight: as in `publish_norms`.
             clip_norm: limit on the global norm, or None.
-            action: UPDATE or COPY_AGAIN, and the chunk to begin with.
+            action: UPDATE or RESTORE, and the chunk to begin with.
             progress: the slots' words.
             phase: see `Worker`.
         """
@@ -139,27 +136,27 @@ class Update:
         used = np.bitwise_or.reduce(segment["used"], axis=0)
         before, after = segment["scalars"][step & 1], segment["scalars"][(step + 1) & 1]
         factor = 1.0 if clip_norm is None else clip_coefficient(self.norm(), clip_norm)
-        valid = action.do is Do.COPY_AGAIN
+        begun = action.do is Do.RESTORE
         for index in range(action.chunk, len(self._chunks)):
-            scratch = self._chunks[index]
-            if not valid:
-                self._sum(scratch, tree, weight)
-                if factor != 1.0:
-                    np.multiply(scratch.gradients, scratch.gradients.dtype.type(factor), out=scratch.gradients)
-                scratch.load()
-                scratch.updater.step(before, after, used)
-                phase("made", round, self._slot, index)
+            chunk = self._chunks[index]
+            if begun:
+                chunk.restore()
+            else:
+                chunk.save()
+                phase("saved", round, self._slot, index)
                 progress.put(self._slot, mark(round, 2 * index + 1))
             phase("marked", round, self._slot, index)
-            scratch.store()
-            phase("stored", round, self._slot, index)
+            self._sum(chunk, tree, weight)
+            if factor != 1.0:
+                np.multiply(chunk.gradients, chunk.gradients.dtype.type(factor), out=chunk.gradients)
+            chunk.updater.step(before, after, used)
+            phase("updated", round, self._slot, index)
             progress.put(self._slot, mark(round, 2 * index + 2))
-            valid = False
+            begun = False
 
-    def _sum(self, scratch: _Scratch, tree: Any, weight: float) -> None:
-        """scratch.gradients = (tree sum) / weight."""
-        chunk = scratch.chunk
-        out = scratch.gradients
+    def _sum(self, guarded: _Guarded, tree: Any, weight: float) -> None:
+        """gradients = (tree sum) / weight."""
+        chunk, out = guarded.chunk, guarded.gradients
 
         def leaf(slot: int, buffer: int) -> Array:
             return self._state.segment[f"gradients/{slot}/{chunk.region}"][buffer, chunk.start : chunk.stop]

@@ -138,7 +138,7 @@ class Worker:
             elif action.do is Do.PUBLISH_NORMS:
                 work.publish_norms(plan, round_)
                 words.normed.publish(slot, plan.round + 1)
-            elif action.do in (Do.UPDATE, Do.COPY_AGAIN):
+            elif action.do in (Do.UPDATE, Do.RESTORE):
                 work.update(plan, round_, action, words.progress, self._phase)
             else:
                 work.finish(plan, round_)
