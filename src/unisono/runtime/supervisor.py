@@ -219,7 +219,7 @@ class Supervisor:
                 self._selector.register(control.socket, selectors.EVENT_READ, control)
             self._supervise()
             records = self._run.records
-            records.drain(self._watcher.record)
+            records.drain(self._hand_on)
             plan = records.plan
             return Outcome(described, state, plan.round, self._at_rest(plan), self._failure)
         finally:
@@ -318,7 +318,7 @@ class Supervisor:
                 self._drain(plan)
             now = time.monotonic()
             if self._failure is not None:
-                self._abandon(finish=False)
+                self._abandon()
                 return
             if not run.members and not (self._paused and not self._stop_wanted and plan.round < rounds):
                 return
@@ -332,18 +332,20 @@ class Supervisor:
                 run.control.publish(Control.STOP, 1)
                 asked_to_stop = now
             elif asked_to_stop is not None and now - asked_to_stop > FINISH_SECONDS:
-                self._abandon(finish=True)
+                self._abandon()
                 return
 
     def _drain(self, plan: Plan) -> None:
-        """Hand on records; where the user's observer fails, the run ends after the round at hand."""
+        self._run.records.drain(self._hand_on)
+        if self._watcher.copy_wanted():
+            self._run.control.publish(Control.ASKED, plan.asked + 1)
+
+    def _hand_on(self, record: dict[str, Any]) -> None:
+        """Hand on a record; where the job's observer fails, the run does."""
         try:
-            self._run.records.drain(self._watcher.record)
-            if self._watcher.copy_wanted():
-                self._run.control.publish(Control.ASKED, plan.asked + 1)
+            self._watcher.record(record)
         except JobError as error:
-            self._abandon(finish=True)
-            self._failure = Failure(error.message, error.traceback)
+            self._failure = self._failure or Failure(error.message, error.traceback)
 
     def _handle(self, file: int, what: Any) -> None:
         if what == "event":
@@ -536,11 +538,14 @@ class Supervisor:
 
     # -- stopping and resizing -----------------------------------------------------------------------------
 
-    def _abandon(self, finish: bool) -> None:
-        """End all workers now; with `finish` complete a round whose update has begun."""
+    def _abandon(self) -> None:
+        """End all workers now; one more finishes a round whose update has begun, unless it fails or dies too often."""
         run = self._run
         self._end_members()
-        while finish and not self._at_rest(plan := run.records.plan):
+        for _ in range(STRIKES):
+            plan = run.records.plan
+            if self._at_rest(plan):
+                return
             run.control.publish(Control.STOP, 1)
             run.control.publish(Control.COPIED, plan.round + 1)
             last = run.crew.newcomer()
@@ -592,7 +597,7 @@ class Supervisor:
     def _resume_with(self, wanted: int) -> None:
         """Go on after a pause: the workers that are still leaving go first."""
         run = self._run
-        self._abandon(finish=True)
+        self._abandon()
         run.control.publish(Control.STOP, 0)
         run.crew = Crew(wanted, next_member=run.crew.next_member)
         self._paused = False
