@@ -15,6 +15,14 @@ RECORD_FIELDS = frozenset(
 )  # fmt: skip
 
 
+OBJECT_METHODS = (("update", "compute", "reset"), ("update_state", "result", "reset_state"), ("update", "get", "reset"))
+"""Of a metric object: torchmetrics', Keras's, MXNet's."""
+
+
+def _is_object(metric: Any) -> bool:
+    return any(all(hasattr(metric, method) for method in methods) for methods in OBJECT_METHODS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A model, a loss, an optimizer and data; with the seed they determine the result.
@@ -30,11 +38,11 @@ class Job:
     model: Callable[[], Any]
     """() → model. Called once per host right after `torch.manual_seed(seed)`; may load weights."""
 
-    loss: Callable[..., Any]
-    """(outputs, targets) → the mean over samples, or (total, weight)."""
+    loss: Any
+    """(outputs, targets) → the mean over samples, or (total, weight). Other frameworks' own forms: docs/frameworks.md."""
 
-    optimizer: Callable[..., Any]
-    """(model) → an optimizer, or a list of optimizers over disjoint parameters."""
+    optimizer: Any
+    """(model) → an optimizer, or a list of optimizers over disjoint parameters. Other frameworks: docs/frameworks.md."""
 
     data: Any
     """Training samples: a sequence (`len()` and integer indexing), or () → sequence."""
@@ -108,8 +116,7 @@ class Job:
         for name, metric in self.metrics.items():
             if name in RECORD_FIELDS:
                 raise UsageError(f"{name!r} is a field of every record; a metric needs another name.")
-            is_object = all(hasattr(metric, method) for method in ("update", "compute", "reset"))
-            if not callable(metric) and not is_object:
+            if not callable(metric) and not _is_object(metric):
                 raise UsageError(
                     f"a metric must be a function (outputs, targets) -> (sum, count) or an object with update, "
                     f"compute and reset; metrics[{name!r}] is {type(metric).__name__}."
@@ -123,8 +130,9 @@ class Job:
                 f"{type(self.model).__name__}(...)."
             )
         for name in ("loss", "optimizer"):
-            if not callable(getattr(self, name)):
-                raise UsageError(f"job.{name} must be a function; received {getattr(self, name)!r}.")
+            value = getattr(self, name)
+            if value is None or (isinstance(value, int | float | list | tuple) and not callable(value)):
+                raise UsageError(f"job.{name} must be a function; received {value!r}.")
         for name in ("collate", "forward", "schedule", "predict"):
             value = getattr(self, name)
             if value is not None and not callable(value):
@@ -186,6 +194,16 @@ class Job:
             )
         if indexable and not isinstance(data, type) and len(data) == 0:
             raise UsageError(f"job.{name} must hold samples; it is empty. Check the path or the filter that made it.")
+
+    @property
+    def metric_functions(self) -> dict[str, Callable[..., Any]]:
+        """The metrics that give (sum, count) of each microbatch."""
+        return {name: metric for name, metric in self.metrics.items() if not _is_object(metric)}
+
+    @property
+    def metric_objects(self) -> dict[str, Any]:
+        """The metrics that are fed sample by sample, in evaluation only."""
+        return {name: metric for name, metric in self.metrics.items() if _is_object(metric)}
 
     def described(self) -> dict[str, Any]:
         """The plain values among the fields, for `run.json`."""

@@ -11,11 +11,13 @@ from typing import Any
 
 from unisono.checkpoint import store
 from unisono.errors import JobError, UsageError
-from unisono.frameworks.registry import pytorch
+from unisono.frameworks.registry import made
 from unisono.job import Job
 from unisono.observe.metrics import read_metrics
 from unisono.observe.rundir import CHECKPOINTS, METRICS, PARAMETERS, read_run
 from unisono.runtime.control import request
+from unisono.runtime.prepare import open_data
+from unisono.runtime.samples import example
 
 EXIT_STATUS = {"completed": 0, "failed": 1}
 
@@ -110,7 +112,12 @@ class Run:
         Raises:
             UsageError: another name, or nothing saved.
         """
-        return pytorch().adapter.load(self.job, parameters_file(self.directory, which))
+        path = parameters_file(self.directory, which)
+        framework, model = made(self.job, 1)
+        functions = framework.data
+        return framework.adapter.restored(
+            self.job, model, path, lambda: example(self.job, open_data(self.job, functions), functions)
+        )
 
     def resize(self, workers: int) -> int:
         """Ask the running run for another number of workers; 0 pauses it. Returns at once.

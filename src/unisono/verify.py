@@ -15,10 +15,11 @@ from unisono.api import request_for
 from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import JobError, UsageError
 from unisono.execution import Interrupts, Observation, execute
-from unisono.frameworks.registry import pytorch
+from unisono.frameworks.registry import made
 from unisono.job import Job
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import open_data
+from unisono.runtime.samples import example
 from unisono.runtime.supervisor import Outcome, raise_failure
 
 WHOLE_AND_CUT_TOLERANCE = 1e-4
@@ -151,9 +152,10 @@ def first_difference(worlds: Sequence[World], names: Sequence[str]) -> tuple[int
 
 def whole_and_cut(job: Job) -> tuple[float, float]:
     """The loss of one batch in evaluation mode, computed whole and from its microbatches."""
-    framework = pytorch()
-    data = open_data(job).training
-    adapter = framework.adapter(job, 1)
+    framework, model = made(job, 1)
+    opened = open_data(job, framework.data)
+    data = opened.training
+    adapter = framework.adapter(job, model, 1, lambda: example(job, opened, framework.data))
     size = -(-min(job.batch_size, len(data)) // job.microbatches)
     indices = list(range(min(job.batch_size, len(data))))
     parts = [indices[start : start + size] for start in range(0, len(indices), size)]

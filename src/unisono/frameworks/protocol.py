@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
 from unisono.gradients.regions import Chunk, Kind, Region
+from unisono.job import Job
+from unisono.memory.packing import Reducers
 
 Array = NDArray[Any]
 
@@ -98,11 +101,58 @@ class ChunkUpdate(Protocol):
         """
 
 
+class DataFunctions(Protocol):
+    """A framework's data module: how samples become a microbatch, and what must be seeded and held still."""
+
+    REDUCERS: Reducers
+    """How tensors travel between processes (see `unisono.memory.packing`)."""
+
+    def seed_model(self, seed: int) -> None:
+        """Seed what a model's first values may be drawn from."""
+
+    def seed_everything(self, number: int) -> None:
+        """Seed this process's default generators: before a sample, a collate or a forward pass."""
+
+    def pin(self, threads: int) -> None:
+        """Fix the number of threads that this process computes with; called before its first computation."""
+
+    def opened(self, data: Any) -> Any:
+        """Data in the framework's own form (a `tf.data.Dataset`, say) as a sequence; anything else as it is."""
+
+    def draws_randomness(self, data: Any) -> bool:
+        """Whether indexing these data may draw random numbers."""
+
+    def gather(self, data: Any, indices: Sequence[int]) -> Any:
+        """All samples at once where that gives the bits of stacking them one by one, else None."""
+
+    def collate(self, samples: Sequence[Any], indices: Sequence[int]) -> Any:
+        """Stack (inputs, targets) pairs; raises JobError that names the sample that does not fit."""
+
+
 class Adapter(Protocol):
-    """A job's model in its framework, in one process."""
+    """A job's model in its framework, in one process.
+
+    Args:
+        job: the job.
+        model: what `job.model()` returned.
+        steps: the run's total number of steps, for schedules.
+        example: gives the (inputs, targets) of one sample, for models that are built from their first input.
+
+    Until `bind`, it computes with the model's own first values.
+    """
 
     rounds_seen: int
     """Rounds that the schedules have been stepped through."""
+
+    def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None: ...
+
+    @staticmethod
+    def restored(job: Job, model: Any, path: Path, example: Callable[[], Any]) -> Any:
+        """The model with the parameters of a saved file, as people use it without Unisono."""
+
+    def refresh(self, step: int) -> None:
+        """The shared parameters are those after `step` steps; called before their first use. Where they are not
+        views, copy them here."""
 
     def describe(self) -> ModelDescription:
         """The model as the core sees it."""
@@ -133,6 +183,9 @@ class Adapter(Protocol):
 
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
         """Loss and metrics of one microbatch without gradients, in evaluation mode."""
+
+    def metric_objects(self) -> Mapping[str, Any]:
+        """`job.metric_objects` by name, each with `update(outputs, targets)`, `compute()` and `reset()`."""
 
     def chunk_update(
         self,

@@ -1,34 +1,124 @@
-"""Which adapter serves a job. Adapters are imported only when a job needs them."""
+"""Which adapter serves a job: seen from the model that the job makes. Adapters are imported only when needed."""
 
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from unisono.errors import UsageError
+from unisono.job import Job
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is known of a framework before it is imported.
+
+    Attributes:
+        package: the adapter's package under `unisono.frameworks`.
+        roots: top-level packages that its models' classes come from.
+        extra: the extra of Unisono's that installs it.
+        forks_after_computing: whether a process that has computed with it on one thread can still be forked.
+    """
+
+    package: str
+    roots: tuple[str, ...]
+    extra: str
+    forks_after_computing: bool
+
+
+FAMILIES = (Family("pytorch", ("torch",), "torch", True),)
+"""In order of precedence: a class may come from several (a Keras model on PyTorch is a `torch.nn.Module` too)."""
 
 
 @dataclass(frozen=True)
 class Framework:
-    """A framework's two halves: the adapter's class and its data functions (a module)."""
+    """A framework's two halves: the adapter's class and its data functions (modules of the adapter's package)."""
 
-    name: str
+    family: Family
     adapter: Any
     data: Any
 
+    @property
+    def name(self) -> str:
+        """The adapter's package."""
+        return self.family.package
 
-def pytorch() -> Framework:
-    """The PyTorch adapter.
+
+def framework(name: str) -> Framework:
+    """The adapter of a package of `unisono.frameworks`.
 
     Raises:
-        UsageError: torch is not installed.
+        UsageError: the framework is not installed.
     """
+    family = next(family for family in FAMILIES if family.package == name)
     try:
-        model = importlib.import_module("unisono.frameworks.pytorch.model")
-        data = importlib.import_module("unisono.frameworks.pytorch.data")
+        model = importlib.import_module(f"unisono.frameworks.{name}.model")
+        data = importlib.import_module(f"unisono.frameworks.{name}.data")
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"this job needs PyTorch; {error.name!r} is not installed. Install it with: pip install 'unisono[torch]'"
+            f"this job needs {error.name!r}, which is not installed. Install it with: "
+            f"pip install 'unisono[{family.extra}]'"
         ) from error
-    return Framework("torch", model.TorchAdapter, data)
+    return Framework(family, model.Adapter, data)
+
+
+def loaded() -> tuple[Family, ...]:
+    """The families that are imported in this process."""
+    return tuple(family for family in FAMILIES if any(root in sys.modules for root in family.roots))
+
+
+def made(job: Job, threads: int) -> tuple[Framework, Any]:
+    """Make the job's model, with every generator seeded that it may draw from, and see whose it is.
+
+    Args:
+        job: its `model` is called once; twice if that call is what imports the framework.
+        threads: threads that this process will compute with.
+
+    Returns:
+        The framework and the model.
+
+    Raises:
+        UsageError: it is no framework's model.
+    """
+    before = loaded()
+    model = _seeded(job, threads, before)
+    family = _family_of(model)
+    if family not in before:
+        model = _seeded(job, threads, loaded())
+    return framework(family.package), model
+
+
+def _seeded(job: Job, threads: int, families: tuple[Family, ...]) -> Any:
+    for family in families:
+        functions = framework(family.package).data
+        functions.pin(1 if family.forks_after_computing else threads)  # a pool of threads would not survive a fork
+        functions.seed_model(job.seed)
+    return job.model()
+
+
+def _family_of(model: Any) -> Family:
+    for part in _parts(model):
+        roots = {kind.__module__.partition(".")[0] for kind in type(part).__mro__}
+        for family in FAMILIES:
+            if roots & set(family.roots):
+                return family
+    names = ", ".join(family.extra for family in FAMILIES)
+    raise UsageError(
+        f"job.model must return a model of a framework that Unisono knows ({names}); received "
+        f"{type(model).__name__}. Write model=Net or model=lambda: Net(...)."
+    )
+
+
+def _parts(model: Any) -> Iterator[Any]:
+    """The model, or the leaves of a nested structure of arrays."""
+    if isinstance(model, Mapping):
+        for value in model.values():
+            yield from _parts(value)
+    elif isinstance(model, list | tuple):
+        for value in model:
+            yield from _parts(value)
+    else:
+        yield model

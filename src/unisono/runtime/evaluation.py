@@ -21,16 +21,20 @@ class EvaluationSums:
         job: the job.
         program: its rounds.
         state: the host's shared state.
+        objects: name → metric object with `update(outputs, targets)`, `compute()` and `reset()`.
         again: (round, microbatch) → (outputs, targets) of an earlier wave, for a process that did not see it.
     """
 
-    def __init__(self, job: Job, program: Program, state: HostState, again: Callable[[Round, int], Any]) -> None:
+    def __init__(
+        self, job: Job, program: Program, state: HostState, objects: Mapping[str, Any],
+        again: Callable[[Round, int], Any],
+    ) -> None:  # fmt: skip
         self._program = program
         self._state = state
         self._again = again
         self._fed = -1
-        self._objects = {name: metric for name, metric in job.metrics.items() if hasattr(metric, "update")}
-        self.sum_names = [name for name in job.metrics if name not in self._objects]
+        self._objects = objects
+        self.sum_names = list(job.metric_functions)
 
     def add(self, round_: Round, microbatches: int) -> dict[str, Any]:
         """Add one wave.

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from typing import Any
 import cloudpickle
 
 from unisono.errors import JobError, UsageError
+from unisono.frameworks.registry import loaded
 from unisono.job import Job
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import Failure
+from unisono.runtime.prepare import Cold, Described, Request
 
 _SINGLE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -70,9 +72,18 @@ class HostLost(JobError):
 
 
 class Host:
-    """The processes of this host. Every method runs in the thread that made it."""
+    """The processes of this host. Every method runs in the thread that made it.
 
-    def __init__(self) -> None:
+    Args:
+        listen: called with the pipe through which the warm parent's output comes, and with None before it closes.
+    """
+
+    def __init__(self, listen: Callable[[int | None], None]) -> None:
+        self._listen = listen
+        self.children: list[Child] = []
+        self._start()
+
+    def _start(self) -> None:
         mine, theirs = socket.socketpair()
         output, write_end = os.pipe()
         environment = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(_SINGLE, "1"), "CUDA_VISIBLE_DEVICES": ""}
@@ -84,9 +95,9 @@ class Host:
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor alone
             )  # fmt: skip
         os.close(write_end)
-        self.output = output
+        self._output = output
+        self._listen(output)
         self._channel = Channel(mine)
-        self.children: list[Child] = []
 
     def ask(self, *message: Any, files: Sequence[int] = ()) -> Any:
         """Send a request and wait for the answer.
@@ -107,11 +118,15 @@ class Host:
             raise answer.error()
         return answer
 
-    def send_job(self, job: Job) -> None:
-        """Send the job, pickled by value where it is defined in `__main__` or a job file.
+    def prepare(self, job: Job, request: Request) -> Described:
+        """Have the job made ready.
+
+        Args:
+            job: it travels pickled, by value where it is defined in `__main__` or a job file.
+            request: what of it.
 
         Raises:
-            UsageError: something in it cannot be pickled.
+            UsageError: something in it cannot be pickled, or it breaks a rule.
         """
         try:
             payload = cloudpickle.dumps(job)
@@ -120,7 +135,28 @@ class Host:
                 f"the job travels to other processes, so all it refers to must be picklable; received: {error}. "
                 "Make files, locks and connections inside a function: data=lambda: open_my_data()."
             ) from error
-        self.ask("job", str(Path.cwd()), list(sys.path), payload)
+        cold = tuple(family.package for family in loaded() if not family.forks_after_computing)
+        self.ask("begin", str(Path.cwd()), list(sys.path), payload, cold)
+        answer = self.ask("prepare", request)
+        if isinstance(answer, Cold):  # only its model() imports the framework: start again, knowing that
+            self.close()
+            self._start()
+            self.ask("begin", str(Path.cwd()), list(sys.path), payload, (answer.package,))
+            answer = self.ask("prepare", request)
+        described: Described = answer
+        return described
+
+    def share(self, described: Described, segment: int, event: int, initialise: bool) -> None:
+        """Have the first values written to the shared memory, and children forked from then on.
+
+        Args:
+            described: what `prepare` gave.
+            segment: the shared memory's file.
+            event: the file by which children wake the supervisor.
+            initialise: whether to write; False where the memory is in use already.
+        """
+        self.ask("write", initialise, files=[segment])
+        self.ask("attend", described, files=[segment, event])
 
     def fork(self, role: str, number: int, place: int) -> Child:
         """Start a worker or a loader."""
@@ -150,10 +186,11 @@ class Host:
 
     def close(self) -> None:
         """Kill everything; nothing is left."""
+        self._listen(None)
         for child in list(self.children):
             child.kill()
             self.forget(child)
         self._channel.close()
         self._process.kill()
         self._process.wait()
-        os.close(self.output)
+        os.close(self._output)

@@ -2,6 +2,10 @@
 
 Started by exec, so that nothing of the supervisor's (threads, locks, a notebook's kernel) is inherited. It lives as
 long as the supervisor's end of the channel is open; its children die with it.
+
+A framework that can be forked after it has computed (PyTorch on one thread) is prepared here once, and children work
+at once. With one that can't (a *cold* one), this process imports and never computes: a first child, the scout, makes
+the model and writes the first values to shared memory, and every worker makes the model again for itself.
 """
 
 from __future__ import annotations
@@ -15,12 +19,12 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
-from typing import Any
 
+from unisono.frameworks.registry import framework
 from unisono.memory.segment import Segment
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import STACK_SIGNAL, Failure, failure
-from unisono.runtime.prepare import Prepared, prepare
+from unisono.runtime.prepare import Cold, Described, Prepared, Request, prepare, prepare_again
 from unisono.runtime.samples import load_ahead
 from unisono.runtime.slot import WorkerFailed
 from unisono.runtime.state import HostState
@@ -40,115 +44,187 @@ def main(file: int, supervisor: int) -> None:
     die_with_parent(supervisor)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    channel = Channel(socket.socket(fileno=file))
     with contextlib.suppress(EOFError, ConnectionError):
-        _serve(channel)
+        Parent(Channel(socket.socket(fileno=file))).serve()
     os._exit(0)
-
-
-def _serve(channel: Channel) -> None:
-    job: Any = None
-    prepared: Prepared | None = None
-    state: HostState | None = None
-    event = -1
-    while True:
-        (verb, *arguments), files = channel.receive()
-        answer: Any = None
-        try:
-            if verb == "job":
-                job = _load(*arguments)
-            elif verb == "prepare":
-                prepared = prepare(job, arguments[0])
-                answer = prepared.described
-            elif verb == "memory":
-                assert prepared is not None
-                state = HostState(prepared.layout, Segment(files[0], prepared.layout.segment))
-                if arguments[0]:
-                    prepared.initialise(state)
-                prepared.bind(state)
-                ctypes.CDLL(None).malloc_trim(0)  # the model's first values are in shared memory now
-                event = files[1]
-            elif verb == "catch_up":
-                assert prepared is not None
-                assert state is not None
-                prepared.catch_up(state, arguments[0])
-            elif verb == "fork":
-                assert prepared is not None
-                assert state is not None
-                answer = _fork(prepared, state, Life(arguments[0], arguments[1], event), files, channel)
-            elif verb == "reap":
-                answer = _reap(arguments[0])
-        except Exception as error:
-            answer = failure(error, f"while the job was set up ({verb})")
-        channel.send(answer)
-
-
-def _load(folder: str, path: list[str], payload: bytes) -> Any:
-    os.chdir(folder)
-    sys.path[:] = path
-    return pickle.loads(payload)
-
-
-def _reap(process: int) -> int:
-    _, status = os.waitpid(process, 0)
-    return os.waitstatus_to_exitcode(status)
 
 
 @dataclass(frozen=True)
 class Life:
-    """What a child is to be: role ("worker", "loader"), member or loader number, the supervisor's eventfd."""
+    """What a child is to be: role ("worker", "loader"), its number, its ends of two pipes."""
 
     role: str
     number: int
-    event: int
+    output: int
+    report: int
 
 
-def _fork(prepared: Prepared, state: HostState, life: Life, files: list[int], channel: Channel) -> int:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    parent = os.getpid()
-    process = os.fork()
-    if process:
-        for file in files:
-            os.close(file)
-        return process
-    status = 1
-    try:
-        die_with_parent(parent)
+class Parent:
+    """What the supervisor may ask for: a public method each, besides `serve`.
+
+    Args:
+        channel: the supervisor's messages.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._cold = False
+        self._payload = b""
+        self._request: Request
+        self._described: Described
+        self._prepared: Prepared
+        self._state: HostState
+        self._event = -1
+
+    def serve(self) -> None:
+        """Answer until the supervisor closes the channel.
+
+        Raises:
+            EOFError: it has.
+        """
+        while True:
+            (verb, *arguments), files = self._channel.receive()
+            if verb == "prepare" and self._cold:
+                self._send_scout(arguments[0])
+                continue
+            try:
+                answer = getattr(self, verb)(*arguments, *files)
+            except Exception as error:
+                answer = failure(error, f"while the job was set up ({verb})")
+            self._channel.send(answer)
+
+    def begin(self, folder: str, path: list[str], payload: bytes, cold: tuple[str, ...]) -> None:
+        """Stand where the supervisor stands and take the job; import the cold frameworks that it uses."""
+        os.chdir(folder)
+        sys.path[:] = path
+        self._payload, self._cold = payload, bool(cold)
+        for package in cold:
+            framework(package)
+
+    def prepare(self, request: Request) -> Described | Cold:
+        """Make the job ready here."""
+        self._prepared = prepare(pickle.loads(self._payload), request)
+        family = self._prepared.framework.family
+        return self._prepared.described if family.forks_after_computing else Cold(family.package)
+
+    def _send_scout(self, request: Request) -> None:
+        """Have a child make the job ready; it answers "prepare", then "write"."""
+        self._request = request
+        parent = os.getpid()
+        process = os.fork()
+        if not process:
+            try:
+                die_with_parent(parent)
+                self._scout(request)
+            finally:
+                os._exit(0)
+        status = self.reap(process)
+        if status:
+            cause = f"it was ended by {signal.Signals(-status).name}" if status < 0 else f"it ended with {status}"
+            self._channel.send(Failure(f"the process that makes the job's model did not answer: {cause}; see logs/."))
+
+    def _scout(self, request: Request) -> None:
+        try:
+            self._prepared = prepare(pickle.loads(self._payload), request)
+        except Exception as error:
+            self._channel.send(failure(error, "while the job was set up"))
+            return
+        self._channel.send(self._prepared.described)
+        (_, initialise), files = self._channel.receive()
+        try:
+            self.write(initialise, *files)
+            self._channel.send(None)
+        except Exception as error:
+            self._channel.send(failure(error, "while the first values were written"))
+
+    def write(self, initialise: bool, segment: int) -> None:
+        """Write the first values to shared memory, if so wished, and make the model's parameters views of it."""
+        layout = self._prepared.layout
+        self._state = HostState(layout, Segment(segment, layout.segment))
+        if initialise:
+            self._prepared.initialise(self._state)
+        self._prepared.bind(self._state)
+        ctypes.CDLL(None).malloc_trim(0)  # the model's first values are in shared memory now
+
+    def attend(self, described: Described, segment: int, event: int) -> None:
+        """The shared memory is written: get ready to fork."""
+        self._described, self._event = described, event
+        if self._cold:
+            self._state = HostState(described.layout, Segment(segment, described.layout.segment))
+        else:
+            os.close(segment)  # "write" has mapped it here
+
+    def catch_up(self, round: int) -> None:
+        """Bring the schedules to a round, so that a child forked later need not."""
+        if not self._cold:
+            self._prepared.catch_up(self._state, round)
+
+    def reap(self, process: int) -> int:
+        """The exit code of a child that has ended."""
+        _, status = os.waitpid(process, 0)
+        return os.waitstatus_to_exitcode(status)
+
+    def fork(self, role: str, number: int, output: int, report: int) -> int:
+        """Start a child; returns its process number."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        process = os.fork()
+        if process:
+            os.close(output)
+            os.close(report)
+            return process
+        status = 1
+        try:
+            die_with_parent(parent)
+            status = self._live(Life(role, number, output, report))
+        except SystemExit as request:  # the job's code left by itself
+            status = request.code if isinstance(request.code, int) and request.code else 1
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(status)
+
+    def _live(self, life: Life) -> int:
+        """A child's life; returns its exit status."""
         ctypes.CDLL(None).prctl(_PR_SET_NAME, f"unisono-{life.role}".encode(), 0, 0, 0)  # what `ps` and `top` show
-        channel.close()
-        output, report = files
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        self._channel.close()
+        os.dup2(life.output, 1)
+        os.dup2(life.output, 2)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         faulthandler.register(STACK_SIGNAL, file=2)
-        trouble = _live(prepared, state, life)
+        trouble = self._work(life)
         if trouble is not None:
-            os.write(report, pickle.dumps(trouble)[: 1 << 20])
-        status = 0 if trouble is None else 1
-    except SystemExit as request:  # the job's code left by itself
-        status = request.code if isinstance(request.code, int) and request.code else 1
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
+            os.write(life.report, pickle.dumps(trouble)[: 1 << 20])
+        return 0 if trouble is None else 1
 
+    def _work(self, life: Life) -> Failure | None:
+        try:
+            if life.role == "loader":
+                self._load(life.number)
+            else:
+                self._prepared_worker().worker(life.number, self._state, lambda: os.eventfd_write(self._event, 1)).run()
+            return None
+        except WorkerFailed as error:
+            return error.description
+        except Exception as error:
+            return failure(error, f"{life.role} {life.number}")
 
-def _live(prepared: Prepared, state: HostState, life: Life) -> Failure | None:
-    try:
-        if life.role == "loader":
-            loaders = prepared.layout.shape.loaders
-            ring = prepared.ring(state.segment)
-            load_ahead(prepared.reader(), prepared.program, ring, state, (life.number, loaders))
-        else:
-            prepared.worker(life.number, state, lambda: os.eventfd_write(life.event, 1)).run()
-        return None
-    except WorkerFailed as error:
-        return error.description
-    except Exception as error:
-        return failure(error, f"{life.role} {life.number}")
+    def _prepared_worker(self) -> Prepared:
+        if self._cold:
+            self._prepared = prepare_again(pickle.loads(self._payload), self._request, self._described)
+            self._prepared.bind(self._state)
+        return self._prepared
+
+    def _load(self, number: int) -> None:
+        if self._cold:
+            job = pickle.loads(self._payload)
+            self._prepared = Prepared(job, self._request, framework(self._described.framework), self._described)
+        prepared = self._prepared
+        share = (number, prepared.layout.shape.loaders)
+        load_ahead(prepared.reader(), prepared.program, prepared.ring(self._state.segment), self._state, share)
 
 
 if __name__ == "__main__":

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from unisono.errors import UsageError
-from unisono.frameworks.protocol import ModelDescription
-from unisono.frameworks.registry import Framework, pytorch
+from unisono.frameworks.protocol import DataFunctions
+from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.partition.batches import Batches
 from unisono.partition.order import epoch_order
 from unisono.runtime.program import EvaluationSet, Program, Round
-from unisono.runtime.samples import Datasets, Ring, SampleReader, taken
+from unisono.runtime.samples import Datasets, Ring, SampleReader, example, taken
 from unisono.runtime.schedule import Schedule
 from unisono.runtime.slot import Tools
 from unisono.runtime.state import HostLayout, HostState, Shape, host_layout
@@ -56,32 +57,56 @@ class Described:
     """What the supervisor learns of the prepared job.
 
     Attributes:
+        framework: the adapter's package.
         layout: the host's shared memory.
         program: the rounds.
         data_length: training samples.
     """
 
+    framework: str
     layout: HostLayout
     program: Program
     data_length: int
 
 
+@dataclass(frozen=True)
+class Cold:
+    """The answer to "prepare" where the job turns out to need a framework that must not have computed where children are forked."""
+
+    package: str
+
+
 @dataclass
 class Prepared:
-    """A job ready to run in this process."""
+    """A job ready to run in this process.
+
+    Attributes:
+        job, request: what to run.
+        framework: whose model it is.
+        described: the part that travels.
+        adapter: the model; None in a process that only reads samples.
+    """
 
     job: Job
     request: Request
     framework: Framework
-    adapter: Any
-    program: Program
-    data: Datasets
-    layout: HostLayout
+    described: Described
+    adapter: Any = None
+
+    @cached_property
+    def data(self) -> Datasets:
+        """The data, opened where they are needed."""
+        return open_data(self.job, self.framework.data)
 
     @property
-    def described(self) -> Described:
-        """The part that travels."""
-        return Described(self.layout, self.program, len(self.data.training))
+    def program(self) -> Program:
+        """The rounds."""
+        return self.described.program
+
+    @property
+    def layout(self) -> HostLayout:
+        """The host's shared memory."""
+        return self.described.layout
 
     @property
     def spin_seconds(self) -> float:
@@ -134,15 +159,16 @@ class Prepared:
         return Worker(member, tools, self.spin_seconds, poke, self.request.phase)
 
 
-def open_data(job: Job) -> Datasets:
+def open_data(job: Job, functions: DataFunctions) -> Datasets:
     """Call what is callable and check what came."""
-    training = _opened(job.data, "data")
+    training = _opened(job.data, "data", functions)
     evaluation = job.evaluation
     if evaluation is None:
         return Datasets(training, {})
     evaluation = _called(evaluation)
     named = evaluation if isinstance(evaluation, Mapping) else {"evaluation": evaluation}
-    return Datasets(training, {name: _opened(data, f"evaluation {name!r}") for name, data in named.items()})
+    opened = {name: _opened(data, f"evaluation {name!r}", functions) for name, data in named.items()}
+    return Datasets(training, opened)
 
 
 def _called(data: Any) -> Any:
@@ -150,8 +176,8 @@ def _called(data: Any) -> Any:
     return data() if isinstance(data, type) or (callable(data) and not hasattr(data, "__getitem__")) else data
 
 
-def _opened(data: Any, what: str) -> Any:
-    data = _called(data)
+def _opened(data: Any, what: str, functions: DataFunctions) -> Any:
+    data = functions.opened(_called(data))
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise UsageError(
             f"job.{what} must have len() and integer indexing, so that any worker can read any sample; received "
@@ -163,34 +189,53 @@ def _opened(data: Any, what: str) -> Any:
 
 
 def prepare(job: Job, request: Request) -> Prepared:
-    """Open the data, make the model and lay out the host's memory.
+    """Make the model, open the data and lay out the host's memory.
+
+    Args:
+        job: the job.
+        request: what of it.
 
     Raises:
         UsageError: the job and its data do not fit together.
     """
-    data = open_data(job)
+    framework, model = made(job, request.threads)
+    data = open_data(job, framework.data)
     length = int(epoch_order(job.order, len(data.training), job.seed, 0).size)
     batches = Batches(length, job.batch_size, job.microbatches, job.drop_last)
-    total = job.steps if job.steps is not None else (job.epochs or 0) * batches.steps_per_epoch
+    total = total_steps(job, batches)
     steps = 0 if request.evaluate_only else min(total, request.most_steps or total)
     evaluations = tuple(EvaluationSet(name, len(values)) for name, values in data.evaluation.items())
     if request.trace:
         evaluations = ()
     program = Program(batches, steps, job.evaluate_every, evaluations)
-    framework = pytorch()
-    framework.data.pin(1)  # before a fork no pool of threads may exist; the model's first values need none
-    adapter = framework.adapter(job, total)
-    description: ModelDescription = adapter.describe()
+    adapter = framework.adapter(job, model, total, lambda: example(job, data, framework.data))
     useful = -(-min(job.batch_size, length) // batches.microbatch_size)
-    functions = [metric for metric in job.metrics.values() if not hasattr(metric, "update")]
     shape = Shape(
         slots=max(1, min(request.workers, useful)),
         most=max(1, useful),
         microbatches=job.microbatches,
-        metrics=len(functions),
+        metrics=len(job.metric_functions),
         evaluations=len(evaluations),
         evaluation_times=len(program.evaluation_steps),
-        object_metrics=len(functions) < len(job.metrics) and bool(evaluations),
+        object_metrics=bool(job.metric_objects) and bool(evaluations),
         loaders=max(1, min(request.workers, useful, len(request.cores))),
     )
-    return Prepared(job, request, framework, adapter, program, data, host_layout(description, shape))
+    layout = host_layout(adapter.describe(), shape)
+    described = Described(framework.name, layout, program, len(data.training))
+    prepared = Prepared(job, request, framework, described, adapter)
+    prepared.data = data
+    return prepared
+
+
+def prepare_again(job: Job, request: Request, described: Described) -> Prepared:
+    """Make the model once more in a process that knows what another one found; data are opened only if needed."""
+    framework, model = made(job, request.threads)
+    prepared = Prepared(job, request, framework, described)
+    total = total_steps(job, described.program.batches)
+    prepared.adapter = framework.adapter(job, model, total, lambda: example(job, prepared.data, framework.data))
+    return prepared
+
+
+def total_steps(job: Job, batches: Batches) -> int:
+    """The job's length in steps."""
+    return job.steps if job.steps is not None else (job.epochs or 0) * batches.steps_per_epoch

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from unisono.errors import UsageError
-from unisono.frameworks.protocol import Array
+from unisono.frameworks.protocol import Array, DataFunctions
 from unisono.job import Job
 from unisono.memory.packing import Reducers, pack, unpack
 from unisono.memory.words import Words
@@ -21,34 +21,19 @@ from unisono.runtime.protocol import in_force
 from unisono.runtime.state import ROUNDS_AHEAD, HostLayout, HostState
 
 
-class DataFunctions(Protocol):
-    """What a framework adds to reading data."""
-
-    def draws_randomness(self, data: Any) -> bool:
-        """Whether indexing these data may draw random numbers."""
-
-    def gather(self, data: Any, indices: Sequence[int]) -> Any:
-        """All samples at once, or None."""
-
-    def collate(self, samples: Sequence[Any], indices: Sequence[int]) -> Any:
-        """The default collate."""
-
-    def pin(self, threads: int) -> None:
-        """Fix the number of threads of this process."""
-
-    REDUCERS: Reducers
-    """How tensors are sent."""
-
-    def seed_everything(self, number: int) -> None:
-        """Seed this process's generators."""
-
-
 @dataclass
 class Datasets:
     """The opened data of a job: training sequence and named evaluation sequences."""
 
     training: Any
     evaluation: Mapping[str, Any]
+
+
+def example(job: Job, data: Datasets, functions: DataFunctions) -> Any:
+    """The (inputs, targets) of the first sample alone."""
+    functions.seed_everything(key(job.seed, "example"))
+    samples = [data.training[0]]
+    return functions.collate(samples, [0]) if job.collate is None else job.collate(samples)
 
 
 class SampleReader:

@@ -95,7 +95,9 @@ class SlotWork:
         self._table, self._used, self._computing = segment["table"], segment["used"], segment["computing"]
         self.chunks = self._layout.slices(slots)[slot]
         self._update = Update(tools.state, tools.adapter, slot, self.chunks)
-        self._sums = EvaluationSums(tools.job, tools.program, tools.state, self._outputs_again)
+        self._sums = EvaluationSums(
+            tools.job, tools.program, tools.state, tools.adapter.metric_objects(), self._outputs_again
+        )
         self._gradient_buffers = self._destinations()
         self._buffer_sums = segment[f"buffer_sums/{slot}"]
         self._buffer_changed = segment[f"buffer_changed/{slot}"]
@@ -142,6 +144,7 @@ class SlotWork:
         self._wait_seconds = self._update_seconds = 0.0
         self._control.wait(Control.DRAINED, plan.round - RECORDS + 1)  # a slow supervisor loses no record
         self._used[self.slot] = 0
+        self._adapter.refresh(round_.step)
         if round_.evaluation is None:
             if self._tools.trace and self.slot == 0:
                 self._digests = [blake2b(p.tobytes(), digest_size=8).hexdigest() for p in self._state.parameters()]

@@ -145,30 +145,25 @@ class Supervisor:
     def run(self) -> Outcome:
         """Run to the end, to a failure or to a stop."""
         self._selector.register(self._event, selectors.EVENT_READ, "event")
-        self._host = Host()
+        self._host = Host(self._listen_to_host)
         try:
             return self._begin()
         finally:
-            self._leave_host()
+            self._host.close()
             self._selector.close()
             os.close(self._event)
 
-    def _prepare(self) -> Described:
-        """Have the host's warm parent make the job ready."""
-        self._listen(self._host.output, self._watcher.log("host"))
-        self._host.send_job(self._job)
-        described: Described = self._host.ask("prepare", self._request)
-        return described
-
-    def _leave_host(self) -> None:
-        """Kill every process of the host and close what is held of them."""
+    def _listen_to_host(self, file: int | None) -> None:
+        """The warm parent's output begins to come, or (None) everything from this host's processes ends."""
+        if file is not None:
+            self._listen(file, self._watcher.log("host"))
+            return
         for file in list(self._logs):
             self._read(file)
             self._logs.pop(file).close()
         for key in list(self._selector.get_map().values()):
             if key.data == "output" or isinstance(key.data, Child):
                 self._selector.unregister(key.fd)
-        self._host.close()
 
     def _start_over(self) -> None:
         """The warm parent died: another one goes on with the same shared memory, from the same words."""
@@ -178,13 +173,13 @@ class Supervisor:
         if self._lost[1] >= STRIKES:
             raise HostLost(f"the process that holds the job ended {STRIKES} times in a row in the same round.")
         self._watcher.message("the process that holds the job is gone; another one takes over")
-        self._leave_host()
+        self._host.close()
         run.members.clear()
         run.dumping.clear()
         run.leaving.clear()
-        self._host = Host()
-        self._prepare()
-        self._host.ask("memory", False, files=[run.state.segment.file, self._event])
+        self._host = Host(self._listen_to_host)
+        self._host.prepare(self._job, self._request)
+        self._host.share(run.described, run.state.segment.file, self._event, initialise=False)
         self._host.ask("catch_up", plan.round)
         if not self._paused:
             run.crew = Crew(run.crew.wanted, next_member=run.crew.next_member)
@@ -200,13 +195,13 @@ class Supervisor:
             self._watch(self._host.fork("loader", index, index))
 
     def _begin(self) -> Outcome:
-        described = self._prepare()
+        described = self._host.prepare(self._job, self._request)
         self._watcher.described(described)
         segment = Segment.create(described.layout.segment)
         control: ControlSocket | None = None
         try:
             state = HostState(described.layout, segment)
-            self._host.ask("memory", True, files=[segment.file, self._event])
+            self._host.share(described, segment.file, self._event, initialise=True)
             first, go_on = self._watcher.restore(described, state)
             slots = described.layout.shape.slots
             self._run = _Crewed(described, state, Records(state, first), Crew(slots), HostWords(state, 0.0),

@@ -23,6 +23,17 @@ def seed_everything(number: int) -> None:
     np.random.seed(number & 0xFFFFFFFF)
 
 
+def seed_model(seed: int) -> None:
+    """Seed what a model's first values may be drawn from."""
+    seed_everything(seed)
+    torch.manual_seed(seed)
+
+
+def opened(data: Any) -> Any:
+    """Training or evaluation data as a sequence: PyTorch's already are."""
+    return data
+
+
 def pin(threads: int) -> None:
     """Fix the number of threads of this process."""
     if torch.get_num_threads() != threads:

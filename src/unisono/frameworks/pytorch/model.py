@@ -46,19 +46,11 @@ def as_tensor(array: Array, dtype: torch.dtype) -> torch.Tensor:
     return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor
 
 
-class TorchAdapter:
-    """See `unisono.frameworks.protocol.Adapter`.
+class Adapter:
+    """See `unisono.frameworks.protocol.Adapter`."""
 
-    Args:
-        job: the job; its `model` and `optimizer` are called here.
-        steps: the run's total number of steps, for the schedule.
-    """
-
-    def __init__(self, job: Job, steps: int) -> None:
+    def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
         self._job = job
-        seed_everything(job.seed)
-        torch.manual_seed(job.seed)
-        model = job.model()
         if not isinstance(model, torch.nn.Module):
             raise UsageError(
                 f"job.model must return a torch.nn.Module; received {type(model).__name__}. Write model=Net or "
@@ -88,10 +80,8 @@ class TorchAdapter:
         self._hook()
 
     @staticmethod
-    def load(job: Job, path: Path) -> torch.nn.Module:
-        """The job's model in this process with the parameters of a saved file."""
-        torch.manual_seed(job.seed)
-        model: torch.nn.Module = job.model()
+    def restored(job: Job, model: torch.nn.Module, path: Path, example: Callable[[], Any]) -> torch.nn.Module:
+        """See `Adapter.restored`."""
         model.load_state_dict(load_file(path))
         return model
 
@@ -187,6 +177,9 @@ class TorchAdapter:
         for (_, parameter), array in zip(self._named, parameters, strict=True):
             parameter.data = as_tensor(array, parameter.dtype)
 
+    def refresh(self, step: int) -> None:
+        """See `Adapter.refresh`: the parameters are views."""
+
     def warm_up(self) -> None:
         """See `Adapter.warm_up`."""
         torch.nn.functional.linear(torch.ones(8, 8), torch.ones(8, 8, requires_grad=True)).sum().backward()  # type: ignore[no-untyped-call]
@@ -257,12 +250,13 @@ class TorchAdapter:
             )
         return result * samples, float(samples)
 
-    def _functions(self) -> list[Callable[..., Any]]:
-        return [metric for metric in self._job.metrics.values() if not hasattr(metric, "update")]
+    def metric_objects(self) -> Mapping[str, Any]:
+        """See `Adapter.metric_objects`: torchmetrics' have these methods."""
+        return self._job.metric_objects
 
     def _metrics(self, outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
         pairs = []
-        for metric in self._functions():
+        for metric in self._job.metric_functions.values():
             total, count = metric(outputs, targets)
             pairs.append((float(total), float(count)))
         return tuple(pairs)
