@@ -39,10 +39,10 @@ class Job:
     """() → model. Called once per host right after `torch.manual_seed(seed)`; may load weights."""
 
     loss: Any
-    """(outputs, targets) → the mean over samples, or (total, weight). Other frameworks' own forms: docs/frameworks.md."""
+    """(outputs, targets) → the mean over samples, or (total, weight). Others than PyTorch: see docs/frameworks.md."""
 
     optimizer: Any
-    """(model) → an optimizer, or a list of optimizers over disjoint parameters. Other frameworks: docs/frameworks.md."""
+    """(model) → an optimizer, or a list of optimizers over disjoint parameters; see docs/frameworks.md."""
 
     data: Any
     """Training samples: a sequence (`len()` and integer indexing), or () → sequence."""
@@ -131,7 +131,7 @@ class Job:
             )
         for name in ("loss", "optimizer"):
             value = getattr(self, name)
-            if value is None or (isinstance(value, int | float | list | tuple) and not callable(value)):
+            if value is None or isinstance(value, int | float | list | dict):
                 raise UsageError(f"job.{name} must be a function; received {value!r}.")
         for name in ("collate", "forward", "schedule", "predict"):
             value = getattr(self, name)

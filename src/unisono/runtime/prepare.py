@@ -71,7 +71,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Cold:
-    """The answer to "prepare" where the job turns out to need a framework that must not have computed where children are forked."""
+    """The job turns out to need a framework that must not have computed in the process that forks."""
 
     package: str
 

@@ -56,6 +56,9 @@ class Adapter:
                 f"job.model must return a torch.nn.Module; received {type(model).__name__}. Write model=Net or "
                 "model=lambda: Net(...)."
             )
+        for name in ("loss", "optimizer"):
+            if not callable(getattr(job, name)):
+                raise UsageError(f"job.{name} of a PyTorch job must be a function; received {getattr(job, name)!r}.")
         self.model = model
         self._named = list(model.named_parameters())
         self._numbers = {id(parameter): number for number, (_, parameter) in enumerate(self._named)}
