@@ -1,0 +1,123 @@
+"""One contract for every framework: the same few jobs, made by each framework's kit, must keep every promise."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import unisono
+from faults import Fault, Script, hash_of, run, undisturbed
+from frameworks.kits.samples import Pairs, arrays
+from unisono.checkpoint import store
+
+KITS = sorted(path.stem for path in (Path(__file__).parent / "kits").glob("*.py") if path.stem != "samples")
+
+
+@pytest.fixture(params=KITS)
+def kit(request: pytest.FixtureRequest) -> Any:
+    """Each framework's kit that is installed here."""
+    if importlib.util.find_spec({"pytorch": "torch"}.get(request.param, request.param)) is None:
+        pytest.skip(f"{request.param} is not installed in this environment")
+    return importlib.import_module(f"frameworks.kits.{request.param}")
+
+
+def numbers(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records without times."""
+    dropped = ("seconds", "samples_per_second", "slow_workers")
+    return [{k: v for k, v in record.items() if not any(part in k for part in dropped)} for record in records]
+
+
+def assert_one_result(job: unisono.Job, workers: tuple[int, ...]) -> list[dict[str, Any]]:
+    """The same parameters, optimizer state and records in one process and at each number of workers."""
+    expected, records = undisturbed(job)
+    for count in workers:
+        outcome, found, _ = run(job, count)
+        assert outcome.failure is None, outcome.failure
+        assert hash_of(outcome) == expected, count
+        assert numbers(found) == numbers(records), count
+    return records
+
+
+def test_same_bits_on_any_number_of_workers(kit: Any) -> None:
+    """Dropout, batch normalization, short batches, clipping, evaluation."""
+    job = kit.make(
+        "wild", clip_norm=0.5, evaluation=lambda: Pairs(50, 2), evaluate_every=3, metrics={"accuracy": kit.accuracy}
+    )
+    records = assert_one_result(job, (1, 2, 3, 4))
+    assert any(record.get("gradient_norm", 0) > 0.5 for record in records)
+    assert [record["step"] for record in records if "evaluation/accuracy" in record] == [3, 6]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "unknown"])
+def test_same_bits_with_every_kind_of_optimizer(kit: Any, optimizer: str) -> None:
+    assert_one_result(kit.make("wild", optimizer=kit.OPTIMIZERS[optimizer]), (2, 3))
+
+
+def test_weighted_losses_and_odd_microbatches(kit: Any) -> None:
+    assert_one_result(kit.make(loss=kit.weighted_loss, batch_size=26, microbatches=7), (3,))
+
+
+def test_schedules_follow_the_global_step(kit: Any) -> None:
+    records = assert_one_result(kit.make(**kit.SCHEDULED), (2,))
+    rates = [record["learning_rate"] for record in records]
+    assert rates == sorted(rates)
+    assert rates[0] < rates[-1]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "unknown"])
+def test_deaths_cost_no_bit(kit: Any, tmp_path: Path, optimizer: str) -> None:
+    job = kit.make("wild", steps=12, optimizer=kit.OPTIMIZERS[optimizer], clip_norm=0.5)
+    phases = ("compute", "microbatch", "publish_norms", "update", "saved", "marked", "updated", "commit", "stamp")
+    kinds = (signal.SIGKILL, signal.SIGSEGV)
+    faults = tuple(Fault(phase, 1 + n, n % 2, signal=kinds[n % 2]) for n, phase in enumerate(phases))
+    script = Script(tmp_path, faults)
+    outcome, _, _ = run(job, 2, phase=script)
+    assert outcome.failure is None, outcome.failure
+    assert hash_of(outcome) == undisturbed(job)[0]
+    assert script.struck >= 5
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_it_agrees_with_the_frameworks_own_loop(kit: Any, model: str, optimizer: str) -> None:
+    job = kit.make(model, optimizer=kit.OPTIMIZERS[optimizer], batch_size=100, steps=50, order="sequential")
+    outcome, _, _ = run(job)
+    assert outcome.failure is None, outcome.failure
+    ours = outcome.state.saved(50).arrays
+    theirs = kit.plain(model, optimizer, 50)
+    assert set(ours) == set(theirs), "the framework's own names"
+    for name, array in theirs.items():
+        difference = np.linalg.norm(ours[name].astype("float64") - array) / np.linalg.norm(array)
+        assert difference <= 1e-5, name
+
+
+def test_predict_is_what_evaluation_metrics_see(kit: Any) -> None:
+    job = kit.make(evaluation=lambda: Pairs(50, 2), metrics={"accuracy": kit.accuracy}, predict=kit.first_class)
+    records = assert_one_result(job, (2,))
+    share = float(np.mean(arrays(50, 2)[1] == 0))
+    assert records[-1]["evaluation/accuracy"] == pytest.approx(share)
+
+
+def test_a_run_resumes_at_another_number_of_workers_and_gives_its_model(kit: Any, tmp_path: Path) -> None:
+    evaluated: dict[str, Any] = {"evaluation": lambda: Pairs(50, 2), "metrics": {"accuracy": kit.accuracy}}
+    job = kit.make("wild", optimizer=kit.OPTIMIZERS["adam"], **evaluated)
+    whole = unisono.train(job, out=tmp_path / "whole", workers=1)
+    short = kit.make("wild", optimizer=kit.OPTIMIZERS["adam"], **{**evaluated, "steps": 4})
+    unisono.train(short, out=tmp_path / "run", workers=2)
+    resumed = unisono.train(job, resume=tmp_path / "run", workers=3)
+    assert resumed.parameters_sha256 == whole.parameters_sha256
+    for name in (store.PARAMETERS, store.OPTIMIZER):
+        files = [store.at(folder / "checkpoints", 6) / name for folder in (whole.directory, resumed.directory)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert load_file(resumed.directory / "parameters.safetensors")
+    inputs, targets = arrays(50, 2)
+    right = float(np.mean(kit.outputs_of(resumed.model(), inputs).argmax(1) == targets))
+    assert right == pytest.approx(resumed.history[-1]["evaluation/accuracy"])
+    assert unisono.evaluate(job, resumed.directory, workers=2)["evaluation/accuracy"] == pytest.approx(right)
