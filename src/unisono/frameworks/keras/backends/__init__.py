@@ -1,0 +1,88 @@
+"""What Keras leaves to its backend: memory shared with NumPy, gradients, compilation, threads. One module each."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import keras
+
+from unisono.errors import UsageError
+from unisono.frameworks.protocol import Array
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+class Backend(Protocol):
+    """A backend's module."""
+
+    NAME: str
+    """As people write it."""
+
+    TENSORS: tuple[type, ...]
+    """Its tensors' classes."""
+
+    NEUTRAL: tuple[str, ...]
+    """Methods of its optimizers that bypass Keras variables; Keras's own are used instead."""
+
+    def version(self) -> str:
+        """Its name and version."""
+
+    def pin(self, threads: int) -> None:
+        """Fix the number of threads of this process, if it has not computed yet."""
+
+    def threads(self) -> str:
+        """How many it computes with ("?" where it does not tell)."""
+
+    def warn_of_threads(self) -> None:
+        """Warn where it computes with other threads than `pin` asked for."""
+
+    def seed(self, number: int) -> None:
+        """Seed what eager operations draw from."""
+
+    def seed_eager(self, number: int) -> None:
+        """Seed what a model's own operations draw from, where that is not a Keras generator."""
+
+    def eagerly(self, function: Callable[[], Any]) -> Any:
+        """Call a function as it is, without gradients."""
+
+    def alias(self, array: Array) -> Any:
+        """A tensor over the array's memory (64-byte aligned)."""
+
+    def tensor(self, array: Array) -> Any:
+        """A tensor with a copy of the array's values."""
+
+    def array(self, tensor: Any) -> Array:
+        """The tensor's memory as an array; complete when this returns."""
+
+    def attach(self, variable: Any, tensor: Any) -> None:
+        """Make a variable's value this very tensor."""
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function of tensors compiled once for each of its arguments' shapes; it gives no gradients."""
+
+    def with_gradients(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """(list, *rest) → (rest of the result, gradients), where function(list, *rest) gives (what to
+        differentiate, rest of the result); None for a tensor that it does not depend on. Compiled."""
+
+
+def load() -> Any:
+    """The module of the backend that Keras runs on here.
+
+    Raises:
+        UsageError: Unisono does not know that backend.
+    """
+    name = keras.config.backend()
+    if name not in BACKENDS:
+        raise UsageError(
+            f"a Keras job runs on the backends {', '.join(BACKENDS)}; received {name!r}. Set KERAS_BACKEND to one of "
+            "them before Keras is imported."
+        )
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def flat(values: Any) -> Sequence[Any]:
+    """The leaves of a nested structure."""
+    leaves: Sequence[Any] = keras.tree.flatten(values)
+    return leaves

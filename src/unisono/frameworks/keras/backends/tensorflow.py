@@ -1,0 +1,138 @@
+"""TensorFlow behind Keras: tensors over shared memory by DLPack, `tf.function`, `GradientTape`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.ops import EagerTensor
+
+from unisono.errors import JobError
+from unisono.frameworks.protocol import Array
+
+NAME = "TensorFlow"
+TENSORS = (EagerTensor,)
+NEUTRAL = ("assign", "assign_add", "assign_sub", "_var_key", "_apply_weight_decay", "_backend_update_step",
+           "_clip_by_norm")  # fmt: skip
+THREADS = "TF_NUM_INTRAOP_THREADS"
+
+UNKEYED = {
+    "Multinomial", "ParameterizedTruncatedNormal", "RandomGamma", "RandomPoisson", "RandomPoissonV2", "RandomShuffle",
+    "RandomStandardNormal", "RandomUniform", "RandomUniformInt", "RngReadAndSkip", "RngSkip", "StatefulRandomBinomial",
+    "StatefulStandardNormal", "StatefulStandardNormalV2", "StatefulTruncatedNormal", "StatefulUniform",
+    "StatefulUniformFullInt", "StatefulUniformInt", "TruncatedNormal",
+}  # fmt: skip
+"""Operations whose random state lives in the process: nothing can set it for a microbatch."""
+
+
+def version() -> str:
+    """See `Backend.version`."""
+    one_dnn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1")
+    return f"tensorflow {tf.__version__} (oneDNN {'off' if one_dnn == '0' else 'on'})"
+
+
+def pin(threads: int) -> None:
+    """See `Backend.pin`."""
+    os.environ[THREADS] = str(threads)
+    with contextlib.suppress(RuntimeError):  # it has computed already; `warn_of_threads` says so where it matters
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def threads() -> str:
+    """See `Backend.threads`."""
+    return str(tf.config.threading.get_intra_op_parallelism_threads())
+
+
+def warn_of_threads() -> None:
+    """Say that this process computes with other threads than workers do, because it had computed before."""
+    if threads() != os.environ.get(THREADS):
+        warnings.warn(
+            f"TensorFlow was at work in this process before Unisono could hold it to {os.environ.get(THREADS)} thread: "
+            "the last bits may differ from those that workers compute. Make the optimizer in a function "
+            "(optimizer=lambda steps: keras.optimizers.Adam()), or call "
+            "tf.config.threading.set_intra_op_parallelism_threads first.",
+            stacklevel=2,
+        )
+
+
+def seed(number: int) -> None:
+    """See `Backend.seed`."""
+    tf.random.set_seed(number)
+
+
+def seed_eager(number: int) -> None:
+    """See `Backend.seed_eager`: nothing, because functions with such operations are refused; and setting TensorFlow's
+    seed throws its compiled kernels away."""
+
+
+def eagerly(function: Callable[[], Any]) -> Any:
+    """See `Backend.eagerly`."""
+    return function()
+
+
+def alias(array: Array) -> Any:
+    """See `Backend.alias`."""
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+def tensor(array: Array) -> Any:
+    """See `Backend.tensor`."""
+    return tf.convert_to_tensor(array)
+
+
+def array(tensor: Any) -> Array:
+    """See `Backend.array`."""
+    return np.asarray(memoryview(tensor)) if isinstance(tensor, EagerTensor) else np.asarray(tensor)
+
+
+def attach(variable: Any, tensor: Any) -> None:
+    """See `Backend.attach`: assigning a dense tensor shares its memory."""
+    variable.assign(tensor)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """See `Backend.compiled`."""
+
+    def traced(*arguments: Any) -> Any:
+        result = function(*arguments)
+        _refuse_unkeyed_randomness()
+        return result
+
+    return tf.function(traced, autograph=False)
+
+
+def with_gradients(function: Callable[..., Any], variables: Sequence[Any] | None = None) -> Callable[..., Any]:
+    """See `Backend.with_gradients`.
+
+    Args:
+        function: what to differentiate.
+        variables: `tf.Variable`s to which it assigns its first argument: it is differentiated by them.
+    """
+
+    def traced(parameters: list[Any], *rest: Any) -> Any:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources := parameters if variables is None else list(variables))
+            total, result = function(parameters, *rest)
+        _refuse_unkeyed_randomness()
+        gradients = tape.gradient(total, sources)
+        return result, [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+
+    return tf.function(traced, autograph=False)
+
+
+def _refuse_unkeyed_randomness() -> None:
+    graph = tf.compat.v1.get_default_graph().as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    found = next((node for node in nodes if node.op in UNKEYED), None)
+    if found is not None:
+        raise JobError(
+            "random numbers in a model must be a function of the step and the microbatch; "
+            f"{found.name!r} is a {found.op}, whose state is the process's. Draw them with keras.random and a "
+            "keras.random.SeedGenerator of the layer (keras.layers.Dropout does)."
+        )

@@ -1,0 +1,64 @@
+"""From what `job.model` returned to a model whose variables exist, in the job's precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from unisono.errors import UsageError
+from unisono.frameworks.keras import backends, data
+from unisono.job import Job
+
+
+def is_keras(model: Any) -> bool:
+    """Whether it is a Keras model (or layer); else it is a `tf.Module`."""
+    return isinstance(model, keras.layers.Layer)
+
+
+def in_precision(model: Any, precision: str) -> Any:
+    """The model computing in the job's precision: its layers' dtype policies are set, where they are Keras's default.
+
+    Raises:
+        UsageError: a `tf.Module` has no policy.
+    """
+    if precision == "float32":
+        return model
+    if not is_keras(model):
+        raise UsageError(
+            "precision='bfloat16' sets the dtype policy of Keras layers; a tf.Module has none. Cast in its __call__."
+        )
+    for layer in model._flatten_layers():
+        if layer.dtype_policy.name == "float32":
+            layer.dtype_policy = keras.dtype_policies.DTypePolicy("mixed_bfloat16")
+    return model
+
+
+def built(model: Any, job: Job, example: Callable[[], Any]) -> Any:
+    """The model, called once on the first sample if it has not been built.
+
+    Raises:
+        UsageError: no Keras model.
+    """
+    known = is_keras(model) or hasattr(type(model), "with_name_scope")
+    if not known:
+        raise UsageError(
+            f"job.model must return a Keras model or a tf.Module; received {type(model).__name__}. Write model=make, "
+            "a function that returns keras.Sequential([...])."
+        )
+    if is_keras(model):
+        if all(layer.built for layer in model._flatten_layers()):
+            return model
+    elif model.trainable_variables:
+        return model
+    backend = backends.load()
+    data.seed_everything(job.seed)
+    inputs, _ = example()
+    tensors = keras.tree.map_structure(lambda leaf: backend.tensor(np.asarray(leaf)), inputs)
+    if job.forward is not None:
+        backend.eagerly(lambda: job.forward(model, tensors))  # type: ignore[misc]
+    else:
+        backend.eagerly(lambda: model(tensors))
+    return model

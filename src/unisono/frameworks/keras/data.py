@@ -1,0 +1,141 @@
+"""Keras data: how samples become a microbatch, and a finite `tf.data.Dataset` as a list."""
+
+from __future__ import annotations
+
+import random
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.backend.common import global_state
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+from keras.src.utils.naming import reset_uids
+
+from unisono.errors import JobError, UsageError
+from unisono.frameworks.keras import backends
+
+_BACKEND = backends.load()
+
+QUIET = (list, tuple, range, np.ndarray)
+"""Data whose indexing draws no random number: nothing to seed before each sample."""
+
+MOST_BYTES = 4 << 30
+"""Of a `tf.data.Dataset` that is read into memory."""
+
+
+def seed_model(seed: int) -> None:
+    """Seed what a model's first values may be drawn from, and let Keras count names from the start: a model's
+    variables have the same names in every process."""
+    keras.utils.set_random_seed(seed)
+    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
+    reset_uids()
+
+
+def seed_everything(number: int) -> None:
+    """Seed the default generators of the backend, NumPy and Python."""
+    _BACKEND.seed(number)
+    random.seed(number)
+    np.random.seed(number & 0xFFFFFFFF)
+
+
+def pin(threads: int) -> None:
+    """Fix the number of threads of this process."""
+    _BACKEND.pin(threads)
+
+
+def opened(data: Any) -> Any:
+    """A `tf.data.Dataset` as a list of its elements; anything else as it is.
+
+    Raises:
+        UsageError: it is endless or too large.
+    """
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None or not isinstance(data, tensorflow.data.Dataset):
+        return data
+    if int(data.cardinality()) == tensorflow.data.INFINITE_CARDINALITY:
+        raise UsageError(
+            "a tf.data.Dataset is read into memory, so it must end; this one repeats for ever. Leave .repeat() away: "
+            "epochs= counts."
+        )
+    if data._inputs():
+        warnings.warn(
+            "a tf.data.Dataset is read once into memory: its maps and shuffles ran once and are frozen. For random "
+            "augmentation give an indexable source, whose samples are drawn anew each epoch.", stacklevel=2,
+        )  # fmt: skip
+    samples, size = [], 0
+    for element in data.as_numpy_iterator():
+        samples.append(element)
+        size += sum(np.asarray(leaf).nbytes for leaf in backends.flat(element))
+        if size > MOST_BYTES:
+            raise UsageError(
+                f"a tf.data.Dataset is read into memory and may take {MOST_BYTES >> 30} GiB; this one takes more. Give "
+                "an indexable source instead: a class with __len__ and __getitem__."
+            )
+    return samples
+
+
+def draws_randomness(data: Any) -> bool:
+    """Whether indexing may draw random numbers (anything but the plain containers may)."""
+    return type(data) not in QUIET
+
+
+def gather(data: Any, indices: Sequence[int]) -> Any:
+    """All samples at once where that gives the bits of stacking them one by one, else None."""
+    return None
+
+
+def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
+    """Stack (inputs, targets) pairs as arrays.
+
+    Raises:
+        JobError: a sample does not fit the others (named by its index), or samples are not pairs.
+    """
+    first = samples[0]
+    if not isinstance(first, tuple | list) or len(first) != 2:
+        raise JobError(
+            f"a sample must be an (inputs, targets) pair; sample {indices[0]} is {type(first).__name__}"
+            f"{f' of length {len(first)}' if hasattr(first, '__len__') else ''}. Pass "
+            "collate=(samples) -> (inputs, targets)."
+        )
+    try:
+        return _stacked(samples)
+    except (ValueError, TypeError, IndexError) as error:
+        raise JobError(
+            f"samples of a microbatch must stack; {_culprit(samples, indices)} does not fit the others: "
+            f"{str(error).splitlines()[0]} Pass collate= to pad or choose."
+        ) from error
+
+
+def _culprit(samples: Sequence[Any], indices: Sequence[int]) -> str:
+    for sample, index in zip(samples, indices, strict=True):
+        try:
+            _stacked([samples[0], sample])
+        except (ValueError, TypeError, IndexError):
+            return f"sample {index}"
+    return f"one of samples {list(indices)}"
+
+
+def _stacked(samples: Sequence[Any]) -> tuple[Any, Any]:
+    def stack(*leaves: Any) -> Any:
+        return np.stack([_as_array(leaf) for leaf in leaves])
+
+    inputs, targets = (keras.tree.map_structure(stack, *(sample[part] for sample in samples)) for part in (0, 1))
+    return inputs, targets
+
+
+def _as_array(leaf: Any) -> Any:
+    """A leaf as an array; Python's numbers get the widths that Keras gives them."""
+    if isinstance(leaf, float):
+        return np.asarray(leaf, keras.config.floatx())
+    return _BACKEND.array(leaf) if isinstance(leaf, _BACKEND.TENSORS) else np.asarray(leaf)
+
+
+def _reduce_tensor(value: Any) -> Any:
+    return np.asarray, (np.ascontiguousarray(_BACKEND.array(value)),)
+
+
+REDUCERS = dict.fromkeys(_BACKEND.TENSORS, _reduce_tensor)
+"""Tensors travel between processes as arrays; the model's function takes either."""

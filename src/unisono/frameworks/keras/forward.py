@@ -1,0 +1,96 @@
+"""A model's forward pass as a pure function of its parameters, buffers and seeds."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from unisono.frameworks.keras.variables import Variables
+
+Forward = Callable[[Any, Any], Any]
+
+
+class _Entry(keras.layers.Layer):  # type: ignore[misc]
+    """Calls the model in a layer's call, which is how Keras tells all layers inside whether they train."""
+
+    def __init__(self, model: Any, forward: Forward) -> None:
+        super().__init__(name="entry", dtype=model.dtype_policy, autocast=False)
+        self.model, self._forward = model, forward
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """The outputs."""
+        return self._forward(self.model, inputs)
+
+
+class KerasForward:
+    """A Keras model.
+
+    Args:
+        model: built.
+        variables: its own.
+        forward: (model, inputs) → outputs.
+    """
+
+    def __init__(self, model: Any, variables: Variables, forward: Forward) -> None:
+        self._variables = variables
+        self._entry = _Entry(model, forward)
+        self._entry.built = True
+
+    def __call__(
+        self, parameters: Sequence[Any], buffers: Sequence[Any], seeds: Sequence[Any], inputs: Any, training: bool,
+        after: Callable[[Any], Any],
+    ) -> tuple[Any, list[Any]]:  # fmt: skip
+        """Run the model.
+
+        Args:
+            parameters, buffers, seeds: the values of its variables.
+            inputs: the microbatch's.
+            training: whether it trains.
+            after: called with the outputs while the values hold.
+
+        Returns:
+            (what `after` gave, the sum of the model's own losses (regularizers, `add_loss`) or None), new buffers.
+        """
+        held = self._variables
+        mapping = [
+            *zip(held.parameters, parameters, strict=True), *zip(held.buffers, buffers, strict=True),
+            *zip(held.seeds, seeds, strict=True),
+        ]  # fmt: skip
+        with keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False) as scope:
+            result = after(self._entry(inputs, training=training))
+            losses = self._entry.losses
+            penalty = sum(losses[1:], losses[0]) if losses else None
+        return (result, penalty), [scope.get_current_value(v) for v in held.buffers]
+
+
+class ModuleForward:
+    """A `tf.Module`: its variables are assigned in the function itself, which shares memory and copies nothing.
+
+    Args:
+        module: its variables exist.
+        variables: its own.
+        forward: (module, inputs) → outputs, or None to call it.
+    """
+
+    def __init__(self, module: Any, variables: Variables, forward: Forward | None) -> None:
+        self._module, self._variables, self._forward = module, variables, forward
+        self._takes_training = "training" in inspect.signature(type(module).__call__).parameters
+
+    def __call__(
+        self, parameters: Sequence[Any], buffers: Sequence[Any], seeds: Sequence[Any], inputs: Any, training: bool,
+        after: Callable[[Any], Any],
+    ) -> tuple[Any, list[Any]]:  # fmt: skip
+        """See `KerasForward.__call__`."""
+        held = self._variables
+        for variable, value in zip((*held.parameters, *held.buffers), (*parameters, *buffers), strict=True):
+            variable.assign(value)
+        with keras.StatelessScope(list(zip(held.seeds, seeds, strict=True)), initialize_variables=False):
+            if self._forward is not None:
+                outputs = self._forward(self._module, inputs)
+            else:
+                outputs = self._module(inputs, **({"training": training} if self._takes_training else {}))
+            result = after(outputs)
+        return (result, None), [variable.read_value() for variable in held.buffers]

@@ -1,0 +1,87 @@
+"""A job's loss and metrics in Keras's forms: (targets, outputs), by function, object or name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from unisono.errors import JobError, UsageError
+
+FOREIGN = ("torch", "jax", "optax", "flax", "mxnet")
+WAY_OUT = "Write loss='sparse_categorical_crossentropy', a keras.losses object, or a function (targets, outputs)."
+
+
+def made(given: Any) -> Callable[..., Any]:
+    """The loss as a function (targets, outputs) → per-sample values, their mean, or (total, weight).
+
+    Raises:
+        UsageError: no loss, another framework's, or one whose reduction is no mean.
+    """
+    origin = getattr(given, "__module__", None) or type(given).__module__
+    if origin.partition(".")[0] in FOREIGN:
+        name = getattr(given, "__name__", type(given).__name__)
+        raise UsageError(
+            f"the loss of a Keras job takes (targets, outputs); received {origin}.{name}, which takes them the other "
+            f"way round. {WAY_OUT}"
+        )
+    try:
+        loss = keras.losses.get(given)
+    except ValueError as error:
+        raise UsageError(f"job.loss must be a loss that Keras knows; received {given!r}. {WAY_OUT}") from error
+    if isinstance(loss, type):
+        raise UsageError(f"job.loss must be an object or a function; received the class {loss.__name__}. {WAY_OUT}")
+    if not callable(loss):
+        raise UsageError(f"job.loss must be callable; received {given!r}. {WAY_OUT}")
+    if getattr(loss, "reduction", None) == "sum":
+        raise UsageError(
+            "the loss of a batch is the mean over its samples; received a loss with reduction='sum'. Use "
+            "reduction='sum_over_batch_size', or return (total, weight)."
+        )
+    return loss  # type: ignore[no-any-return]
+
+
+def summed(result: Any, samples: Any) -> tuple[Any, Any]:
+    """(Σ loss, weight) of what a loss gave: per-sample values are averaged, as Keras does.
+
+    Args:
+        result: values, their mean, or (total, weight).
+        samples: how many there are, as a tensor.
+    """
+    ops = keras.ops
+    if isinstance(result, tuple):
+        if len(result) != 2:
+            raise JobError(f"job.loss may return (total, weight); received a tuple of {len(result)}.")
+        total, weight = result
+        return ops.convert_to_tensor(total), ops.cast(weight, "float32")
+    mean = ops.mean(ops.convert_to_tensor(result))
+    return mean * ops.cast(samples, mean.dtype), samples
+
+
+class FedMetric:
+    """A Keras metric as the core feeds it."""
+
+    def __init__(self, metric: Any) -> None:
+        self._metric = metric
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Feed it in Keras's order."""
+        self._metric.update_state(targets, outputs)
+
+    def compute(self) -> Any:
+        """Its value, or named values."""
+        result = self._metric.result()
+        if isinstance(result, Mapping):
+            return {name: np.asarray(keras.ops.convert_to_numpy(value)) for name, value in result.items()}
+        return np.asarray(keras.ops.convert_to_numpy(result))
+
+    def reset(self) -> None:
+        """Forget all."""
+        self._metric.reset_state()
+
+
+def fed(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metric objects with `update`, `compute` and `reset`."""
+    return {name: FedMetric(m) if hasattr(m, "update_state") else m for name, m in metrics.items()}

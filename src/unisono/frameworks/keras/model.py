@@ -1,0 +1,297 @@
+"""A Keras job in one process: the model's variables over shared memory, gradients of microbatches, evaluation."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from safetensors.numpy import load_file
+
+from unisono.errors import JobError, UsageError
+from unisono.frameworks.keras import backends, data, losses, optimizers
+from unisono.frameworks.keras.building import built, in_precision, is_keras
+from unisono.frameworks.keras.forward import KerasForward, ModuleForward
+from unisono.frameworks.keras.update_rules import UpdateRules
+from unisono.frameworks.keras.updates import aligned
+from unisono.frameworks.keras.variables import Variables, dtype_of, of_keras, of_module, value_of
+from unisono.frameworks.protocol import (
+    Array,
+    ChunkUpdate,
+    Measured,
+    ModelDescription,
+    Source,
+    TensorSpec,
+)
+from unisono.gradients.regions import Chunk, Region
+from unisono.job import Job
+
+
+class Adapter:
+    """See `unisono.frameworks.protocol.Adapter`."""
+
+    def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
+        self._job, self._backend = job, backends.load()
+        if job.schedule is not None:
+            raise UsageError(
+                "a Keras optimizer's learning rate follows a keras.optimizers.schedules.LearningRateSchedule; received "
+                "job.schedule. Write optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(...)), or "
+                "optimizer=lambda steps: ... if it depends on the run's length."
+            )
+        self._loss = losses.made(job.loss)
+        self.model = built(in_precision(model, job.precision), job, example)
+        self._variables = self._sorted()
+        self._rules = self._update_rules(steps)
+        self._live = [_copied(value_of(v), self._backend) for v in self._variables.buffers]
+        self._buffers = [self._backend.alias(array) for array in self._live]
+        self._parameters = [value_of(v) for v in self._variables.parameters]
+        self._seeds: list[Any] = []
+        self._make_functions()
+        self._steps_seen = 0
+        self.rounds_seen = 0
+        self.seed(0)
+
+    @staticmethod
+    def restored(job: Job, model: Any, path: Path, example: Callable[[], Any]) -> Any:
+        """See `Adapter.restored`."""
+        model = built(in_precision(model, job.precision), job, example)
+        held = of_keras(model, False) if is_keras(model) else of_module(model)
+        values = load_file(path)
+        named = zip((*held.names, *held.buffer_names), (*held.parameters, *held.buffers), strict=True)
+        for name, variable in named:
+            variable.assign(values[name])
+        return model
+
+    def _sorted(self) -> Variables:
+        if is_keras(self.model):
+            return of_keras(self.model, self._backend.NAME != "JAX")
+        return of_module(self.model)
+
+    # -- description ---------------------------------------------------------------------------------------
+
+    def _update_rules(self, steps: int) -> UpdateRules:
+        held = self._variables
+        if not held.trained:
+            raise UsageError("nothing to train: the model has no trainable variable. Set layer.trainable = True.")
+        for name, variable in zip((*held.names, *held.buffer_names), (*held.parameters, *held.buffers), strict=True):
+            if dtype_of(variable) in ("bfloat16", "float16"):
+                raise UsageError(
+                    f"a model's variables are float32 or float64; {name!r} is {dtype_of(variable)}. Keep them float32 "
+                    "and set precision='bfloat16'."
+                )
+        optimizer = optimizers.made(self._job.optimizer, steps)
+        self._settings = {"class": type(optimizer).__name__, "groups": [_plain(optimizer.get_config())]}
+        return UpdateRules(optimizer, {n: held.parameters[n] for n in held.trained}, self._backend)
+
+    def describe(self) -> ModelDescription:
+        """See `Adapter.describe`."""
+        held = self._variables
+        trained = set(held.trained)
+        saved = [Source(name, "parameter" if n in trained else "frozen", n) for n, name in enumerate(held.names)]
+        saved += [Source(name, "buffer", index) for index, name in enumerate(held.buffer_names)]
+        return ModelDescription(
+            parameters=_specs(held.names, held.parameters),
+            owners=tuple(0 if n in trained else None for n in range(len(held.names))),
+            kinds=(self._rules.kind,),
+            states=(self._rules.state(),),
+            buffers=_specs(held.buffer_names, held.buffers),
+            saved=tuple(saved),
+            optimizers=(self._settings,),
+            fingerprint={
+                "framework": f"keras {keras.__version__}, {self._backend.version()}",
+                "numpy": np.__version__,
+                "device": "cpu",
+                "precision": self._job.precision,
+                "optimizer": f"{self._settings['class']}:{self._rules.kind}",
+            },
+        )
+
+    # -- binding -------------------------------------------------------------------------------------------
+
+    def initial(self, parameters: Sequence[Array], buffers: Sequence[Array], scalars: Array) -> None:
+        """See `Adapter.initial`."""
+        for variable, array in zip(self._variables.parameters, parameters, strict=True):
+            array[...] = self._backend.array(value_of(variable))
+        for live, array in zip(self.live_buffers(), buffers, strict=True):
+            array[...] = live
+
+    def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
+        """See `Adapter.initial_state`."""
+        self._rules.write_first(state, scalars)
+
+    def bind(self, parameters: Sequence[Array]) -> None:
+        """See `Adapter.bind`: tensors over shared memory become the values of the model's own variables."""
+        held = self._variables
+        self._parameters = [self._backend.alias(array) for array in parameters]
+        for variable, tensor in zip(
+            (*held.parameters, *held.buffers), (*self._parameters, *self._buffers), strict=True
+        ):
+            self._backend.attach(variable, tensor)
+
+    def refresh(self, step: int) -> None:
+        """See `Adapter.refresh`: the parameters are views."""
+
+    def warm_up(self) -> None:
+        """See `Adapter.warm_up`."""
+        self._backend.warn_of_threads()
+
+    def seed(self, key: int) -> None:
+        """See `Adapter.seed`: the states of the model's generators are made of the key."""
+        random.seed(key)
+        np.random.seed(key & 0xFFFFFFFF)
+        self._backend.seed_eager(key)
+        words = np.random.SeedSequence(key).generate_state(2 * len(self._variables.seeds)) & 0x7FFFFFFF
+        self._seeds = [
+            self._backend.tensor(pair.astype(dtype_of(variable)))
+            for pair, variable in zip(words.reshape(-1, 2), self._variables.seeds, strict=True)
+        ]
+
+    def live_buffers(self) -> list[Array]:
+        """See `Adapter.live_buffers`."""
+        return self._live
+
+    # -- microbatches --------------------------------------------------------------------------------------
+
+    def _make_functions(self) -> None:
+        held, forward = self._variables, self._job.forward
+        if is_keras(self.model):
+            run: Any = KerasForward(self.model, held, forward or (lambda model, inputs: model(inputs)))
+        else:
+            run = ModuleForward(self.model, held, forward)
+
+        def measured(parameters: Any, buffers: Any, seeds: Any, batch: Any, samples: Any, training: bool) -> Any:
+            inputs, targets = batch
+
+            def after(outputs: Any) -> Any:
+                return outputs, losses.summed(self._loss(targets, outputs), samples)
+
+            ((outputs, (total, weight)), penalty), new = run(parameters, buffers, seeds, inputs, training, after)
+            if penalty is not None:
+                total = total + keras.ops.cast(penalty * keras.ops.cast(weight, penalty.dtype), total.dtype)
+            return total, (total, weight, outputs, new)
+
+        def trained(values: Any, others: Any, *rest: Any) -> Any:
+            numbered = {**dict(zip(held.trained, values, strict=True)), **dict(others)}
+            return measured([numbered[n] for n in range(len(held.parameters))], *rest, training=True)
+
+        def evaluated(parameters: Any, *rest: Any) -> Any:
+            return measured(parameters, *rest, training=False)[1][:3]
+
+        self._train = self._backend.with_gradients(
+            trained, **({} if is_keras(self.model) else {"variables": [held.parameters[n] for n in held.trained]})
+        )
+        self._evaluate = self._backend.compiled(evaluated)
+
+    def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[tuple[int, Array]]:
+        """(number, where its gradient goes) of the trained parameters."""
+        return [(number, arrays[number]) for number in self._variables.trained]
+
+    def gradient(self, batch: Any, samples: int, into: Sequence[tuple[int, Array]], used: Array) -> Measured:
+        """See `Adapter.gradient`."""
+        held = self._variables
+        frozen = {n: t for n, t in enumerate(self._parameters) if n not in set(held.trained)}
+        given = self._tensors(batch)
+        (total, weight, outputs, buffers), gradients = self._train(
+            [self._parameters[n] for n in held.trained], frozen, self._buffers, self._seeds, given, self._count(samples)
+        )
+        loss = float(self._backend.array(total))
+        if not np.isfinite(loss):
+            raise JobError(
+                f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
+                "samples."
+            )
+        for (number, array), gradient in zip(into, gradients, strict=True):
+            if gradient is None:
+                array[...] = 0
+            else:
+                np.copyto(array, self._backend.array(gradient))
+                used[number] = 1
+        for live, old, new in zip(self._live, self._buffers, buffers, strict=True):
+            if new is not old:
+                np.copyto(live, self._backend.array(new))
+        return Measured(loss, float(self._backend.array(weight)), self._metrics(outputs, given[1]))
+
+    def _tensors(self, batch: Any) -> tuple[Any, Any]:
+        """A microbatch as the backend's tensors, in memory of their own."""
+        def tensor(leaf: Any) -> Any:
+            return leaf if isinstance(leaf, self._backend.TENSORS) else self._backend.tensor(np.asarray(leaf))
+
+        inputs, targets = batch
+        return keras.tree.map_structure(tensor, inputs), keras.tree.map_structure(tensor, targets)
+
+    def _count(self, samples: int) -> Any:
+        return self._backend.tensor(np.asarray(samples, np.float32))
+
+    def _metrics(self, outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
+        pairs = []
+        for metric in self._job.metric_functions.values():
+            total, count = metric(outputs, targets)
+            pairs.append((float(total), float(count)))
+        return tuple(pairs)
+
+    def metric_objects(self) -> Mapping[str, Any]:
+        """See `Adapter.metric_objects`."""
+        return losses.fed(self._job.metric_objects)
+
+    def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
+        """See `Adapter.evaluate`."""
+        given = self._tensors(batch)
+        total, weight, outputs = self._evaluate(
+            self._parameters, self._buffers, self._seeds, given, self._count(samples)
+        )
+        if self._job.predict is not None:
+            outputs = self._backend.eagerly(lambda: self._job.predict(self.model, given[0]))  # type: ignore[misc]
+        metrics = self._metrics(outputs, given[1])
+        kept = keras.tree.map_structure(self._kept, (outputs, given[1])) if keep_outputs else None
+        numbers = (float(self._backend.array(value)) for value in (total, weight))
+        return Measured(*numbers, metrics, kept)
+
+    def _kept(self, value: Any) -> Any:
+        """An output as an array that can travel."""
+        wide = keras.ops.cast(value, "float32") if dtype_of(value) == "bfloat16" else value
+        return np.ascontiguousarray(self._backend.array(wide))
+
+    # -- update --------------------------------------------------------------------------------------------
+
+    def chunk_update(
+        self,
+        region: Region,
+        chunk: Chunk,
+        parameters: Array,
+        gradients: Array,
+        state: Mapping[int, Mapping[str, Array]],
+    ) -> ChunkUpdate:
+        """See `Adapter.chunk_update`."""
+        return self._rules.chunk_update(region, chunk, parameters, gradients, state)
+
+    def advance_schedule(self) -> None:
+        """See `Adapter.advance_schedule`: a schedule is a function of the step."""
+        self._steps_seen += 1
+
+    def advance_plateau(self, loss: float) -> None:
+        """See `Adapter.advance_plateau`: Keras has none."""
+
+    def learning_rate(self) -> float:
+        """See `Adapter.learning_rate`."""
+        return self._rules.learning_rate(self._steps_seen)
+
+
+def _specs(names: Sequence[str], variables: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(n, tuple(v.shape), dtype_of(v)) for n, v in zip(names, variables, strict=True))
+
+
+def _copied(tensor: Any, backend: Any) -> Array:
+    """The tensor's values in memory of their own, 64-byte aligned."""
+    values = backend.array(tensor)
+    copy = aligned(values.size, values.dtype).reshape(values.shape)
+    copy[...] = values
+    return copy
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value if isinstance(value, int | float | str | None) else repr(value) for name, value in config.items()
+    }

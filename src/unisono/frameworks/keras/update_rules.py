@@ -1,0 +1,138 @@
+"""A job's optimizer over a model: how it is cut, its state by parameter, and updaters of chunks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from unisono.frameworks.keras import optimizers
+from unisono.frameworks.keras.optimizers import Rule
+from unisono.frameworks.keras.updates import TILES, Stepper, TensorUpdate, TileUpdate, aligned
+from unisono.frameworks.keras.variables import dtype_of, value_of
+from unisono.frameworks.protocol import Array, ChunkUpdate, StateSpec
+from unisono.gradients.regions import Chunk, Kind, Region
+
+
+class UpdateRules:
+    """The optimizer of a job.
+
+    Args:
+        optimizer: the job's own, checked.
+        trained: number → variable.
+        backend: see `backends`.
+
+    Attributes:
+        kind: how the update may be cut.
+    """
+
+    def __init__(self, optimizer: Any, trained: Mapping[int, Any], backend: Any) -> None:
+        self._optimizer, self._trained, self._backend = optimizer, trained, backend
+        self.kind: Kind = optimizers.kind_of(optimizer, list(trained.values()))
+        self._steppers: dict[int, Sequence[Stepper]] = {}
+        self._whole: list[tuple[Stepper, list[int]]] = []
+        if self.kind == "elementwise":
+            self._steppers = self._tiled()
+            if not all(self._is_elementwise(steppers) for steppers in set(self._steppers.values())):
+                warnings.warn(
+                    f"{type(optimizer).__name__} does not act element by element here: one slot updates the whole "
+                    "model", stacklevel=2,
+                )  # fmt: skip
+                self.kind = "whole"
+        if self.kind != "elementwise":
+            groups = [[n] for n in trained] if self.kind == "tensor" else [list(trained)]
+            self._whole = [(self._stepper([stand_in(trained[n]) for n in group]), group) for group in groups]
+
+    def _stepper(self, variables: Sequence[Any]) -> Stepper:
+        return Stepper(Rule(self._optimizer, variables, self._backend), self._backend)
+
+    def _tiled(self) -> dict[int, Sequence[Stepper]]:
+        """Steppers for each dtype, with and without weight decay."""
+        made: dict[tuple[str, bool], tuple[Stepper, ...]] = {}
+        found = {}
+        for number, variable in self._trained.items():
+            settings = (dtype_of(variable), optimizers.decays(self._optimizer, variable))
+            if settings not in made:
+                made[settings] = tuple(self._stepper([_tile(variable, size)]) for size in TILES)
+            found[number] = made[settings]
+        return found
+
+    @staticmethod
+    def _is_elementwise(steppers: Sequence[Stepper]) -> bool:
+        """Whether two steps on a large tile give the bits of two steps on small ones."""
+        size, rule = TILES[0], steppers[0].rule
+        kind, fields = np.dtype(rule.dtype), 2 + len(rule.slots)
+        whole = [aligned(size, kind) for _ in range(fields)]
+        cut = [aligned(size, kind) for _ in range(fields)]
+        for arrays in (whole, cut):
+            arrays[0][:] = np.linspace(0.5, 2, size)
+            for array, first in zip(arrays[2:], rule.first_slots, strict=True):
+                array[:] = first
+        for arrays, length, stepper in zip((whole, cut), TILES, steppers, strict=True):
+            row = rule.first_scalars
+            for step in range(2):
+                arrays[1][:] = np.linspace(-1, 1 + step, size)
+                for start in range(0, size, length):
+                    after = stepper.run([array[start : start + length] for array in arrays], row)
+                row = after
+        return all(np.array_equal(one, other) for one, other in zip(whole, cut, strict=True))
+
+    @property
+    def _by_number(self) -> list[tuple[int, Stepper, int]]:
+        """(parameter's number, stepper, its index in that stepper's rule)."""
+        if self.kind == "elementwise":
+            return [(number, steppers[0], 0) for number, steppers in self._steppers.items()]
+        return [(number, stepper, index) for stepper, group in self._whole for index, number in enumerate(group)]
+
+    def state(self) -> StateSpec:
+        """The optimizer's state as the core lays it out."""
+        vectors: dict[str, dict[int, tuple[tuple[int, ...], str]]] = {}
+        scalars: tuple[str, ...] = ()
+        for number, stepper, index in self._by_number:
+            scalars = stepper.rule.scalars
+            for key, place in stepper.rule.vectors[index].items():
+                slot = stepper.rule.slots[place]
+                shape = self._trained[number].shape if self.kind == "elementwise" else slot.shape
+                vectors.setdefault(key, {})[number] = (tuple(shape), slot.dtype)
+        return StateSpec(vectors, scalars)
+
+    def write_first(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
+        """Write the state before the first step."""
+        for number, stepper, index in self._by_number:
+            for key, place in stepper.rule.vectors[index].items():
+                state[number][key][...] = stepper.rule.first_slots[place]
+            row = stepper.rule.first_scalars
+            scalars[number][: 1 + len(row)] = [1.0, *row]
+
+    def chunk_update(
+        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: Mapping[int, Mapping[str, Array]],
+    ) -> ChunkUpdate:  # fmt: skip
+        """See `Adapter.chunk_update`."""
+        if region.kind == "elementwise":
+            return TileUpdate(chunk, parameters, gradients, state, self._steppers, self._backend)
+        numbers = {piece.parameter.number for piece in chunk.pieces}
+        groups = [(stepper, group) for stepper, group in self._whole if numbers & set(group)]
+        return TensorUpdate(chunk, parameters, gradients, state, groups, self._backend)
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of the step after so many."""
+        rate = self._optimizer._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            rate = rate(step)
+        return float(keras.ops.convert_to_numpy(rate))
+
+
+def stand_in(variable: Any) -> Any:
+    """The Keras variable that an optimizer is built on."""
+    if isinstance(variable, keras.Variable):
+        return variable
+    return keras.Variable(value_of(variable), name=variable.name.partition(":")[0].replace("/", "_"))
+
+
+def _tile(variable: Any, size: int) -> Any:
+    """A variable of a tile's length that decays as the given one does."""
+    name = variable.name if isinstance(variable, keras.Variable) else stand_in(variable).name
+    return keras.Variable(np.zeros(size, dtype_of(variable)), name=name)

@@ -1,0 +1,225 @@
+"""The update of one chunk: elementwise optimizers on tiles of two fixed sizes, all others on whole tensors.
+
+A tile never has a remainder (the last one is padded), so how the parameters are cut cannot choose between a vector
+unit's instructions and what a compiler makes of a loop's end; and there are two shapes to compile, whatever the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unisono.frameworks.keras.optimizers import ITERATIONS, Rule
+from unisono.frameworks.protocol import Array
+from unisono.gradients.regions import BLOCK, Chunk, Piece
+
+TILES = (16 * BLOCK, BLOCK)
+"""Elements of a tile: a few hundred kilobytes with gradient and moments, which stay in the cache; and the least."""
+
+
+class Stepper:
+    """A rule compiled for one backend."""
+
+    def __init__(self, rule: Rule, backend: Any) -> None:
+        self.rule, self._backend = rule, backend
+        self._types = rule.types()
+        self._compiled: dict[tuple[int, ...], Callable[..., Any]] = {}
+
+    def scalars(self, row: Sequence[float]) -> list[Any]:
+        """Numbers from the table as tensors."""
+        return [self._backend.tensor(np.array(value, dtype=kind))
+                for value, kind in zip(row, self._types, strict=True)]  # fmt: skip
+
+    def __call__(
+        self, parameters: Sequence[Any], gradients: Sequence[Any], slots: Sequence[Any], scalars: Sequence[Any],
+        used: tuple[int, ...],
+    ) -> Any:  # fmt: skip
+        """One step; see `Rule.apply`."""
+        if used not in self._compiled:
+            self._compiled[used] = self._backend.compiled(
+                lambda p, g, s, numbers: self.rule.apply(p, g, s, numbers, used)
+            )
+        return self._compiled[used](list(parameters), list(gradients), list(slots), list(scalars))
+
+    def run(self, arrays: Sequence[Array], row: Sequence[float]) -> list[float]:
+        """One step in place on parameter, gradient and slots; returns the new numbers."""
+        p, g, *slots = (self._backend.alias(array) for array in arrays)
+        parameters, new_slots, numbers = self([p], [g], slots, self.scalars(row), (0,))
+        for given, result, array in zip((p, *slots), (*parameters, *new_slots), (arrays[0], *arrays[2:]), strict=True):
+            self.home(given, result, array)
+        return [float(self._backend.array(number)) for number in numbers]
+
+    def home(self, given: Any, result: Any, into: Array) -> None:
+        """Bring a result to where it belongs, unless it was made there."""
+        if result is not given and result is not None:
+            np.copyto(into, self._backend.array(result))
+
+
+class _Place:
+    """Arrays that one call of a stepper works on: parameter, gradient and slots, and tensors over them."""
+
+    def __init__(self, arrays: Sequence[Array], backend: Any) -> None:
+        self.arrays = arrays
+        self.tensors = [backend.alias(array) for array in arrays]
+
+
+Tile = tuple[int, int, _Place | None]
+"""Start and end in the chunk, and its arrays; None = by way of the padded ones."""
+
+
+class TileUpdate:
+    """An elementwise optimizer on a chunk. See `ChunkUpdate`.
+
+    Args:
+        chunk: the pieces.
+        parameters, gradients: the chunk's span.
+        state: per parameter number its slots by key.
+        steppers: per parameter number the steppers of its settings, one for each of TILES.
+        backend: see `backends`.
+    """
+
+    def __init__(
+        self, chunk: Chunk, parameters: Array, gradients: Array, state: Mapping[int, Mapping[str, Array]],
+        steppers: Mapping[int, Sequence[Stepper]], backend: Any,
+    ) -> None:  # fmt: skip
+        self._chunk, self._backend, self._steppers = chunk, backend, steppers
+        first = chunk.pieces[0].parameter.number
+        self._rule = steppers[first][-1].rule
+        spans = [self._span(state[first][key], parameters.size) for key in self._rule.vectors[0]]
+        self._spans = [parameters, gradients, *spans]
+        self._padded = _Place([aligned(BLOCK, parameters.dtype) for _ in self._spans], backend)
+        self._runs: dict[tuple[int, ...], list[tuple[Sequence[Stepper], list[Tile]]]] = {}
+
+    @staticmethod
+    def _span(first: Array, size: int) -> Array:
+        """The chunk's part of a state vector, of which `first` is the first piece: they lie as the parameters do."""
+        return np.lib.stride_tricks.as_strided(first, (size,), (first.itemsize,))
+
+    def step(self, before: Array, after: Array, used: Array) -> None:
+        """See `ChunkUpdate.step`."""
+        pieces = self._chunk.pieces
+        flags = tuple(int(used[piece.parameter.number]) for piece in pieces)
+        if flags not in self._runs:
+            self._runs[flags] = self._cut(flags)
+        width = 1 + len(self._rule.scalars)
+        row = before[pieces[0].parameter.number, 1:width].tolist()
+        numbers: Sequence[Any] = ()
+        for steppers, tiles in self._runs[flags]:
+            scalars = steppers[0].scalars(row)
+            for tile in tiles:
+                numbers = self._tile(steppers, tile, scalars)
+        result = [float(self._backend.array(n)) for n in numbers] if numbers else self._idle(row)
+        for piece in pieces:
+            if piece.start == 0:
+                after[piece.parameter.number, :width] = [1.0, *result]
+
+    def _idle(self, row: list[float]) -> list[float]:
+        """The numbers after a step in which no parameter here had a gradient: those of a step on zeros."""
+        for array in self._padded.arrays:
+            array[:] = 0
+        return self._steppers[self._chunk.pieces[0].parameter.number][-1].run(self._padded.arrays, row)
+
+    def _tile(self, steppers: Sequence[Stepper], tile: Tile, scalars: list[Any]) -> Sequence[Any]:
+        start, stop, place = tile
+        held = place or self._padded
+        if place is None:
+            for array, span in zip(held.arrays, self._spans, strict=True):
+                array[: stop - start] = span[start:stop]
+                array[stop - start :] = 0
+        p, g, *slots = held.tensors
+        stepper = steppers[TILES.index(held.arrays[0].size)]
+        parameters, new_slots, numbers = stepper([p], [g], slots, scalars, (0,))
+        stepper.home(p, parameters[0], held.arrays[0])
+        for given, result, array in zip(slots, new_slots, held.arrays[2:], strict=True):
+            stepper.home(given, result, array)
+        if place is None:
+            for array, span in zip(held.arrays, self._spans, strict=True):
+                span[start:stop] = array[: stop - start]
+        return list(numbers)
+
+    def _cut(self, flags: tuple[int, ...]) -> list[tuple[Sequence[Stepper], list[Tile]]]:
+        """Neighbours with the same settings and a gradient, as tiles."""
+        runs = []
+        for steppers, start, stop in self._neighbours(flags):
+            tiles: list[Tile] = []
+            for size in TILES:
+                while stop - start >= size:
+                    arrays = [span[start : start + size] for span in self._spans]
+                    tiles.append((start, start + size, _Place(arrays, self._backend)))
+                    start += size
+            if start < stop:
+                tiles.append((start, stop, None))
+            runs.append((steppers, tiles))
+        return runs
+
+    def _neighbours(self, flags: tuple[int, ...]) -> list[tuple[Sequence[Stepper], int, int]]:
+        found: list[tuple[Sequence[Stepper], int, int]] = []
+        adjoining = False
+        for piece, flag in zip(self._chunk.pieces, flags, strict=True):
+            start = piece.parameter.offset + piece.start - self._chunk.start
+            stop = start + piece.stop - piece.start
+            steppers = self._steppers[piece.parameter.number]
+            if flag and adjoining and found[-1][0] is steppers:
+                found[-1] = (steppers, found[-1][1], stop)
+            elif flag:
+                found.append((steppers, start, stop))
+            adjoining = bool(flag)
+        return found
+
+
+class TensorUpdate:
+    """An optimizer on whole tensors: one stepper over all parameters of the chunk, or one for each.
+
+    Args:
+        chunk: the pieces, each a whole parameter.
+        parameters, gradients: the chunk's span.
+        state: per parameter number its slots by key.
+        steppers: (stepper, numbers of the parameters that it steps).
+        backend: see `backends`.
+    """
+
+    def __init__(
+        self, chunk: Chunk, parameters: Array, gradients: Array, state: Mapping[int, Mapping[str, Array]],
+        steppers: Sequence[tuple[Stepper, Sequence[int]]], backend: Any,
+    ) -> None:  # fmt: skip
+        self._backend = backend
+        places = {piece.parameter.number: piece.parameter for piece in chunk.pieces}
+        self._groups = []
+        for stepper, numbers in steppers:
+            views = []
+            for vector in (parameters, gradients):
+                spans = [(places[n].offset - chunk.start, places[n]) for n in numbers]
+                views.append([vector[at : at + p.size].reshape(p.shape) for at, p in spans])
+            slots: list[Array | None] = [None] * len(stepper.rule.slots)
+            for number, keys in zip(numbers, stepper.rule.vectors, strict=True):
+                for key, place in keys.items():
+                    slots[place] = state[number][key]
+            assert all(slot is not None for slot in slots)
+            groups = [*views, slots]
+            self._groups.append((stepper, numbers, groups, [[backend.alias(a) for a in group] for group in groups]))
+
+    def step(self, before: Array, after: Array, used: Array) -> None:
+        """See `ChunkUpdate.step`."""
+        for stepper, numbers, arrays, tensors in self._groups:
+            width = 1 + len(stepper.rule.scalars)
+            row = before[numbers[0], 1:width].tolist()
+            chosen = tuple(index for index, number in enumerate(numbers) if used[number])
+            result = [value + (name == ITERATIONS) for name, value in zip(stepper.rule.scalars, row, strict=True)]
+            if chosen:
+                new = stepper(*tensors, stepper.scalars(row), chosen)
+                for given, found, into in zip((tensors[0], tensors[2]), new[:2], (arrays[0], arrays[2]), strict=True):
+                    for one, value, array in zip(given, found, into, strict=True):
+                        stepper.home(one, value, array)
+                result = [float(self._backend.array(n)) for n in new[2]]
+            for number in numbers:
+                after[number, :width] = [1.0, *result]
+
+
+def aligned(size: int, dtype: Any) -> Array:
+    """Zeros on a 64-byte boundary."""
+    kind = np.dtype(dtype)
+    raw = np.zeros(size * kind.itemsize + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size * kind.itemsize].view(kind)

@@ -1,0 +1,87 @@
+"""A model's variables, sorted: trained, frozen, buffers, and the states of its random generators; each by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras.src.backend import random_seed_dtype
+from keras.src.random.seed_generator import global_seed_generator
+
+
+@dataclass(frozen=True)
+class Variables:
+    """The variables of one model.
+
+    Attributes:
+        parameters: trained and frozen ones in the model's order.
+        names: theirs.
+        trained: numbers of the trained ones.
+        buffers: what the forward pass may change (BatchNormalization's statistics).
+        buffer_names: theirs.
+        seeds: states of random generators, Keras's global one last.
+    """
+
+    parameters: list[Any]
+    names: list[str]
+    trained: list[int]
+    buffers: list[Any]
+    buffer_names: list[str]
+    seeds: list[Any]
+
+
+def of_keras(model: Any, with_global_seed: bool) -> Variables:
+    """The variables of a built Keras model.
+
+    Args:
+        model: the model.
+        with_global_seed: whether functions may draw from Keras's global generator (in JAX's they can't).
+    """
+    trained = {id(v) for v in model.trainable_variables}
+    weights = {id(v) for layer in model._flatten_layers() for v in layer._trainable_variables}
+    unique = list({id(v): v for v in model.weights}.values())
+    parameters = [v for v in unique if id(v) in trained or id(v) in weights]
+    buffers = [v for v in unique if id(v) not in trained and id(v) not in weights]
+    known = {id(v) for v in unique}
+    others = [v for v in model.variables if id(v) not in known]
+    seeds = [v for v in others if v.dtype == random_seed_dtype() and tuple(v.shape) == (2,)]
+    if with_global_seed:
+        seeds.append(global_seed_generator().state)
+    names = list(_distinct(v.path for v in (*parameters, *buffers)))
+    return Variables(
+        parameters, names[: len(parameters)], [n for n, v in enumerate(parameters) if id(v) in trained],
+        buffers, names[len(parameters) :], seeds,
+    )  # fmt: skip
+
+
+def of_module(module: Any) -> Variables:
+    """The variables of a `tf.Module`, named by the attributes that lead to them."""
+    found = module._flatten(predicate=lambda value: hasattr(value, "assign_add"), with_path=True)
+    named = list({id(v): ("/".join(map(str, path)), v) for path, v in found}.values())
+    parameters = [(name, v) for name, v in named if v.trainable]
+    buffers = [(name, v) for name, v in named if not v.trainable]
+    return Variables(
+        [v for _, v in parameters], [name for name, _ in parameters], list(range(len(parameters))),
+        [v for _, v in buffers], [name for name, _ in buffers], [global_seed_generator().state],
+    )  # fmt: skip
+
+
+def _distinct(paths: Iterator[str]) -> Iterator[str]:
+    """Paths, the repeated ones numbered."""
+    seen: dict[str, int] = {}
+    for path in paths:
+        seen[path] = seen.get(path, 0) + 1
+        yield path if seen[path] == 1 else f"{path}:{seen[path]}"
+
+
+def dtype_of(variable: Any) -> str:
+    """NumPy's name of the variable's dtype."""
+    name: str = keras.backend.standardize_dtype(variable.dtype)
+    return name
+
+
+def value_of(variable: Any) -> Any:
+    """Its tensor."""
+    return variable.value if isinstance(variable, keras.Variable) else variable.read_value()
