@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
 from unisono.errors import JobError, UsageError
+from unisono.frameworks.keras import backends
+from unisono.frameworks.protocol import Array
 
 FOREIGN = ("torch", "jax", "optax", "flax", "mxnet")
 WAY_OUT = "Write loss='sparse_categorical_crossentropy', a keras.losses object, or a function (targets, outputs)."
@@ -74,12 +75,16 @@ class FedMetric:
         """Its value, or named values."""
         result = self._metric.result()
         if isinstance(result, Mapping):
-            return {name: np.asarray(keras.ops.convert_to_numpy(value)) for name, value in result.items()}
-        return np.asarray(keras.ops.convert_to_numpy(result))
+            return {name: _as_array(value) for name, value in result.items()}
+        return _as_array(result)
 
     def reset(self) -> None:
         """Forget all."""
         self._metric.reset_state()
+
+
+def _as_array(value: Any) -> Array:
+    return backends.load().array(keras.ops.convert_to_tensor(value))  # type: ignore[no-any-return]
 
 
 def fed(metrics: Mapping[str, Any]) -> dict[str, Any]:

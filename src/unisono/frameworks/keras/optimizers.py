@@ -11,6 +11,7 @@ import numpy as np
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from unisono.errors import UsageError
+from unisono.frameworks.keras.variables import value_of
 from unisono.gradients.regions import Kind
 
 KNOWN = keras.optimizers
@@ -164,8 +165,8 @@ class Rule:
         self._scalars = [v for v in numbers if v is self._optimizer._iterations or "int" not in v.dtype]
         self.scalars = tuple(ITERATIONS if v is self._optimizer._iterations else v.name for v in self._scalars)
         self.vectors = self._places(noted)
-        self.first_slots = [_constant_or_whole(np.asarray(keras.ops.convert_to_numpy(v.value))) for v in self.slots]
-        self.first_scalars = [float(keras.ops.convert_to_numpy(v.value)) for v in self._scalars]
+        self.first_slots = [_constant_or_whole(backend.array(value_of(v))) for v in self.slots]
+        self.first_scalars = [float(backend.array(value_of(v))) for v in self._scalars]
         for slot in self.slots:
             slot._value = None  # its memory; only its shape is needed from here on
 
@@ -222,4 +223,4 @@ class Rule:
 def _constant_or_whole(values: Any) -> Any:
     """A number where all elements are the same: a large slot's first values need not be held."""
     first = values.reshape(-1)[0] if values.size else values.dtype.type(0)
-    return first if np.all(values == first) else values
+    return first if np.all(values == first) else values.copy()

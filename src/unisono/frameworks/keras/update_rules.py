@@ -122,7 +122,7 @@ class UpdateRules:
         rate = self._optimizer._learning_rate
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             rate = rate(step)
-        return float(keras.ops.convert_to_numpy(rate))
+        return float(self._backend.array(value_of(rate)))
 
 
 def stand_in(variable: Any) -> Any:

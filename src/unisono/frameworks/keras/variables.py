@@ -84,4 +84,4 @@ def dtype_of(variable: Any) -> str:
 
 def value_of(variable: Any) -> Any:
     """Its tensor."""
-    return variable.value if isinstance(variable, keras.Variable) else variable.read_value()
+    return keras.ops.convert_to_tensor(variable)
