@@ -151,7 +151,7 @@ def frozen(model: nn.Module) -> torch.optim.Optimizer:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"model": dict}, "must return a torch.nn.Module; received dict"),
+        ({"model": dict}, "must return a model of a framework that Unisono knows"),
         ({"optimizer": lbfgs}, "LBFGS"),
         ({"optimizer": overlapping}, "share some"),
         ({"optimizer": lambda model: 3}, "received int"),
