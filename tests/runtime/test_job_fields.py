@@ -151,7 +151,7 @@ def frozen(model: nn.Module) -> torch.optim.Optimizer:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"model": dict}, "must return a torch.nn.Module; received dict"),
+        ({"model": dict}, "must return a model of a framework that Unisono knows"),
         ({"optimizer": lbfgs}, "LBFGS"),
         ({"optimizer": overlapping}, "share some"),
         ({"optimizer": lambda model: 3}, "received int"),
@@ -171,3 +171,8 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], text: str) -> Non
 def test_samples_that_are_no_pairs_are_refused() -> None:
     with pytest.raises(JobError, match="pair; sample"):
         records(jobs.make(data=[torch.zeros(3)] * 40))
+
+
+def test_targets_may_be_none() -> None:
+    job = jobs.make(data=[(torch.ones(20) * number, None) for number in range(40)], loss=lambda o, t: o.square().mean())
+    assert len(records(job, 2)) == 6

@@ -54,7 +54,7 @@ def gather(data: Any, indices: Sequence[int]) -> Any:
 
 
 def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
-    """Stack (inputs, targets) pairs.
+    """Stack (inputs, targets) pairs; targets may be None in every sample.
 
     Raises:
         JobError: a sample does not fit the others (named by its index), or samples are not pairs.
@@ -66,13 +66,18 @@ def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
             "collate=(samples) -> (inputs, targets)."
         )
     try:
-        inputs, targets = default_collate(list(samples))
+        inputs, targets = (_stacked(column) for column in zip(*samples, strict=True))
     except Exception as error:
         raise JobError(
             f"samples of a microbatch must stack; {_culprit(samples, indices)} does not fit the others: "
             f"{str(error).splitlines()[0]} Pass collate= to pad or choose."
         ) from error
     return inputs, targets
+
+
+def _stacked(column: Sequence[Any]) -> Any:
+    """One batch of all samples' inputs or targets; None where no sample has any."""
+    return None if all(value is None for value in column) else default_collate(list(column))
 
 
 def _culprit(samples: Sequence[Any], indices: Sequence[int]) -> str:

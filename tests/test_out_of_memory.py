@@ -1,0 +1,65 @@
+"""Memory that runs out is named as such, with both ways out, whether the framework or the kernel says no."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+JOB = """
+import torch, jobs
+def job(floats=0):
+    def loss(outputs, targets):
+        held = torch.ones(floats)
+        return torch.nn.functional.cross_entropy(outputs, targets) + 0 * held[0]
+    return jobs.make(loss=loss)
+"""
+
+
+def trained(folder: Path, floats: int, group: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A run whose loss takes so many floats, in a memory group if there is one."""
+    (folder / "hog.py").write_text(JOB)
+    enter = f"echo $$ > {group}/cgroup.procs && " if group else ""
+    command = f"{enter}exec {sys.executable} -m unisono train hog.py floats={floats} --workers 2 --out out"
+    return subprocess.run(
+        ["sh", "-c", command], cwd=folder, env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A memory group of 1 GiB."""
+    root = Path("/sys/fs/cgroup")
+    parent, limit = (root / "memory", "memory.limit_in_bytes") if (root / "memory").exists() else (root, "memory.max")
+    path = parent / f"unisono-test-{os.getpid()}"
+    try:
+        path.mkdir()
+        (path / limit).write_text(str(1 << 30))
+    except OSError as error:
+        with suppress(OSError):
+            path.rmdir()
+        pytest.skip(f"memory groups can't be made here: {error}")
+    yield path
+    path.rmdir()
+
+
+def assert_named(done: subprocess.CompletedProcess[str], text: str) -> None:
+    assert done.returncode == 1, done.stderr
+    assert text in done.stderr
+    assert "Fewer workers keep the result; more microbatches need less memory each but change it." in done.stderr
+
+
+def test_the_framework_says_no(tmp_path: Path) -> None:
+    assert_named(trained(tmp_path, 10**14), "out of memory (worker")
+
+
+def test_the_kernel_says_no(tmp_path: Path, group: Path) -> None:
+    assert_named(trained(tmp_path, 10**9, group), "was killed because memory ran out, 3 times in a row")
