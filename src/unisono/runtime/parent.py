@@ -21,6 +21,7 @@ import sys
 from dataclasses import dataclass
 
 from unisono.frameworks.registry import framework
+from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import STACK_SIGNAL, Failure, failure
@@ -68,7 +69,7 @@ class Parent:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._cold = False
+        self._cold: tuple[str, ...] = ()
         self._payload = b""
         self._request: Request
         self._described: Described
@@ -97,13 +98,21 @@ class Parent:
         """Stand where the supervisor stands and take the job; import the cold frameworks that it uses."""
         os.chdir(folder)
         sys.path[:] = path
-        self._payload, self._cold = payload, bool(cold)
+        self._payload, self._cold = payload, cold
         for package in cold:
             framework(package)
 
+    def _job(self, threads: int) -> Job:
+        """The job, unpickled here. It may hold objects of its framework (a Keras optimizer) whose making is this
+        process's first computation, so the threads are fixed before."""
+        for package in self._cold:
+            framework(package).data.pin(threads)
+        job: Job = pickle.loads(self._payload)
+        return job
+
     def prepare(self, request: Request) -> Described | Cold:
         """Make the job ready here."""
-        self._prepared = prepare(pickle.loads(self._payload), request)
+        self._prepared = prepare(self._job(request.threads), request)
         family = self._prepared.framework.family
         return self._prepared.described if family.forks_after_computing else Cold(family.package)
 
@@ -125,7 +134,7 @@ class Parent:
 
     def _scout(self, request: Request) -> None:
         try:
-            self._prepared = prepare(pickle.loads(self._payload), request)
+            self._prepared = prepare(self._job(request.threads), request)
         except Exception as error:
             self._channel.send(failure(error, "while the job was set up"))
             return
@@ -214,13 +223,13 @@ class Parent:
 
     def _prepared_worker(self) -> Prepared:
         if self._cold:
-            self._prepared = prepare_again(pickle.loads(self._payload), self._request, self._described)
+            self._prepared = prepare_again(self._job(self._request.threads), self._request, self._described)
             self._prepared.bind(self._state)
         return self._prepared
 
     def _load(self, number: int) -> None:
         if self._cold:
-            job = pickle.loads(self._payload)
+            job = self._job(self._request.threads)
             self._prepared = Prepared(job, self._request, framework(self._described.framework), self._described)
         prepared = self._prepared
         share = (number, prepared.layout.shape.loaders)
