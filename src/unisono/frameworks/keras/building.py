@@ -57,8 +57,6 @@ def built(model: Any, job: Job, example: Callable[[], Any]) -> Any:
     data.seed_everything(job.seed)
     inputs, _ = example()
     tensors = keras.tree.map_structure(lambda leaf: backend.tensor(np.asarray(leaf)), inputs)
-    if job.forward is not None:
-        backend.eagerly(lambda: job.forward(model, tensors))  # type: ignore[misc]
-    else:
-        backend.eagerly(lambda: model(tensors))
+    forward = job.forward or (lambda model, inputs: model(inputs))
+    backend.eagerly(lambda: forward(model, tensors))
     return model

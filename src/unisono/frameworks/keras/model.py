@@ -12,9 +12,9 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from unisono.errors import JobError, UsageError
-from unisono.frameworks.keras import backends, data, losses, optimizers
+from unisono.frameworks.keras import backends, losses, optimizers
 from unisono.frameworks.keras.building import built, in_precision, is_keras
-from unisono.frameworks.keras.forward import KerasForward, ModuleForward
+from unisono.frameworks.keras.functions import Functions
 from unisono.frameworks.keras.update_rules import UpdateRules
 from unisono.frameworks.keras.updates import aligned
 from unisono.frameworks.keras.variables import Variables, dtype_of, of_keras, of_module, value_of
@@ -41,7 +41,6 @@ class Adapter:
                 "job.schedule. Write optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(...)), or "
                 "optimizer=lambda steps: ... if it depends on the run's length."
             )
-        self._loss = losses.made(job.loss)
         self.model = built(in_precision(model, job.precision), job, example)
         self._variables = self._sorted()
         self._rules = self._update_rules(steps)
@@ -49,7 +48,7 @@ class Adapter:
         self._buffers = [self._backend.alias(array) for array in self._live]
         self._parameters = [value_of(v) for v in self._variables.parameters]
         self._seeds: list[Any] = []
-        self._make_functions()
+        self._functions = Functions(self.model, self._variables, job.forward, losses.made(job.loss), self._backend)
         self._steps_seen = 0
         self.rounds_seen = 0
         self.seed(0)
@@ -155,47 +154,15 @@ class Adapter:
 
     # -- microbatches --------------------------------------------------------------------------------------
 
-    def _make_functions(self) -> None:
-        held, forward = self._variables, self._job.forward
-        if is_keras(self.model):
-            run: Any = KerasForward(self.model, held, forward or (lambda model, inputs: model(inputs)))
-        else:
-            run = ModuleForward(self.model, held, forward)
-
-        def measured(parameters: Any, buffers: Any, seeds: Any, batch: Any, samples: Any, training: bool) -> Any:
-            inputs, targets = batch
-
-            def after(outputs: Any) -> Any:
-                return outputs, losses.summed(self._loss(targets, outputs), samples)
-
-            ((outputs, (total, weight)), penalty), new = run(parameters, buffers, seeds, inputs, training, after)
-            if penalty is not None:
-                total = total + keras.ops.cast(penalty * keras.ops.cast(weight, penalty.dtype), total.dtype)
-            return total, (total, weight, outputs, new)
-
-        def trained(values: Any, others: Any, *rest: Any) -> Any:
-            numbered = {**dict(zip(held.trained, values, strict=True)), **dict(others)}
-            return measured([numbered[n] for n in range(len(held.parameters))], *rest, training=True)
-
-        def evaluated(parameters: Any, *rest: Any) -> Any:
-            return measured(parameters, *rest, training=False)[1][:3]
-
-        self._train = self._backend.with_gradients(
-            trained, **({} if is_keras(self.model) else {"variables": [held.parameters[n] for n in held.trained]})
-        )
-        self._evaluate = self._backend.compiled(evaluated)
-
     def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[tuple[int, Array]]:
         """(number, where its gradient goes) of the trained parameters."""
         return [(number, arrays[number]) for number in self._variables.trained]
 
     def gradient(self, batch: Any, samples: int, into: Sequence[tuple[int, Array]], used: Array) -> Measured:
         """See `Adapter.gradient`."""
-        held = self._variables
-        frozen = {n: t for n, t in enumerate(self._parameters) if n not in set(held.trained)}
         given = self._tensors(batch)
-        (total, weight, outputs, buffers), gradients = self._train(
-            [self._parameters[n] for n in held.trained], frozen, self._buffers, self._seeds, given, self._count(samples)
+        (total, weight, outputs, buffers), gradients = self._functions.train(
+            self._parameters, self._buffers, self._seeds, given, self._count(samples)
         )
         loss = float(self._backend.array(total))
         if not np.isfinite(loss):
@@ -216,6 +183,7 @@ class Adapter:
 
     def _tensors(self, batch: Any) -> tuple[Any, Any]:
         """A microbatch as the backend's tensors, in memory of their own."""
+
         def tensor(leaf: Any) -> Any:
             return leaf if isinstance(leaf, self._backend.TENSORS) else self._backend.tensor(np.asarray(leaf))
 
@@ -239,15 +207,15 @@ class Adapter:
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
         """See `Adapter.evaluate`."""
         given = self._tensors(batch)
-        total, weight, outputs = self._evaluate(
+        total, weight, outputs = self._functions.test(
             self._parameters, self._buffers, self._seeds, given, self._count(samples)
         )
-        if self._job.predict is not None:
-            outputs = self._backend.eagerly(lambda: self._job.predict(self.model, given[0]))  # type: ignore[misc]
+        predict = self._job.predict
+        if predict is not None:
+            outputs = self._backend.eagerly(lambda: predict(self.model, given[0]))
         metrics = self._metrics(outputs, given[1])
         kept = keras.tree.map_structure(self._kept, (outputs, given[1])) if keep_outputs else None
-        numbers = (float(self._backend.array(value)) for value in (total, weight))
-        return Measured(*numbers, metrics, kept)
+        return Measured(float(self._backend.array(total)), float(self._backend.array(weight)), metrics, kept)
 
     def _kept(self, value: Any) -> Any:
         """An output as an array that can travel."""

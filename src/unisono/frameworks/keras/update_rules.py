@@ -52,7 +52,7 @@ class UpdateRules:
     def _tiled(self) -> dict[int, Sequence[Stepper]]:
         """Steppers for each dtype, with and without weight decay."""
         made: dict[tuple[str, bool], tuple[Stepper, ...]] = {}
-        found = {}
+        found: dict[int, Sequence[Stepper]] = {}
         for number, variable in self._trained.items():
             settings = (dtype_of(variable), optimizers.decays(self._optimizer, variable))
             if settings not in made:
@@ -108,7 +108,8 @@ class UpdateRules:
             scalars[number][: 1 + len(row)] = [1.0, *row]
 
     def chunk_update(
-        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: Mapping[int, Mapping[str, Array]],
+        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array,
+        state: Mapping[int, Mapping[str, Array]],
     ) -> ChunkUpdate:  # fmt: skip
         """See `Adapter.chunk_update`."""
         if region.kind == "elementwise":

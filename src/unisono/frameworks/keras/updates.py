@@ -13,7 +13,7 @@ import numpy as np
 
 from unisono.frameworks.keras.optimizers import ITERATIONS, Rule
 from unisono.frameworks.protocol import Array
-from unisono.gradients.regions import BLOCK, Chunk, Piece
+from unisono.gradients.regions import BLOCK, Chunk
 
 TILES = (16 * BLOCK, BLOCK)
 """Elements of a tile: a few hundred kilobytes with gradient and moments, which stay in the cache; and the least."""
@@ -184,37 +184,55 @@ class TensorUpdate:
         self, chunk: Chunk, parameters: Array, gradients: Array, state: Mapping[int, Mapping[str, Array]],
         steppers: Sequence[tuple[Stepper, Sequence[int]]], backend: Any,
     ) -> None:  # fmt: skip
-        self._backend = backend
-        places = {piece.parameter.number: piece.parameter for piece in chunk.pieces}
-        self._groups = []
-        for stepper, numbers in steppers:
-            views = []
-            for vector in (parameters, gradients):
-                spans = [(places[n].offset - chunk.start, places[n]) for n in numbers]
-                views.append([vector[at : at + p.size].reshape(p.shape) for at, p in spans])
-            slots: list[Array | None] = [None] * len(stepper.rule.slots)
-            for number, keys in zip(numbers, stepper.rule.vectors, strict=True):
-                for key, place in keys.items():
-                    slots[place] = state[number][key]
-            assert all(slot is not None for slot in slots)
-            groups = [*views, slots]
-            self._groups.append((stepper, numbers, groups, [[backend.alias(a) for a in group] for group in groups]))
+        self._groups = [_Group(stepper, numbers, chunk, (parameters, gradients, state), backend)
+                        for stepper, numbers in steppers]  # fmt: skip
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
-        for stepper, numbers, arrays, tensors in self._groups:
-            width = 1 + len(stepper.rule.scalars)
-            row = before[numbers[0], 1:width].tolist()
-            chosen = tuple(index for index, number in enumerate(numbers) if used[number])
-            result = [value + (name == ITERATIONS) for name, value in zip(stepper.rule.scalars, row, strict=True)]
-            if chosen:
-                new = stepper(*tensors, stepper.scalars(row), chosen)
-                for given, found, into in zip((tensors[0], tensors[2]), new[:2], (arrays[0], arrays[2]), strict=True):
-                    for one, value, array in zip(given, found, into, strict=True):
-                        stepper.home(one, value, array)
-                result = [float(self._backend.array(n)) for n in new[2]]
-            for number in numbers:
-                after[number, :width] = [1.0, *result]
+        for group in self._groups:
+            group.step(before, after, used)
+
+
+class _Group:
+    """Parameters that one stepper steps together."""
+
+    def __init__(
+        self, stepper: Stepper, numbers: Sequence[int], chunk: Chunk,
+        held: tuple[Array, Array, Mapping[int, Mapping[str, Array]]], backend: Any,
+    ) -> None:  # fmt: skip
+        self._stepper, self._numbers, self._backend = stepper, numbers, backend
+        places = {piece.parameter.number: piece.parameter for piece in chunk.pieces}
+        members = [places[number] for number in numbers]
+
+        def views(vector: Array) -> list[Array]:
+            return [vector[p.offset - chunk.start : p.end - chunk.start].reshape(p.shape) for p in members]
+
+        slots = {
+            place: held[2][number][key]
+            for number, keys in zip(numbers, stepper.rule.vectors, strict=True)
+            for key, place in keys.items()
+        }
+        self._parameters = _Place(views(held[0]), backend)
+        self._gradients = _Place(views(held[1]), backend)
+        self._slots = _Place([slots[place] for place in range(len(stepper.rule.slots))], backend)
+
+    def step(self, before: Array, after: Array, used: Array) -> None:
+        """One step of the parameters that had a gradient; the count of steps goes on for all."""
+        stepper, rule = self._stepper, self._stepper.rule
+        width = 1 + len(rule.scalars)
+        row = before[self._numbers[0], 1:width].tolist()
+        result = [value + (name == ITERATIONS) for name, value in zip(rule.scalars, row, strict=True)]
+        chosen = tuple(index for index, number in enumerate(self._numbers) if used[number])
+        if chosen:
+            parameters, slots, numbers = stepper(
+                self._parameters.tensors, self._gradients.tensors, self._slots.tensors, stepper.scalars(row), chosen
+            )
+            for place, values in ((self._parameters, parameters), (self._slots, slots)):
+                for given, value, array in zip(place.tensors, values, place.arrays, strict=True):
+                    stepper.home(given, value, array)
+            result = [float(self._backend.array(number)) for number in numbers]
+        for number in self._numbers:
+            after[number, :width] = [1.0, *result]
 
 
 def aligned(size: int, dtype: Any) -> Array:

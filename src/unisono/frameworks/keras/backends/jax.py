@@ -27,7 +27,7 @@ def pin(threads: int) -> None:
     flags.append(f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}")
     os.environ["XLA_FLAGS"] = " ".join(flags)
     os.environ["NPROC"] = str(threads)  # the size of its pool
-    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
 
 
 def threads() -> str:

@@ -104,7 +104,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         _refuse_unkeyed_randomness()
         return result
 
-    return tf.function(traced, autograph=False)
+    function_: Callable[..., Any] = tf.function(traced, autograph=False)
+    return function_
 
 
 def with_gradients(function: Callable[..., Any], variables: Sequence[Any] | None = None) -> Callable[..., Any]:
@@ -123,7 +124,8 @@ def with_gradients(function: Callable[..., Any], variables: Sequence[Any] | None
         gradients = tape.gradient(total, sources)
         return result, [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
-    return tf.function(traced, autograph=False)
+    function_: Callable[..., Any] = tf.function(traced, autograph=False)
+    return function_
 
 
 def _refuse_unkeyed_randomness() -> None:

@@ -1,0 +1,84 @@
+"""The two compiled functions of a job: a microbatch's gradient, and its loss and outputs in evaluation mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from unisono.frameworks.keras import losses
+from unisono.frameworks.keras.building import is_keras
+from unisono.frameworks.keras.forward import Forward, KerasForward, ModuleForward
+from unisono.frameworks.keras.variables import Variables
+
+
+class Functions:
+    """Pure functions of tensors, traced or compiled once for each shape of a microbatch.
+
+    Args:
+        model: the model.
+        variables: its own.
+        forward: (model, inputs) → outputs, or None to call the model.
+        loss: (targets, outputs) → per-sample values, their mean, or (total, weight).
+        backend: see `backends`.
+    """
+
+    def __init__(
+        self, model: Any, variables: Variables, forward: Forward | None, loss: Callable[..., Any], backend: Any
+    ) -> None:
+        self._variables, self._loss = variables, loss
+        trained = [variables.parameters[n] for n in variables.trained]
+        if is_keras(model):
+            self._run: Any = KerasForward(model, variables, forward or (lambda model, inputs: model(inputs)))
+            self._train = backend.with_gradients(self._trained)
+        else:
+            self._run = ModuleForward(model, variables, forward)
+            self._train = backend.with_gradients(self._trained, trained)
+        self._test = backend.compiled(self._tested)
+        chosen = set(variables.trained)
+        self._frozen = [n for n in range(len(variables.parameters)) if n not in chosen]
+
+    def _measured(
+        self, parameters: Any, buffers: Any, seeds: Any, batch: Any, samples: Any, training: bool
+    ) -> tuple[Any, Any, Any, Any]:
+        inputs, targets = batch
+
+        def after(outputs: Any) -> Any:
+            return outputs, losses.summed(self._loss(targets, outputs), samples)
+
+        run = self._run(parameters, buffers, seeds, inputs, training, after)
+        ((outputs, (total, weight)), penalty), new_buffers = run
+        if penalty is not None:
+            total = total + keras.ops.cast(penalty * keras.ops.cast(weight, penalty.dtype), total.dtype)
+        return total, weight, outputs, new_buffers
+
+    def _trained(
+        self, trained: Any, frozen: Any, buffers: Any, seeds: Any, batch: Any, samples: Any
+    ) -> tuple[Any, tuple[Any, ...]]:
+        numbered = dict(zip((*self._variables.trained, *self._frozen), (*trained, *frozen), strict=True))
+        parameters = [numbered[n] for n in range(len(numbered))]
+        result = self._measured(parameters, buffers, seeds, batch, samples, True)
+        return result[0], result
+
+    def _tested(self, parameters: Any, buffers: Any, seeds: Any, batch: Any, samples: Any) -> tuple[Any, ...]:
+        return self._measured(parameters, buffers, seeds, batch, samples, False)[:3]
+
+    def train(self, parameters: Sequence[Any], *rest: Any) -> tuple[tuple[Any, ...], Sequence[Any]]:
+        """One microbatch with gradients.
+
+        Args:
+            parameters: all of the model's.
+            rest: buffers, seeds, (inputs, targets), the number of samples; all tensors.
+
+        Returns:
+            (Σ loss, weight, outputs, new buffers) and the gradients of the trained parameters.
+        """
+        trained, frozen = [parameters[n] for n in self._variables.trained], [parameters[n] for n in self._frozen]
+        result, gradients = self._train(trained, frozen, *rest)
+        return result, gradients
+
+    def test(self, parameters: Sequence[Any], *rest: Any) -> tuple[Any, ...]:
+        """(Σ loss, weight, outputs) of one microbatch in evaluation mode; arguments as for `train`."""
+        result: tuple[Any, ...] = self._test(list(parameters), *rest)
+        return result
