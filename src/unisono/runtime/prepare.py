@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +12,11 @@ from unisono.errors import UsageError
 from unisono.frameworks.protocol import DataFunctions
 from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
+from unisono.memory.packing import dumps
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.partition.batches import Batches
+from unisono.partition.keys import key
 from unisono.partition.order import epoch_order
 from unisono.runtime.program import EvaluationSet, Program, Round
 from unisono.runtime.samples import Datasets, Ring, SampleReader, example, taken
@@ -61,12 +64,15 @@ class Described:
         layout: the host's shared memory.
         program: the rounds.
         data_length: training samples.
+        example: the (inputs, targets) of one sample, packed, so that processes that make the model again need not
+            open the data; None if it could not be had.
     """
 
     framework: str
     layout: HostLayout
     program: Program
     data_length: int
+    example: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,7 @@ class Prepared:
 
 def open_data(job: Job, functions: DataFunctions) -> Datasets:
     """Call what is callable and check what came."""
+    functions.seed_everything(key(job.seed, "data"))  # several processes may open them, and see the same
     training = _opened(job.data, "data", functions)
     evaluation = job.evaluation
     if evaluation is None:
@@ -221,7 +228,8 @@ def prepare(job: Job, request: Request) -> Prepared:
         loaders=max(1, min(request.workers, useful, len(request.cores))),
     )
     layout = host_layout(adapter.describe(), shape)
-    described = Described(framework.name, layout, program, len(data.training))
+    packed = None if framework.family.forks_after_computing else _packed_example(job, data, framework.data)
+    described = Described(framework.name, layout, program, len(data.training), packed)
     prepared = Prepared(job, request, framework, described, adapter)
     prepared.data = data
     return prepared
@@ -232,8 +240,19 @@ def prepare_again(job: Job, request: Request, described: Described) -> Prepared:
     framework, model = made(job, request.threads)
     prepared = Prepared(job, request, framework, described)
     total = total_steps(job, described.program.batches)
-    prepared.adapter = framework.adapter(job, model, total, lambda: example(job, prepared.data, framework.data))
+
+    def first() -> Any:
+        return pickle.loads(described.example) if described.example else example(job, prepared.data, framework.data)
+
+    prepared.adapter = framework.adapter(job, model, total, first)
     return prepared
+
+
+def _packed_example(job: Job, data: Datasets, functions: DataFunctions) -> bytes | None:
+    try:
+        return dumps(example(job, data, functions), functions.REDUCERS)
+    except Exception:  # the first step says so, with its place
+        return None
 
 
 def total_steps(job: Job, batches: Batches) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
-        self._job, self._backend = job, backends.load()
+        self._job, self._backend, self._example = job, backends.load(), example
         if job.schedule is not None:
             raise UsageError(
                 "a Keras optimizer's learning rate follows a keras.optimizers.schedules.LearningRateSchedule; received "
@@ -134,8 +135,12 @@ class Adapter:
         """See `Adapter.refresh`: the parameters are views."""
 
     def warm_up(self) -> None:
-        """See `Adapter.warm_up`."""
+        """See `Adapter.warm_up`: trace or compile the gradient before anyone waits for it."""
         self._backend.warn_of_threads()
+        size = -(-self._job.batch_size // self._job.microbatches)
+        with contextlib.suppress(Exception):  # the first microbatch says what is wrong, with its place
+            batch = keras.tree.map_structure(lambda leaf: np.repeat(np.asarray(leaf)[:1], size, 0), self._example())
+            self._functions.train(self._parameters, self._buffers, self._seeds, self._tensors(batch), self._count(size))
 
     def seed(self, key: int) -> None:
         """See `Adapter.seed`: the states of the model's generators are made of the key."""
