@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -179,6 +179,7 @@ def _prepared(
     else:
         folder = RunFolder.create(Path(out) if out else default_folder("job"))
         folder.update(exit="running", process=os.getpid())
+    request = replace(request, folder=folder.path.absolute())
     work = partial(train_in_folder, job, request, folder, shown, settings, resumed)
     return _Prepared(Run(folder.path, job), work)
 

@@ -18,7 +18,7 @@ from unisono.observe.logs import LineLog
 from unisono.observe.progress import Display
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.failure import Failure
-from unisono.runtime.prepare import Described, Request, prepare
+from unisono.runtime.prepare import Described, Prepared, Request, prepare
 from unisono.runtime.program import Round
 from unisono.runtime.protocol import Plan, even
 from unisono.runtime.records import Records
@@ -155,6 +155,13 @@ def execute(
     return Supervisor(job, request, watcher, stall_seconds).run()
 
 
+def _export(prepared: Prepared, state: HostState, plan: Plan, watcher: Watcher) -> None:
+    try:
+        prepared.export(state, prepared.program.position(plan.round)[0])
+    except Exception as error:  # whatever the job's layers raise; the parameters are saved all the same
+        watcher.message(f"{prepared.framework.family.model_file} was not written: {error}")
+
+
 def _in_process(job: Job, request: Request, watcher: Watcher) -> Outcome:
     """One member, no loader, no protocol partner: breakpoints and profilers see ordinary Python."""
     prepared = prepare(job, request)
@@ -191,6 +198,7 @@ def _in_process(job: Job, request: Request, watcher: Watcher) -> Outcome:
     try:
         prepared.worker(0, state, lambda: None, take).run(between)
         records.drain(watcher.record)
+        _export(prepared, state, records.plan, watcher)
     except WorkerFailed as error:
         failure = error.description
     except JobError as error:

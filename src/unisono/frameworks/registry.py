@@ -21,16 +21,19 @@ class Family:
         roots: top-level packages that its models' classes come from.
         extra: the extra of Unisono's that installs it.
         forks_after_computing: whether a process that has computed with it on one thread can still be forked.
+        model_file: the name of the file in which the framework keeps a whole model, if it has such files: the adapter
+            then has `export(path)`, which a run calls at its end.
     """
 
     package: str
     roots: tuple[str, ...]
     extra: str
     forks_after_computing: bool
+    model_file: str | None = None
 
 
 FAMILIES = (
-    Family("keras", ("keras", "tensorflow"), "tensorflow", False),
+    Family("keras", ("keras", "tensorflow"), "tensorflow", False, "model.keras"),
     Family("pytorch", ("torch",), "torch", True),
 )
 """In order of precedence: a class may come from several (a Keras model on PyTorch is a `torch.nn.Module` too)."""
@@ -50,13 +53,18 @@ class Framework:
         return self.family.package
 
 
+def family_of(name: str) -> Family:
+    """What is known of a package of `unisono.frameworks`."""
+    return next(family for family in FAMILIES if family.package == name)
+
+
 def framework(name: str) -> Framework:
     """The adapter of a package of `unisono.frameworks`.
 
     Raises:
         UsageError: the framework is not installed.
     """
-    family = next(family for family in FAMILIES if family.package == name)
+    family = family_of(name)
     try:
         model = importlib.import_module(f"unisono.frameworks.{name}.model")
         data = importlib.import_module(f"unisono.frameworks.{name}.data")
@@ -88,7 +96,7 @@ def made(job: Job, threads: int) -> tuple[Framework, Any]:
     """
     before = loaded()
     model = _seeded(job, threads, before)
-    family = _family_of(model)
+    family = _family_seen_in(model)
     if family not in before:
         model = _seeded(job, threads, loaded())
     return framework(family.package), model
@@ -102,7 +110,7 @@ def _seeded(job: Job, threads: int, families: tuple[Family, ...]) -> Any:
     return job.model()
 
 
-def _family_of(model: Any) -> Family:
+def _family_seen_in(model: Any) -> Family:
     for part in _parts(model):
         roots = {kind.__module__.partition(".")[0] for kind in type(part).__mro__}
         for family in FAMILIES:

@@ -18,7 +18,9 @@ import pickle
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from unisono.frameworks.registry import framework
 from unisono.job import Job
@@ -86,7 +88,11 @@ class Parent:
         while True:
             (verb, *arguments), files = self._channel.receive()
             if verb == "prepare" and self._cold:
-                self._send_scout(arguments[0])
+                self._request = arguments[0]
+                self._send(partial(self._scout, self._request))
+                continue
+            if verb == "export":
+                self._send(partial(self._export, *arguments))
                 continue
             try:
                 answer = getattr(self, verb)(*arguments, *files)
@@ -116,15 +122,14 @@ class Parent:
         family = self._prepared.framework.family
         return self._prepared.described if family.forks_after_computing else Cold(family.package)
 
-    def _send_scout(self, request: Request) -> None:
-        """Have a child make the job ready; it answers "prepare", then "write"."""
-        self._request = request
+    def _send(self, errand: Callable[[], None]) -> None:
+        """Have a child do something and answer for this process."""
         parent = os.getpid()
         process = os.fork()
         if not process:
             try:
                 die_with_parent(parent)
-                self._scout(request)
+                errand()
             finally:
                 os._exit(0)
         status = self.reap(process)
@@ -132,7 +137,16 @@ class Parent:
             cause = f"it was ended by {signal.Signals(-status).name}" if status < 0 else f"it ended with {status}"
             self._channel.send(Failure(f"the process that makes the job's model did not answer: {cause}; see logs/."))
 
+    def _export(self, steps: int) -> None:
+        answer = None
+        try:
+            self._prepared_worker().export(self._state, steps)
+        except Exception as error:
+            answer = failure(error, "while the model was saved")
+        self._channel.send(answer)
+
     def _scout(self, request: Request) -> None:
+        """Make the job ready: answers "prepare", then "write"."""
         try:
             self._prepared = prepare(self._job(request.threads), request)
         except Exception as error:

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from unisono.errors import UsageError
@@ -41,6 +42,7 @@ class Request:
         most_steps: stop after so many steps (`verify`).
         checkpoint_steps: steps between checkpoints, or None.
         checkpoint_evaluations: a checkpoint may follow each evaluation.
+        folder: where a framework that has files for whole models leaves one at the end, or None.
         phase: called between pieces of work; only tests use it.
     """
 
@@ -52,6 +54,7 @@ class Request:
     most_steps: int | None = None
     checkpoint_steps: int | None = None
     checkpoint_evaluations: bool = False
+    folder: Path | None = None
     phase: Callable[[str, int, int, int], None] | None = None
 
 
@@ -138,6 +141,15 @@ class Prepared:
     def bind(self, state: HostState) -> None:
         """Make the model's parameters views of shared memory."""
         self.adapter.bind(state.parameters())
+
+    def export(self, state: HostState, steps: int) -> None:
+        """Leave the model in its framework's own file, if there is such a thing."""
+        name = self.framework.family.model_file
+        if name is None or self.request.folder is None:
+            return
+        for live, value in zip(self.adapter.live_buffers(), state.buffers(steps & 1), strict=True):
+            live[...] = value
+        self.adapter.export(self.request.folder / name)
 
     def catch_up(self, state: HostState, round: int) -> None:
         """Bring the schedules to a round, so that a process forked later need not."""

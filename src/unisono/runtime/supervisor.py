@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from unisono.errors import JobError, UsageError
+from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.frameworks.registry import family_of
 from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
@@ -216,11 +217,24 @@ class Supervisor:
             records = self._run.records
             records.drain(self._hand_on)
             plan = records.plan
-            return Outcome(described, state, plan.round, self._at_rest(plan), self._failure)
+            outcome = Outcome(described, state, plan.round, self._at_rest(plan), self._failure)
+            self._export(outcome)
+            return outcome
         finally:
             if control:
                 control.close()
             segment.close()
+
+    def _export(self, outcome: Outcome) -> None:
+        """Have the model left in its framework's own file, if the framework has such files."""
+        family = family_of(outcome.described.framework)
+        wanted = self._request.folder is not None and family.model_file is not None
+        if not wanted or outcome.failure is not None or not outcome.consistent:
+            return
+        try:
+            self._host.ask("export", outcome.steps_done)
+        except UnisonoError as error:
+            self._watcher.message(f"{family.model_file} was not written: {error}")
 
     def _man(self, first: int, go_on: bool = True) -> None:
         """Fork a crew that begins with this round; nobody is at work yet."""

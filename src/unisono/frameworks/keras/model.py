@@ -227,6 +227,13 @@ class Adapter:
         wide = keras.ops.cast(value, "float32") if dtype_of(value) == "bfloat16" else value
         return np.ascontiguousarray(self._backend.array(wide))
 
+    def export(self, path: Path) -> None:
+        """Keep the whole model, architecture and all, in a `.keras` file."""
+        if isinstance(self.model, keras.Model):
+            aside = path.with_suffix(f".tmp{path.suffix}")
+            self.model.save(aside)
+            aside.replace(path)
+
     # -- update --------------------------------------------------------------------------------------------
 
     def chunk_update(
