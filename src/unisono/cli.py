@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from unisono.observe.rundir import read_run
 from unisono.planner.devices import inspect
 from unisono.platform_check import require_linux
 from unisono.runtime.control import request
+from unisono.runtime.host import POOLS
 from unisono.verify import verify as verify_job
 from unisono.version import __version__
 
@@ -58,6 +60,8 @@ def train(
     seed: int | None, out: Path | None, resume: Path | None, **settings: Any,
 ) -> int:  # fmt: skip
     """Train the job of FILE.py[:NAME] with key=value ARGUMENTS."""
+    if settings["debug"]:  # the job's objects may compute when they are made, here
+        os.environ.update(dict.fromkeys(POOLS, str(threads)))
     loaded = _with_kept(file, resume, arguments) if resume else load(file, arguments)
     job = loaded.job
     if epochs is not None and steps is not None:

@@ -23,7 +23,11 @@ from unisono.runtime.channel import Channel
 from unisono.runtime.failure import Failure
 from unisono.runtime.prepare import Cold, Described, Request
 
-_SINGLE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+POOLS = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS", "NPROC",
+)  # fmt: skip
+"""What libraries read how many threads to use from, when they are loaded or first used."""
 
 # Weight gradients are large and fresh each time: huge pages save most of their page faults (10 % of an MLP's step).
 _HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -86,7 +90,7 @@ class Host:
     def _start(self) -> None:
         mine, theirs = socket.socketpair()
         output, write_end = os.pipe()
-        environment = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(_SINGLE, "1"), "CUDA_VISIBLE_DEVICES": ""}
+        environment = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(POOLS, "1"), "CUDA_VISIBLE_DEVICES": ""}
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "unisono.runtime.parent", str(theirs.fileno()), str(os.getpid())],

@@ -32,11 +32,8 @@ class Backend(Protocol):
     def pin(self, threads: int) -> None:
         """Fix the number of threads of this process, if it has not computed yet."""
 
-    def threads(self) -> str:
-        """How many it computes with ("?" where it does not tell)."""
-
     def warn_of_threads(self) -> None:
-        """Warn where it computes with other threads than `pin` asked for."""
+        """Warn where `pin` came too late."""
 
     def seed(self, number: int) -> None:
         """Seed what eager operations draw from."""

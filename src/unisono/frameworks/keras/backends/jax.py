@@ -30,11 +30,6 @@ def pin(threads: int) -> None:
     jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
 
 
-def threads() -> str:
-    """See `Backend.threads`."""
-    return os.environ.get("NPROC", "?")
-
-
 def warn_of_threads() -> None:
     """Nothing to compare with."""
 

@@ -38,25 +38,18 @@ def version() -> str:
 
 def pin(threads: int) -> None:
     """See `Backend.pin`."""
-    os.environ[THREADS] = str(threads)
     with contextlib.suppress(RuntimeError):  # it has computed already; `warn_of_threads` says so where it matters
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def threads() -> str:
-    """See `Backend.threads`."""
-    return str(tf.config.threading.get_intra_op_parallelism_threads())
-
-
 def warn_of_threads() -> None:
-    """Say that this process computes with other threads than workers do, because it had computed before."""
-    if threads() != os.environ.get(THREADS):
+    """See `Backend.warn_of_threads`."""
+    if not tf.config.threading.get_intra_op_parallelism_threads() and THREADS not in os.environ:
         warnings.warn(
-            f"TensorFlow was at work in this process before Unisono could hold it to {os.environ.get(THREADS)} thread: "
-            "the last bits may differ from those that workers compute. Make the optimizer in a function "
-            "(optimizer=lambda steps: keras.optimizers.Adam()), or call "
-            "tf.config.threading.set_intra_op_parallelism_threads first.",
+            "TensorFlow was at work in this process before Unisono could fix its threads, so it uses every core, and "
+            "the last bits may differ from those that workers compute. Use `unisono train --debug`, or set "
+            f"{THREADS}=1 and TF_NUM_INTEROP_THREADS=1 before Python starts.",
             stacklevel=2,
         )
 

@@ -25,11 +25,6 @@ def pin(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def threads() -> str:
-    """See `Backend.threads`."""
-    return str(torch.get_num_threads())
-
-
 def warn_of_threads() -> None:
     """Nothing: threads can be set at any time."""
 
