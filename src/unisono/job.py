@@ -187,7 +187,8 @@ class Job:
     @staticmethod
     def _check_data(name: str, data: Any) -> None:
         indexable = hasattr(data, "__len__") and hasattr(data, "__getitem__")
-        if not indexable and not callable(data):
+        read_once = hasattr(data, "as_numpy_iterator")  # a tf.data.Dataset
+        if not indexable and not callable(data) and not read_once:
             raise UsageError(
                 f"job.{name} must have len() and integer indexing, so that any worker can read any sample; received "
                 f"{type(data).__name__}. Read it into a list, or write a map-style Dataset."

@@ -28,12 +28,12 @@ def made(given: Any) -> Callable[..., Any]:
             f"the loss of a Keras job takes (targets, outputs); received {origin}.{name}, which takes them the other "
             f"way round. {WAY_OUT}"
         )
+    if isinstance(given, type):
+        raise UsageError(f"job.loss must be an object or a function; received the class {given.__name__}. {WAY_OUT}")
     try:
         loss = keras.losses.get(given)
     except ValueError as error:
         raise UsageError(f"job.loss must be a loss that Keras knows; received {given!r}. {WAY_OUT}") from error
-    if isinstance(loss, type):
-        raise UsageError(f"job.loss must be an object or a function; received the class {loss.__name__}. {WAY_OUT}")
     if not callable(loss):
         raise UsageError(f"job.loss must be callable; received {given!r}. {WAY_OUT}")
     if getattr(loss, "reduction", None) == "sum":

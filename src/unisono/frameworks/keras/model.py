@@ -224,8 +224,7 @@ class Adapter:
 
     def _kept(self, value: Any) -> Any:
         """An output as an array that can travel."""
-        wide = keras.ops.cast(value, "float32") if dtype_of(value) == "bfloat16" else value
-        return np.ascontiguousarray(self._backend.array(wide))
+        return np.ascontiguousarray(self._backend.array(value))
 
     def export(self, path: Path) -> None:
         """Keep the whole model, architecture and all, in a `.keras` file."""
