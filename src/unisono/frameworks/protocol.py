@@ -136,7 +136,8 @@ class Adapter(Protocol):
         job: the job.
         model: what `job.model()` returned.
         steps: the run's total number of steps, for schedules.
-        example: gives the (inputs, targets) of one sample, for models that are built from their first input.
+        example: gives the (inputs, targets) of some microbatch, for models that are built from their first input and
+            for `rehearse`.
 
     Until `bind`, it computes with the model's own first values.
     """
@@ -168,6 +169,10 @@ class Adapter(Protocol):
 
     def warm_up(self) -> None:
         """Do once what the framework does at its first computation in a process."""
+
+    def rehearse(self) -> None:
+        """Compute a gradient and forget it, so that nobody waits for a newcomer's first touches, kernels and compiling.
+        What fails here is left to fail at its own place in a step, where it is named."""
 
     def seed(self, key: int) -> None:
         """Seed every generator of this process."""

@@ -30,10 +30,11 @@ class Datasets:
 
 
 def example(job: Job, data: Datasets, functions: DataFunctions) -> Any:
-    """The (inputs, targets) of the first sample alone."""
+    """The (inputs, targets) of the first samples of the data, as many as a microbatch has."""
     functions.seed_everything(key(job.seed, "example"))
-    samples = [data.training[0]]
-    return functions.collate(samples, [0]) if job.collate is None else job.collate(samples)
+    indices = range(min(len(data.training), -(-job.batch_size // job.microbatches)))
+    samples = [data.training[index] for index in indices]
+    return functions.collate(samples, indices) if job.collate is None else job.collate(samples)
 
 
 class SampleReader:

@@ -99,6 +99,8 @@ class Worker:
         if plan is not None and not plan.stop:
             for slot in range(min(plan.slots, PREPARED_SLOTS)):
                 self._slot(plan, slot).touch(plan)
+            if plan.round:
+                self._tools.adapter.rehearse()
 
     def _round(self, plan: Plan, round_: Round) -> bool:
         """Until the round is over; False when the run ends in it."""

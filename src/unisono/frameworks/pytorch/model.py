@@ -50,7 +50,7 @@ class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
-        self._job = job
+        self._job, self._example = job, example
         if not isinstance(model, torch.nn.Module):
             raise UsageError(
                 f"job.model must return a torch.nn.Module; received {type(model).__name__}. Write model=Net or "
@@ -186,6 +186,17 @@ class Adapter:
     def warm_up(self) -> None:
         """See `Adapter.warm_up`."""
         torch.nn.functional.linear(torch.ones(8, 8), torch.ones(8, 8, requires_grad=True)).sum().backward()  # type: ignore[no-untyped-call]
+
+    def rehearse(self) -> None:
+        """See `Adapter.rehearse`."""
+        with contextlib.suppress(Exception):
+            inputs, targets = self._example()
+            self.model.train()
+            self.seed(0)
+            with self._autocast():
+                total, _ = self._loss(self._forward(inputs), targets, 1)
+            trained = [parameter for _, parameter in self._named if parameter.requires_grad]
+            torch.autograd.grad(total, trained, allow_unused=True)
 
     def seed(self, key: int) -> None:
         """See `Adapter.seed`."""
