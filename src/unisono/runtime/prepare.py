@@ -67,8 +67,8 @@ class Described:
         layout: the host's shared memory.
         program: the rounds.
         data_length: training samples.
-        example: the (inputs, targets) of one sample, packed, so that processes that make the model again need not
-            open the data; None if it could not be had.
+        example: what `samples.example` gives, packed, so that processes that make the model again need not open the
+            data; None if it could not be had.
     """
 
     framework: str

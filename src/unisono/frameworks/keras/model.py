@@ -135,12 +135,15 @@ class Adapter:
         """See `Adapter.refresh`: the parameters are views."""
 
     def warm_up(self) -> None:
-        """See `Adapter.warm_up`: trace or compile the gradient before anyone waits for it."""
+        """See `Adapter.warm_up`."""
         self._backend.warn_of_threads()
-        size = -(-self._job.batch_size // self._job.microbatches)
-        with contextlib.suppress(Exception):  # the first microbatch says what is wrong, with its place
-            batch = keras.tree.map_structure(lambda leaf: np.repeat(np.asarray(leaf)[:1], size, 0), self._example())
-            self._functions.train(self._parameters, self._buffers, self._seeds, self._tensors(batch), self._count(size))
+
+    def rehearse(self) -> None:
+        """See `Adapter.rehearse`: the gradient is traced or compiled for the shape of a microbatch."""
+        with contextlib.suppress(Exception):
+            batch = self._tensors(self._example())
+            samples = self._count(1)
+            self._functions.train(self._parameters, self._buffers, self._seeds, batch, samples)
 
     def seed(self, key: int) -> None:
         """See `Adapter.seed`: the states of the model's generators are made of the key."""
