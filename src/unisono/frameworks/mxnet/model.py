@@ -1,0 +1,273 @@
+"""An MXNet job in one process: parameters bound to shared memory, gradients of microbatches, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mxnet
+import numpy as np
+from mxnet import autograd
+from mxnet.gluon import Block, Parameter
+from mxnet.metric import EvalMetric
+from mxnet.ndarray import NDArray
+from safetensors.numpy import load_file
+
+from unisono.errors import JobError, UsageError
+from unisono.frameworks.mxnet import engine
+from unisono.frameworks.mxnet import parameters as held
+from unisono.frameworks.mxnet.data import as_framework, seed_everything
+from unisono.frameworks.mxnet.optimizers import Master, MxnetChunkUpdate, built
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, TensorSpec
+from unisono.gradients.regions import Chunk, Region
+from unisono.job import Job
+from unisono.partition.keys import key
+
+
+class Adapter:
+    """See `unisono.frameworks.protocol.Adapter`."""
+
+    def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
+        self._job = job
+        _check_job(job, model)
+        self.model: Block = model
+        held.initialise(model, job.seed, lambda: as_framework(example()), self._forward)
+        self._names = held.names(model)
+        unique = {id(parameter): (name, parameter) for name, parameter in reversed(self._names.items())}
+        ordered = [unique.pop(id(p)) for p in self._names.values() if id(p) in unique]
+        for name, parameter in ordered:
+            held.check(name, parameter)
+        self._parameters = [pair for pair in ordered if not held.is_buffer(*pair)]
+        self._buffers = [pair for pair in ordered if held.is_buffer(*pair)]
+        self._trained = {n: p for n, (_, p) in enumerate(self._parameters) if p.grad_req != "null"}
+        if not self._trained:
+            raise UsageError("nothing to train: every parameter of the model has grad_req='null'.")
+        self._live = [held.private(parameter.data().asnumpy()) for _, parameter in self._buffers]
+        for (_, parameter), array in zip(self._buffers, self._live, strict=True):
+            parameter._data = [held.over(array)]
+        optimizer = built(job.optimizer, steps)
+        if job.schedule is not None:
+            optimizer.lr_scheduler = job.schedule(optimizer, steps)
+        self._master = Master(optimizer, self._trained)
+        self.rounds_seen = 0
+        self._shared: list[Any] = []  # one MXNet array a parameter over shared memory, once bound
+        self._step, self._copied = 0, -1  # the present step; the one whose parameters are copied for evaluation
+        self._training = False
+        self._guard_layouts()
+
+    @staticmethod
+    def restored(job: Job, model: Any, path: Path, example: Callable[[], Any]) -> Any:
+        """See `Adapter.restored`."""
+        tensors = load_file(path)
+        for name, parameter in held.names(model).items():
+            parameter._load_init(as_framework(tensors[name]), mxnet.cpu())
+        return model
+
+    # -- description ---------------------------------------------------------------------------------------
+
+    def describe(self) -> ModelDescription:
+        """See `Adapter.describe`."""
+        places = {id(p): ("parameter" if n in self._trained else "frozen", n)
+                  for n, (_, p) in enumerate(self._parameters)}  # fmt: skip
+        places.update({id(parameter): ("buffer", index) for index, (_, parameter) in enumerate(self._buffers)})
+        return ModelDescription(
+            parameters=tuple(_spec(name, parameter) for name, parameter in self._parameters),
+            owners=tuple(0 if number in self._trained else None for number in range(len(self._parameters))),
+            kinds=(self._master.kind,),
+            states=(self._master.spec,),
+            buffers=tuple(_spec(name, parameter) for name, parameter in self._buffers),
+            saved=tuple(Source(name, *places[id(parameter)]) for name, parameter in self._names.items()),  # type: ignore[arg-type]
+            optimizers=(self._master.settings,),
+            fingerprint={
+                "framework": f"mxnet {mxnet.__version__}",
+                "numpy": np.__version__,
+                "cpu_capability": engine.cpu_capability(),
+                "device": "cpu",
+                "precision": self._job.precision,
+                "engine": "naive" if engine.is_naive() else "threaded",
+                "optimizer": self._master.name,
+            },
+        )
+
+    # -- binding -------------------------------------------------------------------------------------------
+
+    def initial(self, parameters: Sequence[Array], buffers: Sequence[Array], scalars: Array) -> None:
+        """See `Adapter.initial`."""
+        for (_, parameter), array in zip(self._parameters, parameters, strict=True):
+            array[...] = parameter.data().asnumpy()
+        for live, array in zip(self._live, buffers, strict=True):
+            array[...] = live
+
+    def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
+        """See `Adapter.initial_state`: MXNet makes it from the weight."""
+        for number, parameter in self._trained.items():
+            weight = mxnet.nd.array(parameter.data().asnumpy(), dtype=parameter.dtype)
+            arrays, row = self._master.initial(number, weight)
+            for path, array in arrays.items():
+                state[number][path][...] = array
+            scalars[number][: 1 + len(row)] = [1.0, *row]
+
+    def bind(self, parameters: Sequence[Array]) -> None:
+        """See `Adapter.bind`. MXNet's own gradient arrays go too: every microbatch brings its own."""
+        self._shared = [held.over(array) for array in parameters]
+        for (_, parameter), array in zip(self._parameters, self._shared, strict=True):
+            parameter._data, parameter._grad = [array], None
+
+    def refresh(self, step: int) -> None:
+        """See `Adapter.refresh`: training sees shared memory itself; evaluation copies it once a step."""
+        self._step = step
+
+    def _use_shared(self) -> None:
+        if self._copied >= 0:
+            for (_, parameter), array in zip(self._parameters, self._shared, strict=True):
+                parameter._data = [array]
+            self._copied = -1
+
+    def _use_copies(self) -> None:
+        """In predict mode oneDNN's convolutions rewrite a weight's memory in a layout of their own, for good."""
+        if self._shared and self._copied != self._step:
+            for (_, parameter), array in zip(self._parameters, self._shared, strict=True):
+                parameter._data = [array.copy()]
+            self._copied = self._step
+
+    def _guard_layouts(self) -> None:
+        """Refuse, while training on shared memory, what would rewrite it."""
+
+        def guard(block: Block, inputs: Any) -> None:
+            if self._training and not autograd.is_training():
+                raise JobError(
+                    f"while a microbatch is computed, a convolution may not run in predict mode, where MXNet rewrites "
+                    f"its weights; {block.name!r} does. Call it under autograd.pause(train_mode=True), or compute "
+                    "its outputs beforehand and make them part of the data."
+                )
+
+        def watch(block: Block) -> None:
+            if any(len(parameter.shape) > 2 for parameter in block.collect_params().values()):
+                block.register_forward_pre_hook(guard)
+
+        self.model.apply(watch)
+
+    def warm_up(self) -> None:
+        """See `Adapter.warm_up`."""
+        weight = mxnet.nd.ones((8, 8))
+        weight.attach_grad()
+        with autograd.record():
+            total = mxnet.nd.FullyConnected(mxnet.nd.ones((8, 8)), weight, no_bias=True, num_hidden=8).sum()
+        total.backward()
+        mxnet.nd.waitall()
+
+    def seed(self, key: int) -> None:
+        """See `Adapter.seed`."""
+        seed_everything(key)
+
+    def live_buffers(self) -> list[Array]:
+        """See `Adapter.live_buffers`."""
+        return self._live
+
+    # -- microbatches --------------------------------------------------------------------------------------
+
+    def _forward(self, inputs: Any) -> Any:
+        if self._job.forward is not None:
+            return self._job.forward(self.model, inputs)
+        if isinstance(inputs, Mapping):
+            raise JobError(
+                f"gluon blocks take their inputs by position; received a mapping of {', '.join(map(str, inputs))}. "
+                "Pass forward=(model, inputs) -> outputs."
+            )
+        return self.model(*inputs) if isinstance(inputs, tuple) else self.model(inputs)
+
+    def _loss(self, outputs: Any, targets: Any, samples: int) -> tuple[Any, float]:
+        """(Σ loss as an array, weight) of what the job's loss gave: one value a sample, one mean, or (total, weight)."""
+        result = self._job.loss(outputs, targets)
+        if isinstance(result, tuple):
+            return result[0], _number(result[1])
+        shape = result.shape if isinstance(result, NDArray) else None
+        if shape is not None and int(np.prod(shape)) == samples:
+            return result.sum(), float(samples)
+        if shape is not None and int(np.prod(shape)) == 1:
+            return result * samples, float(samples)
+        raise JobError(
+            f"job.loss must return one value a sample ({samples} here), their mean, or (total, weight); received "
+            f"{type(result).__name__ if shape is None else shape}. gluon's losses do the first; else return "
+            "(losses.sum(), losses.size)."
+        )
+
+    def metric_objects(self) -> Mapping[str, Any]:
+        """See `Adapter.metric_objects`."""
+        return {name: _adapted(name, metric) for name, metric in self._job.metric_objects.items()}
+
+    def _metrics(self, outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
+        pairs = [metric(outputs, targets) for metric in self._job.metric_functions.values()]
+        return tuple((_number(total), _number(count)) for total, count in pairs)
+
+    def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[tuple[Array, Any]]:
+        """One microbatch's destinations, in the order of the trained parameters: arrays and MXNet's over them."""
+        return [(arrays[number], held.over(arrays[number])) for number in self._trained]
+
+    def gradient(self, batch: Any, samples: int, into: Any, used: Array) -> Measured:
+        """See `Adapter.gradient`."""
+        inputs, targets = as_framework(tuple(batch))
+        self._use_shared()
+        weights = [parameter.data() for parameter in self._trained.values()]
+        autograd.mark_variables(weights, [array for _, array in into], "write")  # none of them is fresh now
+        self._training = True
+        try:
+            with autograd.record():
+                outputs = self._forward(inputs)
+                total, weight = self._loss(outputs, targets, samples)
+        finally:
+            self._training = False
+        loss = _number(total)
+        if not np.isfinite(loss):
+            raise JobError(
+                f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
+                "samples."
+            )
+        total.backward()
+        mxnet.nd.waitall()
+        for number, array, (destination, _) in zip(self._trained, weights, into, strict=True):
+            if array._fresh_grad:
+                used[number] = 1
+            else:
+                destination[...] = 0
+        return Measured(loss, weight, self._metrics(outputs, targets))
+
+    def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
+        """See `Adapter.evaluate`."""
+        inputs, targets = as_framework(tuple(batch))
+        self._use_copies()
+        with autograd.pause():
+            outputs = self._forward(inputs)
+            total, weight = self._loss(outputs, targets, samples)
+            predicted = outputs if self._job.predict is None else self._job.predict(self.model, inputs)
+            metrics = self._metrics(predicted, targets)
+        mxnet.nd.waitall()
+        return Measured(_number(total), weight, metrics, (predicted, targets) if keep_outputs else None)
+
+    # -- update --------------------------------------------------------------------------------------------
+
+    def chunk_update(
+        self,
+        region: Region,
+        chunk: Chunk,
+        parameters: Array,
+        gradients: Array,
+        state: Mapping[int, Mapping[str, Array]],
+    ) -> ChunkUpdate:
+        """See `Adapter.chunk_update`."""
+        scratch = (parameters, gradients, state)
+        return MxnetChunkUpdate(
+            self._master, region, chunk, scratch, lambda step: seed_everything(key(self._job.seed, "update", step))
+        )
+
+    def advance_schedule(self) -> None:
+        """See `Adapter.advance_schedule`."""
+        self._master.advance()
+
+    def advance_plateau(self, loss: float) -> None:
+        """See `Adapter.advance_plateau`: MXNet has no schedule that follows a loss."""
+
+    def learning_rate(self) -> float:
+        """See `Adapter.learning_rate`."""
+        return self._master.rate

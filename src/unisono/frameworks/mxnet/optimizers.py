@@ -1,0 +1,285 @@
+"""MXNet's optimizers run on pieces: what kind each is, what state it has, and the update of one chunk."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import mxnet
+import numpy as np
+from mxnet import optimizer as mx
+from mxnet.gluon import Parameter
+from mxnet.ndarray import NDArray
+
+from unisono.errors import UsageError
+from unisono.frameworks.mxnet.parameters import over_legacy
+from unisono.frameworks.protocol import Array, StateSpec
+from unisono.gradients.regions import BLOCK, Chunk, Kind, Region
+
+ELEMENTWISE = {
+    mx.SGD, mx.ccSGD, mx.NAG, mx.Signum, mx.FTML, mx.Adam, mx.AdaGrad, mx.RMSProp, mx.AdaDelta, mx.Ftrl, mx.Adamax,
+}  # fmt: skip
+PER_TENSOR = {mx.LAMB, mx.LARS, mx.contrib.GroupAdaGrad}
+
+COUNT = "count"
+"""The scalar of every parameter: how often it was updated."""
+
+OWN = {"_index_update_count", "_all_index_update_counts", "num_update", "lr", "lr_scheduler", "param_dict"}
+"""What an optimizer keeps of its progress that is set from outside before each update."""
+
+
+def built(asked: Any, steps: int) -> mx.Optimizer:
+    """The optimizer that a job asks for: an object, a name, a class, or (steps) → one of them.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = asked() if isinstance(asked, type) else asked(steps) if callable(asked) else asked
+    if isinstance(found, str):
+        try:
+            found = mx.create(found)
+        except ValueError as error:
+            raise UsageError(
+                f"MXNet has no optimizer {found!r}. It has: {', '.join(sorted(mx.Optimizer.opt_registry))}."
+            ) from error
+    if not isinstance(found, mx.Optimizer):
+        raise UsageError(
+            "the optimizer of an MXNet job is an mx.optimizer.Optimizer, its name, or (steps) -> one; received "
+            f"{type(found).__name__}. Write optimizer=mx.optimizer.Adam(learning_rate=1e-3), not a gluon.Trainer."
+        )
+    return copy.deepcopy(found)  # the job's own may serve another run in this process
+
+
+def leaves(state: Any, path: str = "state") -> Iterator[tuple[str, NDArray]]:
+    """The arrays of what `create_state` gave, by their place in it.
+
+    Raises:
+        UsageError: something else than arrays, tuples and None.
+    """
+    if isinstance(state, NDArray):
+        yield path, state
+    elif isinstance(state, tuple | list):
+        for index, member in enumerate(state):
+            yield from leaves(member, f"{path}.{index}")
+    elif state is not None:
+        raise UsageError(
+            f"an optimizer's state is arrays, so that any worker can go on with it; create_state gave "
+            f"{type(state).__name__}. Return NDArrays, tuples of them, or None."
+        )
+
+
+def _with(state: Any, arrays: Mapping[str, Any], path: str = "state") -> Any:
+    """The same structure over other arrays."""
+    if isinstance(state, tuple | list):
+        return type(state)(_with(member, arrays, f"{path}.{index}") for index, member in enumerate(state))
+    return arrays.get(path)
+
+
+class Master:
+    """The job's optimizer over the whole model, which itself updates nothing: clones of it update pieces.
+
+    Args:
+        optimizer: what `built` gave.
+        parameters: the trained ones by number, for their `lr_mult` and `wd_mult`.
+    """
+
+    def __init__(self, optimizer: mx.Optimizer, parameters: Mapping[int, Parameter]) -> None:
+        self._optimizer, self._parameters = optimizer, dict(parameters)
+        self.name = type(optimizer).__name__
+        self.settings = {"class": self.name, **_plain(optimizer)}
+        if optimizer.lr_scheduler is not None:
+            schedule = optimizer.lr_scheduler
+            self.settings["schedule"] = {"class": type(schedule).__name__, **_plain(schedule)}
+        self.steps = 0
+        self.rate = self._rate()
+        self.numbers = self._changing_numbers()
+        self.kind: Kind = self._kind()
+        self.spec = StateSpec(self._vectors(), (COUNT, *self.numbers))
+
+    def _rate(self) -> float:
+        """The learning rate of the step to come. MXNet counts updates from 1 when it asks its schedule."""
+        schedule = self._optimizer.lr_scheduler
+        return float(self._optimizer.lr if schedule is None else schedule(self.first_count + self.steps + 1))
+
+    @property
+    def first_count(self) -> int:
+        """Updates that count as done at the start (`begin_num_update`)."""
+        return int(self._optimizer.begin_num_update)
+
+    def advance(self) -> None:
+        """A step is done."""
+        self.steps += 1
+        self.rate = self._rate()
+
+    def clone(self) -> mx.Optimizer:
+        """One of the same class and settings; `prepare` it before an update."""
+        clone = copy.copy(self._optimizer)
+        clone.lr_scheduler, clone.param_dict = None, self._parameters
+        self.prepare(clone, {})
+        return clone
+
+    def prepare(self, clone: mx.Optimizer, counts: Mapping[int, int]) -> None:
+        """Put a clone at the present step.
+
+        Args:
+            clone: what `clone` gave.
+            counts: how often each parameter was updated.
+        """
+        clone.lr, clone.num_update = self.rate, self.first_count + self.steps
+        clone._all_index_update_counts = {0: dict(counts)}
+        clone._index_update_count = clone._all_index_update_counts[0]
+
+    def initial(self, number: int, weight: Any) -> tuple[dict[str, Array], list[float]]:
+        """(state arrays, scalars) of a parameter before its first update."""
+        state = self._optimizer.create_state(number, weight)
+        numbers = [_as_float(getattr(self._optimizer, name)) for name in self.numbers]
+        return {path: array.asnumpy() for path, array in leaves(state)}, [float(self.first_count), *numbers]
+
+    def _vectors(self) -> dict[str, dict[int, tuple[tuple[int, ...], str]]]:
+        vectors: dict[str, dict[int, tuple[tuple[int, ...], str]]] = {}
+        for number, parameter in self._parameters.items():
+            weight = mxnet.nd.zeros(parameter.shape, dtype=parameter.dtype)
+            for path, array in leaves(self._optimizer.create_state(number, weight)):
+                vectors.setdefault(path, {})[number] = tuple(array.shape), np.dtype(array.dtype).name
+        return vectors
+
+    # -- probes --------------------------------------------------------------------------------------------
+
+    def _updated(self, parts: Sequence[Array], gradients: Sequence[Sequence[Array]]) -> mx.Optimizer:
+        """Run a clone on parts, as parameters of no number, for as many steps as there are gradients of each."""
+        clone = self.clone()
+        updater = mx.Updater(clone)
+        weights = [mxnet.nd.array(part, dtype=part.dtype) for part in parts]
+        for step in gradients:
+            updater([-1 - n for n in range(len(parts))], [mxnet.nd.array(g, dtype=g.dtype) for g in step], weights)
+        for part, weight in zip(parts, weights, strict=True):
+            part[...] = weight.asnumpy()
+        return clone
+
+    def _changing_numbers(self) -> dict[str, type]:
+        """Numbers that the optimizer keeps in itself (Nadam's `m_schedule`), with their types.
+
+        Raises:
+            UsageError: it keeps something else there, which no other worker would see.
+        """
+        before = copy.deepcopy(vars(self.clone()))
+        steps = [[np.linspace(-1, 1 + step, 64, dtype=np.float32).reshape(8, 8)] for step in range(2)]
+        after = vars(self._updated([np.linspace(0.5, 2, 64, dtype=np.float32).reshape(8, 8)], steps))
+        changed = [name for name in sorted(after) if name not in OWN and not _same(before.get(name), after[name])]
+        for name in changed:
+            if not isinstance(after[name], int | float):
+                raise UsageError(
+                    f"an optimizer's state is what create_state returns, so that any worker can go on with it; "
+                    f"{self.name} keeps {name!r} in itself. Move it there, or use another optimizer."
+                )
+        return {name: type(after[name]) for name in changed}
+
+    def _kind(self) -> Kind:
+        if type(self._optimizer) in PER_TENSOR:
+            return "tensor"
+        if type(self._optimizer) not in ELEMENTWISE:
+            return "whole"
+        if self._is_elementwise():
+            return "elementwise"
+        warnings.warn(f"{self.name} does not act element by element here: one slot updates the whole model",
+                      stacklevel=2)  # fmt: skip
+        return "whole"
+
+    def _is_elementwise(self) -> bool:
+        """Whether three steps on pieces give the bits of three steps on the whole."""
+        whole = np.linspace(0.5, 2, 2 * BLOCK + 77, dtype=np.float32)
+        pieces = [part.copy() for part in _cut(whole)]
+        gradients = [np.linspace(-1, 1 + step, whole.size, dtype=np.float32) for step in range(3)]
+        self._updated([whole], [[gradient] for gradient in gradients])
+        self._updated(pieces, [_cut(gradient) for gradient in gradients])
+        return bool(np.array_equal(whole, np.concatenate(pieces)))
+
+
+def _cut(array: Array) -> list[Array]:
+    return [array[:BLOCK], array[BLOCK : 2 * BLOCK], array[2 * BLOCK :]]
+
+
+def _plain(held: object) -> dict[str, Any]:
+    """The plain values of an object's settings, to compare one job with another."""
+    return {
+        name: value
+        for name, value in sorted(vars(held).items())
+        if name not in ("num_update", "allow_np_array") and isinstance(value, int | float | str | list | None)
+    }
+
+
+def _same(before: Any, after: Any) -> bool:
+    try:
+        return bool(before == after)
+    except ValueError:  # arrays
+        return False
+
+
+def _as_float(value: float | None) -> float:
+    """None (LARS before its first update) travels as NaN."""
+    return math.nan if value is None else float(value)
+
+
+class MxnetChunkUpdate:
+    """The optimizer's own update over the pieces of one chunk, through MXNet's `Updater` as `gluon.Trainer` does it.
+
+    Args:
+        master: the optimizer.
+        region, chunk: what is updated.
+        scratch: parameters, gradients, and per parameter number its state.
+        seed: seeds the generators for a step, for optimizers that draw.
+    """
+
+    def __init__(
+        self, master: Master, region: Region, chunk: Chunk,
+        scratch: tuple[Array, Array, Mapping[int, Mapping[str, Array]]], seed: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        parameters, gradients, state = scratch
+        self._master, self._kind, self._seed = master, region.kind, seed
+        self._clone = master.clone()
+        self._updater = mx.Updater(self._clone)
+        self._numbers = [piece.parameter.number for piece in chunk.pieces]
+        self._owned = [piece.start == 0 for piece in chunk.pieces]
+        self._weights, self._gradients = [], []
+        for piece in chunk.pieces:
+            number, start = piece.parameter.number, piece.parameter.offset + piece.start - chunk.start
+            stop = start + piece.stop - piece.start
+            shape = (piece.stop - piece.start,) if region.kind == "elementwise" else piece.parameter.shape
+            self._weights.append(over_legacy(parameters[start:stop].reshape(shape)))
+            self._gradients.append(over_legacy(gradients[start:stop].reshape(shape)))
+            template = self._clone.create_state(number, self._weights[-1])
+            arrays = {path: over_legacy(array) for path, array in state[number].items()}
+            self._updater.states[number] = _with(template, arrays)
+            self._updater.states_synced[number] = True
+
+    def step(self, before: Array, after: Array, used: Array) -> None:
+        """See `ChunkUpdate.step`."""
+        rows = [before[number].tolist() for number in self._numbers]
+        counts = {number: int(row[1]) for number, row in zip(self._numbers, rows, strict=True)}
+        self._master.prepare(self._clone, counts)
+        if self._kind == "whole":
+            self._seed(self._master.steps)
+        every = range(len(self._numbers))
+        for group in [[index] for index in every] if self._kind == "tensor" else [list(every)]:
+            self._restore_numbers(rows[group[0]])
+            self._update([index for index in group if used[self._numbers[index]]])
+            for index in group:
+                if self._owned[index]:
+                    after[self._numbers[index], : len(rows[index])] = self._row(index, rows[index])
+
+    def _update(self, chosen: Sequence[int]) -> None:
+        if chosen:
+            self._updater(*([held[index] for index in chosen] for held in
+                            (self._numbers, self._gradients, self._weights)))  # fmt: skip
+            mxnet.nd.waitall()
+
+    def _restore_numbers(self, row: Sequence[float]) -> None:
+        for (name, kind), value in zip(self._master.numbers.items(), row[2:], strict=True):
+            setattr(self._clone, name, None if math.isnan(value) else kind(value))
+
+    def _row(self, index: int, row: Sequence[float]) -> list[float]:
+        numbers = [_as_float(getattr(self._clone, name)) for name in self._master.numbers]
+        return [1.0, self._clone._index_update_count.get(self._numbers[index], row[1]), *numbers]
