@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-
 from unisono import Job
 from unisono.checkpoint.parameters import sha256_of
 from unisono.execution import Observation, execute
@@ -69,12 +66,6 @@ class Handicap:
 
     def __call__(self, phase: str, round_: int, slot: int, chunk: int) -> None:
         Handicap.slow = slot == 1
-
-
-def handicapped_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross entropy, ten times slower where a handicap is."""
-    time.sleep(0.02 if Handicap.slow else 0.002)
-    return F.cross_entropy(outputs, targets)
 
 
 def hash_of(outcome: Outcome) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from unisono.errors import UsageError
@@ -21,15 +21,20 @@ class Family:
         roots: top-level packages that its models' classes come from.
         extra: the extra of Unisono's that installs it.
         forks_after_computing: whether a process that has computed with it on one thread can still be forked.
+        environment: what must stand in the environment before it is first used, in the process that forks.
     """
 
     package: str
     roots: tuple[str, ...]
     extra: str
     forks_after_computing: bool
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
-FAMILIES = (Family("pytorch", ("torch",), "torch", True),)
+FAMILIES = (
+    Family("pytorch", ("torch",), "torch", True),
+    Family("mxnet", ("mxnet",), "mxnet", True, {"MXNET_ENGINE_TYPE": "NaiveEngine"}),  # no threads: see its engine.py
+)
 """In order of precedence: a class may come from several (a Keras model on PyTorch is a `torch.nn.Module` too)."""
 
 

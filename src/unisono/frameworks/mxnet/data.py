@@ -66,7 +66,7 @@ def _rows(array: Any, indices: Any) -> Any:
 
 
 def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
-    """Stack (inputs, targets) pairs as `gluon.data.DataLoader` does.
+    """Stack (inputs, targets) pairs as `gluon.data.DataLoader` does; targets may be None in every sample.
 
     Raises:
         JobError: a sample does not fit the others (named by its index), or samples are not pairs.
@@ -92,6 +92,8 @@ def _stack(values: Sequence[Any]) -> Any:
         return tuple(_stack(members) for members in zip(*values, strict=True))
     if isinstance(values[0], Mapping):
         return {name: _stack([value[name] for value in values]) for name in values[0]}
+    if all(value is None for value in values):
+        return None
     if not isinstance(values[0], NDArray) and len({np.shape(value) for value in values}) > 1:
         raise ValueError(f"the shapes are {', '.join(sorted({str(np.shape(value)) for value in values}))}.")
     return default_batchify_fn(list(values))

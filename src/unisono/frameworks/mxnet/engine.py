@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import mxnet
 from mxnet.base import _LIB, check_call
@@ -51,3 +52,9 @@ def is_naive() -> bool:
     check_call(_LIB.MXEnginePushSync(visit, None, None, ctypes.byref(here), None, 0, None, 0, None, 0, b"visit"))
     mxnet.nd.waitall()
     return seen == [threading.get_native_id()]
+
+
+def cpu_capability() -> str:
+    """The widest vectors that oneDNN and OpenBLAS may choose here."""
+    flags = next((line.split() for line in Path("/proc/cpuinfo").read_text().splitlines() if line[:5] == "flags"), [])
+    return next((name for name in ("avx512f", "avx2", "avx") if name in flags), "sse")

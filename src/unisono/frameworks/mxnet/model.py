@@ -9,8 +9,7 @@ from typing import Any
 import mxnet
 import numpy as np
 from mxnet import autograd
-from mxnet.gluon import Block, Parameter
-from mxnet.metric import EvalMetric
+from mxnet.gluon import Block
 from mxnet.ndarray import NDArray
 from safetensors.numpy import load_file
 
@@ -18,11 +17,30 @@ from unisono.errors import JobError, UsageError
 from unisono.frameworks.mxnet import engine
 from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.mxnet.data import as_framework, seed_everything
+from unisono.frameworks.mxnet.metrics import adapted, as_float
 from unisono.frameworks.mxnet.optimizers import Master, MxnetChunkUpdate, built
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, TensorSpec
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 from unisono.partition.keys import key
+
+
+def _check_job(job: Job, model: Any) -> None:
+    if not isinstance(model, Block):
+        raise UsageError(
+            f"the model of an MXNet job is a gluon Block; received {type(model).__name__}. Write model=Net or "
+            "model=lambda: Net(...); wrap a Symbol in gluon.SymbolBlock."
+        )
+    if not callable(job.loss):
+        raise UsageError(
+            f"the loss of an MXNet job is a gluon loss or a function (outputs, targets); received {job.loss!r}. Write "
+            "loss=gluon.loss.SoftmaxCrossEntropyLoss()."
+        )
+    if job.precision != "float32":
+        raise UsageError(
+            f"MXNet jobs compute in float32: its mixed precision was made for GPUs and rewrites the graph; received "
+            f"precision={job.precision!r}. Leave it out."
+        )
 
 
 class Adapter:
@@ -72,11 +90,11 @@ class Adapter:
                   for n, (_, p) in enumerate(self._parameters)}  # fmt: skip
         places.update({id(parameter): ("buffer", index) for index, (_, parameter) in enumerate(self._buffers)})
         return ModelDescription(
-            parameters=tuple(_spec(name, parameter) for name, parameter in self._parameters),
+            parameters=tuple(held.spec(name, parameter) for name, parameter in self._parameters),
             owners=tuple(0 if number in self._trained else None for number in range(len(self._parameters))),
             kinds=(self._master.kind,),
             states=(self._master.spec,),
-            buffers=tuple(_spec(name, parameter) for name, parameter in self._buffers),
+            buffers=tuple(held.spec(name, parameter) for name, parameter in self._buffers),
             saved=tuple(Source(name, *places[id(parameter)]) for name, parameter in self._names.items()),  # type: ignore[arg-type]
             optimizers=(self._master.settings,),
             fingerprint={
@@ -178,10 +196,10 @@ class Adapter:
         return self.model(*inputs) if isinstance(inputs, tuple) else self.model(inputs)
 
     def _loss(self, outputs: Any, targets: Any, samples: int) -> tuple[Any, float]:
-        """(Σ loss as an array, weight) of what the job's loss gave: one value a sample, one mean, or (total, weight)."""
+        """(Σ loss, weight) of what the job's loss gave: one value a sample, their mean, or (total, weight)."""
         result = self._job.loss(outputs, targets)
         if isinstance(result, tuple):
-            return result[0], _number(result[1])
+            return result[0], as_float(result[1])
         shape = result.shape if isinstance(result, NDArray) else None
         if shape is not None and int(np.prod(shape)) == samples:
             return result.sum(), float(samples)
@@ -195,11 +213,11 @@ class Adapter:
 
     def metric_objects(self) -> Mapping[str, Any]:
         """See `Adapter.metric_objects`."""
-        return {name: _adapted(name, metric) for name, metric in self._job.metric_objects.items()}
+        return {name: adapted(name, metric) for name, metric in self._job.metric_objects.items()}
 
     def _metrics(self, outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
         pairs = [metric(outputs, targets) for metric in self._job.metric_functions.values()]
-        return tuple((_number(total), _number(count)) for total, count in pairs)
+        return tuple((as_float(total), as_float(count)) for total, count in pairs)
 
     def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[tuple[Array, Any]]:
         """One microbatch's destinations, in the order of the trained parameters: arrays and MXNet's over them."""
@@ -218,7 +236,7 @@ class Adapter:
                 total, weight = self._loss(outputs, targets, samples)
         finally:
             self._training = False
-        loss = _number(total)
+        loss = as_float(total)
         if not np.isfinite(loss):
             raise JobError(
                 f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
@@ -243,7 +261,7 @@ class Adapter:
             predicted = outputs if self._job.predict is None else self._job.predict(self.model, inputs)
             metrics = self._metrics(predicted, targets)
         mxnet.nd.waitall()
-        return Measured(_number(total), weight, metrics, (predicted, targets) if keep_outputs else None)
+        return Measured(as_float(total), weight, metrics, (predicted, targets) if keep_outputs else None)
 
     # -- update --------------------------------------------------------------------------------------------
 

@@ -89,15 +89,20 @@ class Master:
     def __init__(self, optimizer: mx.Optimizer, parameters: Mapping[int, Parameter]) -> None:
         self._optimizer, self._parameters = optimizer, dict(parameters)
         self.name = type(optimizer).__name__
-        self.settings = {"class": self.name, **_plain(optimizer)}
-        if optimizer.lr_scheduler is not None:
-            schedule = optimizer.lr_scheduler
-            self.settings["schedule"] = {"class": type(schedule).__name__, **_plain(schedule)}
+        self.settings = {"class": self.name, "groups": [self._plain()]}
         self.steps = 0
         self.rate = self._rate()
         self.numbers = self._changing_numbers()
         self.kind: Kind = self._kind()
         self.spec = StateSpec(self._vectors(), (COUNT, *self.numbers))
+
+    def _plain(self) -> dict[str, Any]:
+        """The plain values of the optimizer and its parameters' multipliers, to compare one job with another."""
+        values = {name: value for name, value in sorted(vars(self._optimizer).items())
+                  if name != "num_update" and isinstance(value, int | float | str | None)}  # fmt: skip
+        schedule = self._optimizer.lr_scheduler
+        multipliers = [[parameter.lr_mult, parameter.wd_mult] for parameter in self._parameters.values()]
+        return {**values, "lr_scheduler": schedule and type(schedule).__name__, "multipliers": multipliers}
 
     def _rate(self) -> float:
         """The learning rate of the step to come. MXNet counts updates from 1 when it asks its schedule."""
@@ -200,15 +205,6 @@ class Master:
 
 def _cut(array: Array) -> list[Array]:
     return [array[:BLOCK], array[BLOCK : 2 * BLOCK], array[2 * BLOCK :]]
-
-
-def _plain(held: object) -> dict[str, Any]:
-    """The plain values of an object's settings, to compare one job with another."""
-    return {
-        name: value
-        for name, value in sorted(vars(held).items())
-        if name not in ("num_update", "allow_np_array") and isinstance(value, int | float | str | list | None)
-    }
 
 
 def _same(before: Any, after: Any) -> bool:

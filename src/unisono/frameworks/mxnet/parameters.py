@@ -14,7 +14,7 @@ from mxnet.ndarray import NDArray
 
 from unisono.errors import UsageError
 from unisono.frameworks.mxnet.data import seed_everything
-from unisono.frameworks.protocol import Array
+from unisono.frameworks.protocol import Array, TensorSpec
 from unisono.memory.segment import aligned
 from unisono.partition.keys import key
 
@@ -27,6 +27,11 @@ WEIGHT_NAMES = ("weight", "bias", "gamma", "beta")
 def dtype_name(parameter: Parameter) -> str:
     """NumPy's name of the dtype."""
     return str(np.dtype(parameter.dtype).name)
+
+
+def spec(name: str, parameter: Parameter) -> TensorSpec:
+    """What the core knows of it."""
+    return TensorSpec(name, tuple(parameter.shape), dtype_name(parameter))
 
 
 def over(array: Array) -> Any:
