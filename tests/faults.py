@@ -80,7 +80,8 @@ def run(job: Job, workers: int = 0, **request: Any) -> tuple[Outcome, list[dict[
     seen = Observation(job, Silent())
     messages: list[str] = []
     seen.display.message = messages.append  # type: ignore[method-assign]
-    outcome = execute(job, Request(max(workers, 1), 1, CORES, **request), seen, stall, debug=not workers)
+    threads = request.pop("threads", 1)
+    outcome = execute(job, Request(max(workers, 1), threads, CORES, **request), seen, stall, debug=not workers)
     return outcome, seen.records, messages
 
 
