@@ -58,13 +58,14 @@ def trained_plainly(job: Job, steps: int) -> dict[str, Any]:
     inputs, targets = (nd.array(array, dtype=array.dtype) for array in arrays())
     with autograd.pause():
         model(inputs[:1])
-    trainer = gluon.Trainer(model.collect_params(), job.optimizer, kvstore=None)
+    held = model._collect_params_with_prefix()
+    trainer = gluon.Trainer(list(held.values()), job.optimizer, kvstore=None)  # Nadam depends on their order
     for _ in range(steps):
         with autograd.record():
             losses = kit.cross_entropy(model(inputs), targets)
         losses.backward()
         trainer.step(len(inputs))
-    return {name: value.data().asnumpy() for name, value in model._collect_params_with_prefix().items()}
+    return {name: value.data().asnumpy() for name, value in held.items()}
 
 
 def assert_close(ours: Any, theirs: dict[str, Any]) -> None:
@@ -91,7 +92,7 @@ OPTIMIZERS: dict[str, Any] = {
     "lamb": lambda: mx.LAMB(learning_rate=0.01, wd=0.01),
     "lars": lambda: mx.LARS(learning_rate=1.0, momentum=0.9),
     "nadam": lambda: mx.Nadam(learning_rate=0.01),
-    "dcasgd": lambda: mx.DCASGD(learning_rate=0.05, momentum=0.5),
+    "dcasgd": lambda: mx.DCASGD(learning_rate=0.05),
 }
 KINDS = {"lamb": "tensor", "lars": "tensor", "nadam": "whole", "dcasgd": "whole"}
 
@@ -215,7 +216,7 @@ def test_blocks_with_control_flow_and_every_kind_of_parameter() -> None:
     assert saved["scale"] == np.float32(0.5)
     assert np.any(saved["mean"])
     counts = outcome.state.optimizer(6).arrays["sometimes/scalars"]
-    assert counts.tolist() == [1.0, 6.0]
+    assert 0 < counts[1] < 6, "no sample of one step used it"
 
 
 def convolution(**options: Any) -> Any:
@@ -227,7 +228,7 @@ def convolution(**options: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("options", [{}, {"active": True}, {"static_alloc": True, "static_shape": True}])
+@pytest.mark.parametrize("options", [{}, {"active": True}, {"static_alloc": True}])
 def test_evaluation_leaves_the_weights_layout_alone(options: dict[str, Any]) -> None:
     """oneDNN rewrites a convolution's weight in predict mode; the others of the host share that memory."""
     fields = {**vars(kit.make(optimizer=mx.Adam())), "model": lambda: convolution(**options)}
@@ -238,23 +239,21 @@ def test_evaluation_leaves_the_weights_layout_alone(options: dict[str, Any]) -> 
     assert len(set(losses)) == 6, "each evaluation sees the parameters of its step"
 
 
-class Teacher(nn.HybridSequential):
+class Teacher(nn.Block):
     """A convolution in predict mode while a gradient is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher, self.student = convolution(), convolution()
 
     def forward(self, inputs: Any) -> Any:
         with autograd.pause():
-            self[0:4](inputs)
-        return super().forward(inputs)
-
-
-def teacher() -> Any:
-    model = Teacher()
-    model.add(*convolution()._children.values())
-    return model
+            hints = self.teacher(inputs)
+        return self.student(inputs) + hints
 
 
 def test_predict_mode_convolutions_are_refused_while_training() -> None:
-    assert "may not run in predict mode" in failure_of(Job(**{**vars(kit.make()), "model": teacher}))
+    assert "may not run in predict mode" in failure_of(Job(**{**vars(kit.make()), "model": Teacher}))
 
 
 def initialised(*layers: Any) -> Any:
@@ -491,13 +490,14 @@ def unreached() -> Any:
         ({"model": frozen}, "nothing to train"),
         ({"model": halved}, "float16"),
         ({"model": sparse}, "dense"),
+        ({"model": lambda: convolution(static_shape=True, static_alloc=True)}, "static_alloc=True may stay"),
         ({"model": unreached}, "'unused.weight' of shape .* was not reached"),
         ({"model": lambda: initialised_on(2)}, "lies on the CPU once"),
         ({"loss": lambda outputs, targets: outputs}, "one value a sample"),
         ({"loss": lambda outputs, targets: kit.cross_entropy(outputs, targets) * np.nan}, "must be finite"),
         ({"collate": lambda samples: ({"a": nd.zeros((4, 2))}, None)}, "by position; received a mapping of a"),
         ({"data": [np.zeros(3)] * 40}, "pair; sample"),
-        ({"data": [(np.zeros(3 + (index == 9)), 0) for index in range(40)], "order": "sequential"}, "sample 9"),
+        ({"data": [(np.zeros(FEATURES + (index == 9)), 0) for index in range(40)], "order": "sequential"}, "sample 9"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import mxnet
 from mxnet.metric import EvalMetric
 from mxnet.ndarray import NDArray
 
@@ -41,10 +42,15 @@ class _Evaluated:
 
     def update(self, outputs: Any, targets: Any) -> None:
         """One microbatch."""
-        as_list = [value if isinstance(value, list) else [value] for value in (targets, outputs)]
-        self._metric.update(*as_list)
+        self._metric.update(_listed(targets), _listed(outputs))
 
     def compute(self) -> Any:
         """Its value; of a composite one by name."""
         names, values = self._metric.get()
         return dict(zip(names, values, strict=True)) if isinstance(names, list) else values
+
+
+def _listed(values: Any) -> list[Any]:
+    """As a list of `mx.nd` arrays."""
+    held = values if isinstance(values, list | tuple) else [values]
+    return [value.as_nd_ndarray() if isinstance(value, mxnet.np.ndarray) else value for value in held]

@@ -51,6 +51,7 @@ class Adapter:
         _check_job(job, model)
         self.model: Block = model
         held.initialise(model, job.seed, lambda: as_framework(example()), self._forward)
+        model.apply(held.check_static)
         self._names = held.names(model)
         unique = {id(parameter): (name, parameter) for name, parameter in reversed(self._names.items())}
         ordered = [unique.pop(id(p)) for p in self._names.values() if id(p) in unique]

@@ -84,9 +84,9 @@ def initialise(model: Block, seed: int, example: Callable[[], Any], forward: Cal
     waiting = [parameter for parameter in held if parameter._data is None]
     if not waiting:
         return
-    untouched = len(waiting) == len(held)  # nothing was drawn: the values of a plain loop after mx.random.seed(seed)
+    drawn = any(np.ptp(p.data().asnumpy()) for p in held if p._data is not None)  # zeros and ones are not
     inputs = None if all(shape_is_known(p.shape) for p in waiting) else example()[0]
-    seed_everything(seed if untouched else key(seed, "initialise"))
+    seed_everything(key(seed, "initialise") if drawn else seed)  # else: what a plain script's first values are
     for parameter in waiting:
         if not parameter._deferred_init:
             parameter.initialize()
@@ -99,6 +99,19 @@ def initialise(model: Block, seed: int, example: Callable[[], Any], forward: Cal
                 f"every parameter's shape must be known once a sample has passed; {name!r} of shape "
                 f"{parameter.shape} was not reached. Give its layer in_units= (or in_channels=), or take it out."
             )
+
+
+def check_static(block: Block) -> None:
+    """Refuse a compiled graph that remembers where its gradients go.
+
+    Raises:
+        UsageError: `static_shape` was asked for.
+    """
+    if dict(getattr(block, "_flags", ())).get("static_shape"):
+        raise UsageError(
+            f"every microbatch leaves its gradients elsewhere, and the last of a batch may be short; {block.name!r} "
+            "is hybridized for one shape and place. Leave static_shape=True out; static_alloc=True may stay."
+        )
 
 
 def check(name: str, parameter: Parameter) -> None:
