@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
-        self._job = job
+        self._job, self._example = job, example
         _check_job(job, model)
         self.model: Block = model
         held.initialise(model, job.seed, lambda: as_framework(example()), self._forward)
@@ -175,6 +176,16 @@ class Adapter:
             total = mxnet.nd.FullyConnected(mxnet.nd.ones((8, 8)), weight, no_bias=True, num_hidden=8).sum()
         total.backward()
         mxnet.nd.waitall()
+
+    def rehearse(self) -> None:
+        """See `Adapter.rehearse`. Running statistics may change: they are overwritten before every microbatch."""
+        with contextlib.suppress(Exception):
+            inputs, targets = self._example()
+            first = inputs[0] if isinstance(inputs, tuple) else inputs
+            empty = {number: np.zeros(p.shape, held.dtype_name(p)) for number, p in self._trained.items()}
+            used = np.zeros(len(self._parameters), np.uint8)
+            self.seed(0)
+            self.gradient((inputs, targets), len(first), self.gradient_buffers(empty), used)
 
     def seed(self, key: int) -> None:
         """See `Adapter.seed`."""
