@@ -497,7 +497,10 @@ def unreached() -> Any:
         ({"loss": lambda outputs, targets: kit.cross_entropy(outputs, targets) * np.nan}, "must be finite"),
         ({"collate": lambda samples: ({"a": nd.zeros((4, 2))}, None)}, "by position; received a mapping of a"),
         ({"data": [np.zeros(3)] * 40}, "pair; sample"),
-        ({"data": [(np.zeros(FEATURES + (index == 9)), 0) for index in range(40)], "order": "sequential"}, "sample 9"),
+        (
+            {"data": [(np.zeros(FEATURES + (index == 9), "float32"), 0) for index in range(40)], "order": "sequential"},
+            "sample 9",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], text: str) -> None:
