@@ -19,7 +19,9 @@ from unisono.frameworks.mxnet import engine
 from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.mxnet.data import as_framework, seed_everything
 from unisono.frameworks.mxnet.metrics import adapted, as_float
-from unisono.frameworks.mxnet.optimizers import Master, MxnetChunkUpdate, built
+from unisono.frameworks.mxnet.optimizers import Master, built
+from unisono.frameworks.mxnet.update import MxnetChunkUpdate
+from unisono.frameworks.mxnet.weights import Weights
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
@@ -52,29 +54,10 @@ class Adapter:
         _check_job(job, model)
         self.model: Block = model
         held.initialise(model, job.seed, lambda: as_framework(example()), self._forward)
-        model.apply(held.check_static)
-        self._names = held.names(model)
-        unique = {id(parameter): (name, parameter) for name, parameter in reversed(self._names.items())}
-        ordered = [unique.pop(id(p)) for p in self._names.values() if id(p) in unique]
-        for name, parameter in ordered:
-            held.check(name, parameter)
-        self._parameters = [pair for pair in ordered if not held.is_buffer(*pair)]
-        self._buffers = [pair for pair in ordered if held.is_buffer(*pair)]
-        self._trained = {n: p for n, (_, p) in enumerate(self._parameters) if p.grad_req != "null"}
-        if not self._trained:
-            raise UsageError("nothing to train: every parameter of the model has grad_req='null'.")
-        self._live = [held.private(parameter.data().asnumpy()) for _, parameter in self._buffers]
-        for (_, parameter), array in zip(self._buffers, self._live, strict=True):
-            parameter._data = [held.over(array)]
-        optimizer = built(job.optimizer, steps)
-        if job.schedule is not None:
-            optimizer.lr_scheduler = job.schedule(optimizer, steps)
-        self._master = Master(optimizer, self._trained)
+        self._weights = Weights(model)
+        self._master = Master(built(job.optimizer, job.schedule, steps), self._weights.trained)
         self.rounds_seen = 0
-        self._shared: list[Any] = []  # one MXNet array a parameter over shared memory, once bound
-        self._step, self._copied = 0, -1  # the present step; the one whose parameters are copied for evaluation
-        self._training = False
-        self._guard_layouts()
+        self._step = 0
 
     @staticmethod
     def restored(job: Job, model: Any, path: Path, example: Callable[[], Any]) -> Any:
@@ -88,16 +71,17 @@ class Adapter:
 
     def describe(self) -> ModelDescription:
         """See `Adapter.describe`."""
-        places = {id(p): ("parameter" if n in self._trained else "frozen", n)
-                  for n, (_, p) in enumerate(self._parameters)}  # fmt: skip
-        places.update({id(parameter): ("buffer", index) for index, (_, parameter) in enumerate(self._buffers)})
+        weights = self._weights
+        places = {id(p): ("parameter" if n in weights.trained else "frozen", n)
+                  for n, (_, p) in enumerate(weights.parameters)}  # fmt: skip
+        places.update({id(parameter): ("buffer", index) for index, (_, parameter) in enumerate(weights.buffers)})
         return ModelDescription(
-            parameters=tuple(held.spec(name, parameter) for name, parameter in self._parameters),
-            owners=tuple(0 if number in self._trained else None for number in range(len(self._parameters))),
+            parameters=tuple(held.spec(*pair) for pair in weights.parameters),
+            owners=tuple(0 if number in weights.trained else None for number in range(len(weights.parameters))),
             kinds=(self._master.kind,),
             states=(self._master.spec,),
-            buffers=tuple(held.spec(name, parameter) for name, parameter in self._buffers),
-            saved=tuple(Source(name, *places[id(parameter)]) for name, parameter in self._names.items()),  # type: ignore[arg-type]
+            buffers=tuple(held.spec(*pair) for pair in weights.buffers),
+            saved=tuple(Source(name, *places[id(p)]) for name, p in weights.names.items()),  # type: ignore[arg-type]
             optimizers=(self._master.settings,),
             fingerprint={
                 "framework": f"mxnet {mxnet.__version__}",
@@ -114,14 +98,14 @@ class Adapter:
 
     def initial(self, parameters: Sequence[Array], buffers: Sequence[Array], scalars: Array) -> None:
         """See `Adapter.initial`."""
-        for (_, parameter), array in zip(self._parameters, parameters, strict=True):
+        for (_, parameter), array in zip(self._weights.parameters, parameters, strict=True):
             array[...] = parameter.data().asnumpy()
-        for live, array in zip(self._live, buffers, strict=True):
+        for live, array in zip(self._weights.live, buffers, strict=True):
             array[...] = live
 
     def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
         """See `Adapter.initial_state`: MXNet makes it from the weight."""
-        for number, parameter in self._trained.items():
+        for number, parameter in self._weights.trained.items():
             weight = mxnet.nd.array(parameter.data().asnumpy(), dtype=parameter.dtype)
             arrays, row = self._master.initial(number, weight)
             for path, array in arrays.items():
@@ -129,44 +113,12 @@ class Adapter:
             scalars[number][: 1 + len(row)] = [1.0, *row]
 
     def bind(self, parameters: Sequence[Array]) -> None:
-        """See `Adapter.bind`. MXNet's own gradient arrays go too: every microbatch brings its own."""
-        self._shared = [held.over(array) for array in parameters]
-        for (_, parameter), array in zip(self._parameters, self._shared, strict=True):
-            parameter._data, parameter._grad = [array], None
+        """See `Adapter.bind`."""
+        self._weights.bind(parameters)
 
     def refresh(self, step: int) -> None:
         """See `Adapter.refresh`: training sees shared memory itself; evaluation copies it once a step."""
         self._step = step
-
-    def _use_shared(self) -> None:
-        if self._copied >= 0:
-            for (_, parameter), array in zip(self._parameters, self._shared, strict=True):
-                parameter._data = [array]
-            self._copied = -1
-
-    def _use_copies(self) -> None:
-        """In predict mode oneDNN's convolutions rewrite a weight's memory in a layout of their own, for good."""
-        if self._shared and self._copied != self._step:
-            for (_, parameter), array in zip(self._parameters, self._shared, strict=True):
-                parameter._data = [array.copy()]
-            self._copied = self._step
-
-    def _guard_layouts(self) -> None:
-        """Refuse, while training on shared memory, what would rewrite it."""
-
-        def guard(block: Block, inputs: Any) -> None:
-            if self._training and not autograd.is_training():
-                raise JobError(
-                    f"while a microbatch is computed, a convolution may not run in predict mode, where MXNet rewrites "
-                    f"its weights; {block.name!r} does. Call it under autograd.pause(train_mode=True), or compute "
-                    "its outputs beforehand and make them part of the data."
-                )
-
-        def watch(block: Block) -> None:
-            if any(len(parameter.shape) > 2 for parameter in block.collect_params().values()):
-                block.register_forward_pre_hook(guard)
-
-        self.model.apply(watch)
 
     def warm_up(self) -> None:
         """See `Adapter.warm_up`."""
@@ -182,8 +134,8 @@ class Adapter:
         with contextlib.suppress(Exception):
             inputs, targets = self._example()
             first = inputs[0] if isinstance(inputs, tuple) else inputs
-            empty = {number: np.zeros(p.shape, held.dtype_name(p)) for number, p in self._trained.items()}
-            used = np.zeros(len(self._parameters), np.uint8)
+            empty = {number: np.zeros(p.shape, held.dtype_name(p)) for number, p in self._weights.trained.items()}
+            used = np.zeros(len(self._weights.parameters), np.uint8)
             self.seed(0)
             self.gradient((inputs, targets), len(first), self.gradient_buffers(empty), used)
 
@@ -193,7 +145,7 @@ class Adapter:
 
     def live_buffers(self) -> list[Array]:
         """See `Adapter.live_buffers`."""
-        return self._live
+        return self._weights.live
 
     # -- microbatches --------------------------------------------------------------------------------------
 
@@ -233,21 +185,21 @@ class Adapter:
 
     def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[tuple[Array, Any]]:
         """One microbatch's destinations, in the order of the trained parameters: arrays and MXNet's over them."""
-        return [(arrays[number], held.over(arrays[number])) for number in self._trained]
+        return [(arrays[number], held.over(arrays[number])) for number in self._weights.trained]
 
     def gradient(self, batch: Any, samples: int, into: Any, used: Array) -> Measured:
         """See `Adapter.gradient`."""
         inputs, targets = as_framework(tuple(batch))
-        self._use_shared()
-        weights = [parameter.data() for parameter in self._trained.values()]
-        autograd.mark_variables(weights, [array for _, array in into], "write")  # none of them is fresh now
-        self._training = True
+        self._weights.use_shared()
+        trained = [parameter.data() for parameter in self._weights.trained.values()]
+        autograd.mark_variables(trained, [array for _, array in into], "write")  # none of them is fresh now
+        self._weights.training = True
         try:
             with autograd.record():
                 outputs = self._forward(inputs)
                 total, weight = self._loss(outputs, targets, samples)
         finally:
-            self._training = False
+            self._weights.training = False
         loss = as_float(total)
         if not np.isfinite(loss):
             raise JobError(
@@ -256,7 +208,7 @@ class Adapter:
             )
         total.backward()
         mxnet.nd.waitall()
-        for number, array, (destination, _) in zip(self._trained, weights, into, strict=True):
+        for number, array, (destination, _) in zip(self._weights.trained, trained, into, strict=True):
             if array._fresh_grad:
                 used[number] = 1
             else:
@@ -266,7 +218,7 @@ class Adapter:
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
         """See `Adapter.evaluate`."""
         inputs, targets = as_framework(tuple(batch))
-        self._use_copies()
+        self._weights.use_copies(self._step)
         with autograd.pause():
             outputs = self._forward(inputs)
             total, weight = self._loss(outputs, targets, samples)

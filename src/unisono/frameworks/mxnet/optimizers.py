@@ -1,4 +1,4 @@
-"""MXNet's optimizers run on pieces: what kind each is, what state it has, and the update of one chunk."""
+"""MXNet's optimizers: what a job may give as one, of what kind it is, what state it has, its learning rate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from mxnet.gluon import Parameter
 from mxnet.ndarray import NDArray
 
 from unisono.errors import UsageError
-from unisono.frameworks.mxnet.parameters import over_legacy
 from unisono.frameworks.protocol import Array, StateSpec
-from unisono.gradients.regions import BLOCK, Chunk, Kind, Region
+from unisono.gradients.regions import BLOCK, Kind
 
 ELEMENTWISE = {
     mx.SGD, mx.ccSGD, mx.NAG, mx.Signum, mx.FTML, mx.Adam, mx.AdaGrad, mx.RMSProp, mx.AdaDelta, mx.Ftrl, mx.Adamax,
@@ -31,8 +30,8 @@ OWN = {"_index_update_count", "_all_index_update_counts", "num_update", "lr", "l
 """What an optimizer keeps of its progress that is set from outside before each update."""
 
 
-def built(asked: Any, steps: int) -> mx.Optimizer:
-    """The optimizer that a job asks for: an object, a name, a class, or (steps) → one of them.
+def built(asked: Any, schedule: Callable[..., Any] | None, steps: int) -> mx.Optimizer:
+    """The optimizer that a job asks for: an object, a name, a class, or (steps) → one of them; with its schedule.
 
     Raises:
         UsageError: it is none.
@@ -50,7 +49,10 @@ def built(asked: Any, steps: int) -> mx.Optimizer:
             "the optimizer of an MXNet job is an mx.optimizer.Optimizer, its name, or (steps) -> one; received "
             f"{type(found).__name__}. Write optimizer=mx.optimizer.Adam(learning_rate=1e-3), not a gluon.Trainer."
         )
-    return copy.deepcopy(found)  # the job's own may serve another run in this process
+    optimizer = copy.deepcopy(found)  # the job's own may serve another run in this process
+    if schedule is not None:
+        optimizer.lr_scheduler = copy.deepcopy(schedule(optimizer, steps))
+    return optimizer
 
 
 def leaves(state: Any, path: str = "state") -> Iterator[tuple[str, NDArray]]:
@@ -69,13 +71,6 @@ def leaves(state: Any, path: str = "state") -> Iterator[tuple[str, NDArray]]:
             f"an optimizer's state is arrays, so that any worker can go on with it; create_state gave "
             f"{type(state).__name__}. Return NDArrays, tuples of them, or None."
         )
-
-
-def _with(state: Any, arrays: Mapping[str, Any], path: str = "state") -> Any:
-    """The same structure over other arrays."""
-    if isinstance(state, tuple | list):
-        return type(state)(_with(member, arrays, f"{path}.{index}") for index, member in enumerate(state))
-    return arrays.get(path)
 
 
 class Master:
@@ -140,7 +135,7 @@ class Master:
     def initial(self, number: int, weight: Any) -> tuple[dict[str, Array], list[float]]:
         """(state arrays, scalars) of a parameter before its first update."""
         state = self._optimizer.create_state(number, weight)
-        numbers = [_as_float(getattr(self._optimizer, name)) for name in self.numbers]
+        numbers = [number_of(getattr(self._optimizer, name)) for name in self.numbers]
         return {path: array.asnumpy() for path, array in leaves(state)}, [float(self.first_count), *numbers]
 
     def _vectors(self) -> dict[str, dict[int, tuple[tuple[int, ...], str]]]:
@@ -214,68 +209,6 @@ def _same(before: Any, after: Any) -> bool:
         return False
 
 
-def _as_float(value: float | None) -> float:
+def number_of(value: float | None) -> float:
     """None (LARS before its first update) travels as NaN."""
     return math.nan if value is None else float(value)
-
-
-class MxnetChunkUpdate:
-    """The optimizer's own update over the pieces of one chunk, through MXNet's `Updater` as `gluon.Trainer` does it.
-
-    Args:
-        master: the optimizer.
-        region, chunk: what is updated.
-        scratch: parameters, gradients, and per parameter number its state.
-        seed: seeds the generators for a step, for optimizers that draw.
-    """
-
-    def __init__(
-        self, master: Master, region: Region, chunk: Chunk,
-        scratch: tuple[Array, Array, Mapping[int, Mapping[str, Array]]], seed: Callable[[int], None],
-    ) -> None:  # fmt: skip
-        parameters, gradients, state = scratch
-        self._master, self._kind, self._seed = master, region.kind, seed
-        self._clone = master.clone()
-        self._updater = mx.Updater(self._clone)
-        self._numbers = [piece.parameter.number for piece in chunk.pieces]
-        self._owned = [piece.start == 0 for piece in chunk.pieces]
-        self._weights, self._gradients = [], []
-        for piece in chunk.pieces:
-            number, start = piece.parameter.number, piece.parameter.offset + piece.start - chunk.start
-            stop = start + piece.stop - piece.start
-            shape = (piece.stop - piece.start,) if region.kind == "elementwise" else piece.parameter.shape
-            self._weights.append(over_legacy(parameters[start:stop].reshape(shape)))
-            self._gradients.append(over_legacy(gradients[start:stop].reshape(shape)))
-            template = self._clone.create_state(number, self._weights[-1])
-            arrays = {path: over_legacy(array) for path, array in state[number].items()}
-            self._updater.states[number] = _with(template, arrays)
-            self._updater.states_synced[number] = True
-
-    def step(self, before: Array, after: Array, used: Array) -> None:
-        """See `ChunkUpdate.step`."""
-        rows = [before[number].tolist() for number in self._numbers]
-        counts = {number: int(row[1]) for number, row in zip(self._numbers, rows, strict=True)}
-        self._master.prepare(self._clone, counts)
-        if self._kind == "whole":
-            self._seed(self._master.steps)
-        every = range(len(self._numbers))
-        for group in [[index] for index in every] if self._kind == "tensor" else [list(every)]:
-            self._restore_numbers(rows[group[0]])
-            self._update([index for index in group if used[self._numbers[index]]])
-            for index in group:
-                if self._owned[index]:
-                    after[self._numbers[index], : len(rows[index])] = self._row(index, rows[index])
-
-    def _update(self, chosen: Sequence[int]) -> None:
-        if chosen:
-            self._updater(*([held[index] for index in chosen] for held in
-                            (self._numbers, self._gradients, self._weights)))  # fmt: skip
-            mxnet.nd.waitall()
-
-    def _restore_numbers(self, row: Sequence[float]) -> None:
-        for (name, kind), value in zip(self._master.numbers.items(), row[2:], strict=True):
-            setattr(self._clone, name, None if math.isnan(value) else kind(value))
-
-    def _row(self, index: int, row: Sequence[float]) -> list[float]:
-        numbers = [_as_float(getattr(self._clone, name)) for name in self._master.numbers]
-        return [1.0, self._clone._index_update_count.get(self._numbers[index], row[1]), *numbers]
