@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-
 from unisono import Job
 from unisono.checkpoint.parameters import sha256_of
 from unisono.execution import Observation, execute
@@ -71,12 +68,6 @@ class Handicap:
         Handicap.slow = slot == 1
 
 
-def handicapped_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross entropy, ten times slower where a handicap is."""
-    time.sleep(0.02 if Handicap.slow else 0.002)
-    return F.cross_entropy(outputs, targets)
-
-
 def hash_of(outcome: Outcome) -> str:
     """The parameters' hash and that of the optimizers' state."""
     steps = outcome.steps_done
@@ -89,7 +80,8 @@ def run(job: Job, workers: int = 0, **request: Any) -> tuple[Outcome, list[dict[
     seen = Observation(job, Silent())
     messages: list[str] = []
     seen.display.message = messages.append  # type: ignore[method-assign]
-    outcome = execute(job, Request(max(workers, 1), 1, CORES, **request), seen, stall, debug=not workers)
+    threads = request.pop("threads", 1)
+    outcome = execute(job, Request(max(workers, 1), threads, CORES, **request), seen, stall, debug=not workers)
     return outcome, seen.records, messages
 
 

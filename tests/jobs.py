@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from faults import Handicap
 from unisono import Job
 
 SAMPLES, FEATURES, CLASSES = 100, 20, 5
@@ -74,6 +76,12 @@ class Convolution(nn.Sequential):
 
 def accuracy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
     return (outputs.argmax(1) == targets).sum(), len(targets)
+
+
+def handicapped_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy, ten times slower where a handicap is."""
+    time.sleep(0.02 if Handicap.slow else 0.002)
+    return F.cross_entropy(outputs, targets)
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import jobs
-from faults import Fault, Handicap, Script, handicapped_loss, hash_of, run, undisturbed
+from faults import Fault, Handicap, Script, hash_of, run, undisturbed
 
 PHASES = ("compute", "microbatch", "update", "saved", "marked", "updated", "commit", "stamp", "publish")
 KILLS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT]
@@ -164,7 +164,9 @@ def test_a_hung_worker_is_replaced_and_its_stack_kept(tmp_path: Path, number: in
 
 
 def test_a_slow_worker_gets_fewer_microbatches_and_is_named() -> None:
-    outcome, records, messages = run(jobs.make(steps=30, loss=handicapped_loss), 2, phase=Handicap(), stall_seconds=5.0)
+    outcome, records, messages = run(
+        jobs.make(steps=30, loss=jobs.handicapped_loss), 2, phase=Handicap(), stall_seconds=5.0
+    )
     assert hash_of(outcome) == undisturbed(jobs.make(steps=30))[0]
     assert not messages, "slow is not dead"
     assert records[-1]["slow_workers"]["1"] > 1.5

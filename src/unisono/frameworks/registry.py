@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from unisono.errors import UsageError
@@ -23,6 +23,7 @@ class Family:
         forks_after_computing: whether a process that has computed with it on one thread can still be forked.
         model_file: the name of the file in which the framework keeps a whole model, if it has such files: the adapter
             then has `export(path)`, which a run calls at its end.
+        environment: what must stand in the environment before it is first used, in the process that forks.
     """
 
     package: str
@@ -30,11 +31,14 @@ class Family:
     extra: str
     forks_after_computing: bool
     model_file: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 FAMILIES = (
     Family("keras", ("keras", "tensorflow"), "tensorflow", False, "model.keras"),
     Family("pytorch", ("torch",), "torch", True),
+    Family("jax", ("flax", "jax", "jaxlib"), "jax", False),
+    Family("mxnet", ("mxnet",), "mxnet", True, environment={"MXNET_ENGINE_TYPE": "NaiveEngine"}),  # see its engine.py
 )
 """In order of precedence: a class may come from several (a Keras model on PyTorch is a `torch.nn.Module` too)."""
 

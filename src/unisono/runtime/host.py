@@ -17,7 +17,7 @@ from typing import Any
 import cloudpickle
 
 from unisono.errors import JobError, UsageError
-from unisono.frameworks.registry import loaded
+from unisono.frameworks.registry import FAMILIES, loaded
 from unisono.job import Job
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import Failure
@@ -91,6 +91,8 @@ class Host:
         mine, theirs = socket.socketpair()
         output, write_end = os.pipe()
         environment = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(POOLS, "1"), "CUDA_VISIBLE_DEVICES": ""}
+        for family in FAMILIES:
+            environment.update(family.environment)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "unisono.runtime.parent", str(theirs.fileno()), str(os.getpid())],

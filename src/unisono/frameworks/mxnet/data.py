@@ -1,0 +1,133 @@
+"""MXNet data: how samples become a microbatch, and how arrays travel between processes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mxnet
+import numpy as np
+from mxnet.gluon.data import ArrayDataset, SimpleDataset
+from mxnet.gluon.data.dataloader import default_batchify_fn
+from mxnet.ndarray import NDArray
+
+from unisono.errors import JobError
+from unisono.frameworks.mxnet import engine
+
+QUIET = (list, tuple, range, np.ndarray, NDArray, mxnet.np.ndarray)
+"""Data whose indexing draws no random number: nothing to seed before each sample (MXNet's seeding costs 1 ms)."""
+
+
+def seed_everything(number: int) -> None:
+    """Seed the default generators of MXNet, NumPy and Python."""
+    mxnet.random.seed(number & 0x7FFFFFFF)
+    random.seed(number)
+    np.random.seed(number & 0xFFFFFFFF)
+
+
+def seed_model(seed: int) -> None:
+    """Seed what a model's first values may be drawn from."""
+    seed_everything(seed)
+
+
+def pin(threads: int) -> None:
+    """Fix how this process computes; see `engine`."""
+    engine.pin(threads)
+
+
+def opened(data: Any) -> Any:
+    """Training or evaluation data as a sequence: MXNet's datasets already are."""
+    return data
+
+
+def draws_randomness(data: Any) -> bool:
+    """Whether indexing may draw random numbers (anything but the plain containers may: a random transform, say)."""
+    if type(data) is ArrayDataset:
+        return any(draws_randomness(member) for member in data._data)
+    if type(data) is SimpleDataset:
+        return draws_randomness(data._data)
+    return type(data) not in QUIET
+
+
+def gather(data: Any, indices: Sequence[int]) -> Any:
+    """All samples at once where that gives the bits of stacking them one by one, else None."""
+    if type(data) is not ArrayDataset or len(data._data) != 2:
+        return None
+    if not all(type(member) in (np.ndarray, NDArray) for member in data._data):
+        return None
+    return tuple(_rows(member, np.asarray(indices)) for member in data._data)
+
+
+def _rows(array: Any, indices: Any) -> Any:
+    if isinstance(array, NDArray):
+        return array.take(mxnet.nd.array(indices, dtype=np.int64))
+    return as_framework(array[indices])
+
+
+def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
+    """Stack (inputs, targets) pairs as `gluon.data.DataLoader` does; targets may be None in every sample.
+
+    Raises:
+        JobError: a sample does not fit the others (named by its index), or samples are not pairs.
+    """
+    if not isinstance(samples[0], tuple | list) or len(samples[0]) != 2:
+        raise JobError(
+            f"a sample must be an (inputs, targets) pair; sample {indices[0]} is {type(samples[0]).__name__}"
+            f"{f' of length {len(samples[0])}' if hasattr(samples[0], '__len__') else ''}. Pass "
+            "collate=(samples) -> (inputs, targets)."
+        )
+    try:
+        inputs, targets = _stack([tuple(sample) for sample in samples])
+    except Exception as error:
+        raise JobError(
+            f"samples of a microbatch must stack; {_culprit(samples, indices)} does not fit the others: "
+            f"{str(error).splitlines()[0]} Pass collate= to pad or choose."
+        ) from error
+    return inputs, targets
+
+
+def _stack(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], tuple):
+        return tuple(_stack(members) for members in zip(*values, strict=True))
+    if isinstance(values[0], Mapping):
+        return {name: _stack([value[name] for value in values]) for name in values[0]}
+    if all(value is None for value in values):
+        return None
+    if not isinstance(values[0], NDArray) and len({np.shape(value) for value in values}) > 1:
+        raise ValueError(f"the shapes are {', '.join(sorted({str(np.shape(value)) for value in values}))}.")
+    return default_batchify_fn(list(values))
+
+
+def _culprit(samples: Sequence[Any], indices: Sequence[int]) -> str:
+    for sample, index in zip(samples, indices, strict=True):
+        try:
+            _stack([tuple(samples[0]), tuple(sample)])
+        except Exception:
+            return f"sample {index}"
+    return f"one of samples {list(indices)}"
+
+
+def as_framework(value: Any) -> Any:
+    """NumPy arrays in a structure as arrays of MXNet (of `mxnet.np` after `npx.set_np()`), with their dtype."""
+    if isinstance(value, np.ndarray | np.generic):
+        make = mxnet.np.array if mxnet.util.is_np_array() else mxnet.nd.array
+        return make(value, dtype=value.dtype)
+    if isinstance(value, tuple | list):
+        return type(value)(as_framework(member) for member in value)
+    if isinstance(value, Mapping):
+        return {name: as_framework(member) for name, member in value.items()}
+    return value
+
+
+def _rebuild(array: Any, legacy: bool) -> Any:
+    return (mxnet.nd.array if legacy else mxnet.np.array)(array, dtype=array.dtype)  # a private, aligned copy
+
+
+def _reduce(value: Any) -> Any:
+    """An array is sent as one of NumPy whose bytes travel out of band."""
+    return _rebuild, (value.asnumpy(), type(value) is NDArray)
+
+
+REDUCERS = {NDArray: _reduce, mxnet.np.ndarray: _reduce}
+"""How arrays travel between processes."""

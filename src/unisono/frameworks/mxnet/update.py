@@ -1,0 +1,84 @@
+"""The update of one chunk by MXNet's optimizer, in shared memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import mxnet
+from mxnet.optimizer import Updater
+
+from unisono.frameworks.mxnet.optimizers import Master, number_of
+from unisono.frameworks.mxnet.parameters import over_legacy
+from unisono.frameworks.protocol import Array
+from unisono.gradients.regions import Chunk, Region
+
+
+def _with(state: Any, arrays: Mapping[str, Any], path: str = "state") -> Any:
+    """The same structure over other arrays."""
+    if isinstance(state, tuple | list):
+        return type(state)(_with(member, arrays, f"{path}.{index}") for index, member in enumerate(state))
+    return arrays.get(path)
+
+
+class MxnetChunkUpdate:
+    """The optimizer's own update over the pieces of one chunk, through MXNet's `Updater` as `gluon.Trainer` does it.
+
+    Args:
+        master: the optimizer.
+        region, chunk: what is updated.
+        scratch: parameters, gradients, and per parameter number its state.
+        seed: seeds the generators for a step, for optimizers that draw.
+    """
+
+    def __init__(
+        self, master: Master, region: Region, chunk: Chunk,
+        scratch: tuple[Array, Array, Mapping[int, Mapping[str, Array]]], seed: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        parameters, gradients, state = scratch
+        self._master, self._kind, self._seed = master, region.kind, seed
+        self._clone = master.clone()
+        self._updater = Updater(self._clone)
+        self._numbers = [piece.parameter.number for piece in chunk.pieces]
+        self._owned = [piece.start == 0 for piece in chunk.pieces]
+        self._weights, self._gradients = [], []
+        for piece in chunk.pieces:
+            number, start = piece.parameter.number, piece.parameter.offset + piece.start - chunk.start
+            stop = start + piece.stop - piece.start
+            shape = (piece.stop - piece.start,) if region.kind == "elementwise" else piece.parameter.shape
+            self._weights.append(over_legacy(parameters[start:stop].reshape(shape)))
+            self._gradients.append(over_legacy(gradients[start:stop].reshape(shape)))
+            template = self._clone.create_state(number, self._weights[-1])
+            arrays = {path: over_legacy(array) for path, array in state[number].items()}
+            self._updater.states[number] = _with(template, arrays)
+            self._updater.states_synced[number] = True
+
+    def step(self, before: Array, after: Array, used: Array) -> None:
+        """See `ChunkUpdate.step`."""
+        rows = [before[number].tolist() for number in self._numbers]
+        counts = {number: int(row[1]) for number, row in zip(self._numbers, rows, strict=True)}
+        self._master.prepare(self._clone, counts)
+        if self._kind == "whole":
+            self._seed(self._master.steps)
+        every = range(len(self._numbers))
+        for group in [[index] for index in every] if self._kind == "tensor" else [list(every)]:
+            self._restore_numbers(rows[group[0]])
+            self._update([index for index in group if used[self._numbers[index]]])
+            for index in group:
+                if self._owned[index]:
+                    after[self._numbers[index], : len(rows[index])] = self._row(index, rows[index])
+
+    def _update(self, chosen: Sequence[int]) -> None:
+        if chosen:
+            self._updater(*([held[index] for index in chosen] for held in
+                            (self._numbers, self._gradients, self._weights)))  # fmt: skip
+            mxnet.nd.waitall()
+
+    def _restore_numbers(self, row: Sequence[float]) -> None:
+        for (name, kind), value in zip(self._master.numbers.items(), row[2:], strict=True):
+            setattr(self._clone, name, None if math.isnan(value) else kind(value))
+
+    def _row(self, index: int, row: Sequence[float]) -> list[float]:
+        numbers = [number_of(getattr(self._clone, name)) for name in self._master.numbers]
+        return [1.0, self._clone._index_update_count.get(self._numbers[index], row[1]), *numbers]

@@ -1,0 +1,88 @@
+"""A model's parameters over shared memory: which memory they use when, and what would spoil it.
+
+In predict mode MXNet's convolutions (oneDNN) rewrite their weight's memory in a layout of their own, for good. Workers
+share that memory, so evaluation computes with copies, and the same inside of training is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mxnet import autograd
+from mxnet.gluon import Block
+
+from unisono.errors import JobError, UsageError
+from unisono.frameworks.mxnet import parameters as held
+from unisono.frameworks.protocol import Array
+
+
+class Weights:
+    """The parameters of an initialised model.
+
+    Args:
+        model: the block.
+
+    Attributes:
+        names: every name that is saved.
+        parameters: (name, parameter) by number, trained and frozen ones.
+        trained: number → parameter.
+        buffers: (name, parameter) of what the forward pass changes.
+        live: the buffers' arrays, of this process alone.
+        training: whether a microbatch is being computed.
+    """
+
+    def __init__(self, model: Block) -> None:
+        model.apply(held.check_static)
+        self.names = held.names(model)
+        unique = {id(parameter): (name, parameter) for name, parameter in reversed(self.names.items())}
+        ordered = [unique.pop(id(parameter)) for parameter in self.names.values() if id(parameter) in unique]
+        for name, parameter in ordered:
+            held.check(name, parameter)
+        self.parameters = [pair for pair in ordered if not held.is_buffer(*pair)]
+        self.buffers = [pair for pair in ordered if held.is_buffer(*pair)]
+        self.trained = {n: p for n, (_, p) in enumerate(self.parameters) if p.grad_req != "null"}
+        if not self.trained:
+            raise UsageError("nothing to train: every parameter of the model has grad_req='null'.")
+        self.live = [held.private(parameter.data().asnumpy()) for _, parameter in self.buffers]
+        for (_, parameter), array in zip(self.buffers, self.live, strict=True):
+            parameter._data = [held.over(array)]
+        self.training = False
+        self._shared: list[Any] = []  # one MXNet array a parameter over shared memory, once bound
+        self._copied: int | None = None  # the step whose parameters are copied for evaluation
+        model.apply(self._watch)
+
+    def bind(self, arrays: Sequence[Array]) -> None:
+        """Lie over these arrays. MXNet's own gradient arrays go: every microbatch brings its own."""
+        self._shared = [held.over(array) for array in arrays]
+        self._use(self._shared)
+        for _, parameter in self.parameters:
+            parameter._grad = None
+
+    def _use(self, arrays: Sequence[Any]) -> None:
+        for (_, parameter), array in zip(self.parameters, arrays, strict=True):
+            parameter._data = [array]
+
+    def use_shared(self) -> None:
+        """Train on shared memory itself."""
+        if self._copied is not None:
+            self._use(self._shared)
+            self._copied = None
+
+    def use_copies(self, step: int) -> None:
+        """Evaluate with copies of the parameters after so many steps."""
+        if self._shared and self._copied != step:
+            self._use([array.copy() for array in self._shared])
+            self._copied = step
+
+    def _watch(self, block: Block) -> None:
+        if any(len(parameter.shape) > 2 for parameter in block.collect_params().values()):
+            block.register_forward_pre_hook(self._guard)
+
+    def _guard(self, block: Block, inputs: Any) -> None:
+        if self.training and not autograd.is_training():
+            raise JobError(
+                f"while a microbatch is computed, a convolution may not run in predict mode, where MXNet rewrites "
+                f"its weights; {block.name!r} does. Call it under autograd.pause(train_mode=True), or compute "
+                "its outputs beforehand and make them part of the data."
+            )
