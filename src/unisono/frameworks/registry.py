@@ -29,7 +29,10 @@ class Family:
     forks_after_computing: bool
 
 
-FAMILIES = (Family("pytorch", ("torch",), "torch", True),)
+FAMILIES = (
+    Family("pytorch", ("torch",), "torch", True),
+    Family("jax", ("flax", "jax", "jaxlib"), "jax", False),
+)
 """In order of precedence: a class may come from several (a Keras model on PyTorch is a `torch.nn.Module` too)."""
 
 
