@@ -1,1 +1,1 @@
-"""JAX: flax modules and plain functions with optax, compiled once per shape, over shared memory where the CPU allows."""
+"""JAX: flax modules and plain functions with optax, compiled once per shape, on shared memory."""

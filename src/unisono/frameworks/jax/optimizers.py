@@ -98,7 +98,7 @@ class Optimizer:
         if not transformations.may_be_elementwise(self.transformation):
             return False
         shapes = [leaf.shape for leaf in jax.tree.leaves(self._shapes)]
-        if not all(leaf.is_scalar if leaf.number is None else leaf.shape == shapes[leaf.number] for leaf in self.leaves):
+        if any(leaf.shape != (() if leaf.number is None else shapes[leaf.number]) for leaf in self.leaves):
             return False
         self._tiles = {dtype: Tile(self.transformation, dtype) for dtype in dtypes}
         if all(tile.is_elementwise() for tile in self._tiles.values()):

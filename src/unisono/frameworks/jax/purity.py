@@ -39,7 +39,9 @@ def watched(functions: Sequence[Callable[..., Any] | None]) -> Iterator[None]:
         )
     for name, value in _surroundings(functions).items():
         if seen.get(name) != value:
-            raise JobError(f"the forward pass, loss and metrics must have no side effects; {name!r} changed. {_WAY_OUT}.")
+            raise JobError(
+                f"the forward pass, loss and metrics must have no side effects; {name!r} changed. {_WAY_OUT}."
+            )
 
 
 def _generators() -> Any:

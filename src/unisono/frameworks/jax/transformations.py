@@ -44,7 +44,9 @@ def prepare(optimizer: Any, steps: int) -> Any:
 
 
 _RULE = "job.optimizer of a JAX job is an optax transformation, or (steps) -> one"
-_WAY_OUT = "Write optimizer=optax.adam(1e-3), or optimizer=lambda steps: optax.adam(optax.linear_schedule(1e-3, 0, steps))."
+_WAY_OUT = (
+    "Write optimizer=optax.adam(1e-3), or optimizer=lambda steps: optax.adam(optax.linear_schedule(1e-3, 0, steps))."
+)
 
 
 def _is_transformation(value: Any) -> bool:
