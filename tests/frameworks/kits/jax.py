@@ -94,10 +94,11 @@ def first_class(model: nnx.Module, inputs: Any) -> Any:
     return jnp.zeros((len(inputs), CLASSES)).at[:, 0].set(1)
 
 
-def make(model: str = "mlp", **changes: Any) -> Job:
+def make(model: Any = "mlp", **changes: Any) -> Job:
     """A job of six steps over 100 samples in batches of 32: the fourth batch is short and leaves microbatches empty."""
     fields: dict[str, Any] = {
-        "model": MODELS[model], "loss": cross_entropy, "optimizer": sgd, "data": Pairs, "batch_size": 32, "steps": 6,
+        "model": MODELS.get(model, model), "loss": cross_entropy, "optimizer": sgd, "data": Pairs,
+        "batch_size": 32, "steps": 6,
     }  # fmt: skip
     return Job(**{**fields, **changes})
 

@@ -23,6 +23,9 @@ QUIET = (list, tuple, range, np.ndarray, ArrayImpl)
 HELD = "NPROC"
 """XLA sizes its pools of threads by this environment variable when its CPU client starts."""
 
+COMPILED = "UNISONO_COMPILED"
+"""Environment variable of a run's processes: a folder, gone with the run, for programs that one of them compiled."""
+
 
 def seed_everything(number: int) -> None:
     """Seed the default generators of NumPy and Python; JAX has none: its keys are passed."""
@@ -47,6 +50,10 @@ def pin(threads: int) -> None:
     others = [word for word in os.environ.get("XLA_FLAGS", "").split() if not word.startswith(flag.split("=")[0])]
     os.environ["XLA_FLAGS"] = " ".join([*others, flag])
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if COMPILED in os.environ and not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", os.environ[COMPILED])
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def check_held() -> None:
@@ -118,7 +125,7 @@ def _reduce_array(value: Any) -> Any:
     """An array is sent as bytes that travel out of band; a JAX array arrives as NumPy's."""
     if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         return value.__reduce__()
-    array = np.ascontiguousarray(value).reshape(np.shape(value))
+    array: Any = np.ascontiguousarray(value).reshape(np.shape(value))
     if array.dtype.hasobject:
         return array.__reduce_ex__(5)
     return _rebuild, (pickle.PickleBuffer(array.reshape(-1).view(np.uint8)), array.dtype, array.shape)

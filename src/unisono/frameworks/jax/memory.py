@@ -27,8 +27,8 @@ def aligned_copy(values: Any) -> Array:
 class Shared:
     """An array that others write to between computations.
 
-    On the CPU JAX computes on this very memory; `alias` is None where it can't (an accelerator, an address that is
-    not a multiple of 64), and `read` copies.
+    On the CPU JAX computes on this very memory; `alias` is None where it can't (an accelerator, bfloat16 and bool,
+    an address that is not a multiple of 64), and `read` copies.
     """
 
     def __init__(self, array: Array) -> None:
@@ -43,7 +43,10 @@ class Shared:
 def _alias(array: Array) -> Any:
     if jax.default_backend() != "cpu" or not array.size or array.ctypes.data % ALIGNMENT:
         return None
-    alias = jax.dlpack.from_dlpack(array)
+    try:
+        alias = jax.dlpack.from_dlpack(array)
+    except BufferError:  # NumPy exports no bfloat16 and no bool
+        return None
     return alias if alias.unsafe_buffer_pointer() == array.ctypes.data else None
 
 

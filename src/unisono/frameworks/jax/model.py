@@ -82,7 +82,7 @@ class Adapter:
                 *(Source(spec.name, "parameter", number) for number, spec in enumerate(parameters)),
                 *(Source(spec.name, "buffer", index) for index, spec in enumerate(buffers)),
             ),
-            optimizers=({"parts": parts},),
+            optimizers=({"class": "+".join(name for name, _ in parts), "groups": [settings for _, settings in parts]},),
             fingerprint={
                 "framework": f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}",
                 "numpy": np.__version__,
@@ -91,7 +91,7 @@ class Adapter:
                 "device": jax.default_backend(),
                 "xla_threads": os.environ.get(HELD, "not held"),
                 "precision": self._job.precision,
-                "optimizer": f"{'+'.join(parts)}:{optimizer.kind}",
+                "optimizer": f"{'+'.join(name for name, _ in parts)}:{optimizer.kind}",
             },
         )
 
@@ -221,9 +221,6 @@ def _numbers(pairs: Any) -> tuple[tuple[float, float], ...]:
 
 
 def _cpu_capability() -> str:
-    """The widest vectors that NumPy found here: XLA compiles for them."""
-    with contextlib.suppress(ImportError):
-        from numpy._core._multiarray_umath import __cpu_features__
-
-        return next((name for name in ("AVX512F", "AVX2", "ASIMD") if __cpu_features__.get(name)), "baseline")
-    return "unknown"
+    """The vector instructions that NumPy found here: XLA compiles for them."""
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]
+    return " ".join([*simd.get("baseline", []), *simd.get("found", [])])

@@ -103,8 +103,8 @@ class Optimizer:
         self._tiles = {dtype: Tile(self.transformation, dtype) for dtype in dtypes}
         if all(tile.is_elementwise() for tile in self._tiles.values()):
             return True
-        names = ", ".join(transformations.described(self.transformation))
-        warnings.warn(f"{names}: not element by element here, so one slot updates the whole model", stacklevel=2)
+        names = [name for name, _ in transformations.described(self.transformation)]
+        warnings.warn(f"{', '.join(names)}: not element by element here, so one slot updates the whole model", stacklevel=2)
         return False
 
     def tile(self, dtype: str) -> Tile:
@@ -146,7 +146,8 @@ class Optimizer:
             )
             return jax.tree.leaves(new), [_data(value) for value in jax.tree.leaves(held)]
 
-        return jax.jit(update)
+        program: Program = jax.jit(update)
+        return program
 
 
 class Tile:
@@ -211,4 +212,7 @@ def _data(value: Any) -> Any:
 
 
 def _typed(value: Any, kind: Any) -> Any:
-    return jax.random.wrap_key_data(value, impl=str(jax.random.key_impl(kind))) if _is_key(kind) else value
+    """Its opposite, for a leaf of this kind."""
+    if not _is_key(kind):
+        return value
+    return jax.random.wrap_key_data(value, impl=jax.random.key_impl(jnp.empty((), kind.dtype)))

@@ -30,7 +30,7 @@ def prepare(optimizer: Any, steps: int) -> Any:
     """
     if _is_transformation(optimizer):
         return optimizer
-    if isinstance(optimizer, type) or not callable(optimizer):
+    if isinstance(optimizer, type) or not callable(optimizer) or _is_factory(optimizer):
         raise UsageError(f"{_RULE}; received {_described(optimizer)}. {_WAY_OUT}")
     try:
         made = optimizer(steps)
@@ -43,6 +43,7 @@ def prepare(optimizer: Any, steps: int) -> Any:
     return made
 
 
+_PLAIN = (bool, int, float, str)
 _RULE = "job.optimizer of a JAX job is an optax transformation, or (steps) -> one"
 _WAY_OUT = (
     "Write optimizer=optax.adam(1e-3), or optimizer=lambda steps: optax.adam(optax.linear_schedule(1e-3, 0, steps))."
@@ -53,6 +54,11 @@ def _is_transformation(value: Any) -> bool:
     return not isinstance(value, type) and callable(getattr(value, "init", None)) and callable(
         getattr(value, "update", None)
     )
+
+
+def _is_factory(value: Any) -> bool:
+    """Whether it is optax's own function: `optax.adam` called with the number of steps would learn at that rate."""
+    return (getattr(value, "__module__", None) or "").partition(".")[0] == "optax"
 
 
 def _described(value: Any) -> str:
@@ -112,9 +118,12 @@ def may_be_elementwise(transformation: Any) -> bool:
     )
 
 
-def described(transformation: Any) -> list[str]:
-    """The parts by name, to compare one job with another."""
-    return [name or type(transformation).__name__ for name, _ in parts(transformation)]
+def described(transformation: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The parts' names and plain settings, to compare one job with another."""
+    return [
+        (name or type(transformation).__name__, {key: value for key, value in held.items() if isinstance(value, _PLAIN)})
+        for name, held in parts(transformation)
+    ]
 
 
 def learning_rate(transformation: Any) -> Callable[[int], float] | None:
