@@ -103,8 +103,8 @@ class Optimizer:
         self._tiles = {dtype: Tile(self.transformation, dtype) for dtype in dtypes}
         if all(tile.is_elementwise() for tile in self._tiles.values()):
             return True
-        names = [name for name, _ in transformations.described(self.transformation)]
-        warnings.warn(f"{', '.join(names)}: not element by element here, so one slot updates the whole model", stacklevel=2)
+        names = ", ".join(name for name, _ in transformations.described(self.transformation))
+        warnings.warn(f"{names}: not element by element here, so one slot updates the whole model", stacklevel=2)
         return False
 
     def tile(self, dtype: str) -> Tile:

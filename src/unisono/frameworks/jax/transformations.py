@@ -121,7 +121,7 @@ def may_be_elementwise(transformation: Any) -> bool:
 def described(transformation: Any) -> list[tuple[str, dict[str, Any]]]:
     """The parts' names and plain settings, to compare one job with another."""
     return [
-        (name or type(transformation).__name__, {key: value for key, value in held.items() if isinstance(value, _PLAIN)})
+        (name or type(transformation).__name__, {key: v for key, v in held.items() if isinstance(v, _PLAIN)})
         for name, held in parts(transformation)
     ]
 
