@@ -23,7 +23,7 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_only_adapters_import_a_framework(path: Path) -> None:
-    if not {"keras", "mxnet", "pytorch"} & set(path.parts):
+    if not {"jax", "keras", "mxnet", "pytorch"} & set(path.parts):
         assert not {name.split(".")[0] for name in imports(path)} & FRAMEWORKS
 
 

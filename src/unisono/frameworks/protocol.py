@@ -208,5 +208,5 @@ class Adapter(Protocol):
     def advance_plateau(self, loss: float) -> None:
         """Step the schedules that follow the evaluation loss."""
 
-    def learning_rate(self) -> float:
-        """The first group's learning rate."""
+    def learning_rate(self) -> float | None:
+        """The first group's learning rate; None where it can't be seen."""

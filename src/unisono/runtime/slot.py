@@ -348,7 +348,9 @@ class SlotWork:
         }
         for index, name in enumerate(self._sums.sum_names):
             record[name] = float(sums[METRICS + 2 * index] / sums[METRICS + 2 * index + 1])
-        record["learning_rate"] = self._adapter.learning_rate()
+        rate = self._adapter.learning_rate()
+        if rate is not None:
+            record["learning_rate"] = rate
         if self._job.clip_norm is not None:
             record["gradient_norm"] = self._update.norm()
         if self._tools.trace:

@@ -1,0 +1,1 @@
+"""JAX: flax modules and plain functions with optax, compiled once per shape, on shared memory."""

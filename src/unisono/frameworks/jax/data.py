@@ -1,0 +1,135 @@
+"""JAX data: how samples become a microbatch of NumPy arrays, and how XLA's threads are held."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax._src import xla_bridge
+from jax._src.array import ArrayImpl
+
+from unisono.errors import JobError
+from unisono.frameworks.jax.memory import aligned_copy
+
+QUIET = (list, tuple, range, np.ndarray, ArrayImpl)
+"""Data whose indexing draws no random number: nothing to seed before each sample."""
+
+HELD = "NPROC"
+"""XLA sizes its pools of threads by this environment variable when its CPU client starts."""
+
+COMPILED = "UNISONO_COMPILED"
+"""Environment variable of a run's processes: a folder, gone with the run, for programs that one of them compiled."""
+
+
+def seed_everything(number: int) -> None:
+    """Seed the default generators of NumPy and Python; JAX has none: its keys are passed."""
+    random.seed(number)
+    np.random.seed(number & 0xFFFFFFFF)
+
+
+def seed_model(seed: int) -> None:
+    """Seed what a model's first values may be drawn from, besides the keys that the job writes itself."""
+    seed_everything(seed)
+
+
+def pin(threads: int) -> None:
+    """Hold XLA's pools to this number of threads; only before its CPU client starts.
+
+    Computations run in the thread that asks for them, so that a result is there when the call returns.
+    """
+    if xla_bridge.backends_are_initialized():
+        return
+    os.environ[HELD] = str(threads)
+    flag = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
+    others = [word for word in os.environ.get("XLA_FLAGS", "").split() if not word.startswith(flag.split("=")[0])]
+    os.environ["XLA_FLAGS"] = " ".join([*others, flag])
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if COMPILED in os.environ and not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", os.environ[COMPILED])
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def check_held() -> None:
+    """Warn where JAX had started before Unisono could hold its threads."""
+    if "xla_cpu_multi_thread_eigen" not in os.environ.get("XLA_FLAGS", ""):
+        warnings.warn(
+            "JAX computed in this process before Unisono could hold its threads: bits may differ from other runs'. "
+            "Train with workers (no debug), or start the process anew and compute nothing before.",
+            stacklevel=2,
+        )
+
+
+def opened(data: Any) -> Any:
+    """Training or evaluation data as a sequence: they already are."""
+    return data
+
+
+def draws_randomness(data: Any) -> bool:
+    """Whether indexing may draw random numbers (anything but the plain containers may)."""
+    return type(data) not in QUIET
+
+
+def gather(data: Any, indices: Sequence[int]) -> Any:
+    """All samples at once where that gives the bits of stacking them one by one: a pair of arrays is not indexed so."""
+    return None
+
+
+def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
+    """Stack (inputs, targets) pairs leaf by leaf; targets may be None in every sample.
+
+    Raises:
+        JobError: a sample does not fit the others (named by its index), or samples are not pairs.
+    """
+    if not isinstance(samples[0], tuple | list) or len(samples[0]) != 2:
+        raise JobError(
+            f"a sample must be an (inputs, targets) pair; sample {indices[0]} is {type(samples[0]).__name__}"
+            f"{f' of length {len(samples[0])}' if hasattr(samples[0], '__len__') else ''}. Pass "
+            "collate=(samples) -> (inputs, targets)."
+        )
+    try:
+        return tuple(_stacked(column) for column in zip(*samples, strict=True))
+    except Exception as error:
+        raise JobError(
+            f"samples of a microbatch must stack; {_culprit(samples, indices)} does not fit the others: "
+            f"{str(error).splitlines()[0]} Pass collate= to pad or choose."
+        ) from error
+
+
+def _stacked(column: Sequence[Any]) -> Any:
+    """One batch of all samples' inputs or targets: nested as they are, None where no sample has any."""
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *column)
+
+
+def _culprit(samples: Sequence[Any], indices: Sequence[int]) -> str:
+    for sample, index in zip(samples, indices, strict=True):
+        try:
+            for pair in zip(samples[0], sample, strict=True):
+                _stacked(pair)
+        except Exception:
+            return f"sample {index}"
+    return f"one of samples {list(indices)}"
+
+
+def _rebuild(buffer: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
+    return aligned_copy(np.frombuffer(buffer, dtype).reshape(shape))  # private: user code may keep it
+
+
+def _reduce_array(value: Any) -> Any:
+    """An array is sent as bytes that travel out of band; a JAX array arrives as NumPy's."""
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return value.__reduce__()
+    array: Any = np.ascontiguousarray(value).reshape(np.shape(value))
+    if array.dtype.hasobject:
+        return array.__reduce_ex__(5)
+    return _rebuild, (pickle.PickleBuffer(array.reshape(-1).view(np.uint8)), array.dtype, array.shape)
+
+
+REDUCERS = {np.ndarray: _reduce_array, ArrayImpl: _reduce_array}
+"""How arrays travel between processes."""

@@ -1,0 +1,233 @@
+"""The three forms of a JAX model behind one face: flax.nnx modules, flax.linen modules, plain variables."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import linen, nnx
+
+from unisono.errors import JobError, UsageError
+from unisono.frameworks.jax.memory import path_words
+from unisono.frameworks.protocol import Array
+from unisono.job import Job
+
+Function = Callable[..., Any]
+
+
+class Form(Protocol):
+    """A model as values and pure functions.
+
+    Attributes:
+        names, parameters: the trained leaves, by number, and the tree of them that optax sees.
+        state_names, state: the other leaves (batch statistics …) and their tree.
+    """
+
+    names: list[str]
+    parameters: Any
+    state_names: list[str]
+    state: Any
+
+    def call(
+        self, function: Function | None, parameters: Any, state: Any, inputs: Any, key: Any, training: bool
+    ) -> tuple[Any, Any]:
+        """(outputs, new state) of the job's function, or of the form's own way to call the model. Traced."""
+
+    def restored(self, values: Mapping[str, Array]) -> Any:
+        """The model with saved values, as people use it without Unisono."""
+
+
+def form_of(job: Job, model: Any, example: Callable[[], Any]) -> Form:
+    """The form of what `job.model()` returned.
+
+    Raises:
+        UsageError: plain variables without `forward`, or leaves that can't be trained or kept.
+    """
+    if isinstance(model, nnx.Module):
+        form: Form = NnxForm(model)
+    elif isinstance(model, linen.Module):
+        form = linen_form(job, model, example)
+    else:
+        if job.forward is None:
+            raise UsageError(
+                "a JAX job whose model() returns variables needs job.forward=(variables, inputs, key, training) -> "
+                f"outputs, or (outputs, new_state); received forward=None and {type(model).__name__}. A flax.nnx or "
+                "flax.linen module needs none."
+            )
+        form = VariablesForm(model)
+    _check(form)
+    return form
+
+
+def _check(form: Form) -> None:
+    leaves = jax.tree.leaves(form.parameters)
+    if not leaves:
+        raise UsageError(
+            "nothing to train: the model has no parameters. nnx: use nnx.Param; variables: {'params': …} or a tree "
+            "of floating-point arrays."
+        )
+    for name, leaf in zip(form.names, leaves, strict=True):
+        if str(leaf.dtype) not in ("float32", "float64"):
+            raise UsageError(
+                f"trained parameters are float32 or float64; {name!r} is {leaf.dtype}. Keep it float32 and set "
+                "precision='bfloat16', or put what is not trained beside the parameters: {'params': …, 'constants': …}."
+            )
+    for name, leaf in zip(form.state_names, jax.tree.leaves(form.state), strict=True):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or str(leaf.dtype) == "bfloat16":
+            raise UsageError(
+                f"state must be plain numbers; {name!r} is {leaf.dtype}. Draw randomness from the key that each "
+                "microbatch is given (nnx.Rngs, make_rng, forward's key); keep state in float32."
+            )
+
+
+def _spread(call: Function, inputs: Any, **settings: Any) -> Any:
+    if isinstance(inputs, tuple):
+        return call(*inputs, **settings)
+    if isinstance(inputs, Mapping):
+        return call(**inputs, **settings)
+    return call(inputs, **settings)
+
+
+class NnxForm:
+    """A flax.nnx module: its `nnx.Param`s are trained, its other variables are state, its streams are reseeded."""
+
+    def __init__(self, model: nnx.Module) -> None:
+        nnx.pop(model, nnx.Intermediate)
+        self._graphs = {}
+        for training in (True, False):
+            (model.train if training else model.eval)()
+            parts = nnx.split(model, nnx.Param, nnx.RngState, ...)
+            self._graphs[training], self.parameters, self._streams, self.state = parts
+        model.train()
+        self.names = _dotted(self.parameters)
+        self.state_names = _dotted(self.state)
+        self._tags = sorted({
+            str(stream.key.tag) for _, stream in nnx.iter_graph(model) if isinstance(stream, nnx.RngStream)
+        })  # fmt: skip
+
+    def call(
+        self, function: Function | None, parameters: Any, state: Any, inputs: Any, key: Any, training: bool
+    ) -> tuple[Any, Any]:
+        """See `Form.call`."""
+        streams = jax.tree.map(lambda leaf: leaf, self._streams)  # variables of this trace
+        model = nnx.merge(self._graphs[training], parameters, streams, state)
+        keys = {tag: jax.random.fold_in(key, number) for number, tag in enumerate(self._tags)}
+        nnx.reseed(model, policy="match_shape", **keys)
+        outputs = _spread(model, inputs) if function is None else function(model, inputs)
+        nnx.pop(model, nnx.Intermediate)
+        graph, _, _, changed = nnx.split(model, nnx.Param, nnx.RngState, ...)
+        if graph != self._graphs[training]:
+            raise JobError(
+                "a flax.nnx module must not change its own attributes while it computes (a side effect: it happens "
+                "once, when JAX traces); only nnx.Variables may change. Write self.calls = nnx.Variable(...) and "
+                "assign its value."
+            )
+        return outputs, changed
+
+    def restored(self, values: Mapping[str, Array]) -> nnx.Module:
+        """See `Form.restored`."""
+        model: nnx.Module = nnx.merge(
+            self._graphs[True], _filled(self.parameters, self.names, values), self._streams,
+            _filled(self.state, self.state_names, values),
+        )  # fmt: skip
+        return model
+
+
+class VariablesForm:
+    """A pytree of arrays: {"params": …, other collections} as flax writes it, or all parameters.
+
+    Args:
+        variables: the pytree.
+        apply: (variables, inputs, key, training) → outputs or (outputs, new state), where the job gives no function.
+        beside: what stands before the variables in what people get back (the linen module).
+    """
+
+    def __init__(self, variables: Any, apply: Function | None = None, beside: Any = None) -> None:
+        self._collections = isinstance(variables, Mapping) and "params" in variables
+        self._apply, self._beside = apply, beside
+        variables = jax.tree.map(jnp.asarray, variables)
+        if self._collections:
+            self.parameters = variables["params"]
+            self.state = {name: value for name, value in variables.items() if name != "params"}
+        else:
+            self.parameters, self.state = variables, {}
+        prefix = "params/" if self._collections else ""
+        self.names = [prefix + name for name in _names(self.parameters, "/")]
+        self.state_names = _names(self.state, "/")
+
+    def call(
+        self, function: Function | None, parameters: Any, state: Any, inputs: Any, key: Any, training: bool
+    ) -> tuple[Any, Any]:
+        """See `Form.call`."""
+        result = (function or self._apply)(self._joined(parameters, state), inputs, key, training)  # type: ignore[misc]
+        if state and isinstance(result, tuple) and len(result) == 2 and _is_state(result[1], state):
+            return result[0], {**state, **result[1]}
+        return result, state
+
+    def _joined(self, parameters: Any, state: Any) -> Any:
+        return {"params": parameters, **state} if self._collections else parameters
+
+    def restored(self, values: Mapping[str, Array]) -> Any:
+        """See `Form.restored`."""
+        variables = self._joined(
+            _filled(self.parameters, self.names, values), _filled(self.state, self.state_names, values)
+        )
+        return variables if self._beside is None else (self._beside, variables)
+
+
+def _is_state(value: Any, state: Mapping[str, Any]) -> bool:
+    """Whether a mapping holds whole collections of the state."""
+    return (
+        isinstance(value, Mapping)
+        and set(value) <= set(state)
+        and all(jax.tree.structure(value[name]) == jax.tree.structure(state[name]) for name in value)
+    )
+
+
+TRAINING = ("train", "training", "is_training")
+DETERMINISTIC = ("deterministic", "use_running_average")
+
+
+def linen_form(job: Job, module: linen.Module, example: Callable[[], Any]) -> VariablesForm:
+    """A flax.linen module, initialised from the first samples."""
+    inputs, _ = example()
+    accepted = inspect.signature(type(module).__call__).parameters if callable(module) else {}
+
+    def modes(training: bool) -> dict[str, bool]:
+        return {
+            **{name: training for name in TRAINING if name in accepted},
+            **{name: not training for name in DETERMINISTIC if name in accepted},
+        }
+
+    def initialise(key: Any) -> Any:
+        parameters, dropout = jax.random.split(key)
+        streams = {"params": parameters, "dropout": dropout}
+        return _spread(lambda *args, **named: module.init(streams, *args, **named, **modes(False)), inputs)
+
+    def apply(variables: Any, inputs: Any, key: Any, training: bool) -> Any:
+        other, dropout = jax.random.split(key)
+        streams = {"params": other, "dropout": dropout}  # make_rng of another name falls back to "params"
+        mutable = [name for name in variables if name != "params"] if training else []
+        call = lambda *args, **named: module.apply(  # noqa: E731
+            variables, *args, rngs=streams, mutable=mutable or False, **named, **modes(training)
+        )
+        return _spread(call, inputs)
+
+    variables = linen.meta.unbox(jax.jit(initialise)(jax.random.key(job.seed)))
+    return VariablesForm(dict(variables), apply, module)
+
+
+def _names(tree: Any, separator: str) -> list[str]:
+    return [separator.join(path_words(path)) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _dotted(state: Any) -> list[str]:
+    """nnx's names: the path of attributes, without the variable's own field."""
+    return [".".join(path_words(path[:-1])) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+
+
+def _filled(tree: Any, names: list[str], values: Mapping[str, Array]) -> Any:
+    return jax.tree.unflatten(jax.tree.structure(tree), [jnp.array(values[name]) for name in names])

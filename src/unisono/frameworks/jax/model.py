@@ -1,0 +1,226 @@
+"""A JAX job in one process: values in shared memory, gradients of microbatches, evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from safetensors.numpy import load_file
+
+from unisono.errors import JobError, UsageError
+from unisono.frameworks.jax import transformations
+from unisono.frameworks.jax.compute import Compute, key_words
+from unisono.frameworks.jax.data import HELD, check_held, seed_everything
+from unisono.frameworks.jax.forms import form_of
+from unisono.frameworks.jax.memory import Shared, aligned_copy, host
+from unisono.frameworks.jax.optimizers import Optimizer
+from unisono.frameworks.jax.updates import TileUpdate, WholeUpdate
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, TensorSpec
+from unisono.gradients.regions import Chunk, Region
+from unisono.job import Job
+
+
+class Adapter:
+    """See `unisono.frameworks.protocol.Adapter`."""
+
+    def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
+        if job.schedule is not None:
+            raise UsageError(
+                "a JAX job's schedule is part of its optax transformation; received job.schedule. Write "
+                "optimizer=lambda steps: optax.adam(optax.cosine_decay_schedule(1e-3, steps))."
+            )
+        if not callable(job.loss):
+            raise UsageError(f"job.loss of a JAX job must be a function; received {job.loss!r}.")
+        self._job, self._example = job, example
+        self._form = form_of(job, model, example)
+        transformation = transformations.prepare(job.optimizer, steps)
+        self._optimizer = Optimizer(transformation, self._form.parameters)
+        self._rate = transformations.learning_rate(transformation)
+        self._compute = Compute(job, self._form)
+        self._parameters: list[Any] = jax.tree.leaves(self._form.parameters)
+        self._live = [Shared(aligned_copy(leaf)) for leaf in jax.tree.leaves(self._form.state)]
+        self._shared: list[Shared] = []
+        self._key = key_words(0)
+        self._step = -1  # whose parameters were read last
+        self._steps_seen = 0
+        self.rounds_seen = 0
+
+    @staticmethod
+    def restored(job: Job, model: Any, path: Path, example: Callable[[], Any]) -> Any:
+        """See `Adapter.restored`: the nnx module, (linen module, variables), or the variables."""
+        return form_of(job, model, example).restored(load_file(path))
+
+    # -- description ---------------------------------------------------------------------------------------
+
+    def describe(self) -> ModelDescription:
+        """See `Adapter.describe`."""
+        form, optimizer = self._form, self._optimizer
+        parts = transformations.described(optimizer.transformation)
+        parameters = tuple(
+            TensorSpec(name, tuple(leaf.shape), str(leaf.dtype))
+            for name, leaf in zip(form.names, self._parameters, strict=True)
+        )
+        buffers = tuple(
+            TensorSpec(name, shared.array.shape, str(shared.array.dtype))
+            for name, shared in zip(form.state_names, self._live, strict=True)
+        )
+        return ModelDescription(
+            parameters=parameters,
+            owners=(0,) * len(parameters),
+            kinds=(optimizer.kind,),
+            states=(optimizer.spec,),
+            buffers=buffers,
+            saved=(
+                *(Source(spec.name, "parameter", number) for number, spec in enumerate(parameters)),
+                *(Source(spec.name, "buffer", index) for index, spec in enumerate(buffers)),
+            ),
+            optimizers=({"class": "+".join(name for name, _ in parts), "groups": [settings for _, settings in parts]},),
+            fingerprint={
+                "framework": f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}",
+                "numpy": np.__version__,
+                "xla": jax.devices()[0].client.platform_version.replace("\n", " "),
+                "cpu_capability": _cpu_capability(),
+                "device": jax.default_backend(),
+                "xla_threads": os.environ.get(HELD, "not held"),
+                "precision": self._job.precision,
+                "optimizer": f"{'+'.join(name for name, _ in parts)}:{optimizer.kind}",
+            },
+        )
+
+    # -- binding -------------------------------------------------------------------------------------------
+
+    def initial(self, parameters: Sequence[Array], buffers: Sequence[Array], scalars: Array) -> None:
+        """See `Adapter.initial`."""
+        for leaf, array in zip(self._parameters, parameters, strict=True):
+            array[...] = host(leaf)
+        for shared, array in zip(self._live, buffers, strict=True):
+            array[...] = shared.array
+
+    def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
+        """See `Adapter.initial_state`."""
+        self._optimizer.initial(self._form.parameters, state, scalars)
+
+    def bind(self, parameters: Sequence[Array]) -> None:
+        """See `Adapter.bind`."""
+        check_held()
+        self._shared = [Shared(array) for array in parameters]
+        self._parameters = [shared.read() for shared in self._shared]
+        self._form.parameters = None  # the first values are in shared memory now
+
+    def refresh(self, step: int) -> None:
+        """See `Adapter.refresh`: what JAX can't compute on in place is copied once a step."""
+        if step != self._step:
+            self._parameters = [shared.read() for shared in self._shared]
+            self._step = step
+
+    def warm_up(self) -> None:
+        """See `Adapter.warm_up`."""
+        jax.block_until_ready(jax.jit(lambda x: x @ x)(np.ones((8, 8), np.float32)))
+
+    def rehearse(self) -> None:
+        """See `Adapter.rehearse`: compile the gradient of a full microbatch."""
+        with contextlib.suppress(Exception):
+            batch = self._example()
+            self._compute.gradient(self._parameters, self._state(), key_words(0), batch, 1)
+
+    def seed(self, key: int) -> None:
+        """See `Adapter.seed`."""
+        self._key = key_words(key)
+        seed_everything(key)
+
+    def live_buffers(self) -> list[Array]:
+        """See `Adapter.live_buffers`."""
+        return [shared.array for shared in self._live]
+
+    def _state(self) -> list[Any]:
+        return [shared.read() for shared in self._live]
+
+    # -- microbatches --------------------------------------------------------------------------------------
+
+    def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[Array]:
+        """One microbatch's destination by parameter number."""
+        return [arrays[number] for number in range(len(self._parameters))]
+
+    def gradient(self, batch: Any, samples: int, into: Sequence[Array], used: Array) -> Measured:
+        """See `Adapter.gradient`; as in JAX itself, a parameter that was not used has a gradient of zeros."""
+        (total, (weight, metrics, state)), gradients = self._compute.gradient(
+            self._parameters, self._state(), self._key, batch, samples
+        )
+        loss = float(total)
+        if not np.isfinite(loss):
+            raise JobError(
+                f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
+                "samples."
+            )
+        for array, gradient in zip(into, gradients, strict=True):
+            np.copyto(array, host(gradient))
+        used[:] = 1
+        for shared, value in zip(self._live, state, strict=True):
+            np.copyto(shared.array, host(value))
+        return Measured(loss, float(weight), _numbers(metrics))
+
+    def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
+        """See `Adapter.evaluate`."""
+        total, weight, metrics, outputs = self._compute.evaluate(
+            self._parameters, self._state(), self._key, batch, samples, keep_outputs
+        )
+        kept = (jax.tree.map(host, outputs), jax.tree.map(host, batch[1])) if keep_outputs else None
+        return Measured(float(total), float(weight), _numbers(metrics), kept)
+
+    def metric_objects(self) -> Mapping[str, Any]:
+        """See `Adapter.metric_objects`: those of flax.nnx take their values by keyword."""
+        return {
+            name: _NnxMetric(metric) if isinstance(metric, nnx.metrics.Metric) else metric
+            for name, metric in self._job.metric_objects.items()
+        }
+
+    # -- update --------------------------------------------------------------------------------------------
+
+    def chunk_update(
+        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array,
+        state: Mapping[int, Mapping[str, Array]],
+    ) -> ChunkUpdate:  # fmt: skip
+        """See `Adapter.chunk_update`."""
+        update = TileUpdate if region.kind == "elementwise" else WholeUpdate
+        return update(self._optimizer, region, chunk, parameters, gradients, state)
+
+    def advance_schedule(self) -> None:
+        """See `Adapter.advance_schedule`: optax counts for itself; this count is for the record."""
+        self._steps_seen += 1
+
+    def advance_plateau(self, loss: float) -> None:
+        """See `Adapter.advance_plateau`: optax has none that follow evaluations."""
+
+    def learning_rate(self) -> float | None:
+        """See `Adapter.learning_rate`."""
+        return None if self._rate is None else self._rate(self._steps_seen)
+
+
+class _NnxMetric:
+    """A metric of flax.nnx as the core feeds it."""
+
+    def __init__(self, metric: Any) -> None:
+        self._metric = metric
+        self.compute, self.reset = metric.compute, metric.reset
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Give the pair under the keywords that flax's metrics know."""
+        self._metric.update(logits=outputs, labels=targets, values=outputs)
+
+
+def _numbers(pairs: Any) -> tuple[tuple[float, float], ...]:
+    return tuple((float(total), float(count)) for total, count in pairs)
+
+
+def _cpu_capability() -> str:
+    """The vector instructions that NumPy found here: XLA compiles for them."""
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]
+    return " ".join([*simd.get("baseline", []), *simd.get("found", [])])

@@ -1,0 +1,150 @@
+"""An optax update run on one chunk of shared memory: tile by tile, or on the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from unisono.frameworks.jax.memory import Shared, aligned_copy, host
+from unisono.frameworks.jax.optimizers import TILE, Optimizer, StateLeaf
+from unisono.frameworks.protocol import Array
+from unisono.gradients.regions import Chunk, Region
+
+States = Mapping[int, Mapping[str, Array]]
+
+
+class _Operand:
+    """The arrays of one tile: parameters, gradients and state vectors, each TILE elements.
+
+    Args:
+        arrays: they lie in shared memory, or in private memory that `parts` are copied to and from.
+        parts: per array (place in shared memory, place in the private array); empty where it is the memory itself.
+    """
+
+    def __init__(self, arrays: list[Array], parts: list[list[tuple[Array, Array]]]) -> None:
+        self._arrays, self._parts = arrays, parts
+        self._shared = [Shared(array) for array in arrays]
+
+    def read(self) -> list[Any]:
+        for pairs in self._parts:
+            for place, private in pairs:
+                np.copyto(private, place)
+        return [shared.read() for shared in self._shared]
+
+    def write(self, index: int, value: Any) -> None:
+        values = host(value).view(self._arrays[index].dtype)
+        np.copyto(self._arrays[index], values)
+        for place, private in self._parts[index] if self._parts else ():
+            np.copyto(place, private)
+
+
+class TileUpdate:
+    """See `ChunkUpdate`: an elementwise transformation over the pieces of a chunk."""
+
+    def __init__(
+        self, optimizer: Optimizer, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: States
+    ) -> None:
+        tile = optimizer.tile(region.dtype)
+        self._program = tile.program
+        self._leaves, self._scalars = tile.leaves, optimizer.scalars
+        self._owned = [piece.parameter.number for piece in chunk.pieces if piece.start == 0]
+        self._first = chunk.pieces[0].parameter.number
+        vectors = [leaf for leaf in tile.leaves if not leaf.is_scalar]
+        self._operands: list[_Operand] = []
+        short: list[list[Array]] = []
+        for piece in chunk.pieces:
+            start, length = piece.parameter.offset + piece.start - chunk.start, piece.stop - piece.start
+            views = state[piece.parameter.number]
+            arrays = [parameters[start : start + length], gradients[start : start + length]]
+            arrays += [views[leaf.key].view(leaf.dtype) for leaf in vectors]
+            whole = length // TILE * TILE
+            for at in range(0, whole, TILE):
+                self._operands.append(_Operand([array[at : at + TILE] for array in arrays], []))
+            if whole < length:
+                short.append([array[whole:] for array in arrays])
+        self._operands += _packed(short)
+
+    def step(self, before: Array, after: Array, used: Array) -> None:
+        """See `ChunkUpdate.step`."""
+        row = before[self._first]
+        scalars = {
+            leaf.key: np.asarray(row[1 + self._scalars.index(leaf.key)], leaf.dtype)
+            for leaf in self._leaves
+            if leaf.is_scalar
+        }
+        results: list[Any] = []
+        for operand in self._operands:
+            parameters, gradients, *held = operand.read()
+            vectors = iter(held)
+            state = [scalars[leaf.key] if leaf.is_scalar else next(vectors) for leaf in self._leaves]
+            new, results = self._program(parameters, gradients, state)
+            operand.write(0, new)
+            changed = [value for leaf, value in zip(self._leaves, results, strict=True) if not leaf.is_scalar]
+            for index, value in enumerate(changed):
+                operand.write(2 + index, value)
+        values = {leaf.key: float(value) for leaf, value in zip(self._leaves, results, strict=True) if leaf.is_scalar}
+        for number in self._owned:
+            after[number, : 1 + len(self._scalars)] = [1.0, *(values[key] for key in self._scalars)]
+
+
+def _packed(short: list[list[Array]]) -> list[_Operand]:
+    """Put short pieces beside each other into private tiles."""
+    operands = []
+    while short:
+        private = [aligned_copy(np.zeros(TILE, array.dtype)) for array in short[0]]
+        parts: list[list[tuple[Array, Array]]] = [[] for _ in private]
+        at = 0
+        while short and at + short[0][0].size <= TILE:
+            piece = short.pop(0)
+            for pairs, array, target in zip(parts, piece, private, strict=True):
+                pairs.append((array, target[at : at + array.size]))
+            at += piece[0].size
+        operands.append(_Operand(private, parts))
+    return operands
+
+
+class WholeUpdate:
+    """See `ChunkUpdate`: any transformation over all parameters at once."""
+
+    def __init__(
+        self, optimizer: Optimizer, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: States
+    ) -> None:
+        self._program = optimizer.whole()
+        self._leaves, self._scalars = optimizer.leaves, optimizer.scalars
+        self._numbers = [piece.parameter.number for piece in chunk.pieces]
+        self._parameters, self._gradients = ([
+            Shared(vector[start : start + piece.parameter.size].reshape(piece.parameter.shape))
+            for piece in chunk.pieces
+            for start in [piece.parameter.offset - chunk.start]
+        ] for vector in (parameters, gradients))  # fmt: skip
+        self._vectors = [
+            None if leaf.is_scalar else Shared(state[leaf.number or 0][leaf.key].view(leaf.dtype))
+            for leaf in self._leaves
+        ]
+
+    def step(self, before: Array, after: Array, used: Array) -> None:
+        """See `ChunkUpdate.step`."""
+        state = [
+            self._scalar(before, leaf) if vector is None else vector.read()
+            for leaf, vector in zip(self._leaves, self._vectors, strict=True)
+        ]
+        gradients = [gradient.read() for gradient in self._gradients]
+        new, state = self._program([parameter.read() for parameter in self._parameters], gradients, state)
+        for parameter, value in zip(self._parameters, new, strict=True):
+            np.copyto(parameter.array, host(value))
+        after[self._numbers, 0] = 1.0
+        for leaf, vector, value in zip(self._leaves, self._vectors, state, strict=True):
+            if vector is not None:
+                np.copyto(vector.array, host(value))
+            else:
+                numbers = self._numbers if leaf.number is None else [leaf.number]
+                after[numbers, self._column(leaf)] = float(value)
+
+    def _column(self, leaf: StateLeaf) -> int:
+        return 1 + self._scalars.index(leaf.key)
+
+    def _scalar(self, before: Array, leaf: StateLeaf) -> Array:
+        row = before[self._numbers[0] if leaf.number is None else leaf.number]
+        return np.asarray(row[self._column(leaf)], leaf.dtype)
