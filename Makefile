@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint soak bench bench-recovery lock clean
+.PHONY: demo test lint soak bench bench-frameworks bench-recovery lock clean
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -28,6 +28,10 @@ soak: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/parts.py
+
+bench-frameworks: .venv/installed
+	$(BIN)/python benchmarks/frameworks.py --mxnet-python .venv-mxnet/bin/python
+	$(BIN)/python docs/fill.py
 
 bench-recovery: .venv/installed
 	$(BIN)/python benchmarks/recovery.py

@@ -156,9 +156,9 @@ def tables(raw: dict[str, Any]) -> str:
         parts.append("\n".join(lines))
     about = raw["settings"]
     note = (
-        f"Ratio: Unisono's step over the contender's, below 1 is faster. Medians of {about['rounds']} interleaved runs of "
-        f"{about['steps']} steps each, {about['warm_up']} of them left out; {', '.join(about['frameworks'])}; {about['cpu']}, "
-        f"{about['at']}."
+        "Ratio: Unisono's step over the contender's; below 1 Unisono is faster. Medians of "
+        f"{about['rounds']} interleaved runs of {about['steps']} steps each, {about['warm_up']} of them left out. "
+        f"{', '.join(about['frameworks'])}; {about['cpu']}, {about['at']}."
     )
     return "\n\n".join([*parts, note]) + "\n"
 

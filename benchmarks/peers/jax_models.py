@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import common
@@ -25,7 +26,7 @@ def mlp() -> Any:
     """784-2048-2048-10."""
     keys = jax.random.split(jax.random.key(0), 3)
     widths = (common.PIXELS, 2048, 2048, common.CLASSES)
-    return [_dense(key, *pair) for key, pair in zip(keys, zip(widths[:-1], widths[1:], strict=True), strict=True)]
+    return [_dense(key, *pair) for key, pair in zip(keys, pairwise(widths), strict=True)]
 
 
 def mlp_forward(parameters: Any, inputs: Any) -> Any:

@@ -1,4 +1,5 @@
-"""JAX without Unisono: one process on one thread (plain) or two (threads), `jit` over two host devices (devices), or two processes (processes).
+"""JAX without Unisono: one process on one thread (plain) or two (threads), `jit` over two host devices
+(devices), or two processes (processes).
 
 python jax_peer.py MODE CASE STEPS FILE
 """

@@ -1,4 +1,5 @@
-"""MXNet without Unisono: one process on one thread (plain) or two (threads), or two workers with a `dist_sync` key-value store (dist_sync).
+"""MXNet without Unisono: one process on one thread (plain) or two (threads), or two workers with a `dist_sync`
+key-value store (dist_sync).
 
 python mxnet_peer.py MODE CASE STEPS FILE; with DMLC_ROLE=server or scheduler the import itself serves until the end.
 """

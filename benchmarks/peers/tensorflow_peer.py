@@ -1,5 +1,6 @@
-"""TensorFlow without Unisono: one process on one thread (plain) or two (threads), MirroredStrategy over two logical devices (mirrored), or
-MultiWorkerMirroredStrategy over two processes (multiworker; a loop of its own, because Keras 3's `fit` fails under it).
+"""TensorFlow without Unisono: one process on one thread (plain) or two (threads), MirroredStrategy over two logical
+devices (mirrored), or MultiWorkerMirroredStrategy over two processes (multiworker; a loop of its own, because Keras 3's
+`fit` fails under it).
 
 python tensorflow_peer.py MODE CASE STEPS FILE
 """
