@@ -34,7 +34,7 @@ from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
 from unisono.planner.devices import usable_cores
 from unisono.runtime.prepare import Request
-from unisono.runtime.supervisor import Outcome
+from unisono.runtime.watcher import Outcome
 
 HERE = Path(__file__).parent
 WARM_UP = 3.0

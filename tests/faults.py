@@ -17,7 +17,7 @@ from unisono.checkpoint.parameters import sha256_of
 from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import Request
-from unisono.runtime.supervisor import Outcome, raise_failure
+from unisono.runtime.watcher import Outcome, raise_failure
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 

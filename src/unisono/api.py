@@ -23,7 +23,7 @@ from unisono.planner.devices import usable_cores
 from unisono.platform_check import require_linux
 from unisono.run import Run, parameters_file
 from unisono.runtime.prepare import Request
-from unisono.runtime.supervisor import raise_failure
+from unisono.runtime.watcher import raise_failure
 from unisono.training import RunSettings, newest, train_in_folder
 
 

@@ -24,7 +24,8 @@ from unisono.runtime.protocol import Plan, even
 from unisono.runtime.records import Records
 from unisono.runtime.slot import WorkerFailed
 from unisono.runtime.state import Control, HostState
-from unisono.runtime.supervisor import Outcome, Supervisor, Watcher
+from unisono.runtime.supervisor import Supervisor
+from unisono.runtime.watcher import Outcome, Watcher
 from unisono.usertrace import user_traceback
 
 

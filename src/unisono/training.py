@@ -26,7 +26,7 @@ from unisono.runtime.control import ControlSocket
 from unisono.runtime.digest import changes, job_digest
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.state import HostState
-from unisono.runtime.supervisor import Outcome
+from unisono.runtime.watcher import Outcome
 from unisono.version import __version__
 
 

@@ -20,7 +20,7 @@ from unisono.job import Job
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import open_data
 from unisono.runtime.samples import example
-from unisono.runtime.supervisor import Outcome, raise_failure
+from unisono.runtime.watcher import Outcome, raise_failure
 
 WHOLE_AND_CUT_TOLERANCE = 1e-4
 

@@ -17,7 +17,7 @@ from unisono.errors import JobError
 from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import Request
-from unisono.runtime.supervisor import raise_failure
+from unisono.runtime.watcher import raise_failure
 
 
 def records(job: Job, workers: int = 0) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from unisono.checkpoint.parameters import sha256_of
 from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import Request
-from unisono.runtime.supervisor import raise_failure
+from unisono.runtime.watcher import raise_failure
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:

@@ -8,113 +8,35 @@ import select
 import selectors
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from unisono.errors import JobError, UsageError
 from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
-from unisono.observe.logs import LineLog
 from unisono.planner.devices import out_of_memory_kills
 from unisono.runtime.control import ControlSocket
-from unisono.runtime.failure import MEMORY_WAYS_OUT, STACK_SIGNAL, Failure
+from unisono.runtime.deaths import Death, given_up
+from unisono.runtime.failure import Failure
+from unisono.runtime.hangs import end_hung_loaders, end_hung_workers
 from unisono.runtime.host import Child, Host, HostLost
-from unisono.runtime.prepare import Described, Request
-from unisono.runtime.protocol import Do, Plan, even, next_action, owner, position
+from unisono.runtime.outputs import OUTPUT, Outputs
+from unisono.runtime.prepare import Request
+from unisono.runtime.protocol import Plan, even, owner
 from unisono.runtime.records import Records
-from unisono.runtime.recovery import STRIKES, Crew, Decision, Fork, GiveUp, Inherit, Retire, Seat, Work
+from unisono.runtime.recovery import STRIKES, Crew, Decision, Fork, Inherit, Retire, Seat, Work
+from unisono.runtime.running import Running
 from unisono.runtime.stalls import Stalls
 from unisono.runtime.state import MEMBERS, Control, HostState
+from unisono.runtime.watcher import Outcome, Watcher
 from unisono.runtime.worker import HostWords
 
 TICK_SECONDS = 0.05
 FINISH_SECONDS = 2.0
 """How long an interrupted run may take to finish its round before the round is abandoned."""
 
-STACK_SECONDS = 0.5
 CATCH_UP_SECONDS = 5.0
-OWN_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
-
-
-class Watcher(Protocol):
-    """Whoever has a run supervised."""
-
-    def described(self, described: Described) -> None:
-        """The job is prepared."""
-
-    def restore(self, described: Described, state: HostState) -> tuple[int, bool]:
-        """Put a checkpoint's values into the state; returns the round to begin with, and whether to go on at all."""
-
-    def record(self, record: dict[str, Any]) -> None:
-        """A round's merged record."""
-
-    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
-        """The state stands still after so many rounds: copy what is wanted. False ends the run here."""
-
-    def log(self, name: str) -> LineLog:
-        """Where a process's output goes."""
-
-    def message(self, text: str) -> None:
-        """Something that a person should know."""
-
-    def interrupted(self) -> bool:
-        """Whether the run is asked to stop."""
-
-    def workers(self, alive: int) -> None:
-        """How many workers are alive."""
-
-    def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
-        """The run's control socket, if it has a folder."""
-
-    def copy_wanted(self) -> bool:
-        """Whether a checkpoint is due by the clock."""
-
-
-@dataclass
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        described: what was run.
-        state: the shared state.
-        rounds: rounds done.
-        consistent: whether the state is that after those rounds.
-        failure: why the run failed, if it did.
-    """
-
-    described: Described
-    state: HostState
-    rounds: int
-    consistent: bool
-    failure: Failure | None
-
-    @property
-    def steps_done(self) -> int:
-        """Training steps done."""
-        return self.described.program.position(self.rounds)[0]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every round was done."""
-        return self.rounds == self.described.program.rounds
-
-
-@dataclass
-class _Crewed:
-    """What the supervisor holds of a running job."""
-
-    described: Described
-    state: HostState
-    records: Records
-    crew: Crew
-    words: HostWords
-    control: Words
-    members: dict[int, Child] = field(default_factory=dict)
-    leaving: set[int] = field(default_factory=set)
-    dumping: dict[int, float] = field(default_factory=dict)
 
 
 class Supervisor:
@@ -129,18 +51,18 @@ class Supervisor:
 
     def __init__(self, job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None) -> None:
         self._job, self._request, self._watcher = job, request, watcher
-        self._logs: dict[int, LineLog] = {}
         self._selector = selectors.DefaultSelector()
+        self._outputs = Outputs(self._selector)
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stalls = Stalls(stall_seconds)
         self._failure: Failure | None = None
         self._paused = self._stop_wanted = False
         self._memory_kills = out_of_memory_kills()
-        self._cause = ""
+        self._last_death: Death
         self._lost = (-1, 0)
         self._loader_strikes: dict[int, int] = {}
         self._host: Host
-        self._run: _Crewed
+        self._run: Running
 
     def run(self) -> Outcome:
         """Run to the end, to a failure or to a stop."""
@@ -156,13 +78,11 @@ class Supervisor:
     def _listen_to_host(self, file: int | None) -> None:
         """The warm parent's output begins to come, or (None) everything from this host's processes ends."""
         if file is not None:
-            self._listen(file, self._watcher.log("host"))
+            self._outputs.listen(file, self._watcher.log("host"))
             return
-        for file in list(self._logs):
-            self._read(file)
-            self._logs.pop(file).close()
+        self._outputs.close_all()
         for key in list(self._selector.get_map().values()):
-            if key.data == "output" or isinstance(key.data, Child):
+            if isinstance(key.data, Child):
                 self._selector.unregister(key.fd)
 
     def _start_over(self) -> None:
@@ -204,7 +124,7 @@ class Supervisor:
             self._host.share(described, segment.file, self._event, initialise=True)
             first, go_on = self._watcher.restore(described, state)
             slots = described.layout.shape.slots
-            self._run = _Crewed(described, state, Records(state, first), Crew(slots), HostWords(state, 0.0),
+            self._run = Running(described, state, Records(state, first), Crew(slots), HostWords(state, 0.0),
                                 Words(segment, "control", 0.0))  # fmt: skip
             state.begin(first)
             self._man(first, go_on)
@@ -216,7 +136,7 @@ class Supervisor:
             records = self._run.records
             records.drain(self._hand_on)
             plan = records.plan
-            return Outcome(described, state, plan.round, self._at_rest(plan), self._failure)
+            return Outcome(described, state, plan.round, self._run.is_at_rest(plan), self._failure)
         finally:
             if control:
                 control.close()
@@ -233,23 +153,9 @@ class Supervisor:
 
     # -- processes -----------------------------------------------------------------------------------------
 
-    def _listen(self, file: int, log: LineLog) -> None:
-        os.set_blocking(file, False)
-        self._logs[file] = log
-        self._selector.register(file, selectors.EVENT_READ, "output")
-
     def _watch(self, child: Child) -> None:
-        self._listen(child.output, self._watcher.log(child.name))
+        self._outputs.listen(child.output, self._watcher.log(child.name))
         self._selector.register(child.pidfd, selectors.EVENT_READ, child)
-
-    def _read(self, file: int) -> None:
-        try:
-            while data := os.read(file, 1 << 16):
-                self._logs[file].feed(data)
-        except (BlockingIOError, OSError):
-            return
-        if file in self._selector.get_map():
-            self._selector.unregister(file)
 
     def _carry_out(self, decisions: list[Decision]) -> None:
         """Heirs first: survivors take over before a replacement is forked."""
@@ -267,7 +173,7 @@ class Supervisor:
             elif isinstance(decision, Retire):
                 run.leaving.add(decision.member)
             elif self._failure is None:
-                self._failure = self._given_up(decision)
+                self._failure = self._given_up(decision.work)
         self._watcher.workers(len(run.crew.present))
 
     def _fork(self, member: int) -> None:
@@ -318,7 +224,7 @@ class Supervisor:
             if not run.members and not (self._paused and not self._stop_wanted and plan.round < rounds):
                 return
             if now - looked >= TICK_SECONDS:
-                self._look_for_stalls(plan, now, now - looked)
+                self._end_the_hung(plan, now, now - looked)
                 self._let_go(plan)
                 looked = now
             self._stop_wanted = self._stop_wanted or self._watcher.interrupted()
@@ -346,8 +252,8 @@ class Supervisor:
         if what == "event":
             with suppress(BlockingIOError):
                 os.eventfd_read(self._event)
-        elif what == "output" and file in self._logs:
-            self._read(file)
+        elif what == OUTPUT:
+            self._outputs.read(file)
         elif isinstance(what, ControlSocket):
             what.serve()
         elif what in self._host.children:
@@ -376,9 +282,8 @@ class Supervisor:
     def _let_go(self, plan: Plan) -> None:
         """End the members that no plan gives a slot any more."""
         run = self._run
-        owners = {owner(member, run.state.heirs.of) for member in plan.members}
         for member in list(run.leaving):
-            if member not in owners and member in run.members:
+            if member not in run.owners(plan) and member in run.members:
                 run.members[member].kill()
                 run.leaving.discard(member)
 
@@ -389,12 +294,12 @@ class Supervisor:
         run = self._run
         plan = run.records.plan
         self._look_for_newcomers()  # it may have joined, worked and died between two looks
-        at = self._was_at(child, plan)
+        at = run.work_of(child, plan)
         worker = child.role == "worker"
         hung = worker and child.number in run.dumping
         leaving = worker and child.number in run.crew.retiring
         early = worker and child.number in run.crew.coming
-        if worker and self._ending(plan):
+        if worker and run.is_ending(plan):
             run.crew.left(child.number)
         elif worker:
             self._carry_out(run.crew.died(child.number))
@@ -403,29 +308,21 @@ class Supervisor:
         if reported is not None:
             self._failure = self._failure or reported
             return
-        if leaving or self._ending(plan) or (not worker and status == 0):
+        if leaving or run.is_ending(plan) or (not worker and status == 0):
             return
         memory = status == -signal.SIGKILL and self._memory_kills > before
-        self._cause = self._described_death(child, status, hung, memory)
-        self._watcher.message(f"{self._cause}; its work goes on elsewhere.")
-        own_fault = hung or memory or status >= 0 or -status in OWN_FAULTS
+        self._last_death = Death(child.name, status, hung, memory)
+        self._watcher.message(f"{self._last_death.text}; its work goes on elsewhere.")
         if not worker:
-            self._replace_loader(child, at, own_fault)
-        elif own_fault:
+            self._replace_loader(child, at, self._last_death.own_fault)
+        elif self._last_death.own_fault:
             self._carry_out(run.crew.blame(None if early else at))
-
-    def _ending(self, plan: Plan) -> bool:
-        """Whether workers end because the run does."""
-        return plan.stop or self._run.control.get(Control.END) > plan.round
 
     def _bury(self, child: Child) -> tuple[Failure | None, int]:
         """Take leave of a dead child; returns what it reported and its exit code."""
-        self._read(child.output)
+        self._outputs.close(child.output)
+        self._selector.unregister(child.pidfd)
         reported = child.failure()
-        for file in (child.output, child.pidfd):
-            if file in self._selector.get_map():
-                self._selector.unregister(file)
-        self._logs.pop(child.output).close()
         self._stalls.forget((child.role, child.number))
         if child.role == "worker":
             del self._run.members[child.number]
@@ -433,103 +330,23 @@ class Supervisor:
             self._run.leaving.discard(child.number)
         return reported, self._host.reap(child)
 
-    def _was_at(self, child: Child, plan: Plan) -> Work:
-        """The microbatch of a slot of its own that it was computing, or the rest of the round."""
-        run = self._run
-        if child.role == "worker":
-            for slot, member in enumerate(plan.members):
-                word = int(run.state.segment["computing"][slot, 0])
-                if owner(member, run.state.heirs.of) == child.number and word >> 32 == plan.round and word & 0xFFFFFFFF:
-                    return Work(plan.round, (word & 0xFFFFFFFF) - 1)
-            return Work(plan.round, -1)
-        word = int(run.state.segment["reading"][child.number, 0])
-        return Work(word >> 32, (word & 0xFFFFFFFF) - 1)
-
-    def _described_death(self, child: Child, status: int, hung: bool, memory: bool) -> str:
-        if hung:
-            return f"{child.name} made no progress and was ended (its stack is in logs/)"
-        if memory:
-            return f"{child.name} was killed because memory ran out"
-        if status < 0:
-            return f"{child.name} was ended by {signal.Signals(-status).name}"
-        return f"{child.name} ended itself with status {status}"
-
     def _replace_loader(self, child: Child, at: Work, own_fault: bool) -> None:
         strikes = self._loader_strikes
         strikes[child.number] = strikes.get(child.number, 0) + 1 if own_fault else 0
         if strikes[child.number] >= STRIKES:
-            self._failure = self._given_up(GiveUp(at))
+            self._failure = self._given_up(at)
             return
         self._watch(self._host.fork("loader", child.number, child.place))
 
-    def _given_up(self, decision: GiveUp) -> Failure:
-        where = "before it could work"
-        if decision.work is not None:
-            program = self._run.described.program
-            round_ = program.at(min(decision.work.round, program.rounds - 1))
-            where = f"step {round_.step + 1}" if round_.evaluation is None else f"evaluation after step {round_.step}"
-            if decision.work.microbatch >= 0:
-                where += f", microbatch {decision.work.microbatch}"
-        ways = f" {MEMORY_WAYS_OUT}" if "memory" in self._cause else ""
-        return Failure(f"{self._cause}, {STRIKES} times in a row at the same place ({where}); see logs/.{ways}")
+    def _given_up(self, work: Work | None) -> Failure:
+        return given_up(self._last_death, work, self._run.described.program)
 
-    # -- hanging -------------------------------------------------------------------------------------------
-
-    def _look_for_stalls(self, plan: Plan, now: float, elapsed: float) -> None:
-        run = self._run
+    def _end_the_hung(self, plan: Plan, now: float, elapsed: float) -> None:
         if plan.stop or self._paused:
             return
-        round_ = run.described.program.at(plan.round)
-        for member, child in list(run.members.items()):
-            if member in run.dumping:
-                if now >= run.dumping[member]:
-                    child.kill()
-                continue
-            kind, mark = self._standing(plan, member)
-            if round_.evaluation is not None:
-                kind = f"evaluation {kind}"
-            if not kind or kind == "evaluation ":
-                self._stalls.forget((child.role, child.number))
-            elif self._stalls.look((child.role, child.number), kind, mark, elapsed):
-                self._watcher.message(f"{child.name} makes no progress; its Python stack goes to logs/.")
-                child.kill(STACK_SIGNAL)
-                run.dumping[member] = now + STACK_SECONDS
-        for child in self._host.children:
-            if child.role == "loader":
-                word = int(run.state.segment["reading"][child.number, 0])
-                if word and self._stalls.look((child.role, child.number), "reading", word, elapsed):
-                    child.kill(STACK_SIGNAL)
-                    child.kill()
-
-    def _standing(self, plan: Plan, member: int) -> tuple[str, Any]:
-        """(what a member is at, what changes as it goes on); "" when it waits for others."""
-        run = self._run
-        clipped = self._job.clip_norm is not None
-        chunks = run.described.layout.slices(plan.slots)
-        training = run.described.program.at(plan.round).evaluation is None
-        copied = run.control.get(Control.COPIED)
-        marks: list[Any] = []
-        kind = ""
-        for slot in range(plan.slots):
-            if owner(plan.members[slot], run.state.heirs.of) != member:
-                continue
-            count = len(chunks[slot]) if training else 0
-            action = next_action(plan, slot, run.words, count, clipped and training, copied)
-            at = int(run.state.segment["computing"][slot, 0])
-            marks.append((plan.round, at, run.words[slot]))
-            if action.do is Do.COMPUTE and self._awaits_loader(plan, at):
-                continue
-            if action.do not in (Do.AWAIT_COPY, Do.AWAIT_NORMS, Do.AWAIT_SUMS, Do.DONE):
-                kind = action.do.name.lower()
-        return kind, tuple(marks)
-
-    def _awaits_loader(self, plan: Plan, at: int) -> bool:
-        microbatch = (at & 0xFFFFFFFF) - 1
-        if at >> 32 != plan.round or microbatch < 0:
-            return False
-        number = plan.round * self._run.described.layout.shape.microbatches + microbatch
-        entry = number % self._run.described.layout.ring
-        return int(self._run.state.segment["ready"][entry, 0]) < number + 1
+        clipped, message = self._job.clip_norm is not None, self._watcher.message
+        end_hung_workers(self._run, self._stalls, plan, clipped, now, elapsed, message)
+        end_hung_loaders(self._run, self._stalls, self._host.children, elapsed)
 
     # -- stopping and resizing -----------------------------------------------------------------------------
 
@@ -539,13 +356,13 @@ class Supervisor:
         self._end_members()
         for _ in range(STRIKES):
             plan = run.records.plan
-            if self._at_rest(plan):
+            if run.is_at_rest(plan):
                 return
             run.control.publish(Control.STOP, 1)
             run.control.publish(Control.COPIED, plan.round + 1)
             last = run.crew.newcomer()
             run.state.heirs.name(last, None)
-            for member in {owner(member, run.state.heirs.of) for member in plan.members}:
+            for member in run.owners(plan):
                 run.state.heirs.name(member, last)
             self._fork(last)
             while not _is_dead(run.members[last], 0.001) and run.records.plan.round == plan.round:
@@ -559,10 +376,6 @@ class Supervisor:
             while not _is_dead(child, TICK_SECONDS):
                 pass
             self._bury(child)
-
-    def _at_rest(self, plan: Plan) -> bool:
-        """Whether no slot has begun to update in the plan's round."""
-        return all(position(self._run.words[slot].progress, plan.round) == 0 for slot in range(plan.slots))
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         if "resize" in request:
@@ -601,13 +414,3 @@ class Supervisor:
 
 def _is_dead(child: Child, timeout_seconds: float) -> bool:
     return bool(select.select([child.pidfd], [], [], timeout_seconds)[0])
-
-
-def raise_failure(outcome: Outcome) -> None:
-    """Raise what made the run fail.
-
-    Raises:
-        JobError: it failed.
-    """
-    if outcome.failure is not None:
-        raise JobError(outcome.failure.message, outcome.failure.traceback)

@@ -1,0 +1,55 @@
+"""What the processes of a host print, read as it comes and handed on by line."""
+
+from __future__ import annotations
+
+import os
+import selectors
+
+from unisono.observe.logs import LineLog
+
+OUTPUT = "output"
+"""How a selector's key says that a process has printed something."""
+
+
+class Outputs:
+    """The pipes of all processes.
+
+    Args:
+        selector: says when there is something to read.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        self._logs: dict[int, LineLog] = {}
+
+    def listen(self, file: int, log: LineLog) -> None:
+        """Read a pipe from now on."""
+        os.set_blocking(file, False)
+        self._logs[file] = log
+        self._selector.register(file, selectors.EVENT_READ, OUTPUT)
+
+    def read(self, file: int) -> None:
+        """Read what is there."""
+        if file not in self._logs:
+            return
+        try:
+            while data := os.read(file, 1 << 16):
+                self._logs[file].feed(data)
+        except OSError:  # nothing more for now
+            return
+        self._forget(file)
+
+    def close(self, file: int) -> None:
+        """Read what is left and stop."""
+        self.read(file)
+        self._forget(file)
+        self._logs.pop(file).close()
+
+    def close_all(self) -> None:
+        """Stop reading every pipe."""
+        for file in list(self._logs):
+            self.close(file)
+
+    def _forget(self, file: int) -> None:
+        if file in self._selector.get_map():
+            self._selector.unregister(file)

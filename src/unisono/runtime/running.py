@@ -1,0 +1,102 @@
+"""A running job as its supervisor sees it: the shared state, the crew, its processes, and questions about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from unisono.memory.words import Words
+from unisono.runtime.host import Child
+from unisono.runtime.prepare import Described
+from unisono.runtime.protocol import WAITS, Do, Plan, next_action, owner, position
+from unisono.runtime.records import Records
+from unisono.runtime.recovery import Crew, Work
+from unisono.runtime.state import Control, HostState
+from unisono.runtime.worker import HostWords
+
+
+@dataclass
+class Running:
+    """What the supervisor holds of a running job.
+
+    Attributes:
+        described: the prepared job.
+        state: the shared memory.
+        records: what the slots write about rounds.
+        crew: the recovery policy.
+        words, control: the slots' words, the supervisor's own.
+        members: the workers' processes by member number.
+        leaving: members that end once no plan gives them a slot.
+        dumping: members that print their stacks, and when they are killed (monotonic seconds).
+    """
+
+    described: Described
+    state: HostState
+    records: Records
+    crew: Crew
+    words: HostWords
+    control: Words
+    members: dict[int, Child] = field(default_factory=dict)
+    leaving: set[int] = field(default_factory=set)
+    dumping: dict[int, float] = field(default_factory=dict)
+
+    def owners(self, plan: Plan) -> set[int]:
+        """The members that own a plan's slots now."""
+        return {owner(member, self.state.heirs.of) for member in plan.members}
+
+    def is_ending(self, plan: Plan) -> bool:
+        """Whether workers end because the run does."""
+        return plan.stop or self.control.get(Control.END) > plan.round
+
+    def is_at_rest(self, plan: Plan) -> bool:
+        """Whether no slot has begun to update in the plan's round."""
+        return all(position(self.words[slot].progress, plan.round) == 0 for slot in range(plan.slots))
+
+    def work_of(self, child: Child, plan: Plan) -> Work:
+        """The microbatch of a slot of its own that a process was computing (a loader: reading), or the rest of the
+        round."""
+        if child.role == "worker":
+            for slot, member in enumerate(plan.members):
+                word = int(self.state.segment["computing"][slot, 0])
+                mine = owner(member, self.state.heirs.of) == child.number
+                if mine and word >> 32 == plan.round and word & 0xFFFFFFFF:
+                    return Work(plan.round, (word & 0xFFFFFFFF) - 1)
+            return Work(plan.round, -1)
+        word = int(self.state.segment["reading"][child.number, 0])
+        return Work(word >> 32, (word & 0xFFFFFFFF) - 1)
+
+    def standing(self, plan: Plan, member: int, clipped: bool) -> tuple[str, Any]:
+        """(what a member is at, what changes as it goes on); "" when it waits for others.
+
+        Args:
+            plan: the plan in force.
+            member: whose slots.
+            clipped: whether the job clips gradients.
+        """
+        chunks = self.described.layout.slices(plan.slots)
+        training = self.described.program.at(plan.round).evaluation is None
+        copied = self.control.get(Control.COPIED)
+        marks: list[Any] = []
+        kind = ""
+        for slot in range(plan.slots):
+            if owner(plan.members[slot], self.state.heirs.of) != member:
+                continue
+            count = len(chunks[slot]) if training else 0
+            action = next_action(plan, slot, self.words, count, clipped and training, copied)
+            at = int(self.state.segment["computing"][slot, 0])
+            marks.append((plan.round, at, self.words[slot]))
+            if action.do is Do.COMPUTE and self._awaits_loader(plan, at):
+                continue
+            if action.do not in WAITS:
+                kind = action.do.name.lower()
+        if kind and not training:
+            kind = f"evaluation {kind}"
+        return kind, tuple(marks)
+
+    def _awaits_loader(self, plan: Plan, at: int) -> bool:
+        microbatch = (at & 0xFFFFFFFF) - 1
+        if at >> 32 != plan.round or microbatch < 0:
+            return False
+        number = plan.round * self.described.layout.shape.microbatches + microbatch
+        entry = number % self.described.layout.ring
+        return int(self.state.segment["ready"][entry, 0]) < number + 1

@@ -1,0 +1,87 @@
+"""What a run's supervisor tells and asks whoever has it supervised, and how a run ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from unisono.errors import JobError
+from unisono.observe.logs import LineLog
+from unisono.runtime.control import ControlSocket
+from unisono.runtime.failure import Failure
+from unisono.runtime.prepare import Described
+from unisono.runtime.state import HostState
+
+
+class Watcher(Protocol):
+    """Whoever has a run supervised."""
+
+    def described(self, described: Described) -> None:
+        """The job is prepared."""
+
+    def restore(self, described: Described, state: HostState) -> tuple[int, bool]:
+        """Put a checkpoint's values into the state; returns the round to begin with, and whether to go on at all."""
+
+    def record(self, record: dict[str, Any]) -> None:
+        """A round's merged record."""
+
+    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
+        """The state stands still after so many rounds: copy what is wanted. False ends the run here."""
+
+    def log(self, name: str) -> LineLog:
+        """Where a process's output goes."""
+
+    def message(self, text: str) -> None:
+        """Something that a person should know."""
+
+    def interrupted(self) -> bool:
+        """Whether the run is asked to stop."""
+
+    def workers(self, alive: int) -> None:
+        """How many workers are alive."""
+
+    def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
+        """The run's control socket, if it has a folder."""
+
+    def copy_wanted(self) -> bool:
+        """Whether a checkpoint is due by the clock."""
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        described: what was run.
+        state: the shared state.
+        rounds: rounds done.
+        consistent: whether the state is that after those rounds.
+        failure: why the run failed, if it did.
+    """
+
+    described: Described
+    state: HostState
+    rounds: int
+    consistent: bool
+    failure: Failure | None
+
+    @property
+    def steps_done(self) -> int:
+        """Training steps done."""
+        return self.described.program.position(self.rounds)[0]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every round was done."""
+        return self.rounds == self.described.program.rounds
+
+
+def raise_failure(outcome: Outcome) -> None:
+    """Raise what made the run fail.
+
+    Raises:
+        JobError: it failed.
+    """
+    if outcome.failure is not None:
+        raise JobError(outcome.failure.message, outcome.failure.traceback)
