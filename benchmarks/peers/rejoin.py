@@ -24,7 +24,7 @@ from unisono.jobfile import load
 from unisono.observe.progress import Silent
 from unisono.planner.devices import usable_cores
 from unisono.runtime.prepare import Request
-from unisono.runtime.supervisor import raise_failure
+from unisono.runtime.watcher import raise_failure
 
 PATIENCE = 60.0
 
