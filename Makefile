@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MXNET := .venv-mxnet/bin
 
-.PHONY: demo test test-mxnet lint soak bench bench-recovery lock lock-mxnet clean
+.PHONY: demo test test-mxnet lint soak bench bench-frameworks bench-recovery lock lock-mxnet clean
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -43,6 +43,10 @@ soak: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/parts.py
+
+bench-frameworks: .venv/installed
+	$(BIN)/python benchmarks/frameworks.py --mxnet-python .venv-mxnet/bin/python
+	$(BIN)/python docs/fill.py
 
 bench-recovery: .venv/installed
 	$(BIN)/python benchmarks/recovery.py

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unisono import api
+from unisono.compare import compare as compare_jobs
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.jobfile import LoadedJob, load
 from unisono.observe.rundir import read_run
@@ -91,6 +92,23 @@ def verify(file: str, arguments: tuple[str, ...], workers: str, steps: int) -> i
     report = verify_job(load(file, arguments).job, api.worlds(workers), steps, message=lambda text: None)
     Console(soft_wrap=True).print(report.render())
     return 0 if report.agree else 1
+
+
+@commands.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option("--python", "pythons", multiple=True, metavar="FILE=PATH", help="Interpreter of a job; repeat it.")
+@click.option("--backends", metavar="LIST", help="One Keras job over its backends: tensorflow,jax,torch.")
+@click.option("--workers", metavar="LIST", help="World sizes. [default: 1,2,4 … the usable cores]")
+@click.option("--steps", type=click.IntRange(2), default=30, show_default=True, help="Steps of each run.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Timed runs of each.")
+def compare(
+    files: tuple[str, ...], pythons: tuple[str, ...], backends: str | None, workers: str | None, steps: int, rounds: int
+) -> int:
+    """Which job of FILE.py[:NAME]… trains fastest here? They run in turn on equal terms."""
+    counts = None if workers is None else api.worlds(workers)
+    found = compare_jobs(files, pythons, backends, counts, steps, rounds, lambda text: click.echo(text, err=True))
+    Console(soft_wrap=True).print(found.render(), markup=False, highlight=False)
+    return found.exit_status
 
 
 @commands.command()

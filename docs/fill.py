@@ -1,0 +1,56 @@
+"""Put measured tables into choosing-a-framework.md, between its markers.
+
+python docs/fill.py [COMPATIBILITY.md]
+
+    performance     benchmarks/results/frameworks.md, written by `make bench-frameworks`
+    ease            lines of examples/digits*.py
+    compatibility   the file named, made by tests/frameworks/matrix.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from unisono.comparison import code_lines
+
+HERE = Path(__file__).parent
+PAGE = HERE / "choosing-a-framework.md"
+RESULTS = HERE.parent / "benchmarks" / "results" / "frameworks.md"
+EXAMPLES = HERE.parent / "examples"
+
+
+def filled(text: str, name: str, table: str) -> str:
+    """The text with a table between the markers of a name.
+
+    >>> filled("a <!-- begin x -->old<!-- end x --> b", "x", "new").replace(chr(10), " ")
+    'a <!-- begin x --> new <!-- end x --> b'
+    """
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{PAGE} must hold the markers {begin} and {end}; it does not.")
+    return f"{before}{begin}\n{table.strip()}\n{end}{after}"
+
+
+def ease() -> str:
+    """Lines of code of the same job in each framework."""
+    lines = ["| example | lines of code |", "| --- | --- |"]
+    for path in sorted(EXAMPLES.glob("digits*.py")):
+        lines.append(f"| `examples/{path.name}` | {code_lines(path.read_text())} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    """Fill what there are results for."""
+    text = filled(PAGE.read_text(), "ease", ease())
+    if RESULTS.exists():
+        text = filled(text, "performance", RESULTS.read_text())
+    for path in arguments[:1]:
+        text = filled(text, "compatibility", Path(path).read_text())
+    PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
