@@ -315,5 +315,3 @@ def test_a_loss_of_nan_stops_the_run() -> None:
     outcome, _, _ = run(kit.make(loss=lambda outputs, targets: outputs.mean() * jnp.nan))
     assert outcome.failure is not None
     assert "finite" in outcome.failure.message
-
-

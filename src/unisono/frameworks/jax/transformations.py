@@ -51,8 +51,10 @@ _WAY_OUT = (
 
 
 def _is_transformation(value: Any) -> bool:
-    return not isinstance(value, type) and callable(getattr(value, "init", None)) and callable(
-        getattr(value, "update", None)
+    return (
+        not isinstance(value, type)
+        and callable(getattr(value, "init", None))
+        and callable(getattr(value, "update", None))
     )
 
 

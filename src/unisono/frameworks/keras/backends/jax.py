@@ -27,7 +27,7 @@ def pin(threads: int) -> None:
     flags.append(f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}")
     os.environ["XLA_FLAGS"] = " ".join(flags)
     os.environ["NPROC"] = str(threads)  # the size of its pool
-    jax.config.update("jax_platforms", "cpu")  # type: ignore[no-untyped-call]
+    jax.config.update("jax_platforms", "cpu")
 
 
 def warn_of_threads() -> None:
@@ -69,7 +69,8 @@ def attach(variable: Any, tensor: Any) -> None:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """See `Backend.compiled`."""
-    return jax.jit(function)
+    compiled_: Callable[..., Any] = jax.jit(function)
+    return compiled_
 
 
 def with_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,4 +81,5 @@ def with_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
         (_, result), gradients = differentiated(*arguments)
         return result, gradients
 
-    return jax.jit(traced)
+    compiled_: Callable[..., Any] = jax.jit(traced)
+    return compiled_
