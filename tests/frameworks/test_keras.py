@@ -120,6 +120,18 @@ def test_other_optimizers_give_the_same_bits_too(name: str) -> None:
     same_bits(kit.make("wild", optimizer=lambda steps: getattr(OPTIMIZERS, name)(0.01)), 3)
 
 
+def large() -> Any:
+    """Several chunks, which worlds cut into tiles of every size."""
+    layers = keras.layers
+    return keras.Sequential([
+        keras.Input((FEATURES,)), layers.Dense(611, "relu"), layers.Dense(703, "relu"), layers.Dense(CLASSES)
+    ])  # fmt: skip
+
+
+def test_tiles_of_every_size_give_the_same_bits() -> None:
+    same_bits(kit.make(model=large, optimizer=kit.adam, steps=4), 2, 3)
+
+
 def without_decay(steps: int) -> Any:
     optimizer = OPTIMIZERS.AdamW(0.01, weight_decay=0.5)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
@@ -418,7 +430,13 @@ import sys
 sys.path.insert(0, {tests!r})
 import frameworks.kits.keras as kit
 def job():
-    return kit.make("wild", clip_norm=0.5, optimizer=kit.adam)
+    def large():
+        layers = kit.keras.layers
+        return kit.keras.Sequential([
+            kit.keras.Input((20,)), layers.Dense(611, "relu"), layers.BatchNormalization(), layers.Dropout(0.2),
+            layers.Dense(703, "relu"), layers.Dense(5),
+        ])
+    return kit.make(large, clip_norm=0.5, optimizer=kit.adam)
 """
 
 
@@ -426,7 +444,7 @@ def job():
 def test_the_same_job_on_other_backends(backend: str, tmp_path: Path) -> None:
     pytest.importorskip(backend)
     (tmp_path / "job.py").write_text(JOB.format(tests=str(Path(__file__).parent.parent)))
-    command = [sys.executable, "-m", "unisono", "verify", str(tmp_path / "job.py"), "--workers", "1,2", "--steps", "4"]
+    command = [sys.executable, "-m", "unisono", "verify", str(tmp_path / "job.py"), "--workers", "1,3", "--steps", "4"]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=170, env={**os.environ, "KERAS_BACKEND": backend}
     )

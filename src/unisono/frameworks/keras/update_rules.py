@@ -62,23 +62,9 @@ class UpdateRules:
 
     @staticmethod
     def _is_elementwise(steppers: Sequence[Stepper]) -> bool:
-        """Whether two steps on a large tile give the bits of two steps on small ones."""
-        size, rule = TILES[0], steppers[0].rule
-        kind, fields = np.dtype(rule.dtype), 2 + len(rule.slots)
-        whole = [aligned(size, kind) for _ in range(fields)]
-        cut = [aligned(size, kind) for _ in range(fields)]
-        for arrays in (whole, cut):
-            arrays[0][:] = np.linspace(0.5, 2, size)
-            for array, first in zip(arrays[2:], rule.first_slots, strict=True):
-                array[:] = first
-        for arrays, length, stepper in zip((whole, cut), TILES, steppers, strict=True):
-            row = rule.first_scalars
-            for step in range(2):
-                arrays[1][:] = np.linspace(-1, 1 + step, size)
-                for start in range(0, size, length):
-                    after = stepper.run([array[start : start + length] for array in arrays], row)
-                row = after
-        return all(np.array_equal(one, other) for one, other in zip(whole, cut, strict=True))
+        """Whether steps on each tile give the bits of steps on smaller ones."""
+        pairs = zip(TILES, steppers, TILES[1:], steppers[1:], strict=False)
+        return all(_agree(large, size, small, part) for size, large, part, small in pairs)
 
     @property
     def _by_number(self) -> list[tuple[int, Stepper, int]]:
@@ -124,6 +110,26 @@ class UpdateRules:
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             rate = rate(step)
         return float(self._backend.array(value_of(rate)))
+
+
+def _agree(large: Stepper, size: int, small: Stepper, part: int) -> bool:
+    """Whether two steps on a tile give the bits of two steps on its parts."""
+    rule = large.rule
+    results = []
+    for stepper, length in ((large, size), (small, part)):
+        arrays = [aligned(size, rule.dtype) for _ in range(2 + len(rule.slots))]
+        arrays[0][:] = np.linspace(0.5, 2, size)
+        for array, first in zip(arrays[2:], rule.first_slots, strict=True):
+            array[:] = first
+        row = rule.first_scalars
+        for step in range(2):
+            arrays[1][:] = np.linspace(-1, 1 + step, size)
+            after = row
+            for start in range(0, size, length):
+                after = stepper.run([array[start : start + length] for array in arrays], row)
+            row = after
+        results.append(arrays)
+    return all(np.array_equal(one, other) for one, other in zip(*results, strict=True))
 
 
 def stand_in(variable: Any) -> Any:

@@ -1,7 +1,7 @@
-"""The update of one chunk: elementwise optimizers on tiles of two fixed sizes, all others on whole tensors.
+"""The update of one chunk: elementwise optimizers on tiles of three fixed sizes, all others on whole tensors.
 
 A tile never has a remainder (the last one is padded), so how the parameters are cut cannot choose between a vector
-unit's instructions and what a compiler makes of a loop's end; and there are two shapes to compile, whatever the model.
+unit's instructions and what a compiler makes of a loop's end; and there are three shapes to compile for any model.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from unisono.frameworks.keras.optimizers import ITERATIONS, Rule
 from unisono.frameworks.protocol import Array
 from unisono.gradients.regions import BLOCK, Chunk
 
-TILES = (16 * BLOCK, BLOCK)
-"""Elements of a tile: a few hundred kilobytes with gradient and moments, which stay in the cache; and the least."""
+TILES = (64 * BLOCK, 8 * BLOCK, BLOCK)
+"""Elements of a tile: a whole chunk (a call costs TensorFlow as much as the sums in it), a part, the least."""
 
 
 class Stepper:
