@@ -13,7 +13,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from unisono.comparison import Comparison, Contender, Measurement, code_lines, contenders, turns
+from unisono.comparison import Comparison, Measurement, code_lines, contenders, turns
 from unisono.errors import UsageError
 
 TESTS = Path(__file__).parent
@@ -45,8 +45,7 @@ def test_two_jobs_and_one_that_fails(folder: Path) -> None:
     output, errors = process.communicate(timeout=170)
     assert process.returncode == 1, errors
     rows = [line.split() for line in output.splitlines() if line.strip()]
-    assert rows[0] == ["job", "workers", "ms", "/", "step", "samples", "/", "s", "MiB", "start", "s", "final", "loss",
-                       "lines"]  # fmt: skip
+    assert rows[0] == ["job", "workers", "ms/step", "samples/s", "MiB", "start", "loss", "lines"]
     measured = [row for row in rows if row[-1] == "2" and len(row) >= 7]
     assert [row[-7] for row in measured] == ["1", "2", "1", "2"]
     assert measured[0][-2] == measured[1][-2], "the same job ends with the same loss on any number of workers"
@@ -54,10 +53,10 @@ def test_two_jobs_and_one_that_fails(folder: Path) -> None:
     assert "1 worker: " in output
     assert "2 workers: " in output
     assert "batch and its microbatches differ" in output
-    assert "bad.py failed at 1 worker:" in output
+    assert "bad failed at 1 worker:" in output
     assert output.rstrip().endswith("ValueError: my own mistake")
-    assert errors.count("bad.py failed") == 1
-    assert "round 1 of 1: two.py, 2 workers: " in errors
+    assert errors.count("bad failed") == 1
+    assert "round 1 of 1: two, 2 workers: " in errors
     assert not list((folder / "tmp").glob("unisono-compare-*"))
 
 
@@ -105,8 +104,9 @@ def measurement(seconds: float, workers: int = 2, batch: int = 32) -> Measuremen
 
 
 def test_the_table_takes_medians_of_timed_runs_and_names_the_fastest() -> None:
-    slow, fast, absent = (Contender(name, "python") for name in ("slow.py", "fast.py", "absent.py"))
-    found = Comparison((slow, fast, absent), (2,), 3, dict.fromkeys(("slow.py", "fast.py", "absent.py"), 7))
+    names = ("slow.py", "fast.py", "absent.py")
+    slow, fast, _ = competing = contenders(names, [], None, "python")
+    found = Comparison(competing, (2,), 3, dict.fromkeys(names, 7))
     found.runs = {
         (slow, 2): [measurement(9.0), *map(measurement, (0.4, 0.2, 0.1))],
         (fast, 2): [measurement(9.0, workers=1), *map(measurement, (0.1, 0.1, 0.3))],
@@ -116,10 +116,10 @@ def test_the_table_takes_medians_of_timed_runs_and_names_the_fastest() -> None:
         console.print(found.render())
     text = capture.get()
     lines = [line.split() for line in text.splitlines()]
-    assert ["slow.py", "2", "200.00", "160", "1024", "1.5", "0.2500", "7"] in lines
-    assert ["fast.py", "1", "(of", "2)", "100.00", "320", "1024", "1.5", "0.2500", "7"] in lines
-    assert ["absent.py", "2", "not", "run", *["–"] * 5] in lines
-    assert "2 workers: fast.py is fastest; slow.py needs 2.00 × its time." in text
+    assert ["slow", "2", "200.00", "160", "1024", "1.5", "0.2500", "7"] in lines
+    assert ["fast", "1", "(of", "2)", "100.00", "320", "1024", "1.5", "0.2500", "7"] in lines
+    assert ["absent", "2", "not", "run", *["–"] * 5] in lines
+    assert "2 workers: fast is fastest; slow needs 2.00 × its time." in text
     assert found.exit_status == 0
 
 
@@ -138,6 +138,13 @@ def test_lines_of_code_leave_out_comments_docstrings_and_blank_lines() -> None:
     )
     assert code_lines(source) == 6
     assert code_lines('text = """one\ntwo\nthree"""\n') == 3
+
+
+def test_names_are_files_without_folders_unless_two_are_the_same() -> None:
+    assert [job.label for job in contenders(["x/a.py", "y/b.py:big"], [], None, "python")] == ["a", "b:big"]
+    assert [job.label for job in contenders(["x/a.py", "y/a.py"], [], None, "python")] == ["x/a.py", "y/a.py"]
+    (jax, torch) = contenders(["x/a.py"], ["x/a.py=/env/python"], "jax,torch", "python")
+    assert (jax.label, jax.python, torch.backend) == ("a (jax)", "/env/python", "torch")
 
 
 def test_an_interpreter_must_be_a_jobs() -> None:

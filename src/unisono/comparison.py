@@ -7,7 +7,7 @@ import io
 import statistics
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -28,11 +28,13 @@ class Contender:
     Attributes:
         spec: FILE.py or FILE.py:NAME.
         python: the interpreter that trains it.
+        name: how tables name it, backend aside.
         backend: Keras's backend, or None for the environment's own choice.
     """
 
     spec: str
     python: str
+    name: str
     backend: str | None = None
 
     @property
@@ -43,7 +45,7 @@ class Contender:
     @property
     def label(self) -> str:
         """How tables name it."""
-        return f"{self.spec} ({self.backend})" if self.backend else self.spec
+        return f"{self.name} ({self.backend})" if self.backend else self.name
 
 
 def contenders(specs: Sequence[str], pythons: Sequence[str], backends: str | None, here: str) -> tuple[Contender, ...]:
@@ -58,14 +60,16 @@ def contenders(specs: Sequence[str], pythons: Sequence[str], backends: str | Non
     Raises:
         UsageError: a job twice, an interpreter of no job, backends of several jobs, an unknown backend.
 
-    >>> [contender.label for contender in contenders(["k.py"], ["k.py=/env/python"], "jax,torch", "python")]
-    ['k.py (jax)', 'k.py (torch)']
+    >>> [contender.label for contender in contenders(["jobs/k.py"], [], "jax,torch", "python")]
+    ['k (jax)', 'k (torch)']
     """
     twice = [spec for spec in specs if specs.count(spec) > 1]
     if twice:
         raise UsageError(f"compare takes each job once; received {twice[0]} {specs.count(twice[0])} times.")
     chosen = _interpreters(specs, pythons)
-    jobs = [Contender(spec, chosen.get(spec, here)) for spec in specs]
+    short = [spec.rpartition("/")[2].replace(".py", "") for spec in specs]
+    names = short if len(set(short)) == len(short) else specs
+    jobs = [Contender(spec, chosen.get(spec, here), name) for spec, name in zip(specs, names, strict=True)]
     if backends is None:
         return tuple(jobs)
     if len(jobs) > 1:
@@ -73,13 +77,13 @@ def contenders(specs: Sequence[str], pythons: Sequence[str], backends: str | Non
             f"--backends compares one Keras job over its backends; received {len(jobs)} jobs. Name one job, or leave "
             "--backends out."
         )
-    names = backends.split(",")
-    wrong = [name for name in names if name not in BACKENDS or names.count(name) > 1]
+    wanted = backends.split(",")
+    wrong = [name for name in wanted if name not in BACKENDS or wanted.count(name) > 1]
     if wrong:
         raise UsageError(
             f"--backends takes different ones of {', '.join(BACKENDS)} with commas between them; received {backends!r}."
         )
-    return tuple(Contender(jobs[0].spec, jobs[0].python, name) for name in names)
+    return tuple(replace(jobs[0], backend=name) for name in wanted)
 
 
 def _interpreters(specs: Sequence[str], pythons: Sequence[str]) -> dict[str, str]:
@@ -132,7 +136,7 @@ class Turn:
 def turns(jobs: Sequence[Contender], workers: Sequence[int], rounds: int) -> Iterator[Turn]:
     """Every job at every number of workers in each round, in another order each round.
 
-    >>> a, b = Contender("a.py", "python"), Contender("b.py", "python")
+    >>> a, b = contenders(["a.py", "b.py"], [], None, "python")
     >>> [(turn.number, turn.contender.spec) for turn in turns([a, b], [2], 2)]
     [(0, 'a.py'), (0, 'b.py'), (1, 'b.py'), (1, 'a.py'), (2, 'a.py'), (2, 'b.py')]
     """
@@ -252,8 +256,9 @@ class Comparison:
         return Group(self._table(), *self._verdicts(), *self._notes(), *self._errors())
 
     def _table(self) -> Table:
-        table = Table("job", box=box.SIMPLE_HEAD, padding=(0, 1))
-        for name in ("workers", "ms / step", "samples / s", "MiB", "start s", "final loss", "lines"):
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        table.add_column("job", overflow="fold")
+        for name in ("workers", "ms/step", "samples/s", "MiB", "start", "loss", "lines"):
             table.add_column(name, justify="right")
         for job in self.jobs:
             for count in self.workers:
@@ -285,10 +290,10 @@ class Comparison:
             yield f"{job.label}: {run.framework}"
         if len({run.batch for run in first.values()}) > 1:
             batches = "; ".join(f"{job.label} {run.batch[0]} in {run.batch[1]}" for job, run in first.items())
-            yield f"Samples of a batch and its microbatches differ, so compare samples / s, not steps: {batches}."
+            yield f"Samples of a batch and its microbatches differ, so compare samples/s, not steps: {batches}."
         yield f"\nMedians of {counted(self.rounds, 'run')} of each, made in turn after one that is not timed."
-        yield "MiB: peak PSS of all processes. start s: from the command to the end of the first step."
-        yield "final loss: of the last step (each framework draws its own first values). lines: of code in the file."
+        yield "MiB: peak PSS of all processes. start: seconds from the command to the end of the first step."
+        yield "loss: of the last step (each framework draws its own first values). lines: of code in the file."
 
     def _errors(self) -> Iterator[str]:
         for job, (count, text) in self.failures.items():
