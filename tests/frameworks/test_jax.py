@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +319,15 @@ def test_a_loss_of_nan_stops_the_run() -> None:
     outcome, _, _ = run(kit.make(loss=lambda outputs, targets: outputs.mean() * jnp.nan))
     assert outcome.failure is not None
     assert "finite" in outcome.failure.message
+
+
+
+
+def test_the_digits_example_learns(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "digits_jax.py"
+    command = [sys.executable, "-m", "unisono", "train", str(example), "epochs=6", "--workers", "2", "--out"]
+    done = subprocess.run([*command, str(tmp_path / "run")], capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert records[-1]["evaluation/accuracy"] >= 0.95
+    assert not re.search("error|warning", (tmp_path / "run" / "logs" / "host.log").read_text().lower())
