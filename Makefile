@@ -19,8 +19,8 @@ MXNET := .venv-mxnet/bin
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/unisono train examples/digits.py
-	$(BIN)/unisono verify examples/digits.py
+	$(BIN)/unisono train examples/digits_torch.py
+	$(BIN)/unisono verify examples/digits_torch.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Handwritten digits in flax.nnx and optax: the network and the data of `digits.py`.
+"""Handwritten digits in flax.nnx and optax: the network and the data of `digits_torch.py`.
 
 unisono train examples/digits_jax.py
 unisono verify examples/digits_jax.py

@@ -1,4 +1,4 @@
-"""Handwritten digits with Keras: the network and the data of digits.py, on any of Keras's backends.
+"""Handwritten digits with Keras: the network and the data of digits_torch.py, on any of Keras's backends.
 
 unisono train examples/digits_keras.py
 KERAS_BACKEND=jax unisono verify examples/digits_keras.py

@@ -1,4 +1,4 @@
-"""Handwritten digits with MXNet's gluon: the network and the data of digits.py.
+"""Handwritten digits with MXNet's gluon: the network and the data of digits_torch.py.
 
 unisono train examples/digits_mxnet.py
 unisono verify examples/digits_mxnet.py

@@ -1,6 +1,6 @@
 """Fine-tuning: a frozen backbone from a safetensors file, two parameter groups, F1 by torchmetrics.
 
-    unisono train examples/digits.py --out runs/backbone
+    unisono train examples/digits_torch.py --out runs/backbone
     unisono train examples/finetune.py backbone=runs/backbone/parameters.safetensors
 
 The digits network is taken up to its last layer; a new head learns to tell even digits from odd ones, and the last
@@ -79,7 +79,7 @@ def job(backbone: str = "runs/backbone/parameters.safetensors", lr: float = 1e-2
     if not path.is_file():
         raise UsageError(
             f"backbone= names a safetensors file; {backbone!r} does not exist. "
-            "Make it with: unisono train examples/digits.py --out runs/backbone"
+            "Make it with: unisono train examples/digits_torch.py --out runs/backbone"
         )
     return Job(
         model=partial(Parity, path),

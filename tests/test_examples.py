@@ -20,7 +20,7 @@ def train(*arguments: object, out: Path) -> list[dict[str, float]]:
 
 
 def test_digits_then_finetune(tmp_path: Path) -> None:
-    records = train(EXAMPLES / "digits.py", "epochs=8", out=tmp_path / "backbone")
+    records = train(EXAMPLES / "digits_torch.py", "epochs=8", out=tmp_path / "backbone")
     assert records[-1]["evaluation/accuracy"] >= 0.96
     backbone = tmp_path / "backbone" / "parameters.safetensors"
     records = train(EXAMPLES / "finetune.py", f"backbone={backbone}", out=tmp_path / "fine")

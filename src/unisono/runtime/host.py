@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,13 +88,11 @@ class Host:
         self._start()
 
     def _start(self) -> None:
-        self._compiled = tempfile.TemporaryDirectory(prefix="unisono-")  # programs that one process compiles for all
         mine, theirs = socket.socketpair()
         output, write_end = os.pipe()
         environment = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(POOLS, "1"), "CUDA_VISIBLE_DEVICES": ""}
         for family in FAMILIES:
             environment.update(family.environment)
-        environment["UNISONO_COMPILED"] = self._compiled.name
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "unisono.runtime.parent", str(theirs.fileno()), str(os.getpid())],
@@ -202,5 +199,4 @@ class Host:
         self._channel.close()
         self._process.kill()
         self._process.wait()
-        self._compiled.cleanup()
         os.close(self._output)

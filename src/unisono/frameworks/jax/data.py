@@ -23,9 +23,6 @@ QUIET = (list, tuple, range, np.ndarray, ArrayImpl)
 HELD = "NPROC"
 """XLA sizes its pools of threads by this environment variable when its CPU client starts."""
 
-COMPILED = "UNISONO_COMPILED"
-"""Environment variable of a run's processes: a folder, gone with the run, for programs that one of them compiled."""
-
 
 def seed_everything(number: int) -> None:
     """Seed the default generators of NumPy and Python; JAX has none: its keys are passed."""
@@ -50,10 +47,6 @@ def pin(threads: int) -> None:
     others = [word for word in os.environ.get("XLA_FLAGS", "").split() if not word.startswith(flag.split("=")[0])]
     os.environ["XLA_FLAGS"] = " ".join([*others, flag])
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    if COMPILED in os.environ and not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", os.environ[COMPILED])
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def check_held() -> None:

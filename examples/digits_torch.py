@@ -1,7 +1,7 @@
 """Handwritten digits: a small convolutional network on scikit-learn's bundled set (1,797 images of 8 × 8).
 
-unisono train examples/digits.py
-unisono verify examples/digits.py
+unisono train examples/digits_torch.py
+unisono verify examples/digits_torch.py
 """
 
 from __future__ import annotations
