@@ -321,8 +321,6 @@ def test_a_loss_of_nan_stops_the_run() -> None:
     assert "finite" in outcome.failure.message
 
 
-
-
 def test_the_digits_example_learns(tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "examples" / "digits_jax.py"
     command = [sys.executable, "-m", "unisono", "train", str(example), "epochs=6", "--workers", "2", "--out"]

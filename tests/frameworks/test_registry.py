@@ -1,14 +1,20 @@
-"""A framework that is not installed is asked for by the name of its extra."""
+"""Which framework a job needs: guessed beside its model function, seen in its model, asked for by its extra."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 import sys
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from faults import hash_of, run, undisturbed
+from frameworks import hidden
 from unisono.errors import UsageError
-from unisono.frameworks.registry import FAMILIES, Family, framework
+from unisono.frameworks.registry import FAMILIES, Family, framework, named_beside
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.package)
@@ -19,3 +25,17 @@ def test_a_missing_framework_names_its_extra(family: Family, monkeypatch: pytest
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(UsageError, match=re.escape(f"pip install 'unisono[{family.extra}]'")):
         framework(family.package)
+
+
+@pytest.mark.parametrize("name", ["keras", "jax"])
+def test_a_framework_that_only_making_the_model_shows_is_found_out(name: str) -> None:
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed in this environment")
+    kit = importlib.import_module(f"frameworks.kits.{name}")
+    assert [family.package for family in named_beside(kit.MODELS["mlp"])] == [name]
+    job = kit.make(steps=2)
+    unseen = replace(job, model=partial(hidden.mlp_of, name))
+    assert named_beside(unseen.model) == ()
+    outcome, _, _ = run(unseen, 2)
+    assert outcome.failure is None, outcome.failure
+    assert hash_of(outcome) == undisturbed(job)[0]

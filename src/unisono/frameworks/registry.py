@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from unisono.errors import UsageError
@@ -83,6 +84,19 @@ def framework(name: str) -> Framework:
 def loaded() -> tuple[Family, ...]:
     """The families that are imported in this process."""
     return tuple(family for family in FAMILIES if any(root in sys.modules for root in family.roots))
+
+
+def named_beside(function: Any) -> tuple[Family, ...]:
+    """The families that the module of a function names: a quick guess at what the function makes."""
+    home = sys.modules.get(getattr(function, "__module__", None) or type(function).__module__)
+    origins = {_origin(value) for value in vars(home).values()} if home else set()
+    return tuple(family for family in FAMILIES if origins & set(family.roots))
+
+
+def _origin(value: Any) -> str:
+    """The top-level package that a module, class or function comes from."""
+    name = getattr(value, "__name__" if isinstance(value, ModuleType) else "__module__", None)
+    return name.partition(".")[0] if isinstance(name, str) else ""
 
 
 def made(job: Job, threads: int) -> tuple[Framework, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import cloudpickle
 
 from unisono.errors import JobError, UsageError
-from unisono.frameworks.registry import FAMILIES, loaded
+from unisono.frameworks.registry import FAMILIES, named_beside
 from unisono.job import Job
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import Failure
@@ -141,10 +141,10 @@ class Host:
                 f"the job travels to other processes, so all it refers to must be picklable; received: {error}. "
                 "Make files, locks and connections inside a function: data=lambda: open_my_data()."
             ) from error
-        cold = tuple(family.package for family in loaded() if not family.forks_after_computing)
+        cold = tuple(family.package for family in named_beside(job.model) if not family.forks_after_computing)
         self.ask("begin", str(Path.cwd()), list(sys.path), payload, cold)
         answer = self.ask("prepare", request)
-        if isinstance(answer, Cold):  # only its model() imports the framework: start again, knowing that
+        if isinstance(answer, Cold):  # it was not to be seen beside model(): start again, knowing it
             self.close()
             self._start()
             self.ask("begin", str(Path.cwd()), list(sys.path), payload, (answer.package,))
