@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import os
 import pickle
 import signal
@@ -176,6 +177,8 @@ class Parent:
             self._state = HostState(described.layout, Segment(segment, described.layout.segment))
         else:
             os.close(segment)  # "write" has mapped it here
+        gc.collect()  # else a child's collector would write to every page of objects that it shares with this process
+        gc.freeze()
 
     def catch_up(self, round: int) -> None:
         """Bring the schedules to a round, so that a child forked later need not."""
