@@ -14,8 +14,8 @@ import numpy as np
 from jax._src import xla_bridge
 from jax._src.array import ArrayImpl
 
-from unisono.errors import JobError
 from unisono.frameworks.jax.memory import aligned_copy
+from unisono.frameworks.pairs import stacked
 
 QUIET = (list, tuple, range, np.ndarray, ArrayImpl)
 """Data whose indexing draws no random number: nothing to seed before each sample."""
@@ -75,39 +75,18 @@ def gather(data: Any, indices: Sequence[int]) -> Any:
 
 
 def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
-    """Stack (inputs, targets) pairs leaf by leaf; targets may be None in every sample.
-
-    Raises:
-        JobError: a sample does not fit the others (named by its index), or samples are not pairs.
-    """
-    if not isinstance(samples[0], tuple | list) or len(samples[0]) != 2:
-        raise JobError(
-            f"a sample must be an (inputs, targets) pair; sample {indices[0]} is {type(samples[0]).__name__}"
-            f"{f' of length {len(samples[0])}' if hasattr(samples[0], '__len__') else ''}. Pass "
-            "collate=(samples) -> (inputs, targets)."
-        )
-    try:
-        return tuple(_stacked(column) for column in zip(*samples, strict=True))
-    except Exception as error:
-        raise JobError(
-            f"samples of a microbatch must stack; {_culprit(samples, indices)} does not fit the others: "
-            f"{str(error).splitlines()[0]} Pass collate= to pad or choose."
-        ) from error
+    """See `DataFunctions.collate`: leaf by leaf."""
+    return stacked(samples, indices, _stack)
 
 
-def _stacked(column: Sequence[Any]) -> Any:
+def _stack(samples: Sequence[Any]) -> tuple[Any, Any]:
+    inputs, targets = (_column(column) for column in zip(*samples, strict=True))
+    return inputs, targets
+
+
+def _column(column: Sequence[Any]) -> Any:
     """One batch of all samples' inputs or targets: nested as they are, None where no sample has any."""
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *column)
-
-
-def _culprit(samples: Sequence[Any], indices: Sequence[int]) -> str:
-    for sample, index in zip(samples, indices, strict=True):
-        try:
-            for pair in zip(samples[0], sample, strict=True):
-                _stacked(pair)
-        except Exception:
-            return f"sample {index}"
-    return f"one of samples {list(indices)}"
 
 
 def _rebuild(buffer: Any, dtype: Any, shape: tuple[int, ...]) -> Any:

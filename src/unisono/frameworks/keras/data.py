@@ -14,8 +14,9 @@ from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from keras.src.utils.naming import reset_uids
 
-from unisono.errors import JobError, UsageError
+from unisono.errors import UsageError
 from unisono.frameworks.keras import backends
+from unisono.frameworks.pairs import stacked
 
 _BACKEND = backends.load()
 
@@ -88,37 +89,11 @@ def gather(data: Any, indices: Sequence[int]) -> Any:
 
 
 def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
-    """Stack (inputs, targets) pairs as arrays.
-
-    Raises:
-        JobError: a sample does not fit the others (named by its index), or samples are not pairs.
-    """
-    first = samples[0]
-    if not isinstance(first, tuple | list) or len(first) != 2:
-        raise JobError(
-            f"a sample must be an (inputs, targets) pair; sample {indices[0]} is {type(first).__name__}"
-            f"{f' of length {len(first)}' if hasattr(first, '__len__') else ''}. Pass "
-            "collate=(samples) -> (inputs, targets)."
-        )
-    try:
-        return _stacked(samples)
-    except (ValueError, TypeError, IndexError) as error:
-        raise JobError(
-            f"samples of a microbatch must stack; {_culprit(samples, indices)} does not fit the others: "
-            f"{str(error).splitlines()[0]} Pass collate= to pad or choose."
-        ) from error
+    """See `DataFunctions.collate`: as arrays, leaf by leaf."""
+    return stacked(samples, indices, _stack)
 
 
-def _culprit(samples: Sequence[Any], indices: Sequence[int]) -> str:
-    for sample, index in zip(samples, indices, strict=True):
-        try:
-            _stacked([samples[0], sample])
-        except (ValueError, TypeError, IndexError):
-            return f"sample {index}"
-    return f"one of samples {list(indices)}"
-
-
-def _stacked(samples: Sequence[Any]) -> tuple[Any, Any]:
+def _stack(samples: Sequence[Any]) -> tuple[Any, Any]:
     def stack(*leaves: Any) -> Any:
         return np.stack([_as_array(leaf) for leaf in leaves])
 

@@ -12,8 +12,8 @@ from mxnet.gluon.data import ArrayDataset, SimpleDataset
 from mxnet.gluon.data.dataloader import default_batchify_fn
 from mxnet.ndarray import NDArray
 
-from unisono.errors import JobError
 from unisono.frameworks.mxnet import engine
+from unisono.frameworks.pairs import stacked
 
 QUIET = (list, tuple, range, np.ndarray, NDArray, mxnet.np.ndarray)
 """Data whose indexing draws no random number: nothing to seed before each sample (MXNet's seeding costs 1 ms)."""
@@ -66,25 +66,8 @@ def _rows(array: Any, indices: Any) -> Any:
 
 
 def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
-    """Stack (inputs, targets) pairs as `gluon.data.DataLoader` does; targets may be None in every sample.
-
-    Raises:
-        JobError: a sample does not fit the others (named by its index), or samples are not pairs.
-    """
-    if not isinstance(samples[0], tuple | list) or len(samples[0]) != 2:
-        raise JobError(
-            f"a sample must be an (inputs, targets) pair; sample {indices[0]} is {type(samples[0]).__name__}"
-            f"{f' of length {len(samples[0])}' if hasattr(samples[0], '__len__') else ''}. Pass "
-            "collate=(samples) -> (inputs, targets)."
-        )
-    try:
-        inputs, targets = _stack([tuple(sample) for sample in samples])
-    except Exception as error:
-        raise JobError(
-            f"samples of a microbatch must stack; {_culprit(samples, indices)} does not fit the others: "
-            f"{str(error).splitlines()[0]} Pass collate= to pad or choose."
-        ) from error
-    return inputs, targets
+    """See `DataFunctions.collate`: as `gluon.data.DataLoader` stacks."""
+    return stacked([tuple(sample) if isinstance(sample, list) else sample for sample in samples], indices, _stack)
 
 
 def _stack(values: Sequence[Any]) -> Any:
@@ -97,15 +80,6 @@ def _stack(values: Sequence[Any]) -> Any:
     if not isinstance(values[0], NDArray) and len({np.shape(value) for value in values}) > 1:
         raise ValueError(f"the shapes are {', '.join(sorted({str(np.shape(value)) for value in values}))}.")
     return default_batchify_fn(list(values))
-
-
-def _culprit(samples: Sequence[Any], indices: Sequence[int]) -> str:
-    for sample, index in zip(samples, indices, strict=True):
-        try:
-            _stack([tuple(samples[0]), tuple(sample)])
-        except Exception:
-            return f"sample {index}"
-    return f"one of samples {list(indices)}"
 
 
 def as_framework(value: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import TensorDataset, default_collate
 
-from unisono.errors import JobError
+from unisono.frameworks.pairs import stacked
 
 QUIET = (list, tuple, range, np.ndarray, torch.Tensor, TensorDataset)
 """Data whose indexing draws no random number: nothing to seed before each sample."""
@@ -54,39 +54,18 @@ def gather(data: Any, indices: Sequence[int]) -> Any:
 
 
 def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
-    """Stack (inputs, targets) pairs; targets may be None in every sample.
+    """See `DataFunctions.collate`: as `torch.utils.data.default_collate` stacks."""
+    return stacked(samples, indices, _stack)
 
-    Raises:
-        JobError: a sample does not fit the others (named by its index), or samples are not pairs.
-    """
-    if not isinstance(samples[0], tuple | list) or len(samples[0]) != 2:
-        raise JobError(
-            f"a sample must be an (inputs, targets) pair; sample {indices[0]} is {type(samples[0]).__name__}"
-            f"{f' of length {len(samples[0])}' if hasattr(samples[0], '__len__') else ''}. Pass "
-            "collate=(samples) -> (inputs, targets)."
-        )
-    try:
-        inputs, targets = (_stacked(column) for column in zip(*samples, strict=True))
-    except Exception as error:
-        raise JobError(
-            f"samples of a microbatch must stack; {_culprit(samples, indices)} does not fit the others: "
-            f"{str(error).splitlines()[0]} Pass collate= to pad or choose."
-        ) from error
+
+def _stack(samples: Sequence[Any]) -> tuple[Any, Any]:
+    inputs, targets = (_column(column) for column in zip(*samples, strict=True))
     return inputs, targets
 
 
-def _stacked(column: Sequence[Any]) -> Any:
+def _column(column: Sequence[Any]) -> Any:
     """One batch of all samples' inputs or targets; None where no sample has any."""
     return None if all(value is None for value in column) else default_collate(list(column))
-
-
-def _culprit(samples: Sequence[Any], indices: Sequence[int]) -> str:
-    for sample, index in zip(samples, indices, strict=True):
-        try:
-            default_collate([samples[0], sample])
-        except Exception:
-            return f"sample {index}"
-    return f"one of samples {list(indices)}"
 
 
 def _rebuild(array: Any, dtype: str) -> torch.Tensor:

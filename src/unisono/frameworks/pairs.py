@@ -1,0 +1,50 @@
+"""The default collate of every framework: (inputs, targets) pairs, stacked in the framework's own way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from unisono.errors import JobError
+
+Stack = Callable[[Sequence[Any]], tuple[Any, Any]]
+"""(samples) → (inputs, targets), each in one batch; raises where a sample does not fit the others."""
+
+
+def stacked(samples: Sequence[Any], indices: Sequence[int], stack: Stack) -> tuple[Any, Any]:
+    """Stack pairs; targets may be None in every sample.
+
+    Args:
+        samples: the pairs.
+        indices: their indices in the data, for the error.
+        stack: the framework's way.
+
+    Raises:
+        JobError: a sample does not fit the others (named by its index), or samples are not pairs.
+
+    >>> stacked([(1, 2), (3, 4)], [0, 1], lambda samples: tuple(zip(*samples)))
+    ((1, 3), (2, 4))
+    """
+    first = samples[0]
+    if not isinstance(first, tuple | list) or len(first) != 2:
+        raise JobError(
+            f"a sample must be an (inputs, targets) pair; sample {indices[0]} is {type(first).__name__}"
+            f"{f' of length {len(first)}' if hasattr(first, '__len__') else ''}. Pass "
+            "collate=(samples) -> (inputs, targets)."
+        )
+    try:
+        return stack(samples)
+    except Exception as error:
+        raise JobError(
+            f"samples of a microbatch must stack; {_culprit(samples, indices, stack)} does not fit the others: "
+            f"{str(error).splitlines()[0]} Pass collate= to pad or choose."
+        ) from error
+
+
+def _culprit(samples: Sequence[Any], indices: Sequence[int], stack: Stack) -> str:
+    for sample, index in zip(samples, indices, strict=True):
+        try:
+            stack([samples[0], sample])
+        except Exception:
+            return f"sample {index}"
+    return f"one of samples {list(indices)}"
