@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,12 @@ def numbers(run: unisono.Run) -> list[dict[str, Any]]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> unisono.Run:
     """The undisturbed run, with a checkpoint every 5 steps."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    return unisono.train(wild(), out=out, debug=True, checkpoint_every=5, keep=10)
+
+    def await_disk(record: dict[str, Any]) -> None:
+        """A checkpoint is left out while the one before is still being written."""
+        wait_for(lambda: "unisono-checkpoint" not in {thread.name for thread in threading.enumerate()}, "the disk")
+
+    return unisono.train(wild(observers=[await_disk]), out=out, debug=True, checkpoint_every=5, keep=10)
 
 
 def without_end(run: unisono.Run, tmp_path: Path, newest: int) -> Path:
