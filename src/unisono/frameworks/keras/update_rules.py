@@ -11,7 +11,7 @@ import numpy as np
 
 from unisono.frameworks.keras import optimizers
 from unisono.frameworks.keras.optimizers import Rule
-from unisono.frameworks.keras.updates import TILES, Stepper, TensorUpdate, TileUpdate, aligned
+from unisono.frameworks.keras.updates import TILES, Stepper, TensorUpdate, Tiles, TileUpdate, aligned
 from unisono.frameworks.keras.variables import dtype_of, value_of
 from unisono.frameworks.protocol import Array, ChunkUpdate, StateSpec
 from unisono.gradients.regions import Chunk, Kind, Region
@@ -32,11 +32,11 @@ class UpdateRules:
     def __init__(self, optimizer: Any, trained: Mapping[int, Any], backend: Any) -> None:
         self._optimizer, self._trained, self._backend = optimizer, trained, backend
         self.kind: Kind = optimizers.kind_of(optimizer, list(trained.values()))
-        self._steppers: dict[int, Sequence[Stepper]] = {}
+        self._tiles: dict[int, Tiles] = {}
         self._whole: list[tuple[Stepper, list[int]]] = []
         if self.kind == "elementwise":
-            self._steppers = self._tiled()
-            if not all(self._is_elementwise(steppers) for steppers in set(self._steppers.values())):
+            self._tiles = self._tiled()
+            if not all(_agree(tiles) for tiles in set(self._tiles.values())):
                 warnings.warn(
                     f"{type(optimizer).__name__} does not act element by element here: one slot updates the whole "
                     "model", stacklevel=2,
@@ -49,28 +49,22 @@ class UpdateRules:
     def _stepper(self, variables: Sequence[Any]) -> Stepper:
         return Stepper(Rule(self._optimizer, variables, self._backend), self._backend)
 
-    def _tiled(self) -> dict[int, Sequence[Stepper]]:
+    def _tiled(self) -> dict[int, Tiles]:
         """Steppers for each dtype, with and without weight decay."""
-        made: dict[tuple[str, bool], tuple[Stepper, ...]] = {}
-        found: dict[int, Sequence[Stepper]] = {}
+        made: dict[tuple[str, bool], Tiles] = {}
+        found: dict[int, Tiles] = {}
         for number, variable in self._trained.items():
             settings = (dtype_of(variable), optimizers.decays(self._optimizer, variable))
             if settings not in made:
-                made[settings] = tuple(self._stepper([_tile(variable, size)]) for size in TILES)
+                made[settings] = Tiles(lambda size, variable=variable: self._stepper([_tile(variable, size)]))  # type: ignore[misc]
             found[number] = made[settings]
         return found
-
-    @staticmethod
-    def _is_elementwise(steppers: Sequence[Stepper]) -> bool:
-        """Whether steps on each tile give the bits of steps on smaller ones."""
-        pairs = zip(TILES, steppers, TILES[1:], steppers[1:], strict=False)
-        return all(_agree(large, size, small, part) for size, large, part, small in pairs)
 
     @property
     def _by_number(self) -> list[tuple[int, Stepper, int]]:
         """(parameter's number, stepper, its index in that stepper's rule)."""
         if self.kind == "elementwise":
-            return [(number, steppers[0], 0) for number, steppers in self._steppers.items()]
+            return [(number, tiles[TILES[0]], 0) for number, tiles in self._tiles.items()]
         return [(number, stepper, index) for stepper, group in self._whole for index, number in enumerate(group)]
 
     def state(self) -> StateSpec:
@@ -99,7 +93,7 @@ class UpdateRules:
     ) -> ChunkUpdate:  # fmt: skip
         """See `Adapter.chunk_update`."""
         if region.kind == "elementwise":
-            return TileUpdate(chunk, parameters, gradients, state, self._steppers, self._backend)
+            return TileUpdate(chunk, parameters, gradients, state, self._tiles, self._backend)
         numbers = {piece.parameter.number for piece in chunk.pieces}
         groups = [(stepper, group) for stepper, group in self._whole if numbers & set(group)]
         return TensorUpdate(chunk, parameters, gradients, state, groups, self._backend)
@@ -112,11 +106,11 @@ class UpdateRules:
         return float(self._backend.array(value_of(rate)))
 
 
-def _agree(large: Stepper, size: int, small: Stepper, part: int) -> bool:
-    """Whether two steps on a tile give the bits of two steps on its parts."""
-    rule = large.rule
+def _agree(tiles: Tiles) -> bool:
+    """Whether two steps on the largest tile give the bits of two steps on the least."""
+    rule, size = tiles[TILES[0]].rule, TILES[-1]
     results = []
-    for stepper, length in ((large, size), (small, part)):
+    for length in (TILES[0], size):
         arrays = [aligned(size, rule.dtype) for _ in range(2 + len(rule.slots))]
         arrays[0][:] = np.linspace(0.5, 2, size)
         for array, first in zip(arrays[2:], rule.first_slots, strict=True):
@@ -126,7 +120,7 @@ def _agree(large: Stepper, size: int, small: Stepper, part: int) -> bool:
             arrays[1][:] = np.linspace(-1, 1 + step, size)
             after = row
             for start in range(0, size, length):
-                after = stepper.run([array[start : start + length] for array in arrays], row)
+                after = tiles[length].run([array[start : start + length] for array in arrays], row)
             row = after
         results.append(arrays)
     return all(np.array_equal(one, other) for one, other in zip(*results, strict=True))

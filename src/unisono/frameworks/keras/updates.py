@@ -1,7 +1,7 @@
-"""The update of one chunk: elementwise optimizers on tiles of three fixed sizes, all others on whole tensors.
+"""The update of one chunk: elementwise optimizers on tiles of a few fixed sizes, all others on whole tensors.
 
-A tile never has a remainder (the last one is padded), so how the parameters are cut cannot choose between a vector
-unit's instructions and what a compiler makes of a loop's end; and there are three shapes to compile for any model.
+A tile never has a remainder (one that is not full is padded), so how the parameters are cut cannot choose between a
+vector unit's instructions and what a compiler makes of a loop's end; and there are few shapes to compile for any model.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import numpy as np
 
 from unisono.frameworks.keras.optimizers import ITERATIONS, Rule
 from unisono.frameworks.protocol import Array
-from unisono.gradients.regions import BLOCK, Chunk
+from unisono.gradients.regions import BLOCK, CHUNK, Chunk
 
-TILES = (64 * BLOCK, 8 * BLOCK, BLOCK)
-"""Elements of a tile: a whole chunk (a call costs TensorFlow as much as the sums in it), a part, the least."""
+TILES = tuple(BLOCK << power for power in range((CHUNK // BLOCK).bit_length()))
+"""Elements of a tile, from the least to a whole chunk: a call costs TensorFlow as much as the sums in it, so that each
+run of neighbours is one tile."""
 
 
 class Stepper:
@@ -65,8 +66,58 @@ class _Place:
         self.tensors = [backend.alias(array) for array in arrays]
 
 
-Tile = tuple[int, int, _Place | None]
-"""Start and end in the chunk, and its arrays; None = by way of the padded ones."""
+class Tiles:
+    """The steppers of an elementwise rule, one for each of TILES, made when they are wanted.
+
+    Args:
+        make: elements of a tile → its stepper.
+    """
+
+    def __init__(self, make: Callable[[int], Stepper]) -> None:
+        self._make = make
+        self._made: dict[int, Stepper] = {}
+
+    def __getitem__(self, size: int) -> Stepper:
+        if size not in self._made:
+            self._made[size] = self._make(size)
+        return self._made[size]
+
+
+class _Run:
+    """Neighbours with the same settings and a gradient: one tile, in place where they fill it.
+
+    Args:
+        spans: the chunk's parameters, gradients and slots.
+        start, stop: the run's part of them.
+        tiles: the steppers of its settings.
+        backend: see `backends`.
+    """
+
+    def __init__(self, spans: Sequence[Array], start: int, stop: int, tiles: Tiles, backend: Any) -> None:
+        self._parts = [span[start:stop] for span in spans]
+        self._length = stop - start
+        size = next(size for size in TILES if size >= self._length)
+        self._fills = size == self._length
+        self._place = _Place(
+            self._parts if self._fills else [aligned(size, part.dtype) for part in self._parts], backend
+        )
+        self._stepper = tiles[size]
+
+    def step(self, row: Sequence[float]) -> Sequence[Any]:
+        """One step; returns the new numbers that all parameters share."""
+        arrays, stepper = self._place.arrays, self._stepper
+        if not self._fills:
+            for array, part in zip(arrays, self._parts, strict=True):
+                array[: self._length] = part
+        p, g, *slots = self._place.tensors
+        parameters, new_slots, numbers = stepper([p], [g], slots, stepper.scalars(row), (0,))
+        stepper.home(p, parameters[0], arrays[0])
+        for given, result, array in zip(slots, new_slots, arrays[2:], strict=True):
+            stepper.home(given, result, array)
+        if not self._fills:
+            for array, part in zip(arrays, self._parts, strict=True):
+                part[:] = array[: self._length]
+        return list(numbers)
 
 
 class TileUpdate:
@@ -76,21 +127,20 @@ class TileUpdate:
         chunk: the pieces.
         parameters, gradients: the chunk's span.
         state: per parameter number its slots by key.
-        steppers: per parameter number the steppers of its settings, one for each of TILES.
+        tiles: per parameter number the steppers of its settings.
         backend: see `backends`.
     """
 
     def __init__(
         self, chunk: Chunk, parameters: Array, gradients: Array, state: Mapping[int, Mapping[str, Array]],
-        steppers: Mapping[int, Sequence[Stepper]], backend: Any,
+        tiles: Mapping[int, Tiles], backend: Any,
     ) -> None:  # fmt: skip
-        self._chunk, self._backend, self._steppers = chunk, backend, steppers
+        self._chunk, self._backend, self._tiles = chunk, backend, tiles
         first = chunk.pieces[0].parameter.number
-        self._rule = steppers[first][-1].rule
-        spans = [self._span(state[first][key], parameters.size) for key in self._rule.vectors[0]]
+        self._least = tiles[first][BLOCK]
+        spans = [self._span(state[first][key], parameters.size) for key in self._least.rule.vectors[0]]
         self._spans = [parameters, gradients, *spans]
-        self._padded = _Place([aligned(BLOCK, parameters.dtype) for _ in self._spans], backend)
-        self._runs: dict[tuple[int, ...], list[tuple[Sequence[Stepper], list[Tile]]]] = {}
+        self._runs: dict[tuple[int, ...], list[_Run]] = {}
 
     @staticmethod
     def _span(first: Array, size: int) -> Array:
@@ -103,13 +153,11 @@ class TileUpdate:
         flags = tuple(int(used[piece.parameter.number]) for piece in pieces)
         if flags not in self._runs:
             self._runs[flags] = self._cut(flags)
-        width = 1 + len(self._rule.scalars)
+        width = 1 + len(self._least.rule.scalars)
         row = before[pieces[0].parameter.number, 1:width].tolist()
         numbers: Sequence[Any] = ()
-        for steppers, tiles in self._runs[flags]:
-            scalars = steppers[0].scalars(row)
-            for tile in tiles:
-                numbers = self._tile(steppers, tile, scalars)
+        for run in self._runs[flags]:
+            numbers = run.step(row)
         result = [float(self._backend.array(n)) for n in numbers] if numbers else self._idle(row)
         for piece in pieces:
             if piece.start == 0:
@@ -117,56 +165,22 @@ class TileUpdate:
 
     def _idle(self, row: list[float]) -> list[float]:
         """The numbers after a step in which no parameter here had a gradient: those of a step on zeros."""
-        for array in self._padded.arrays:
-            array[:] = 0
-        return self._steppers[self._chunk.pieces[0].parameter.number][-1].run(self._padded.arrays, row)
+        return self._least.run([aligned(BLOCK, span.dtype) for span in self._spans], row)
 
-    def _tile(self, steppers: Sequence[Stepper], tile: Tile, scalars: list[Any]) -> Sequence[Any]:
-        start, stop, place = tile
-        held = place or self._padded
-        if place is None:
-            for array, span in zip(held.arrays, self._spans, strict=True):
-                array[: stop - start] = span[start:stop]
-                array[stop - start :] = 0
-        p, g, *slots = held.tensors
-        stepper = steppers[TILES.index(held.arrays[0].size)]
-        parameters, new_slots, numbers = stepper([p], [g], slots, scalars, (0,))
-        stepper.home(p, parameters[0], held.arrays[0])
-        for given, result, array in zip(slots, new_slots, held.arrays[2:], strict=True):
-            stepper.home(given, result, array)
-        if place is None:
-            for array, span in zip(held.arrays, self._spans, strict=True):
-                span[start:stop] = array[: stop - start]
-        return list(numbers)
-
-    def _cut(self, flags: tuple[int, ...]) -> list[tuple[Sequence[Stepper], list[Tile]]]:
-        """Neighbours with the same settings and a gradient, as tiles."""
-        runs = []
-        for steppers, start, stop in self._neighbours(flags):
-            tiles: list[Tile] = []
-            for size in TILES:
-                while stop - start >= size:
-                    arrays = [span[start : start + size] for span in self._spans]
-                    tiles.append((start, start + size, _Place(arrays, self._backend)))
-                    start += size
-            if start < stop:
-                tiles.append((start, stop, None))
-            runs.append((steppers, tiles))
-        return runs
-
-    def _neighbours(self, flags: tuple[int, ...]) -> list[tuple[Sequence[Stepper], int, int]]:
-        found: list[tuple[Sequence[Stepper], int, int]] = []
+    def _cut(self, flags: tuple[int, ...]) -> list[_Run]:
+        """The runs of a step in which these pieces have a gradient."""
+        found: list[tuple[Tiles, int, int]] = []
         adjoining = False
         for piece, flag in zip(self._chunk.pieces, flags, strict=True):
             start = piece.parameter.offset + piece.start - self._chunk.start
             stop = start + piece.stop - piece.start
-            steppers = self._steppers[piece.parameter.number]
-            if flag and adjoining and found[-1][0] is steppers:
-                found[-1] = (steppers, found[-1][1], stop)
+            tiles = self._tiles[piece.parameter.number]
+            if flag and adjoining and found[-1][0] is tiles:
+                found[-1] = (tiles, found[-1][1], stop)
             elif flag:
-                found.append((steppers, start, stop))
+                found.append((tiles, start, stop))
             adjoining = bool(flag)
-        return found
+        return [_Run(self._spans, start, stop, tiles, self._backend) for tiles, start, stop in found]
 
 
 class TensorUpdate:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.python.framework.ops import EagerTensor
 
 from unisono.errors import JobError
+from unisono.frameworks.keras.backends.graphs import Graphs
 from unisono.frameworks.protocol import Array
 
 NAME = "TensorFlow"
@@ -97,8 +98,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         _refuse_unkeyed_randomness()
         return result
 
-    function_: Callable[..., Any] = tf.function(traced, autograph=False)
-    return function_
+    return Graphs(traced)
 
 
 def with_gradients(function: Callable[..., Any], variables: Sequence[Any] | None = None) -> Callable[..., Any]:
@@ -115,10 +115,9 @@ def with_gradients(function: Callable[..., Any], variables: Sequence[Any] | None
             total, result = function(parameters, *rest)
         _refuse_unkeyed_randomness()
         gradients = tape.gradient(total, sources)
-        return result, [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+        return result, gradients
 
-    function_: Callable[..., Any] = tf.function(traced, autograph=False)
-    return function_
+    return Graphs(traced)
 
 
 def _refuse_unkeyed_randomness() -> None:

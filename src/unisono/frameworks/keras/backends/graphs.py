@@ -1,0 +1,70 @@
+"""TensorFlow functions called without `tf.function`'s own look at every argument.
+
+`tf.function` and `ConcreteFunction.__call__` check and convert each tensor in Python: 7 µs apiece, over a millisecond
+for a model of 200 variables. Here one dictionary look-up finds the graph of these shapes, and one operation calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A traced function: what it captured, its outputs' dtypes, their structure and which of them are None."""
+
+    function: Any
+    captured: list[Any]
+    dtypes: list[Any]
+    structure: Any
+    missing: tuple[bool, ...]
+
+    def __call__(self, tensors: list[Any]) -> Any:
+        results = iter(
+            tf.raw_ops.StatefulPartitionedCall(args=[*tensors, *self.captured], Tout=self.dtypes, f=self.function)
+        )
+        flat = [None if missing else next(results) for missing in self.missing]
+        return tf.nest.pack_sequence_as(self.structure, flat)
+
+
+class Graphs:
+    """A function of nested tensors, traced once for each set of shapes.
+
+    Args:
+        function: what to trace; its result holds tensors and None.
+
+    >>> import numpy as np
+    >>> twice = Graphs(lambda x, pair: (x + x, [None, pair[1] * 2]))
+    >>> first, (nothing, second) = twice(tf.constant(1.0), (tf.constant(2.0), tf.constant([3.0, 4.0])))
+    >>> float(first), nothing, second.numpy().tolist()
+    (2.0, None, [6.0, 8.0])
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._graphs: dict[tuple[Any, ...], _Graph] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        tensors = tf.nest.flatten(arguments)
+        key = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
+        if key not in self._graphs:
+            self._graphs[key] = self._traced(arguments, tensors)
+        return self._graphs[key](tensors)
+
+    def _traced(self, arguments: Any, tensors: list[Any]) -> _Graph:
+        found: list[Any] = []
+
+        def flat(*given: Any) -> list[Any]:
+            result = self._function(*tf.nest.pack_sequence_as(arguments, given))
+            found.append(result)
+            return [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(result) if leaf is not None]
+
+        function = tf.function(flat, autograph=False).get_concrete_function(*tensors)
+        missing = tuple(leaf is None for leaf in tf.nest.flatten(found[-1]))
+        structure = tf.nest.map_structure(lambda leaf: 0, found[-1])
+        dtypes = [output.dtype for output in function.outputs]
+        return _Graph(function, list(function.captured_inputs), dtypes, structure, missing)
