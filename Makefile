@@ -35,7 +35,8 @@ test-mxnet: .venv-mxnet/installed
 	$(MXNET)/python -m pytest -n 2 --dist worksteal -W ignore::DeprecationWarning tests/frameworks/test_*.py \
 		tests/partition tests/gradients tests/memory tests/observe tests/planner \
 		tests/runtime/test_protocol.py tests/runtime/test_program.py tests/runtime/test_balance.py \
-		tests/runtime/test_recovery.py tests/test_layering.py tests/test_platform_check.py
+		tests/runtime/test_recovery.py tests/test_layering.py tests/test_platform_check.py \
+		tests/test_docstrings.py
 
 soak: .venv/installed
 	$(BIN)/python -m pytest -m soak

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from frameworks.kits import mxnet as kit  # noqa: E402
 from frameworks.kits.samples import CLASSES, FEATURES, Pairs, arrays  # noqa: E402
 from unisono import Job  # noqa: E402
 from unisono.errors import JobError, UsageError  # noqa: E402
+from unisono.frameworks.mxnet import seeding  # noqa: E402
 from unisono.frameworks.mxnet.data import collate, gather  # noqa: E402
-from unisono.runtime.supervisor import raise_failure  # noqa: E402
+from unisono.runtime.watcher import raise_failure  # noqa: E402
 
 mx = mxnet.optimizer
 
@@ -332,6 +334,41 @@ def pairs_dataset() -> Any:
 )  # fmt: skip
 def test_data_sets(data: Any) -> None:
     same_bits(kit.make(data=data), 3)
+
+
+def _hybrid() -> Any:
+    block = nn.Dropout(0.5)
+    block.hybridize()
+    with autograd.record():
+        return block(nd.ones((8,)))
+
+
+def _own_seed() -> Any:
+    mxnet.random.seed(3)
+    return nd.random.uniform(shape=(3,))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: nd.random.uniform(shape=(3,)),
+        lambda: mxnet.np.random.uniform(size=(3,)),
+        lambda: gluon.data.vision.transforms.RandomBrightness(0.9)(nd.ones((2, 2, 3))),
+        lambda: nd.concat(nd.random.normal(shape=(2,)), nd.random.normal(shape=(2,)), dim=0),
+        _hybrid,
+        _own_seed,
+    ],
+)  # fmt: skip
+def test_the_generator_is_seeded_before_anything_draws_from_it(draw: Callable[[], Any]) -> None:
+    seeding.seed_everything(5)
+    python, numpy = random.random(), np.random.rand()
+    found = draw().asnumpy(), nd.random.uniform(shape=(2,)).asnumpy()
+    mxnet.random.seed(5)
+    random.seed(5)
+    np.random.seed(5)
+    assert (python, numpy) == (random.random(), np.random.rand())
+    expected = draw().asnumpy(), nd.random.uniform(shape=(2,)).asnumpy()
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_targets_may_be_missing_and_inputs_several() -> None:

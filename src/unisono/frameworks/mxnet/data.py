@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,17 +12,11 @@ from mxnet.gluon.data.dataloader import default_batchify_fn
 from mxnet.ndarray import NDArray
 
 from unisono.frameworks.mxnet import engine
+from unisono.frameworks.mxnet.seeding import seed_everything
 from unisono.frameworks.pairs import stacked
 
 QUIET = (list, tuple, range, np.ndarray, NDArray, mxnet.np.ndarray)
-"""Data whose indexing draws no random number: nothing to seed before each sample (MXNet's seeding costs 1 ms)."""
-
-
-def seed_everything(number: int) -> None:
-    """Seed the default generators of MXNet, NumPy and Python."""
-    mxnet.random.seed(number & 0x7FFFFFFF)
-    random.seed(number)
-    np.random.seed(number & 0xFFFFFFFF)
+"""Data whose indexing draws no random number: nothing to seed before each sample."""
 
 
 def seed_model(seed: int) -> None:

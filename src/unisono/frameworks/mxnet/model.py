@@ -17,9 +17,10 @@ from safetensors.numpy import load_file
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.mxnet import engine
 from unisono.frameworks.mxnet import parameters as held
-from unisono.frameworks.mxnet.data import as_framework, seed_everything
+from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.metrics import adapted, as_float
 from unisono.frameworks.mxnet.optimizers import Master, built
+from unisono.frameworks.mxnet.seeding import seed_everything
 from unisono.frameworks.mxnet.update import MxnetChunkUpdate
 from unisono.frameworks.mxnet.weights import Weights
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source

@@ -13,7 +13,7 @@ from mxnet.gluon.utils import shape_is_known
 from mxnet.ndarray import NDArray
 
 from unisono.errors import UsageError
-from unisono.frameworks.mxnet.data import seed_everything
+from unisono.frameworks.mxnet.seeding import seed_everything
 from unisono.frameworks.protocol import Array, TensorSpec
 from unisono.memory.segment import aligned
 from unisono.partition.keys import key

@@ -1,0 +1,35 @@
+"""The examples in docstrings run, one module at a time."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import unisono
+from unisono.frameworks.registry import FAMILIES
+
+NAMES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(unisono.__path__, "unisono.", onerror=lambda name: None)
+    if not module.name.endswith("__main__")
+)
+
+
+def test_every_package_is_walked() -> None:
+    walked = {name.split(".")[2] for name in NAMES if name.startswith("unisono.frameworks.") and name.count(".") > 2}
+    assert walked == {family.package for family in FAMILIES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_examples_of(name: str) -> None:
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("unisono"):
+            raise
+        pytest.skip(f"{error.name} is not installed")
+    failed, _ = doctest.testmod(module)
+    assert failed == 0
