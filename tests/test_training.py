@@ -190,6 +190,18 @@ def test_best_and_patience(tmp_path: Path) -> None:
         two.model(1)
 
 
+class Loud(jobs.Mlp):
+    def __init__(self) -> None:
+        super().__init__()
+        print("x" * 300_000)  # more than a pipe holds
+
+
+def test_a_job_may_print_a_lot_while_it_is_made(tmp_path: Path) -> None:
+    run = unisono.train(jobs.make(Loud, steps=2), out=tmp_path / "run", workers=1)
+    assert "x" * 300_000 in (run.directory / "logs" / "host.log").read_text()
+    assert 0 < run.manifest["first_step_seconds"] <= run.manifest["seconds"]
+
+
 class Slow(jobs.Mlp):
     """A step takes long enough to be asked something."""
 

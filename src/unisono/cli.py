@@ -16,6 +16,7 @@ from rich.table import Table
 from unisono import api
 from unisono.compare import compare as compare_jobs
 from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.frameworks.registry import FAMILIES
 from unisono.jobfile import LoadedJob, load
 from unisono.observe.rundir import read_run
 from unisono.planner.devices import inspect
@@ -77,7 +78,10 @@ def train(
         job, workers=workers, threads=threads, out=out, resume=resume, arguments=loaded.arguments, **settings
     )
     manifest = run.manifest
-    print(f"{run.status} after {manifest['steps_done']} steps in {manifest['seconds']:.1f} s: {run.directory}")
+    first = manifest.get("first_step_seconds")
+    start_up = "" if first is None else f" (the first after {first:.1f} s)"
+    took = f"{manifest['seconds']:.1f} s{start_up}"
+    print(f"{run.status} after {manifest['steps_done']} steps in {took}: {run.directory}")
     print(f"parameters {manifest.get('parameters_sha256', 'not kept')}")
     return run.exit_status
 
@@ -158,6 +162,8 @@ def devices() -> int:
 
 def main() -> None:
     """The command `unisono`: exit status 0 done, 1 the job failed, 2 wrong use, 130/143 interrupted."""
+    for family in FAMILIES:
+        os.environ.update({**family.preferred, **os.environ})
     try:
         status = commands.main(standalone_mode=False)
     except click.ClickException as error:

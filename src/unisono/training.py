@@ -69,6 +69,7 @@ class FolderObservation(Observation):
         keeper: its checkpoints.
         request: what was asked of the host.
         resumed: the checkpoint to go on from, or None.
+        started: when the run began, on the monotonic clock.
     """
 
     folder: RunFolder = field(kw_only=True)
@@ -76,8 +77,10 @@ class FolderObservation(Observation):
     keeper: Keeper = field(kw_only=True)
     request: Request = field(kw_only=True)
     resumed: Checkpoint | None = field(kw_only=True, default=None)
+    started: float = field(kw_only=True, default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
+        self._waits_for_first_step = True
         self._metrics = MetricsFile(self.folder.metrics, self.message)
         self._tensorboard = TensorBoard(self.folder.path)
 
@@ -140,6 +143,9 @@ class FolderObservation(Observation):
 
     def record(self, record: dict[str, Any]) -> None:
         """Hand a record to the files, the display and the job's observers."""
+        if self._waits_for_first_step and "loss" in record:
+            self._waits_for_first_step = False
+            self.folder.update(first_step_seconds=round(time.monotonic() - self.started, 3))
         self._metrics.write(record)
         self._tensorboard.write(record)
         self.display.update(record)
@@ -206,7 +212,6 @@ def train_in_folder(
     watcher = FolderObservation(
         job, display, interrupts, folder=folder, settings=settings, keeper=keeper, request=request, resumed=resumed
     )
-    started = time.time()
     folder.update(
         unisono=__version__, command=sys.argv, arguments=dict(settings.arguments), job=job.described(),
         process=os.getpid(), exit="running", reason=None, error=None, signal=None,
@@ -217,7 +222,7 @@ def train_in_folder(
     try:
         with interrupts.handled():
             outcome = execute(job, request, watcher, settings.stall_seconds, settings.debug)
-            _conclude(watcher, outcome, interrupts, time.time() - started)
+            _conclude(watcher, outcome, interrupts)
     except UnisonoError as error:
         if folder.fields.get("exit") == "running":
             folder.update(exit="failed", error=str(error))
@@ -229,10 +234,11 @@ def train_in_folder(
         watcher.close()
 
 
-def _conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupts, seconds: float) -> None:
+def _conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupts) -> None:
     """Save the state in which the run ended and say how it ended."""
     folder, keeper = watcher.folder, watcher.keeper
-    values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": round(seconds, 3)}
+    seconds = round(time.monotonic() - watcher.started, 3)
+    values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": seconds}
     saved = True
     if outcome.consistent:
         standing = standing_after(outcome.described, outcome.state, outcome.rounds)

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,20 @@ def forward(variables: Any, inputs: Any, key: Any, training: bool) -> Any:
         hidden = hidden * jax.random.bernoulli(key, 0.8, hidden.shape) / 0.8
     new = {"mean": 0.9 * statistics["mean"] + 0.1 * mean, "calls": statistics["calls"] + 1}
     return (hidden - mean) @ parameters["last"], {"statistics": new}
+
+
+def test_one_process_compiles_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is compiled once has the bits of what each compiles for itself."""
+    job = kit.make("wild", evaluation=lambda: Pairs(), steps=4)
+    expected = hash_of(run(job)[0])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    assert hash_of(run(job, 2)[0]) == expected
+    assert not list((tmp_path / "temporary").iterdir())  # it goes with the run
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "kept"))
+    assert hash_of(run(job, 2)[0]) == expected
+    names = [path.name.partition("-")[0] for path in (tmp_path / "kept").glob("*-cache")]
+    assert names.count("jit__total") == names.count("jit__evaluated") == 1
 
 
 FORMS: dict[str, dict[str, Any]] = {

@@ -145,6 +145,9 @@ class Adapter(Protocol):
     rounds_seen: int
     """Rounds that the schedules have been stepped through."""
 
+    shares_compiled: bool
+    """Whether processes find what another one has compiled (see `Family.compiled`), so that one compiles for all."""
+
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None: ...
 
     @staticmethod

@@ -25,6 +25,8 @@ class Family:
         model_file: the name of the file in which the framework keeps a whole model, if it has such files: the adapter
             then has `export(path)`, which a run calls at its end.
         environment: what must stand in the environment before it is first used, in the process that forks.
+        preferred: what stands in the environment unless a person has set something else.
+        compiled: the environment variable that names a folder for what it compiles: a run's processes share one.
     """
 
     package: str
@@ -33,12 +35,31 @@ class Family:
     forks_after_computing: bool
     model_file: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    preferred: Mapping[str, str] = field(default_factory=dict)
+    compiled: str | None = None
 
 
 FAMILIES = (
-    Family("keras", ("keras", "tensorflow"), "tensorflow", False, "model.keras"),
+    Family(
+        "keras",
+        ("keras", "tensorflow"),
+        "tensorflow",
+        False,
+        "model.keras",
+        preferred={"TF_CPP_MIN_LOG_LEVEL": "1"},  # no lines about instruction sets
+    ),
     Family("pytorch", ("torch",), "torch", True),
-    Family("jax", ("flax", "jax", "jaxlib"), "jax", False),
+    Family(
+        "jax",
+        ("flax", "jax", "jaxlib"),
+        "jax",
+        False,
+        compiled="JAX_COMPILATION_CACHE_DIR",
+        preferred={
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        },
+    ),
     Family("mxnet", ("mxnet",), "mxnet", True, environment={"MXNET_ENGINE_TYPE": "NaiveEngine"}),  # see its engine.py
 )
 """In order of precedence: a class may come from several (a Keras model on PyTorch is a `torch.nn.Module` too)."""

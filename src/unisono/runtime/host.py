@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,11 +81,13 @@ class Host:
 
     Args:
         listen: called with the pipe through which the warm parent's output comes, and with None before it closes.
+        wait_for: returns when a file can be read, and takes what is printed meanwhile.
     """
 
-    def __init__(self, listen: Callable[[int | None], None]) -> None:
-        self._listen = listen
+    def __init__(self, listen: Callable[[int | None], None], wait_for: Callable[[int], None]) -> None:
+        self._listen, self._wait_for = listen, wait_for
         self.children: list[Child] = []
+        self._compiled = tempfile.TemporaryDirectory(prefix="unisono-compiled-")
         self._start()
 
     def _start(self) -> None:
@@ -92,7 +95,9 @@ class Host:
         output, write_end = os.pipe()
         environment = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(POOLS, "1"), "CUDA_VISIBLE_DEVICES": ""}
         for family in FAMILIES:
-            environment.update(family.environment)
+            environment = {**family.preferred, **environment, **family.environment}
+            if family.compiled:
+                environment.setdefault(family.compiled, self._compiled.name)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "unisono.runtime.parent", str(theirs.fileno()), str(os.getpid())],
@@ -114,6 +119,7 @@ class Host:
         """
         try:
             self._channel.send(message, files)
+            self._wait_for(self._channel.socket.fileno())
             answer, _ = self._channel.receive()
         except (EOFError, ConnectionError) as error:
             status = self._process.wait()
@@ -145,7 +151,7 @@ class Host:
         self.ask("begin", str(Path.cwd()), list(sys.path), payload, cold)
         answer = self.ask("prepare", request)
         if isinstance(answer, Cold):  # it was not to be seen beside model(): start again, knowing it
-            self.close()
+            self._end()
             self._start()
             self.ask("begin", str(Path.cwd()), list(sys.path), payload, (answer.package,))
             answer = self.ask("prepare", request)
@@ -192,6 +198,10 @@ class Host:
 
     def close(self) -> None:
         """Kill everything; nothing is left."""
+        self._end()
+        self._compiled.cleanup()
+
+    def _end(self) -> None:
         self._listen(None)
         for child in list(self.children):
             child.kill()

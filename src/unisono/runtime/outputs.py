@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import selectors
 
 from unisono.observe.logs import LineLog
@@ -38,6 +39,18 @@ class Outputs:
         except OSError:  # nothing more for now
             return
         self._forget(file)
+
+    def wait_for(self, file: int) -> None:
+        """Read what comes until something can be read from another file: who answers there may print a lot before."""
+        while True:
+            poll = select.poll()
+            for watched in (file, *(log for log in self._logs if log in self._selector.get_map())):
+                poll.register(watched, select.POLLIN)
+            ready = {number for number, _ in poll.poll()}
+            for output in ready - {file}:
+                self.read(output)
+            if file in ready:
+                return
 
     def close(self, file: int) -> None:
         """Read what is left and stop."""

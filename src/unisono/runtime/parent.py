@@ -150,6 +150,8 @@ class Parent:
         """Make the job ready: answers "prepare", then "write"."""
         try:
             self._prepared = prepare(self._job(request.threads), request)
+            if self._prepared.adapter.shares_compiled:
+                self._prepared.adapter.rehearse()
         except Exception as error:
             self._channel.send(failure(error, "while the job was set up"))
             return

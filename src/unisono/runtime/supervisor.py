@@ -68,7 +68,7 @@ class Supervisor:
     def run(self) -> Outcome:
         """Run to the end, to a failure or to a stop."""
         self._selector.register(self._event, selectors.EVENT_READ, "event")
-        self._host = Host(self._listen_to_host)
+        self._host = Host(self._listen_to_host, self._outputs.wait_for)
         try:
             return self._begin()
         finally:
@@ -98,7 +98,7 @@ class Supervisor:
         run.members.clear()
         run.dumping.clear()
         run.leaving.clear()
-        self._host = Host(self._listen_to_host)
+        self._host = Host(self._listen_to_host, self._outputs.wait_for)
         self._host.prepare(self._job, self._request)
         self._host.share(run.described, run.state.segment.file, self._event, initialise=False)
         self._host.ask("catch_up", plan.round)

@@ -31,6 +31,8 @@ from unisono.job import Job
 class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
 
+    shares_compiled = True
+
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
         if job.schedule is not None:
             raise UsageError(
@@ -126,10 +128,14 @@ class Adapter:
         jax.block_until_ready(jax.jit(lambda x: x @ x)(np.ones((8, 8), np.float32)))
 
     def rehearse(self) -> None:
-        """See `Adapter.rehearse`: compile the gradient of a full microbatch."""
+        """See `Adapter.rehearse`: compile the gradient of a full microbatch, and its evaluation."""
         with contextlib.suppress(Exception):
-            batch = self._example()
-            self._compute.gradient(self._parameters, self._state(), key_words(0), batch, 1)
+            shared = self._shared or [Shared(aligned_copy(host(leaf))) for leaf in self._parameters]
+            parameters = [each.read() for each in shared]  # what is compiled depends on whose memory it is, too
+            known = (parameters, self._state(), key_words(0), self._example(), 1)
+            self._compute.gradient(*known)
+            if self._job.evaluation is not None:
+                self._compute.evaluate(*known, bool(self._job.metric_objects))
 
     def seed(self, key: int) -> None:
         """See `Adapter.seed`."""

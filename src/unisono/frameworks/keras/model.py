@@ -52,6 +52,7 @@ class Adapter:
         self._functions = Functions(self.model, self._variables, job.forward, losses.made(job.loss), self._backend)
         self._steps_seen = 0
         self.rounds_seen = 0
+        self.shares_compiled = self._backend.NAME == "JAX"
         self.seed(0)
 
     @staticmethod

@@ -50,6 +50,8 @@ def _check_job(job: Job, model: Any) -> None:
 class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
 
+    shares_compiled = False
+
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
         self._job, self._example = job, example
         _check_job(job, model)

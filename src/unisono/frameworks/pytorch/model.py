@@ -49,6 +49,8 @@ def as_tensor(array: Array, dtype: torch.dtype) -> torch.Tensor:
 class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
 
+    shares_compiled = False
+
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
         self._job, self._example = job, example
         if not isinstance(model, torch.nn.Module):
