@@ -28,17 +28,9 @@ def arrays() -> tuple[Any, Any]:
     return chance.standard_normal((SAMPLES, PIXELS), "float32"), chance.integers(0, CLASSES, SAMPLES)
 
 
-class Pairs:
-    """The samples for Unisono's jobs: indexable (inputs, target) pairs."""
-
-    def __init__(self) -> None:
-        self._inputs, self._targets = arrays()
-
-    def __len__(self) -> int:
-        return SAMPLES
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        return self._inputs[index], self._targets[index]
+def pairs() -> list[tuple[Any, Any]]:
+    """The samples for Unisono's jobs: a list of (inputs, target)."""
+    return list(zip(*arrays(), strict=True))
 
 
 class Batches:

@@ -21,5 +21,5 @@ def job(case: str = "mlp-32") -> Job:
 
     return Job(
         model=first_values, forward=forward, loss=mean_loss, optimizer=optax.sgd(common.RATE, common.MOMENTUM),
-        data=common.Pairs, batch_size=batch, microbatches=2, steps=100,
+        data=common.pairs, batch_size=batch, microbatches=2, steps=100,
     )  # fmt: skip

@@ -14,6 +14,6 @@ def job(case: str = "mlp-32") -> Job:
     name, batch = common.parsed(case)
     return Job(
         model=MODELS[name], loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        optimizer=keras.optimizers.SGD(common.RATE, momentum=common.MOMENTUM), data=common.Pairs, batch_size=batch,
+        optimizer=keras.optimizers.SGD(common.RATE, momentum=common.MOMENTUM), data=common.pairs, batch_size=batch,
         microbatches=2, steps=100,
     )  # fmt: skip

@@ -14,6 +14,6 @@ def job(case: str = "mlp-32") -> Job:
     name, batch = common.parsed(case)
     return Job(
         model=MODELS[name], loss=mxnet.gluon.loss.SoftmaxCrossEntropyLoss(),
-        optimizer=mxnet.optimizer.SGD(learning_rate=common.RATE, momentum=common.MOMENTUM), data=common.Pairs,
-        batch_size=batch, microbatches=2, steps=100,
+        optimizer=mxnet.optimizer.SGD(learning_rate=common.RATE, momentum=common.MOMENTUM),
+        data=lambda: mxnet.gluon.data.ArrayDataset(*common.arrays()), batch_size=batch, microbatches=2, steps=100,
     )  # fmt: skip

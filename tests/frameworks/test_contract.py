@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,19 @@ def test_schedules_follow_the_global_step(kit: Any) -> None:
     rates = [record["learning_rate"] for record in records]
     assert rates == sorted(rates)
     assert rates[0] < rates[-1]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core only")
+def test_bits_do_not_depend_on_the_number_of_cores(kit: Any) -> None:
+    job = kit.make("wild", optimizer=kit.OPTIMIZERS["adam"], steps=4)
+    expected, _ = undisturbed(job)
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(usable)})
+    try:
+        outcome, _, _ = run(job, 2)
+    finally:
+        os.sched_setaffinity(0, usable)
+    assert hash_of(outcome) == expected
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "unknown"])

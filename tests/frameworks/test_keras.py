@@ -406,6 +406,33 @@ def test_a_dataset_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch)
         data.opened(dataset())
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own seeding")
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_the_backends_generator_is_seeded_before_anything_draws_from_it(by_hand: bool) -> None:
+    import tensorflow as tf
+
+    def drawn() -> Any:
+        if by_hand:
+            tf.random.set_seed(3)
+        image = tf.image.random_brightness(tf.ones((2, 2, 3)), 0.9)
+        return [tf.random.uniform((3,)).numpy(), image.numpy(), tf.random.shuffle(tf.range(9)).numpy()]
+
+    data.seed_everything(5)
+    found = drawn()
+    tf.random.set_seed(5)
+    for one, other in zip(found, drawn(), strict=True):
+        assert np.array_equal(one, other)
+
+
+class Unlabelled(Pairs):
+    def __getitem__(self, index: int) -> Any:
+        return super().__getitem__(index)[0], None
+
+
+def test_targets_may_be_missing() -> None:
+    same_bits(kit.make(data=Unlabelled, loss=lambda targets, outputs: keras.ops.mean(outputs**2, axis=-1)), 2)
+
+
 def test_a_sample_that_does_not_fit_is_named() -> None:
     samples = [(np.zeros(3), 0), (np.zeros(3), 1), (np.zeros(4), 0)]
     with pytest.raises(JobError, match="sample 9 does not fit"):

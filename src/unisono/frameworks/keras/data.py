@@ -95,6 +95,8 @@ def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
 
 def _stack(samples: Sequence[Any]) -> tuple[Any, Any]:
     def stack(*leaves: Any) -> Any:
+        if all(leaf is None for leaf in leaves):
+            return None
         return np.stack([_as_array(leaf) for leaf in leaves])
 
     inputs, targets = (keras.tree.map_structure(stack, *(sample[part] for sample in samples)) for part in (0, 1))

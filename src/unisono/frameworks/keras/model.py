@@ -194,7 +194,8 @@ class Adapter:
         """A microbatch as the backend's tensors, in memory of their own."""
 
         def tensor(leaf: Any) -> Any:
-            return leaf if isinstance(leaf, self._backend.TENSORS) else self._backend.tensor(np.asarray(leaf))
+            held = leaf is None or isinstance(leaf, self._backend.TENSORS)
+            return leaf if held else self._backend.tensor(np.asarray(leaf))
 
         inputs, targets = batch
         return keras.tree.map_structure(tensor, inputs), keras.tree.map_structure(tensor, targets)

@@ -35,11 +35,11 @@ class Graphs:
     """A function of nested tensors, traced once for each set of shapes.
 
     Args:
-        function: what to trace; its result holds tensors and None.
+        function: what to trace; arguments and result hold tensors and None.
 
     >>> import numpy as np
-    >>> twice = Graphs(lambda x, pair: (x + x, [None, pair[1] * 2]))
-    >>> first, (nothing, second) = twice(tf.constant(1.0), (tf.constant(2.0), tf.constant([3.0, 4.0])))
+    >>> twice = Graphs(lambda x, pair: (x + x, [pair[0], pair[1] * 2]))
+    >>> first, (nothing, second) = twice(tf.constant(1.0), (None, tf.constant([3.0, 4.0])))
     >>> float(first), nothing, second.numpy().tolist()
     (2.0, None, [6.0, 8.0])
     """
@@ -49,17 +49,21 @@ class Graphs:
         self._graphs: dict[tuple[Any, ...], _Graph] = {}
 
     def __call__(self, *arguments: Any) -> Any:
-        tensors = tf.nest.flatten(arguments)
-        key = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
+        leaves = tf.nest.flatten(arguments)
+        key = tuple(None if leaf is None else (leaf.shape, leaf.dtype) for leaf in leaves)
+        tensors = [leaf for leaf in leaves if leaf is not None]
         if key not in self._graphs:
             self._graphs[key] = self._traced(arguments, tensors)
         return self._graphs[key](tensors)
 
     def _traced(self, arguments: Any, tensors: list[Any]) -> _Graph:
         found: list[Any] = []
+        absent = [leaf is None for leaf in tf.nest.flatten(arguments)]
 
-        def flat(*given: Any) -> list[Any]:
-            result = self._function(*tf.nest.pack_sequence_as(arguments, given))
+        def flat(*tensors: Any) -> list[Any]:
+            given = iter(tensors)
+            leaves = [None if missing else next(given) for missing in absent]
+            result = self._function(*tf.nest.pack_sequence_as(arguments, leaves))
             found.append(result)
             return [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(result) if leaf is not None]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import random_seed
 from tensorflow.python.framework.ops import EagerTensor
 
 from unisono.errors import JobError
@@ -55,9 +56,30 @@ def warn_of_threads() -> None:
         )
 
 
+_waiting: list[int] = []
+_get_seed, _set_seed = random_seed.get_seed, tf.random.set_seed
+
+
 def seed(number: int) -> None:
-    """See `Backend.seed`."""
-    tf.random.set_seed(number)
+    """See `Backend.seed`: kept until something draws; `tf.random.set_seed` throws compiled kernels away (40 µs, and
+    the next computation's time), and few samples draw from TensorFlow."""
+    _waiting[:] = [number]
+
+
+def _seed_and_get(op_seed: int | None) -> Any:
+    """Every operation that draws from TensorFlow's seed asks here first."""
+    if _waiting:
+        _set_seed(_waiting.pop())
+    return _get_seed(op_seed)
+
+
+def _set_by_hand(number: int) -> None:
+    """`tf.random.set_seed` by the job's own code: what was kept is forgotten."""
+    _waiting.clear()
+    _set_seed(number)
+
+
+random_seed.get_seed, tf.random.set_seed = _seed_and_get, _set_by_hand
 
 
 def seed_eager(number: int) -> None:
