@@ -27,11 +27,11 @@ def test_digits_then_finetune(tmp_path: Path) -> None:
     assert records[-1]["evaluation/f1"] >= 0.9
 
 
-def test_gpt_learns_a_text(tmp_path: Path) -> None:
+def test_the_language_model_learns_a_text(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the quick brown fox jumps over the lazy dog. " * 200)
     settings = ["layers=2", "width=32", "context=16", "steps=60", "warmup=5", "lr=1e-2", f"data={text}"]
-    records = train(EXAMPLES / "gpt.py", *settings, out=tmp_path / "gpt")
+    records = train(EXAMPLES / "language.py", *settings, out=tmp_path / "gpt")
     losses = [record["loss"] for record in records if "loss" in record]
     assert losses[-1] < 0.5 * losses[0]
     assert {"gradient_norm", "learning_rate"} <= set(records[0])
