@@ -305,6 +305,31 @@ def test_verify_prints_one_hash(file: Path, tmp_path: Path) -> None:
     assert "Same bits" in done.stdout
 
 
+ANSWERS = """
+import torch, jobs
+def infer(model, text):
+    output = model(torch.full((1, 20), float(text)))
+    return f"{text} {model.training} {output.requires_grad} {output.sum():.4f}"
+job = jobs.make(jobs.Wild, steps=4, evaluation=jobs.dataset, best=("min", "loss"), infer=infer)
+"""
+
+
+def test_predict_prints_an_answer_a_line(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(ANSWERS)
+    assert command("train", "job.py", "--out", "run", "--workers", "2", folder=tmp_path).returncode == 0
+    model = unisono.open(tmp_path / "run", jobs.make(jobs.Wild)).model().eval()
+    expected = [f"{text} False False {model(torch.full((1, 20), float(text))).sum():.4f}" for text in ("0.5", "2")]
+    for at in ("final", "best"):
+        done = command("predict", "job.py", "run", "0.5", "2", "--at", at, folder=tmp_path)
+        assert (done.returncode, done.stdout.splitlines()) == (0, expected), done.stderr
+    done = command("predict", "job.py", "run", "0.5", "much", folder=tmp_path)
+    assert (done.returncode, done.stdout.splitlines()) == (1, expected[:1])
+    assert "ValueError in job.infer, input 'much'" in done.stderr
+    (tmp_path / "job.py").write_text("import jobs\njob = jobs.make(jobs.Wild, steps=4)\n")
+    done = command("predict", "job.py", "run", "1", folder=tmp_path)
+    assert (done.returncode, "Give it infer=" in done.stderr) == (2, True)
+
+
 def test_devices(tmp_path: Path) -> None:
     done = command("devices", folder=tmp_path)
     assert done.returncode == 0

@@ -130,6 +130,18 @@ def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int 
     return 0
 
 
+@commands.command()
+@click.argument("file")
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1, required=True)
+@click.option("--at", default="final", show_default=True, help="final, best, or the step of a checkpoint.")
+def predict(file: str, run_dir: Path, inputs: tuple[str, ...], at: str) -> int:
+    """Print the answers of RUN_DIR's model to INPUTS (what they are, the job's infer says), a line each."""
+    for answer in api.open(run_dir, _with_kept(file, run_dir, ()).job).infer(inputs, at):
+        print(answer, flush=True)
+    return 0
+
+
 def _with_kept(file: str, run_dir: Path, arguments: tuple[str, ...]) -> LoadedJob:
     """The job with the arguments that the run was made with, unless others are given."""
     kept = read_run(run_dir).get("arguments", {})

@@ -95,6 +95,9 @@ class Job:
     predict: Callable[..., Any] | None = None
     """(model, inputs) → what evaluation metrics see. Default: `forward`."""
 
+    infer: Callable[..., Any] | None = None
+    """(model, input) → the answer to one input of `unisono predict` or `Run.infer`; the model is in evaluation mode."""
+
     observers: Sequence[Callable[[dict[str, Any]], None]] = ()
     """Functions called with each record of `metrics.jsonl`, outside the workers."""
 
@@ -133,7 +136,7 @@ class Job:
             value = getattr(self, name)
             if value is None or isinstance(value, int | float | list | dict):
                 raise UsageError(f"job.{name} must be a function; received {value!r}.")
-        for name in ("collate", "forward", "schedule", "predict"):
+        for name in ("collate", "forward", "schedule", "predict", "infer"):
             value = getattr(self, name)
             if value is not None and not callable(value):
                 raise UsageError(f"job.{name} must be a function or None; received {value!r}.")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import select
 import threading
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from unisono.checkpoint import store
 from unisono.errors import JobError, UsageError
-from unisono.frameworks.registry import made
+from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
 from unisono.observe.metrics import read_metrics
 from unisono.observe.rundir import CHECKPOINTS, METRICS, PARAMETERS, read_run
 from unisono.runtime.control import request
 from unisono.runtime.prepare import open_data
 from unisono.runtime.samples import example
+from unisono.usertrace import user_traceback
 
 EXIT_STATUS = {"completed": 0, "failed": 1}
 
@@ -112,12 +114,40 @@ class Run:
         Raises:
             UsageError: another name, or nothing saved.
         """
+        return self._restored(which)[1]
+
+    def _restored(self, which: str | int) -> tuple[Framework, Any]:
         path = parameters_file(self.directory, which)
         framework, model = made(self.job, 1)
         functions = framework.data
-        return framework.adapter.restored(
+        model = framework.adapter.restored(
             self.job, model, path, lambda: example(self.job, open_data(self.job, functions), functions)
         )
+        return framework, model
+
+    def infer(self, inputs: Iterable[Any], which: str | int = "final") -> Iterator[Any]:
+        """The answers of this run's model, by the job's `infer`, one by one.
+
+        Args:
+            inputs: what `infer` understands: `unisono predict` gives it the words of its command line.
+            which: as in `model`.
+
+        Raises:
+            UsageError: the job has no `infer`, or there are no such parameters.
+            JobError: `infer` failed; the input is named.
+        """
+        infer = self.job.infer
+        if infer is None:
+            raise UsageError("a job answers inputs by its infer(model, input); this job has none. Give it infer=.")
+        framework, model = self._restored(which)
+        with framework.adapter.answering(model):
+            for given in inputs:
+                try:
+                    yield infer(model, given)
+                except Exception as error:
+                    raise JobError(
+                        f"{type(error).__name__} in job.infer, input {given!r}: {error}", user_traceback(error)
+                    ) from error
 
     def resize(self, workers: int) -> int:
         """Ask the running run for another number of workers; 0 pauses it. Returns at once.

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,4 +135,7 @@ def test_a_run_resumes_at_another_number_of_workers_and_gives_its_model(kit: Any
     inputs, targets = arrays(50, 2)
     right = float(np.mean(kit.outputs_of(resumed.model(), inputs).argmax(1) == targets))
     assert right == pytest.approx(resumed.history[-1]["evaluation/accuracy"])
+    answering = unisono.open(resumed.directory, replace(job, infer=kit.outputs_of))
+    (answer,) = answering.infer([inputs])
+    assert np.array_equal(answer, kit.outputs_of(resumed.model(), inputs))  # evaluation mode: no dropout
     assert unisono.evaluate(job, resumed.directory, workers=2)["evaluation/accuracy"] == pytest.approx(right)

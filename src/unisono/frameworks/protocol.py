@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -153,6 +154,10 @@ class Adapter(Protocol):
     @staticmethod
     def restored(job: Job, model: Any, path: Path, example: Callable[[], Any]) -> Any:
         """The model with the parameters of a saved file, as people use it without Unisono."""
+
+    @staticmethod
+    def answering(model: Any) -> AbstractContextManager[Any]:
+        """A block in which a restored model answers: evaluation mode, no gradients."""
 
     def refresh(self, step: int) -> None:
         """The shared parameters are those after `step` steps; called before their first use. Where they are not

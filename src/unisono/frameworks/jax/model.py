@@ -60,6 +60,13 @@ class Adapter:
         """See `Adapter.restored`: the nnx module, (linen module, variables), or the variables."""
         return form_of(job, model, example).restored(load_file(path))
 
+    @staticmethod
+    def answering(model: Any) -> contextlib.AbstractContextManager[Any]:
+        """See `Adapter.answering`."""
+        if isinstance(model, nnx.Module):
+            model.eval()
+        return contextlib.nullcontext()
+
     # -- description ---------------------------------------------------------------------------------------
 
     def describe(self) -> ModelDescription:

@@ -66,6 +66,11 @@ class Adapter:
             variable.assign(values[name])
         return model
 
+    @staticmethod
+    def answering(model: Any) -> contextlib.AbstractContextManager[Any]:
+        """See `Adapter.answering`: a Keras model called without `training=` evaluates."""
+        return contextlib.nullcontext()
+
     def _sorted(self) -> Variables:
         if is_keras(self.model):
             return of_keras(self.model, self._backend.NAME != "JAX")

@@ -70,6 +70,11 @@ class Adapter:
             parameter._load_init(as_framework(tensors[name]), mxnet.cpu())
         return model
 
+    @staticmethod
+    def answering(model: Any) -> contextlib.AbstractContextManager[Any]:
+        """See `Adapter.answering`."""
+        return autograd.pause(train_mode=False)  # type: ignore[no-any-return]
+
     # -- description ---------------------------------------------------------------------------------------
 
     def describe(self) -> ModelDescription:

@@ -90,6 +90,12 @@ class Adapter:
         model.load_state_dict(load_file(path))
         return model
 
+    @staticmethod
+    def answering(model: torch.nn.Module) -> contextlib.AbstractContextManager[Any]:
+        """See `Adapter.answering`."""
+        model.eval()
+        return torch.inference_mode()
+
     # -- description ---------------------------------------------------------------------------------------
 
     def _ownership(self) -> tuple[tuple[int | None, ...], dict[int, int]]:

@@ -1,8 +1,10 @@
-"""A small GPT on the characters of a text: tied weights, weight-decay groups, warm-up and cosine.
+"""A language model: a small GPT on the characters of a text, with tied weights, warm-up and cosine.
 
-    unisono train examples/gpt.py data=input.txt layers=4 width=128 steps=2000
+    unisono train examples/language.py                                              4 layers, 128 wide
+    unisono train examples/language.py layers=6 width=384 heads=6 context=256 batch_size=64 dropout=0.2 steps=5000
+    unisono predict examples/language.py RUN_DIR "ROMEO:"                           goes on with it
 
-Any UTF-8 text will do; the usual one is "tiny Shakespeare" (input.txt of karpathy/char-rnn).
+data=PATH takes any UTF-8 text; the default is "tiny Shakespeare".
 """
 
 from __future__ import annotations
@@ -14,10 +16,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from corpora import folder, read_text
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from unisono import Job, UsageError
+
+ADDRESS = "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/"
+FILES = {"input.txt": (ADDRESS + "input.txt", "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")}
 
 
 class Characters(Dataset[tuple[Tensor, Tensor]]):
@@ -103,18 +109,29 @@ def schedule(warmup: int, optimizer: torch.optim.Optimizer, steps: int) -> Any:
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
+def written(alphabet: str, context: int, model: nn.Module, prompt: str, length: int = 300) -> str:
+    """The prompt and what the model writes after it, drawn with a fixed seed."""
+    unknown = sorted(set(prompt) - set(alphabet))
+    if unknown or not prompt:
+        raise UsageError(f"a prompt is made of the training text's characters; received {prompt!r} with {unknown}.")
+    codes = torch.tensor([[alphabet.index(character) for character in prompt]])
+    chance = torch.Generator().manual_seed(0)
+    for _ in range(length):
+        following = model(codes[:, -context:])[0, -1].softmax(0)
+        codes = torch.cat([codes, torch.multinomial(following, 1, generator=chance)[None]], 1)
+    return "".join(alphabet[int(code)] for code in codes[0])
+
+
 def job(
-    data: str = "input.txt", layers: int = 4, width: int = 128, heads: int = 4, context: int = 64, dropout: float = 0.0,
+    data: str = "", layers: int = 4, width: int = 128, heads: int = 4, context: int = 64, dropout: float = 0.0,
     batch_size: int = 12, steps: int = 2000, warmup: int = 100, lr: float = 1e-3, characters: int = 0,
 ) -> Job:  # fmt: skip
     """The language model; `characters` > 0 uses only so many."""
-    path = Path(data)
-    if not path.is_file():
-        raise UsageError(
-            f"data= names a text file; {data!r} does not exist. Put a UTF-8 text there, or write data=PATH."
-        )
-    text = path.read_text()[: characters or None]
-    alphabet = sorted(set(text))
+    path = Path(data) if data else folder("tinyshakespeare", FILES) / "input.txt"
+    text = read_text(path)[: characters or None]
+    alphabet = "".join(sorted(set(text)))
+    if len(text) < 20 * context:
+        raise UsageError(f"a text must have 20 times the context ({context}) in characters; {path} has {len(text)}.")
     codes = torch.tensor([alphabet.index(c) for c in text])
     cut = int(0.9 * len(codes))
     return Job(
@@ -129,4 +146,5 @@ def job(
         batch_size=batch_size,
         microbatches=4,
         steps=steps,
+        infer=partial(written, alphabet, context),
     )
