@@ -20,7 +20,9 @@ from torchmetrics.classification import MulticlassF1Score
 
 from unisono import Job
 
-ADDRESS = "https://raw.githubusercontent.com/dbiir/UER-py/5743050cc41f0f21986c9f938db5ac1726052629/datasets/chnsenticorp/"
+ADDRESS = (
+    "https://raw.githubusercontent.com/dbiir/UER-py/5743050cc41f0f21986c9f938db5ac1726052629/datasets/chnsenticorp/"
+)
 FILES = {
     "train.tsv": (ADDRESS + "train.tsv", "0b2653c23e5c79f539472e90cb10522f0ada4b80d3da95572d8b48fda47d5b33"),
     "dev.tsv": (ADDRESS + "dev.tsv", "d129e443eac08ce7643013dad496a8edf282be39cac1a4f2ad080818b296b331"),
