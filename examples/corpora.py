@@ -23,24 +23,21 @@ SECONDS = 60
 """How long a server may be silent."""
 
 
-def folder(name: str, files: Mapping[str, tuple[str, str]], data: str = "") -> Path:
-    """Where a data set's files are; those that are missing are downloaded, unless `data` names the place.
+def folder(name: str, files: Mapping[str, tuple[str, str]]) -> Path:
+    """Where a data set's files are; those that are missing are downloaded.
 
     Args:
         name: of the data set: its folder under $UNISONO_DATA, or under ~/.cache/unisono.
-        files: file name → (address, SHA-256).
-        data: a folder that holds the files, as they are or as .gz; nothing is downloaded to it.
+        files: file name → (address, SHA-256); a file that is there, as it is or as .gz, is taken as it is.
 
     Raises:
         UsageError: a file is not there, cannot be had, or has another checksum.
     """
     cache = Path(os.environ.get("UNISONO_DATA") or Path.home() / ".cache" / "unisono")
-    place = Path(data) if data else cache / name
+    place = cache / name
     for file, (address, digest) in files.items():
         if _found(place / file):
             continue
-        if data:
-            raise UsageError(f"data= names a folder with {', '.join(files)} (or .gz); {place} has no {file}.")
         place.mkdir(parents=True, exist_ok=True)
         _download(address, digest, place / file, f"Put {', '.join(files)} into {place}, or write data=FOLDER.")
     return place

@@ -11,6 +11,7 @@ data=FOLDER takes any train, dev and test .tsv with a text and a label.
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +70,7 @@ def job(
     dropout: float = 0.5, least: int = 2, most: int = 400,
 ) -> Job:  # fmt: skip
     """The classifier; `least`: how often a character must occur to have a vector; `most`: characters read of a text."""
-    place = folder("chnsenticorp", FILES, data)
+    place = Path(data) if data else folder("chnsenticorp", FILES)
     tables = {name: rows(place / f"{name}.tsv") for name in ("train", "dev", "test")}
     labels: dict[str, int] = {}
     for name, table in tables.items():

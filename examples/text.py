@@ -9,6 +9,7 @@ data=FOLDER takes any train, dev and test .tsv, .csv or .jsonl with a text and a
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +56,7 @@ def job(
     dropout: float = 0.5, least: int = 2,
 ) -> Job:  # fmt: skip
     """The classifier; `least`: how often a word must occur to have a vector."""
-    place = folder("sst2", FILES, data)
+    place = Path(data) if data else folder("sst2", FILES)
     suffix = next((path.suffixes[0] for path in sorted(place.glob("train.*"))), ".tsv")
     tables = {name: rows(place / f"{name}{suffix}") for name in ("train", "dev", "test")}
     labels: dict[str, int] = {}

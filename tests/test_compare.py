@@ -70,7 +70,8 @@ def test_one_keras_job_over_its_backends(folder: Path) -> None:
     output, errors = process.communicate(timeout=170)
     assert process.returncode == 0, errors
     rows = [line.split() for line in output.splitlines()]
-    assert [row[:3] for row in rows if len(row) == 9] == [["digits_keras", f"({name})", "1"] for name in backends], output
+    expected = [["digits_keras", f"({name})", "1"] for name in backends]
+    assert [row[:3] for row in rows if len(row) == 9] == expected, output
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def reviews(folder: Path, suffix: str, separator: str, header: str = "") -> Path
     folder.mkdir()
     good, bad = ["好 a fine film", "很好 truly moving"], ["差 a dull mess", "很差 truly awful"]
     for name, copies in (("train", 40), ("dev", 10), ("test", 10)):
-        lines = [f"{text}{separator}{label}" for label, texts in (("pos", good), ("neg", bad)) for text in texts]
+        lines = [f"{text} {name}{separator}{label}" for label, texts in (("pos", good), ("neg", bad)) for text in texts]
         (folder / f"{name}{suffix}").write_text(header + "\n".join(lines * copies) + "\n")
     return folder
 
@@ -114,8 +114,8 @@ def test_a_data_set_is_downloaded_once_and_checked(tmp_path: Path, monkeypatch: 
         assert corpora.folder("set", files) == tmp_path / "cache" / "set"
         with pytest.raises(UsageError, match=r"b\.txt could not be downloaded from .* Put a\.txt, b\.txt into "):
             corpora.folder("set", {**files, "b.txt": (f"{address}/b.txt", "")})
-    with pytest.raises(UsageError, match=r"data= names a folder with a\.txt"):
-        corpora.folder("set", files, str(tmp_path))
+    with pytest.raises(UsageError, match=r"a data set needs a\.txt"):
+        corpora.read_text(tmp_path / "a.txt")
 
 
 def load_module() -> Any:
