@@ -125,20 +125,24 @@ def _json_lines(path: Path, text: str) -> Iterable[tuple[int, list[str]]]:
             raise UsageError(f'{path}, line {number}, must be {{"text": …, "label": …}}; {error!r}.') from error
 
 
-def classes(path: Path, known: Sequence[Row], seen: Sequence[Row]) -> dict[str, int]:
-    """Label → class, from the training rows.
+def tables(place: Path) -> dict[str, list[Row]]:
+    """The rows of a folder's train, dev and test tables.
 
     Raises:
-        UsageError: another file has a label that no training row has.
+        UsageError: one is missing or has a bad row, or a label that no training row has; file and line are named.
     """
-    numbers = {label: number for number, label in enumerate(sorted({row.label for row in known}))}
-    for row in seen:
-        if row.label not in numbers:
-            raise UsageError(
-                f"labels are those of the training rows, {', '.join(numbers)}; {path}, line {row.line}, has "
-                f"{row.label!r}."
-            )
-    return numbers
+    suffix = next((path.suffixes[0] for path in sorted(place.glob("train.*"))), ".tsv")
+    paths = {name: place / f"{name}{suffix}" for name in ("train", "dev", "test")}
+    found = {name: rows(path) for name, path in paths.items()}
+    known = {row.label for row in found["train"]}
+    for name, path in paths.items():
+        for row in found[name]:
+            if row.label not in known:
+                raise UsageError(
+                    f"labels are those of the training rows, {', '.join(sorted(known))}; {path}, line {row.line}, has "
+                    f"{row.label!r}."
+                )
+    return found
 
 
 class Vocabulary:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from corpora import Row, Vocabulary, answer, classes, folder, padded, rows
+from corpora import Row, Vocabulary, answer, folder, padded, tables
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassF1Score
 
@@ -70,17 +70,14 @@ def job(
     dropout: float = 0.5, least: int = 2, most: int = 400,
 ) -> Job:  # fmt: skip
     """The classifier; `least`: how often a character must occur to have a vector; `most`: characters read of a text."""
-    place = Path(data) if data else folder("chnsenticorp", FILES)
-    tables = {name: rows(place / f"{name}.tsv") for name in ("train", "dev", "test")}
-    labels: dict[str, int] = {}
-    for name, table in tables.items():
-        labels = classes(place / f"{name}.tsv", tables["train"], table)
+    found = tables(Path(data) if data else folder("chnsenticorp", FILES))
+    labels = sorted({row.label for row in found["train"]})
     for name in ("dev", "test"):
-        tables[f"{name}_clean"] = unseen(tables["train"], tables[name])
-    vocabulary = Vocabulary([row.text[:most] for row in tables["train"]], least)
+        found[f"{name}_clean"] = unseen(found["train"], found[name])
+    vocabulary = Vocabulary([row.text[:most] for row in found["train"]], least)
     samples = {
-        name: [(torch.tensor(vocabulary(row.text[:most])), labels[row.label]) for row in table]
-        for name, table in tables.items()
+        name: [(torch.tensor(vocabulary(row.text[:most])), labels.index(row.label)) for row in table]
+        for name, table in found.items()
     }
     return Job(
         model=partial(TextCnn, len(vocabulary), len(labels), width, filters, dropout),
@@ -93,5 +90,5 @@ def job(
         best=("max", "dev_clean/accuracy"),
         batch_size=batch_size,
         epochs=epochs,
-        infer=partial(answer, vocabulary, list, list(labels)),
+        infer=partial(answer, vocabulary, list, labels),
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from corpora import Vocabulary, answer, classes, folder, padded, rows
+from corpora import Vocabulary, answer, folder, padded, tables
 from torch import Tensor, nn
 
 from unisono import Job
@@ -56,16 +56,12 @@ def job(
     dropout: float = 0.5, least: int = 2,
 ) -> Job:  # fmt: skip
     """The classifier; `least`: how often a word must occur to have a vector."""
-    place = Path(data) if data else folder("sst2", FILES)
-    suffix = next((path.suffixes[0] for path in sorted(place.glob("train.*"))), ".tsv")
-    tables = {name: rows(place / f"{name}{suffix}") for name in ("train", "dev", "test")}
-    labels: dict[str, int] = {}
-    for name, table in tables.items():
-        labels = classes(place / f"{name}{suffix}", tables["train"], table)
-    vocabulary = Vocabulary([row.text.split() for row in tables["train"]], least)
+    found = tables(Path(data) if data else folder("sst2", FILES))
+    labels = sorted({row.label for row in found["train"]})
+    vocabulary = Vocabulary([row.text.split() for row in found["train"]], least)
     samples = {
-        name: [(torch.tensor(vocabulary(row.text.split())), labels[row.label]) for row in table]
-        for name, table in tables.items()
+        name: [(torch.tensor(vocabulary(row.text.split())), labels.index(row.label)) for row in table]
+        for name, table in found.items()
     }
     return Job(
         model=partial(Cnn, len(vocabulary), len(labels), width, filters, dropout),
@@ -78,5 +74,5 @@ def job(
         best=("max", "dev/accuracy"),
         batch_size=batch_size,
         epochs=epochs,
-        infer=partial(answer, vocabulary, str.split, list(labels)),
+        infer=partial(answer, vocabulary, str.split, labels),
     )

@@ -307,7 +307,10 @@ def test_verify_prints_one_hash(file: Path, tmp_path: Path) -> None:
 
 ANSWERS = """
 import torch, jobs
+from unisono import UsageError
 def infer(model, text):
+    if not text:
+        raise UsageError("an input must be a number")
     output = model(torch.full((1, 20), float(text)))
     return f"{text} {model.training} {output.requires_grad} {output.sum():.4f}"
 job = jobs.make(jobs.Wild, steps=4, evaluation=jobs.dataset, best=("min", "loss"), infer=infer)
@@ -325,6 +328,11 @@ def test_predict_prints_an_answer_a_line(tmp_path: Path) -> None:
     done = command("predict", "job.py", "run", "0.5", "much", folder=tmp_path)
     assert (done.returncode, done.stdout.splitlines()) == (1, expected[:1])
     assert "ValueError in job.infer, input 'much'" in done.stderr
+    done = command("predict", "job.py", "run", "", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "unisono: an input must be a number\n")
+    answering = unisono.open(tmp_path / "run", jobs.make(jobs.Wild, infer=lambda model, given: given))
+    for _ in answering.infer([1, 2]):
+        assert not torch.is_inference_mode_enabled(), "the caller's code is not the model's"
     (tmp_path / "job.py").write_text("import jobs\njob = jobs.make(jobs.Wild, steps=4)\n")
     done = command("predict", "job.py", "run", "1", folder=tmp_path)
     assert (done.returncode, "Give it infer=" in done.stderr) == (2, True)

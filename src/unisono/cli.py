@@ -175,7 +175,8 @@ def devices() -> int:
 def main() -> None:
     """The command `unisono`: exit status 0 done, 1 the job failed, 2 wrong use, 130/143 interrupted."""
     for family in FAMILIES:
-        os.environ.update({**family.preferred, **os.environ})
+        for name, value in family.preferred.items():
+            os.environ.setdefault(name, value)
     try:
         status = commands.main(standalone_mode=False)
     except click.ClickException as error:

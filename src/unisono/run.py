@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.checkpoint import store
-from unisono.errors import JobError, UsageError
+from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
 from unisono.observe.metrics import read_metrics
@@ -133,21 +133,24 @@ class Run:
             which: as in `model`.
 
         Raises:
-            UsageError: the job has no `infer`, or there are no such parameters.
+            UsageError: the job has no `infer`, there are no such parameters, or `infer` says so of an input.
             JobError: `infer` failed; the input is named.
         """
         infer = self.job.infer
         if infer is None:
             raise UsageError("a job answers inputs by its infer(model, input); this job has none. Give it infer=.")
         framework, model = self._restored(which)
-        with framework.adapter.answering(model):
-            for given in inputs:
-                try:
-                    yield infer(model, given)
-                except Exception as error:
-                    raise JobError(
-                        f"{type(error).__name__} in job.infer, input {given!r}: {error}", user_traceback(error)
-                    ) from error
+        for given in inputs:
+            try:
+                with framework.adapter.answering(model):  # and not while the caller has the answer
+                    answer = infer(model, given)
+            except UnisonoError:
+                raise
+            except Exception as error:
+                raise JobError(
+                    f"{type(error).__name__} in job.infer, input {given!r}: {error}", user_traceback(error)
+                ) from error
+            yield answer
 
     def resize(self, workers: int) -> int:
         """Ask the running run for another number of workers; 0 pauses it. Returns at once.

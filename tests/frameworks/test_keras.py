@@ -23,8 +23,8 @@ from unisono.errors import JobError, UsageError  # noqa: E402
 from unisono.frameworks.keras import backends, data  # noqa: E402
 from unisono.frameworks.keras.model import Adapter  # noqa: E402
 from unisono.frameworks.keras.optimizers import Rule  # noqa: E402
-from unisono.frameworks.keras.update_rules import UpdateRules  # noqa: E402
-from unisono.frameworks.keras.updates import Stepper, aligned  # noqa: E402
+from unisono.frameworks.keras.update_rules import UpdateRules, agree  # noqa: E402
+from unisono.frameworks.keras.updates import TILES, Stepper, aligned  # noqa: E402
 from unisono.frameworks.keras.variables import value_of  # noqa: E402
 
 BACKEND = backends.load()
@@ -64,6 +64,7 @@ def trained() -> list[Any]:
 def test_listed_optimizers_act_element_by_element(name: str) -> None:
     rules = UpdateRules(getattr(OPTIMIZERS, name)(learning_rate=0.1), dict(enumerate(trained())), BACKEND)
     assert rules.kind == "elementwise"
+    assert all(agree(tiles, size) for tiles in set(rules._tiles.values()) for size in TILES)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class UpdateRules:
         self._whole: list[tuple[Stepper, list[int]]] = []
         if self.kind == "elementwise":
             self._tiles = self._tiled()
-            if not all(_agree(tiles) for tiles in set(self._tiles.values())):
+            if not all(agree(tiles, TILES[-1]) for tiles in set(self._tiles.values())):
                 warnings.warn(
                     f"{type(optimizer).__name__} does not act element by element here: one slot updates the whole "
                     "model", stacklevel=2,
@@ -106,9 +106,9 @@ class UpdateRules:
         return float(self._backend.array(value_of(rate)))
 
 
-def _agree(tiles: Tiles) -> bool:
-    """Whether two steps on the largest tile give the bits of two steps on the least."""
-    rule, size = tiles[TILES[0]].rule, TILES[-1]
+def agree(tiles: Tiles, size: int) -> bool:
+    """Whether two steps on a tile of this size give the bits of two steps on the least ones that it is made of."""
+    rule = tiles[TILES[0]].rule
     results = []
     for length in (TILES[0], size):
         arrays = [aligned(size, rule.dtype) for _ in range(2 + len(rule.slots))]
