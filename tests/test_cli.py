@@ -321,9 +321,9 @@ def test_predict_prints_an_answer_a_line(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(ANSWERS)
     assert command("train", "job.py", "--out", "run", "--workers", "2", folder=tmp_path).returncode == 0
     model = unisono.open(tmp_path / "run", jobs.make(jobs.Wild)).model().eval()
-    expected = [f"{text} False False {model(torch.full((1, 20), float(text))).sum():.4f}" for text in ("0.5", "2")]
+    expected = [f"{text} False False {model(torch.full((1, 20), float(text))).sum():.4f}" for text in ("0.5", "-2")]
     for at in ("final", "best"):
-        done = command("predict", "job.py", "run", "0.5", "2", "--at", at, folder=tmp_path)
+        done = command("predict", "--at", at, "job.py", "run", "--", "0.5", "-2", folder=tmp_path)
         assert (done.returncode, done.stdout.splitlines()) == (0, expected), done.stderr
     done = command("predict", "job.py", "run", "0.5", "much", folder=tmp_path)
     assert (done.returncode, done.stdout.splitlines()) == (1, expected[:1])

@@ -136,7 +136,10 @@ def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int 
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--at", default="final", show_default=True, help="final, best, or the step of a checkpoint.")
 def predict(file: str, run_dir: Path, inputs: tuple[str, ...], at: str) -> int:
-    """Print the answers of RUN_DIR's model to INPUTS (what they are, the job's infer says), a line each."""
+    """Print the answers of RUN_DIR's model to INPUTS (what they are, the job's infer says), a line each.
+
+    Write -- before inputs that begin with a dash.
+    """
     for answer in api.open(run_dir, _with_kept(file, run_dir, ()).job).infer(inputs, at):
         print(answer, flush=True)
     return 0
