@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
-import os
 import re
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,18 +16,9 @@ from typing import Any
 
 import pytest
 
+from commands import EXAMPLES, losses, train, unisono, verified
 from unisono.errors import UsageError
 from unisono.jobfile import load
-
-HOME = Path(__file__).parent.parent
-EXAMPLES = HOME / "examples"
-
-
-def train(*arguments: object, out: Path) -> list[dict[str, float]]:
-    command = [sys.executable, "-m", "unisono", "train", *map(str, arguments), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=170, env=dict(os.environ))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_digits_then_finetune(tmp_path: Path) -> None:
@@ -46,17 +34,9 @@ def test_the_language_model_learns_a_text(tmp_path: Path) -> None:
     text.write_text("the quick brown fox jumps over the lazy dog. " * 200)
     settings = ["layers=2", "width=32", "context=16", "steps=60", "warmup=5", "lr=1e-2", f"data={text}"]
     records = train(EXAMPLES / "language.py", *settings, out=tmp_path / "gpt")
-    losses = [record["loss"] for record in records if "loss" in record]
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses(records)[-1] < 0.5 * losses(records)[0]
     assert {"gradient_norm", "learning_rate"} <= set(records[0])
     assert records[0]["learning_rate"] < records[4]["learning_rate"]
-
-
-def verified(*arguments: object) -> str:
-    command = [sys.executable, "-m", "unisono", "verify", *map(str, arguments), "--steps", "4", "--workers", "1,2,3"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=170, env=dict(os.environ))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def reviews(folder: Path, suffix: str, separator: str, header: str = "") -> Path:
@@ -73,15 +53,10 @@ def reviews(folder: Path, suffix: str, separator: str, header: str = "") -> Path
 )
 def test_texts_are_classified(example: str, table: tuple[str, ...], tmp_path: Path) -> None:
     file, data = EXAMPLES / f"{example}.py", reviews(tmp_path / "data", *table)
-    assert "Same bits" in verified(file, f"data={data}")
+    verified(file, f"data={data}")
     records = train(file, f"data={data}", "epochs=6", out=tmp_path / "run")
-    losses = [record["loss"] for record in records if "loss" in record]
-    assert losses[-1] < 0.5 * losses[0]
-    done = subprocess.run(
-        [sys.executable, "-m", "unisono", "predict", str(file), str(tmp_path / "run"), "很好 a fine film"],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.stdout.startswith("pos  "), done.stdout + done.stderr
+    assert losses(records)[-1] < 0.5 * losses(records)[0]
+    assert unisono("predict", file, tmp_path / "run", "很好 a fine film").startswith("pos  ")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,35 @@
+"""What the examples' tests share: the commands, run as a person runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def unisono(*arguments: object) -> str:
+    """What the command prints; it must end well."""
+    command = [sys.executable, "-m", "unisono", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170, env=dict(os.environ))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def train(*arguments: object, out: Path) -> list[dict[str, float]]:
+    """The records of a training run."""
+    unisono("train", *arguments, "--out", out)
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def verified(*arguments: object) -> None:
+    """A few steps give the same bytes on 1, 2 and 3 workers."""
+    assert "Same bits" in unisono("verify", *arguments, "--steps", "4", "--workers", "1,2,3")
+
+
+def losses(records: list[dict[str, float]]) -> list[float]:
+    """The training loss of each step."""
+    return [record["loss"] for record in records if "loss" in record]
