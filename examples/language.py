@@ -22,11 +22,6 @@ from torch.utils.data import Dataset
 
 from unisono import Job, UsageError
 
-ADDRESS = (
-    "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/"
-)
-FILES = {"input.txt": (ADDRESS + "input.txt", "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed")}
-
 
 class Characters(Dataset[tuple[Tensor, Tensor]]):
     """Windows of `context` characters and the same moved on by one; `stride` apart."""
@@ -129,7 +124,7 @@ def job(
     batch_size: int = 12, steps: int = 2000, warmup: int = 100, lr: float = 1e-3, characters: int = 0,
 ) -> Job:  # fmt: skip
     """The language model; `characters` > 0 uses only so many."""
-    path = Path(data) if data else folder("tinyshakespeare", FILES) / "input.txt"
+    path = Path(data) if data else folder("tinyshakespeare") / "input.txt"
     text = read_text(path)[: characters or None]
     alphabet = "".join(sorted(set(text)))
     if len(text) < 20 * context:

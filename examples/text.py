@@ -3,47 +3,46 @@
     unisono train examples/text.py
     unisono predict examples/text.py RUN_DIR "a gorgeous , witty film" --at best
 
-data=FOLDER takes any train, dev and test .tsv, .csv or .jsonl with a text and a label (see corpora.py).
+data=FOLDER takes any train, dev and test .tsv, .csv or .jsonl with a text and a label (see corpora/tables.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from corpora import Vocabulary, answer, folder, padded, tables
+from corpora import Vocabulary, folder, tables
 from torch import Tensor, nn
 
-from unisono import Job
-
-ADDRESS = "https://raw.githubusercontent.com/clairett/pytorch-sentiment-classification/457ffd83de90a9d6d472d8ffc31bbffe40a8b236/data/SST2/"
-FILES = {
-    "train.tsv": (ADDRESS + "train.tsv", "ec192f833a64da08f475488a77b0d0b47db47acd0f458bd18433fc793b569920"),
-    "dev.tsv": (ADDRESS + "dev.tsv", "eddea6b39e601dd4e7a672b53cc40fdf6019fa80522f351206c24340ca5d9359"),
-    "test.tsv": (ADDRESS + "test.tsv", "831169c7e2e429d6026e1bdbb542f33b636e3e596caad9602ebc953c205928b7"),
-}
-SIZES = (1, 2, 3, 4)
-"""Words that a filter sees."""
+from unisono import Job, UsageError
 
 
 class Cnn(nn.Module):
-    """Word vectors, filters of several sizes, the largest response of each, a classifier."""
+    """Vectors of words, filters over `sizes` of them, the largest response of each, a classifier."""
 
-    def __init__(self, vocabulary: int, classes: int, width: int, filters: int, dropout: float) -> None:
+    def __init__(
+        self, vocabulary: int, classes: int, width: int, filters: int, sizes: Sequence[int], dropout: float
+    ) -> None:  # fmt: skip
         super().__init__()
         self.words = nn.Embedding(vocabulary, width, padding_idx=0)
-        self.filters = nn.ModuleList(nn.Conv1d(width, filters, size, padding=size - 1) for size in SIZES)
+        nn.init.normal_(self.words.weight, std=0.1)
+        self.filters = nn.ModuleList(nn.Conv1d(width, filters, size, padding=size - 1) for size in sizes)
         self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(filters * len(SIZES), classes)
+        self.output = nn.Linear(filters * len(sizes), classes)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """(batch, words) → (batch, classes)."""
         vectors = self.dropout(self.words(numbers)).transpose(1, 2)
         responses = [F.relu(convolve(vectors)).amax(2) for convolve in self.filters]
-        logits: Tensor = self.output(self.dropout(torch.cat(responses, 1)))
-        return logits
+        return self.output(self.dropout(torch.cat(responses, 1)))
+
+
+def padded(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    """Texts as numbers, filled up to the longest, and their classes."""
+    numbers = nn.utils.rnn.pad_sequence([numbers for numbers, _ in samples], batch_first=True)
+    return numbers, torch.tensor([target for _, target in samples])
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
@@ -51,22 +50,34 @@ def accuracy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
     return (outputs.argmax(1) == targets).sum(), len(targets)
 
 
+def answer(numbers: Callable[[str], Tensor], labels: Sequence[str], model: nn.Module, text: str) -> str:
+    """A text's label, and how sure the model is of it."""
+    if not text.strip():
+        raise UsageError("a text to classify must have words; received an empty one.")
+    chances = model(numbers(text.strip())[None]).softmax(1)[0]
+    return f"{labels[int(chances.argmax())]}  {float(chances.max()):.3f}"
+
+
 def job(
-    data: str = "", epochs: int = 12, batch_size: int = 64, lr: float = 1e-3, width: int = 200, filters: int = 100,
+    data: str = "", epochs: int = 8, batch_size: int = 64, lr: float = 1e-3, width: int = 200, filters: int = 100,
     dropout: float = 0.5, least: int = 2,
 ) -> Job:  # fmt: skip
     """The classifier; `least`: how often a word must occur to have a vector."""
-    found = tables(Path(data) if data else folder("sst2", FILES))
+    found = tables(folder("sst2", data))
     labels = sorted({row.label for row in found["train"]})
     vocabulary = Vocabulary([row.text.split() for row in found["train"]], least)
-    samples = {
-        name: [(torch.tensor(vocabulary(row.text.split())), labels.index(row.label)) for row in table]
-        for name, table in found.items()
-    }
+
+    def numbers(text: str) -> Tensor:
+        return torch.tensor(vocabulary(text.split()))
+
+    samples = {name: [(numbers(row.text), labels.index(row.label)) for row in table] for name, table in found.items()}
     return Job(
-        model=partial(Cnn, len(vocabulary), len(labels), width, filters, dropout),
+        model=partial(Cnn, len(vocabulary), len(labels), width, filters, (1, 2, 3), dropout),
         loss=F.cross_entropy,
-        optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01),
+        optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=lr),
+        schedule=lambda optimizer, steps: torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, lr, total_steps=steps, cycle_momentum=False
+        ),
         data=samples["train"],
         collate=padded,
         evaluation={name: samples[name] for name in ("dev", "test")},
@@ -74,5 +85,5 @@ def job(
         best=("max", "dev/accuracy"),
         batch_size=batch_size,
         epochs=epochs,
-        infer=partial(answer, vocabulary, str.split, labels),
+        infer=partial(answer, numbers, labels),
     )

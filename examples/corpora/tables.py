@@ -1,81 +1,19 @@
-"""What the examples share: data sets downloaded once and checked, and tables of labelled texts read with care."""
+"""Tables of labelled texts, aligned lines, and the words and subwords in them."""
 
 from __future__ import annotations
 
 import csv
-import gzip
-import hashlib
 import io
 import json
-import os
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
+from corpora.files import read_text
 from unisono import UsageError
-
-SECONDS = 60
-"""How long a server may be silent."""
-
-
-def folder(name: str, files: Mapping[str, tuple[str, str]]) -> Path:
-    """Where a data set's files are; those that are missing are downloaded.
-
-    Args:
-        name: of the data set: its folder under $UNISONO_DATA, or under ~/.cache/unisono.
-        files: file name → (address, SHA-256); a file that is there, as it is or as .gz, is taken as it is.
-
-    Raises:
-        UsageError: a file is not there, cannot be had, or has another checksum.
-    """
-    cache = Path(os.environ.get("UNISONO_DATA") or Path.home() / ".cache" / "unisono")
-    place = cache / name
-    for file, (address, digest) in files.items():
-        if _found(place / file):
-            continue
-        place.mkdir(parents=True, exist_ok=True)
-        _download(address, digest, place / file, f"Put {', '.join(files)} into {place}, or write data=FOLDER.")
-    return place
-
-
-def _download(address: str, digest: str, path: Path, way_out: str) -> None:
-    try:
-        with urllib.request.urlopen(address, timeout=SECONDS) as answer:
-            content = answer.read()
-    except OSError as error:
-        raise UsageError(f"{path.name} could not be downloaded from {address} ({error}). {way_out}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != digest:
-        raise UsageError(f"{address} must have the SHA-256 {digest}; received {found}. {way_out}")
-    part = path.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(path)
-
-
-def _found(path: Path) -> Path | None:
-    return next((place for place in (path, path.with_name(f"{path.name}.gz")) if place.is_file()), None)
-
-
-def read_text(path: Path) -> str:
-    """A UTF-8 file, as it is or as .gz.
-
-    Raises:
-        UsageError: it is not there, or not UTF-8.
-    """
-    place = _found(path)
-    if place is None:
-        raise UsageError(f"a data set needs {path.name}; {path.parent} has none.")
-    content = gzip.decompress(place.read_bytes()) if place.suffix == ".gz" else place.read_bytes()
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UsageError(f"{place} must be UTF-8; line {line} is not ({error.reason}).") from error
 
 
 @dataclass(frozen=True)
@@ -145,6 +83,24 @@ def tables(place: Path) -> dict[str, list[Row]]:
     return found
 
 
+def aligned(place: Path, name: str, languages: tuple[str, str]) -> list[tuple[str, str]]:
+    """Pairs of sentences: line n of one file (name.de, say) translates line n of the other (name.en).
+
+    Raises:
+        UsageError: a file is missing, one has more lines, or a line is empty; file and line are named.
+    """
+    paths = [place / f"{name}.{language}" for language in languages]
+    texts = [read_text(path).removesuffix("\n").split("\n") for path in paths]
+    for path, text in zip(paths, texts, strict=True):
+        for number, line in enumerate(text, 1):
+            if not line.strip():
+                raise UsageError(f"each line is a sentence; {path}, line {number}, is empty. Remove it in both.")
+    if len(texts[0]) != len(texts[1]):
+        counts = " and ".join(f"{path} {len(text)}" for path, text in zip(paths, texts, strict=True))
+        raise UsageError(f"line n of one file translates line n of the other; received {counts} lines.")
+    return list(zip(*texts, strict=True))
+
+
 class Vocabulary:
     """Words to numbers: 0 fills up, 1 stands for words that training did not see often enough.
 
@@ -168,22 +124,11 @@ class Vocabulary:
         return [self._numbers.get(word, 1) for word in words]
 
 
-def padded(samples: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-    """Texts as numbers, filled up to the longest, and their classes."""
-    numbers = nn.utils.rnn.pad_sequence([numbers for numbers, _ in samples], batch_first=True)
-    return numbers, torch.tensor([target for _, target in samples])
-
-
-def answer(
-    vocabulary: Vocabulary, split: Callable[[str], Sequence[str]], names: Sequence[str], model: nn.Module, text: str
-) -> str:
-    """A text's label, and how sure the model is of it.
-
-    Raises:
-        UsageError: there is nothing in the text.
-    """
-    if not text.strip():
-        raise UsageError("a text to classify must have words; received an empty one.")
-    chances = model(torch.tensor([vocabulary(split(text.strip()))])).softmax(1)[0]
-    best = int(chances.argmax())
-    return f"{names[best]}  {float(chances[best]):.3f}"
+def subwords(texts: Iterable[str], size: int) -> SentencePieceProcessor:
+    """A byte-pair encoding learnt from texts: 0 fills up, 1 is unknown, 2 begins and 3 ends a sentence."""
+    learnt = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_writer=learnt, model_type="bpe", vocab_size=size, byte_fallback=True,
+        hard_vocab_limit=False, num_threads=1, pad_id=0, unk_id=1, bos_id=2, eos_id=3, minloglevel=2,
+    )  # fmt: skip
+    return SentencePieceProcessor(model_proto=learnt.getvalue())
