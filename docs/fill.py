@@ -30,7 +30,7 @@ def filled(text: str, name: str, table: str) -> str:
     before, _, rest = text.partition(begin)
     _, found, after = rest.partition(end)
     if not found:
-        raise SystemExit(f"{PAGE} must hold the markers {begin} and {end}; it does not.")
+        raise SystemExit(f"the page must hold the markers {begin} and {end}; it does not.")
     return f"{before}{begin}\n{table.strip()}\n{end}{after}"
 
 

@@ -9,13 +9,14 @@ import pkgutil
 import pytest
 
 import unisono
+from commands import EXAMPLES
 from unisono.frameworks.registry import FAMILIES
 
 NAMES = sorted(
     module.name
     for module in pkgutil.walk_packages(unisono.__path__, "unisono.", onerror=lambda name: None)
     if not module.name.endswith("__main__")
-)
+) + [module.name for module in pkgutil.iter_modules([str(EXAMPLES / "corpora")], "corpora.")]
 
 
 def test_every_package_is_walked() -> None:
@@ -28,7 +29,7 @@ def test_the_examples_of(name: str) -> None:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("unisono"):
+        if error.name is None or error.name.startswith(("unisono", "corpora")):
             raise
         pytest.skip(f"{error.name} is not installed")
     failed, _ = doctest.testmod(module)

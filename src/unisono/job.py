@@ -11,7 +11,8 @@ from unisono.partition.order import Order
 
 RECORD_FIELDS = frozenset(
     {"step", "epoch", "loss", "learning_rate", "gradient_norm", "samples", "samples_per_second", "step_seconds",
-     "compute_seconds", "wait_seconds", "update_seconds", "slow_workers", "slots", "times", "round_seconds", "digests"}
+     "compute_seconds", "data_seconds", "wait_seconds", "update_seconds", "slow_workers", "slots", "times",
+     "round_seconds", "digests"}
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ def merged(rounds: list[dict[str, Any]], slow: dict[int, float]) -> dict[str, An
         samples = record.pop("samples")
         record["samples_per_second"] = samples / seconds
         record["step_seconds"] = seconds
-        for index, name in enumerate(("compute_seconds", "wait_seconds", "update_seconds")):
+        for index, name in enumerate(("compute_seconds", "data_seconds", "wait_seconds", "update_seconds")):
             record[name] = [entry["times"][index] for entry in rounds]
         if slow:
             record["slow_workers"] = {str(slot): factor for slot, factor in slow.items()}

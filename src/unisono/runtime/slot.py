@@ -102,7 +102,7 @@ class SlotWork:
         self._buffer_sums = segment[f"buffer_sums/{slot}"]
         self._buffer_changed = segment[f"buffer_changed/{slot}"]
         self._cut: tuple[Any, Any, Any] | None = None
-        self._compute_seconds = self._wait_seconds = self._update_seconds = 0.0
+        self._compute_seconds = self._data_seconds = self._wait_seconds = self._update_seconds = 0.0
         self._digests: list[str] = []
         self._round_started, self._begun = 0.0, -1  # when the round of this number began here
 
@@ -130,7 +130,7 @@ class SlotWork:
         """The slot's owner turns to a round; its time counts from the last round's end, or from a takeover."""
         if self._begun != round:
             self._round_started, self._begun = time.perf_counter(), round
-            self._compute_seconds = self._wait_seconds = self._update_seconds = 0.0
+            self._compute_seconds = self._data_seconds = self._wait_seconds = self._update_seconds = 0.0
 
     def waited(self, seconds: float) -> None:
         """Count time spent waiting for others."""
@@ -141,7 +141,7 @@ class SlotWork:
     def compute(self, plan: Plan, round_: Round, phase: Phase) -> None:
         """Compute the slot's microbatches and leave partial sums (of a wave: rows and outputs)."""
         started = time.perf_counter()
-        self._wait_seconds = self._update_seconds = 0.0
+        self._data_seconds = self._wait_seconds = self._update_seconds = 0.0
         self._control.wait(Control.DRAINED, plan.round - RECORDS + 1)  # a slow supervisor loses no record
         self._used[self.slot] = 0
         self._adapter.refresh(round_.step)
@@ -163,7 +163,7 @@ class SlotWork:
                 phase("microbatch", plan.round, self.slot, microbatch)
                 self._evaluate(round_, microbatch)
         self._at(plan, -1)
-        self._compute_seconds = time.perf_counter() - started
+        self._compute_seconds = time.perf_counter() - started - self._data_seconds
 
     def _at(self, plan: Plan, microbatch: int) -> None:
         """Say what this slot is at: who dies here is known to have died of it."""
@@ -198,7 +198,7 @@ class SlotWork:
     def _microbatch(self, round_: Round, microbatch: int, buffer: int) -> None:
         samples = self._program.samples(round_, microbatch)
         try:
-            batch = self._tools.take(round_, microbatch)
+            batch = self._take(round_, microbatch)
             started = time.perf_counter()
             base = self._load_buffers(round_)
             self._adapter.seed(key(self._job.seed, "compute", round_.step, microbatch))
@@ -208,6 +208,14 @@ class SlotWork:
         if base:
             self._keep_buffers(base, samples, microbatch, buffer)
         self._enter(microbatch, measured, samples, time.perf_counter() - started)
+
+    def _take(self, round_: Round, microbatch: int) -> Any:
+        """The samples of a microbatch; counts the time until they are there."""
+        started = time.perf_counter()
+        try:
+            return self._tools.take(round_, microbatch)
+        finally:
+            self._data_seconds += time.perf_counter() - started
 
     def _enter(self, microbatch: int, measured: Measured, samples: int, seconds: float) -> None:
         row = self._table[microbatch]
@@ -240,7 +248,7 @@ class SlotWork:
         samples = self._program.samples(round_, microbatch)
         keep = self._layout.shape.object_metrics
         try:
-            batch = self._tools.take(round_, microbatch)
+            batch = self._take(round_, microbatch)
             self._adapter.seed(key(self._job.seed, "evaluate", round_.wave, microbatch))
             measured = self._adapter.evaluate(batch, samples, keep)
             if keep:
@@ -359,7 +367,7 @@ class SlotWork:
 
     def _record(self, round: int, record: dict[str, Any]) -> None:
         now = time.perf_counter()
-        times = (self._compute_seconds, self._wait_seconds, self._update_seconds)
+        times = (self._compute_seconds, self._data_seconds, self._wait_seconds, self._update_seconds)
         record["times"] = [float(f"{seconds:.7f}") for seconds in times]
         record["round_seconds"] = now - self._round_started
         self._round_started, self._begun = now, round + 1

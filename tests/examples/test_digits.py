@@ -1,0 +1,15 @@
+"""The digits are learnt, and a backbone is fine-tuned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from commands import EXAMPLES, train
+
+
+def test_digits_then_finetune(tmp_path: Path) -> None:
+    records = train(EXAMPLES / "digits_torch.py", "epochs=8", out=tmp_path / "backbone")
+    assert records[-1]["evaluation/accuracy"] >= 0.96
+    backbone = tmp_path / "backbone" / "parameters.safetensors"
+    records = train(EXAMPLES / "finetune.py", f"backbone={backbone}", out=tmp_path / "fine")
+    assert records[-1]["evaluation/f1"] >= 0.9
