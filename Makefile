@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MXNET := .venv-mxnet/bin
 
-.PHONY: demo test test-mxnet lint soak bench bench-frameworks bench-recovery lock lock-mxnet clean
+.PHONY: demo examples test test-mxnet lint soak bench bench-frameworks bench-recovery bench-examples lock lock-mxnet clean
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -21,6 +21,10 @@ MXNET := .venv-mxnet/bin
 demo: .venv/installed
 	$(BIN)/unisono train examples/digits_torch.py
 	$(BIN)/unisono verify examples/digits_torch.py
+
+# Trains every example whole: an hour or two.
+examples: .venv/installed
+	$(BIN)/python benchmarks/train_examples.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -48,6 +52,9 @@ bench: .venv/installed
 bench-frameworks: .venv/installed
 	$(BIN)/python benchmarks/frameworks.py --mxnet-python .venv-mxnet/bin/python
 	$(BIN)/python docs/fill.py
+
+bench-examples: .venv/installed
+	$(BIN)/python benchmarks/applications.py
 
 bench-recovery: .venv/installed
 	$(BIN)/python benchmarks/recovery.py

@@ -123,7 +123,7 @@ def picture(name: str, example: Example, result: dict[str, Any], path: Path) -> 
 def table(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = [
-        "| example | last evaluation | wanted | minutes | samples/s | waiting for data | steps | SHA-256 of the parameters |",
+        "| example | last evaluation | wanted | minutes | samples/s | waiting for data | steps | parameters' SHA-256 |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, example in EXPECTED.items():
