@@ -27,7 +27,7 @@ def reviews(folder: Path, suffix: str, separator: str, header: str = "") -> Path
 def test_texts_are_classified(example: str, table: tuple[str, ...], tmp_path: Path) -> None:
     file, data = EXAMPLES / f"{example}.py", reviews(tmp_path / "data", *table)
     verified(file, f"data={data}")
-    records = train(file, f"data={data}", "epochs=6", out=tmp_path / "run")
+    records = train(file, f"data={data}", "epochs=6", "lr=5e-3", out=tmp_path / "run")
     assert losses(records)[-1] < 0.5 * losses(records)[0]
     assert unisono("predict", file, tmp_path / "run", "很好 a fine film").startswith("pos  ")
 
