@@ -95,7 +95,7 @@ def written(alphabet: str, context: int, model: nn.Module, prompt: str, length: 
 
 def job(
     data: str = "", layers: int = 4, width: int = 128, heads: int = 4, context: int = 64, dropout: float = 0.0,
-    batch_size: int = 32, steps: int = 6000, warmup: int = 100, lr: float = 2e-3,
+    batch_size: int = 32, steps: int = 3000, warmup: int = 100, lr: float = 2e-3,
 ) -> Job:  # fmt: skip
     """The language model."""
     path = Path(data) if data else folder("tinyshakespeare") / "input.txt"

@@ -84,7 +84,7 @@ def collate(samples: list[tuple[Tensor, Tensor, str]]) -> tuple[tuple[Tensor, Te
 
 
 def job(
-    data: str = "", source: str = "de", target: str = "en", test: str = "test_2016_flickr", epochs: int = 20,
+    data: str = "", source: str = "de", target: str = "en", test: str = "test_2016_flickr", epochs: int = 24,
     batch_size: int = 128, lr: float = 1e-3, warmup: int = 800, layers: int = 3, width: int = 256, heads: int = 8,
     inner: int = 512, dropout: float = 0.25, vocabulary: int = 4000, beams: int = 5, precision: str = "bfloat16",
 ) -> Job:  # fmt: skip
@@ -112,7 +112,7 @@ def job(
         epochs=epochs,
         precision=precision,
         evaluation={"dev": samples["val"], "test": samples[test]},
-        evaluate_every=1000,
+        evaluate_every=6 * -(-len(pairs["train"]) // batch_size),  # decoding takes its time
         predict=lambda model, inputs: pieces.decode(search(model, inputs[0], 1)),
         metrics={"bleu": Score(lambda found, wanted: corpus_bleu(found, [wanted]).score)},
         best=("max", "dev/bleu"),
