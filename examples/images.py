@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from corpora import FASHION_CLASSES, Pictures, folder, picture, pictures
+from corpora.files import folder
+from corpora.pictures import FASHION_CLASSES, Augmented, picture, pictures
 from torch import Tensor, nn
 
 from unisono import Job
@@ -47,29 +48,6 @@ class ResNet(nn.Sequential):
             Block(width, width, 2), Block(width, 2 * width, 2), Block(2 * width, 4 * width, 2),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, classes),
         )  # fmt: skip
-
-
-class Augmented:
-    """Training pictures, each time moved by up to `most` pixels, some of them mirrored and some with a part hidden."""
-
-    def __init__(self, pictures: Pictures, most: int, mirror: bool) -> None:
-        self.pictures, self.most, self.mirror = pictures, most, mirror
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        image, label = self.pictures[index]
-        size = np.array(image.shape[:2])
-        moves = np.random.randint(-self.most, self.most + 1, 2)
-        rows, columns = (np.clip(np.arange(n) + move, 0, n - 1) for n, move in zip(size, moves, strict=True))
-        if self.mirror and np.random.random() < 0.5:
-            columns = columns[::-1]
-        image = image[rows[:, None], columns]
-        if np.random.random() < 0.5:
-            (top, left), (height, width) = np.random.randint(0, size), np.random.randint(1, size // 2 + 1)
-            image[top : top + height, left : left + width] = np.random.randint(0, 256)
-        return image, label
 
 
 def collate(samples: list[tuple[np.ndarray, int]]) -> tuple[Tensor, Tensor]:

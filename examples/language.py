@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from corpora import folder, read_text
+from corpora.files import folder, read_text
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 

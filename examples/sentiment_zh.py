@@ -14,7 +14,8 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from corpora import Row, Vocabulary, folder, tables
+from corpora.files import folder
+from corpora.tables import Row, Vocabulary, tables
 from text import Cnn, accuracy, answer, padded
 from torch import Tensor
 from torchmetrics.classification import MulticlassF1Score

@@ -13,7 +13,8 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from corpora import Vocabulary, folder, tables
+from corpora.files import folder
+from corpora.tables import Vocabulary, tables
 from torch import Tensor, nn
 
 from unisono import Job, UsageError

@@ -1,9 +1,8 @@
 """Machine translation: a transformer (Vaswani et al. 2017) on subwords; German to English on Multi30k's captions.
 
-    unisono train examples/translate.py
-    unisono predict examples/translate.py RUN_DIR "Ein Hund rennt durch den Schnee." --at best
-
-data=FOLDER takes any aligned train.*, val.* and test.*: unisono train … data=FOLDER source=cs target=fr test=test
+unisono train examples/translate.py
+unisono train examples/translate.py data=FOLDER source=cs target=fr test=test    any aligned train.*, val.*, test.*
+unisono predict examples/translate.py RUN_DIR "Ein Hund rennt durch den Schnee." --at best
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from corpora import Score, aligned, folder, subwords
+from corpora.files import folder
+from corpora.scores import Score
+from corpora.translations import aligned, subwords
 from sacrebleu import corpus_bleu
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -27,10 +28,10 @@ class Translator(nn.Module):
 
     def __init__(self, vocabulary: int, layers: int, width: int, heads: int, inner: int, dropout: float) -> None:
         super().__init__()
-        first = {"batch_first": True, "norm_first": True}
-        layer = nn.TransformerEncoderLayer(width, heads, inner, dropout, **first)
+        layer = nn.TransformerEncoderLayer(width, heads, inner, dropout, batch_first=True, norm_first=True)
         encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        self.layers = nn.Transformer(width, heads, layers, layers, inner, dropout, custom_encoder=encoder, **first)
+        common = (width, heads, layers, layers, inner, dropout)
+        self.layers = nn.Transformer(*common, custom_encoder=encoder, batch_first=True, norm_first=True)
         self.words, self.places = nn.Embedding(vocabulary, width), nn.Embedding(LONGEST, width)
         self.dropout, self.output = nn.Dropout(dropout), nn.Linear(width, vocabulary)
         self.output.weight = self.words.weight
@@ -65,8 +66,7 @@ def search(model: Translator, source: Tensor, beams: int) -> list[list[int]]:
         chances = model.output(model.decode(words, memory, source)[:, -1]).float().log_softmax(1)
         chances[ended] = torch.tensor([0.0 if word == PAD else -torch.inf for word in range(chances.shape[1])])
         scores, best = (scores.view(-1, 1) + chances).view(batch, -1).topk(beams)
-        before, word = first + best // chances.shape[1], best % chances.shape[1]
-        words = torch.cat([words[before.flatten()], word.view(-1, 1)], 1)
+        words = torch.cat([words[(first + best // chances.shape[1]).flatten()], best.view(-1, 1) % chances.shape[1]], 1)
     return words[first[:, 0] + (scores / (words != PAD).sum(1).view(batch, beams)).argmax(1)].tolist()
 
 

@@ -48,6 +48,29 @@ class Pictures:
         return Pictures(self.images[chosen], self.classes[chosen], self.shape)
 
 
+class Augmented:
+    """Training pictures, each time moved by up to `most` pixels, some of them mirrored and some with a part hidden."""
+
+    def __init__(self, pictures: Pictures, most: int, mirror: bool) -> None:
+        self.pictures, self.most, self.mirror = pictures, most, mirror
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], int]:
+        image, label = self.pictures[index]
+        size = np.array(image.shape[:2])
+        moves = np.random.randint(-self.most, self.most + 1, 2)
+        rows, columns = (np.clip(np.arange(n) + move, 0, n - 1) for n, move in zip(size, moves, strict=True))
+        if self.mirror and np.random.random() < 0.5:
+            columns = columns[::-1]
+        image = image[rows[:, None], columns]
+        if np.random.random() < 0.5:
+            (top, left), (height, width) = np.random.randint(0, size), np.random.randint(1, size // 2 + 1)
+            image[top : top + height, left : left + width] = np.random.randint(0, 256)
+        return image, label
+
+
 def picture(path: Path, shape: Shape) -> NDArray[np.uint8]:
     """A picture file as uint8 of this shape.
 

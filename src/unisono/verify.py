@@ -151,23 +151,28 @@ def first_difference(worlds: Sequence[World], names: Sequence[str]) -> tuple[int
 
 
 def whole_and_cut(job: Job) -> tuple[float, float]:
-    """The loss of one batch in evaluation mode, computed whole and from its microbatches."""
+    """The loss of one batch in evaluation mode, computed whole and from its microbatches.
+
+    Samples are read once for both. Where `collate` draws at random there is nothing to compare: the whole's loss twice.
+    """
     framework, model = made(job, 1)
     opened = open_data(job, framework.data)
-    data = opened.training
     adapter = framework.adapter(job, model, 1, lambda: example(job, opened, framework.data))
-    size = -(-min(job.batch_size, len(data)) // job.microbatches)
-    indices = list(range(min(job.batch_size, len(data))))
+    indices = list(range(min(job.batch_size, len(opened.training))))
+    framework.data.seed_everything(0)
+    samples = [opened.training[index] for index in indices]
+    size = -(-len(indices) // job.microbatches)
     parts = [indices[start : start + size] for start in range(0, len(indices), size)]
 
-    def losses(groups: Sequence[Sequence[int]]) -> float:
+    def losses(groups: Sequence[Sequence[int]], seed: int) -> float:
         total = weight = 0.0
         for group in groups:
-            framework.data.seed_everything(0)
-            samples = [data[index] for index in group]
-            batch = job.collate(samples) if job.collate else framework.data.collate(samples, group)
+            framework.data.seed_everything(seed)
+            chosen = [samples[index] for index in group]
+            batch = job.collate(chosen) if job.collate else framework.data.collate(chosen, group)
             measured = adapter.evaluate(batch, len(group), False)
             total, weight = total + measured.loss, weight + measured.weight
         return total / weight
 
-    return losses([indices]), losses(parts)
+    whole = losses([indices], 0)
+    return whole, losses(parts, 0) if losses([indices], 1) == whole else whole

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpora import pictures
-from images import Augmented
+from corpora.pictures import Augmented, pictures
 from PIL import Image
 
 from commands import EXAMPLES, losses, train, unisono, verified

@@ -167,3 +167,25 @@ def test_verify_warns_of_a_loss_that_is_no_mean_over_samples() -> None:
     report = unisono.verify(job, workers=[1], steps=1, message=lambda text: None)
     assert report.agree
     assert not report.mean_over_samples
+
+
+class Noisy:
+    """Samples that are other ones each time they are read."""
+
+    def __len__(self) -> int:
+        return jobs.SAMPLES
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.randn(jobs.FEATURES), index % jobs.CLASSES
+
+
+def noisy(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    inputs = torch.stack([inputs for inputs, _ in samples])
+    return inputs + torch.randn_like(inputs), torch.tensor([target for _, target in samples])
+
+
+@pytest.mark.parametrize("collate", [None, noisy])
+def test_verify_does_not_take_augmentation_for_a_wrong_loss(collate: Any) -> None:
+    report = unisono.verify(jobs.make(data=Noisy(), collate=collate), workers=[1], steps=1, message=lambda text: None)
+    assert report.agree
+    assert report.mean_over_samples
