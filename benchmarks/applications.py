@@ -4,8 +4,8 @@ python benchmarks/applications.py [--rounds 3] [--steps 60]
 
 Contenders take turns in one go, each on the same two cores: Unisono with 2 workers of 1 thread, DDP with 2 processes of
 1 thread, one process with 2 threads; the last two with and without DataLoader processes. A contender's time is its mean
-over the steps after the first ones (the same samples for all); the table gives medians over the rounds. Raw figures and
-settings: results/applications.json.
+over the steps after the first ones (the same samples for all); the table (in examples/README.md) gives medians over the
+rounds. Raw figures and settings: results/applications.json.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frameworks import cpu
-
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "docs"))
+
+from fill import filled  # noqa: E402
+
+from frameworks import cpu  # noqa: E402
+
 PEER = HERE / "peers" / "application.py"
 JOBS = ("images", "translate")
 WARM_UP = 10
@@ -109,7 +113,8 @@ def main() -> None:
     print(table(runs))
     results = HERE / "results"
     (results / "applications.json").write_text(json.dumps({"settings": settings, "runs": runs}) + "\n")
-    (results / "applications.md").write_text(table(runs))
+    page = HERE.parent / "examples" / "README.md"
+    page.write_text(filled(page.read_text(), "bench", table(runs)))
 
 
 if __name__ == "__main__":

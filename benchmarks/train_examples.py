@@ -161,7 +161,8 @@ def main() -> int:
         if not met(example, value):
             short.append(name)
     page = EXAMPLES / "README.md"
-    page.write_text(filled(page.read_text(), "results", table(results)))
+    curves = "\n".join(f"![{name}](curves/{name}.png)" for name in EXPECTED if name in results)
+    page.write_text(filled(filled(page.read_text(), "results", table(results)), "curves", curves))
     if short:
         print(f"not as good as wanted: {', '.join(short)}")
     return int(bool(short))

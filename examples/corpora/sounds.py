@@ -116,7 +116,7 @@ def utterances(place: Path) -> tuple[dict[str, list[Utterance]], int, str]:
     parts: dict[str, list[Utterance]] = {"train": [], "dev": [], "test": []}
     rate, alphabet = None, ""
     for part, spoken in parts.items():
-        for row in rows(place / f"{part}.tsv"):
+        for row in rows(place / f"{part}.tsv", "a recording and what is said in it"):
             path, text, where = place / row.text, " ".join(row.label.split()), f"{part}.tsv, line {row.line}: "
             with opened(path, rate, where) as file:
                 rate, length = file.samplerate, file.frames

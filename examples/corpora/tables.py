@@ -23,8 +23,8 @@ class Row:
     line: int
 
 
-def rows(path: Path) -> list[Row]:
-    """The rows of a table: .tsv, .csv or .jsonl.
+def rows(path: Path, holds: str = "a text and a label") -> list[Row]:
+    """The rows of a table: .tsv, .csv or .jsonl; `holds` is what its lines should have.
 
     A first line (or JSON keys) with "label" names the columns: the text is in the other one. Without it the last
     column is the label.
@@ -35,7 +35,7 @@ def rows(path: Path) -> list[Row]:
     text, found = read_text(path), []
     for line, fields in _json_lines(path, text) if path.suffix == ".jsonl" else _table_lines(path, text):
         if len(fields) != 2 or not all(field.strip() for field in fields):
-            raise UsageError(f"a row holds a text and a label; {path}, line {line}, has {fields!r}. Mend or remove it.")
+            raise UsageError(f"a row holds {holds}; {path}, line {line}, has {fields!r}. Mend or remove it.")
         found.append(Row(fields[0].strip(), fields[1].strip(), line))
     return found
 

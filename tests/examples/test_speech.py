@@ -79,6 +79,7 @@ def test_a_bad_recording_is_named_before_training(content: bytes | int | str | N
 @pytest.mark.parametrize(
     ("line", "text"),
     [
+        ("0.wav", "a row holds a recording and what is said in it; "),
         ("0.wav", "dev.tsv, line 2, has ['0.wav']"),
         ("0.wav\t ", "dev.tsv, line 2, has ['0.wav', ' ']"),
         ("0.wav\to", "characters are those of train.tsv, ' ai'; dev.tsv, line 2: 'o' has ['o']"),
