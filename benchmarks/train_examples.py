@@ -66,7 +66,7 @@ def trained(name: str, workers: int, out: Path) -> dict[str, Any]:
         subprocess.run([str(Path(sys.executable).parent / "unisono"), *command[1:]], cwd=HERE.parent, check=True)
         (out / "wall_seconds").write_text(str(time.time() - started))
     manifest = json.loads((out / "run.json").read_text())
-    if manifest["exit"] != "done":
+    if manifest["exit"] != "completed":
         raise SystemExit(f"{out} holds a run that ended as {manifest['exit']!r}; remove it and try again.")
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     steps = [record for record in records if "step_seconds" in record]

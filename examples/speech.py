@@ -95,7 +95,7 @@ def transcript(alphabet: str, beams: int, rate: int, model: nn.Module, path: str
 
 
 def job(
-    data: str = "", epochs: int = 6, batch_size: int = 16, lr: float = 3e-3, width: int = 128, layers: int = 2,
+    data: str = "", epochs: int = 14, batch_size: int = 16, lr: float = 3e-3, width: int = 128, layers: int = 2,
     dropout: float = 0.2, beams: int = 8,
 ) -> Job:  # fmt: skip
     """The recogniser; `beams`: texts that `unisono predict` follows at once."""
