@@ -58,6 +58,17 @@ EXPECTED = {
 }
 
 
+def smoothed(points: list[tuple[int, float]], most: int = 200) -> list[tuple[int, float]]:
+    """At most so many points, each the mean of its neighbours.
+
+    >>> smoothed([(1, 4.0), (2, 2.0), (3, 1.0)], 2)
+    [(1, 3.0), (3, 1.0)]
+    """
+    size = -(-len(points) // most)
+    parts = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(part[0][0], round(sum(value for _, value in part) / len(part), 5)) for part in parts]
+
+
 def trained(name: str, workers: int, out: Path) -> dict[str, Any]:
     """What training an example whole gave."""
     command = ["unisono", "train", f"examples/{name}.py", "--workers", str(workers), "--out", str(out)]
@@ -88,7 +99,7 @@ def trained(name: str, workers: int, out: Path) -> dict[str, Any]:
         "samples_per_second": manifest["job"]["batch_size"] * len(steps) / sum(r["step_seconds"] for r in steps),
         "data_share": spent["data"] / sum(spent.values()),
         "evaluation": curves,
-        "loss": [(record["step"], record["loss"]) for record in steps],
+        "loss": smoothed([(record["step"], record["loss"]) for record in steps]),
         "fingerprint": manifest["fingerprint"],
         "cpu": cpu(),
         "at": time.strftime("%Y-%m-%d"),
@@ -104,10 +115,7 @@ def met(example: Example, value: float) -> bool:
 def picture(name: str, example: Example, result: dict[str, Any], path: Path) -> None:
     """Draw the training loss and the score over the steps."""
     figure, left = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
-    steps, losses = zip(*result["loss"], strict=True)
-    window = max(1, len(losses) // 200)
-    means = [sum(losses[at : at + window]) / len(losses[at : at + window]) for at in range(0, len(losses), window)]
-    left.plot(steps[::window], means, color="tab:gray", linewidth=1, label="training loss")
+    left.plot(*zip(*result["loss"], strict=True), color="tab:gray", linewidth=1, label="training loss")
     left.set(xlabel="step", ylabel="training loss", title=name)
     right = left.twinx()
     scores = {key: points for key, points in result["evaluation"].items() if key.endswith(example.score.split("/")[-1])}
