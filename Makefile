@@ -22,7 +22,7 @@ demo: .venv/installed
 	$(BIN)/unisono train examples/digits_torch.py
 	$(BIN)/unisono verify examples/digits_torch.py
 
-# Trains every example whole: an hour or two.
+# Trains every example whole: about an hour on two cores.
 examples: .venv/installed
 	$(BIN)/python benchmarks/train_examples.py
 

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "docs"))
+sys.path[:0] = [str(HERE.parent / "docs"), str(HERE / "peers")]
 
+from contenders import two_cores  # noqa: E402
 from fill import filled  # noqa: E402
 
 from frameworks import cpu  # noqa: E402
@@ -54,7 +55,8 @@ CONTENDERS = (
 
 
 def measure(contender: Contender, job: str, steps: int) -> dict[str, Any]:
-    """Seconds of each step of one run."""
+    """Seconds of each step of one run, on two cores."""
+    cores = {int(core) for core in two_cores()}
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         launcher = (
@@ -65,6 +67,7 @@ def measure(contender: Contender, job: str, steps: int) -> dict[str, Any]:
         subprocess.run(
             [*command, str(contender.threads), str(contender.loaders), str(result)], check=True, timeout=900,
             env={**os.environ, "OMP_NUM_THREADS": str(contender.threads)}, stdout=subprocess.DEVNULL,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
         )  # fmt: skip
         return dict(json.loads(result.read_text()))
 

@@ -1,4 +1,4 @@
-"""Trains the examples whole, by the commands that their first lines give (`make examples`; takes an hour or two).
+"""Trains the examples whole, by the commands that their first lines give (`make examples`; takes about an hour).
 
 python benchmarks/train_examples.py [NAME …] [--workers 2] [--runs runs/examples]
 
@@ -59,11 +59,7 @@ EXPECTED = {
 
 
 def smoothed(points: list[tuple[int, float]], most: int = 200) -> list[tuple[int, float]]:
-    """At most so many points, each the mean of its neighbours.
-
-    >>> smoothed([(1, 4.0), (2, 2.0), (3, 1.0)], 2)
-    [(1, 3.0), (3, 1.0)]
-    """
+    """At most so many points, each the mean of its neighbours."""
     size = -(-len(points) // most)
     parts = [points[start : start + size] for start in range(0, len(points), size)]
     return [(part[0][0], round(sum(value for _, value in part) / len(part), 5)) for part in parts]
@@ -94,7 +90,7 @@ def trained(name: str, workers: int, out: Path) -> dict[str, Any]:
         "seed": manifest["job"]["seed"],
         "hash": manifest["parameters_sha256"],
         "steps": manifest["steps_done"],
-        "workers": workers,
+        "workers": manifest["settings"]["workers"],
         "wall_seconds": float((out / "wall_seconds").read_text()),
         "samples_per_second": manifest["job"]["batch_size"] * len(steps) / sum(r["step_seconds"] for r in steps),
         "data_share": spent["data"] / sum(spent.values()),
@@ -102,7 +98,7 @@ def trained(name: str, workers: int, out: Path) -> dict[str, Any]:
         "loss": smoothed([(record["step"], record["loss"]) for record in steps]),
         "fingerprint": manifest["fingerprint"],
         "cpu": cpu(),
-        "at": time.strftime("%Y-%m-%d"),
+        "at": manifest["started"][:10],
     }
 
 
@@ -117,12 +113,13 @@ def picture(name: str, example: Example, result: dict[str, Any], path: Path) -> 
     figure, left = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
     left.plot(*zip(*result["loss"], strict=True), color="tab:gray", linewidth=1, label="training loss")
     left.set(xlabel="step", ylabel="training loss", title=name)
-    right = left.twinx()
-    scores = {key: points for key, points in result["evaluation"].items() if key.endswith(example.score.split("/")[-1])}
-    for key, points in scores.items():
-        right.plot(*zip(*points, strict=True), marker="o", markersize=3, label=key)
-    right.set_ylabel(example.score.split("/")[-1] if "/" in example.score else "evaluation loss")
-    figure.legend(loc="outside lower center", ncols=4, fontsize="small")
+    measure = example.score.split("/")[-1]
+    right = left if measure == "loss" else left.twinx()  # losses share their axis
+    for key, points in result["evaluation"].items():
+        if key.endswith(measure):
+            right.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"evaluation {key}")
+    right.set_ylabel(measure)
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)

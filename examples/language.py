@@ -14,25 +14,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from corpora.files import folder, read_text
+from corpora.characters import Windows, characters
+from corpora.files import folder
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from unisono import Job, UsageError
-
-
-class Characters:
-    """Windows of `context` characters and the same moved on by one; `stride` apart."""
-
-    def __init__(self, codes: Tensor, context: int, stride: int) -> None:
-        self.codes, self.context, self.stride = codes, context, stride
-
-    def __len__(self) -> int:
-        return (len(self.codes) - self.context - 1) // self.stride + 1
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        window = self.codes[index * self.stride :][: self.context + 1]
-        return window[:-1], window[1:]
 
 
 class Block(nn.Module):
@@ -99,20 +86,16 @@ def job(
 ) -> Job:  # fmt: skip
     """The language model."""
     path = Path(data) if data else folder("tinyshakespeare") / "input.txt"
-    text = read_text(path)
-    alphabet = "".join(sorted(set(text)))
-    if len(text) < 20 * context:
-        raise UsageError(f"a text must have 20 times the context ({context}) in characters; {path} has {len(text)}.")
-    codes = torch.tensor([alphabet.index(c) for c in text])
-    cut = int(0.9 * len(codes))
+    alphabet, numbers = characters(path, context)
+    codes, cut = torch.from_numpy(numbers).long(), int(0.9 * len(numbers))
     return Job(
         model=partial(Gpt, len(alphabet), context, layers, width, heads, dropout),
         loss=loss,
         optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.1),
         schedule=lambda optimizer, steps: LambdaLR(optimizer, lambda at: min((at + 1) / warmup, 1 - 0.9 * at / steps)),
         clip_norm=1.0,
-        data=Characters(codes[:cut], context, 1),
-        evaluation=Characters(codes[cut:], context, context),
+        data=Windows(codes[:cut], context, 1),
+        evaluation=Windows(codes[cut:], context, context),
         evaluate_every=1000,
         batch_size=batch_size,
         steps=steps,

@@ -14,25 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from corpora.files import folder, read_text
+from corpora.characters import Windows, characters
+from corpora.files import folder
 from flax import nnx
 
 from unisono import Job, UsageError
-
-
-class Characters:
-    """Windows of `context` characters and the same moved on by one; `stride` apart."""
-
-    def __init__(self, codes: np.ndarray, context: int, stride: int) -> None:
-        self.codes, self.context, self.stride = codes, context, stride
-
-    def __len__(self) -> int:
-        return (len(self.codes) - self.context - 1) // self.stride + 1
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        start = index * self.stride
-        window = self.codes[start : start + self.context + 1]
-        return window[:-1], window[1:]
 
 
 class Block(nnx.Module):
@@ -99,19 +85,15 @@ def job(
 ) -> Job:  # fmt: skip
     """The language model."""
     path = Path(data) if data else folder("tinyshakespeare") / "input.txt"
-    text = read_text(path)
-    alphabet = "".join(sorted(set(text)))
-    if len(text) < 20 * context:
-        raise UsageError(f"a text must have 20 times the context ({context}) in characters; {path} has {len(text)}.")
-    codes = np.array([alphabet.index(character) for character in text], "int32")
+    alphabet, codes = characters(path, context)
     cut = int(0.9 * len(codes))
     return Job(
         model=partial(Gpt, len(alphabet), context, layers, width, heads, dropout),
         loss=lambda logits, targets: optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean(1),
         optimizer=partial(optimizer, lr, warmup),
         clip_norm=1.0,
-        data=Characters(codes[:cut], context, 1),
-        evaluation=Characters(codes[cut:], context, context),
+        data=Windows(codes[:cut], context, 1),
+        evaluation=Windows(codes[cut:], context, context),
         evaluate_every=1000,
         batch_size=batch_size,
         steps=steps,

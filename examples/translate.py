@@ -108,7 +108,7 @@ def job(
         data=samples["train"],
         collate=collate,
         order=by_length([len(b) for _, b, _ in samples["train"]], batch_size),
-        batch_size=batch_size,
+        batch_size=batch_size, microbatches=4,  # 32 sentences a piece: smaller ones waste 5 % of the time
         epochs=epochs,
         precision=precision,
         evaluation={"dev": samples["val"], "test": samples[test]},
@@ -117,4 +117,4 @@ def job(
         metrics={"bleu": Score(lambda found, wanted: corpus_bleu(found, [wanted]).score)},
         best=("max", "dev/bleu"),
         infer=lambda model, text: pieces.decode(search(model, numbers(text)[None], beams)[0]),
-    )
+    )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from corpora.pictures import Augmented, pictures
+from corpora.pictures import Augmented, picture, pictures
 from PIL import Image
 
 from commands import EXAMPLES, losses, train, unisono, verified
@@ -44,17 +44,23 @@ def idx(folder: Path, classes: int = 4) -> Path:
     return folder
 
 
-def test_pictures_are_told_apart(tmp_path: Path) -> None:
-    data = labelled(tmp_path / "data")
+@pytest.mark.parametrize(("example", "needed"), [("images", "torch"), ("images_keras", "tensorflow")])
+def test_pictures_are_told_apart(example: str, needed: str, tmp_path: Path) -> None:
+    pytest.importorskip(needed)
+    file, run, data = EXAMPLES / f"{example}.py", tmp_path / "run", labelled(tmp_path / "data")
     settings = [f"data={data}", *SMALL, "epochs=4"]
-    verified(FILE, *settings)
-    records = train(FILE, *settings, out=tmp_path / "run")
+    verified(file, *settings)
+    records = train(file, *settings, out=run)
     assert losses(records)[-1] < 0.7 * losses(records)[0]
     assert records[-1]["evaluation/test/accuracy"] == 1
-    for at in ("final", "best"):
-        answer = unisono("predict", FILE, tmp_path / "run", data / "test" / "dark" / "0.png", "--at", at)
-        assert answer.startswith("dark  ")
-    assert "sound PNG or JPEG" in unisono("predict", FILE, tmp_path / "run", FILE, status=2)
+    for label in ("dark", "bright"):
+        assert unisono("predict", file, run, data / "test" / label / "0.png", "--at", "best").startswith(f"{label}  ")
+
+
+def test_what_is_no_picture_gets_no_answer(tmp_path: Path) -> None:
+    sets, _ = pictures(labelled(tmp_path))
+    with pytest.raises(UsageError, match=r"must be a sound PNG or JPEG file; .*images\.py is not"):
+        picture(FILE, sets["train"].shape)
 
 
 def test_real_formats_are_read(tmp_path: Path) -> None:
@@ -126,6 +132,12 @@ def test_a_bad_picture_is_named_before_training(spoil: Any, message: str, tmp_pa
     spoil(labelled(tmp_path / "data"))
     with pytest.raises(UsageError, match=re.escape(message)):
         load(str(FILE), [f"data={tmp_path / 'data'}"])
+
+
+def test_a_bad_cifar_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data_batch_1.bin").write_bytes(bytes(3074))
+    with pytest.raises(UsageError, match=r"3073 bytes a picture; .*data_batch_1\.bin has 3074 bytes"):
+        load(str(FILE), [f"data={tmp_path}"])
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:

@@ -212,10 +212,9 @@ class SlotWork:
     def _take(self, round_: Round, microbatch: int) -> Any:
         """The samples of a microbatch; counts the time until they are there."""
         started = time.perf_counter()
-        try:
-            return self._tools.take(round_, microbatch)
-        finally:
-            self._data_seconds += time.perf_counter() - started
+        batch = self._tools.take(round_, microbatch)
+        self._data_seconds += time.perf_counter() - started
+        return batch
 
     def _enter(self, microbatch: int, measured: Measured, samples: int, seconds: float) -> None:
         row = self._table[microbatch]
