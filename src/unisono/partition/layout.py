@@ -1,0 +1,76 @@
+"""How the work is split: data × pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unisono.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`data` pipes, each of them `pipeline` workers that hold a stage of the model each.
+
+    Attributes:
+        data: pipes that share the microbatches; None = as many as the workers allow.
+        pipeline: stages; 1 = the model is not cut.
+
+    Raises:
+        UsageError: a number below 1.
+
+    >>> Layout.parse("data=2,pipeline=3")
+    Layout(data=2, pipeline=3)
+    >>> str(Layout(pipeline=2)), Layout(pipeline=2).on(5)
+    ('pipeline=2', Layout(data=2, pipeline=2))
+    """
+
+    data: int | None = None
+    pipeline: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in (("data", self.data), ("pipeline", self.pipeline)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise UsageError(f"a layout's {name} must be a whole number of at least 1; received {value!r}.")
+
+    @staticmethod
+    def parse(text: str) -> Layout:
+        """Read "data=2,pipeline=3"; either may be left out.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        found: dict[str, int] = {}
+        for part in text.split(","):
+            name, equals, value = part.partition("=")
+            if name not in ("data", "pipeline") or name in found or not equals or not value.isdecimal():
+                raise UsageError(
+                    f"a layout is data=N, pipeline=N or both with a comma between; received {text!r}. "
+                    "Write data=2,pipeline=2."
+                )
+            found[name] = int(value)
+        return Layout(**found)
+
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        parts = [f"data={self.data}"] if self.data is not None else []
+        if self.pipeline > 1 or not parts:
+            parts.append(f"pipeline={self.pipeline}")
+        return ",".join(parts)
+
+    @property
+    def workers(self) -> int:
+        """The fewest workers that can form it."""
+        return (self.data or 1) * self.pipeline
+
+    def on(self, workers: int) -> Layout:
+        """With `data` filled in for so many workers.
+
+        Raises:
+            UsageError: it needs more workers.
+        """
+        if self.workers > workers:
+            raise UsageError(
+                f"a layout needs data × pipeline workers; {self} needs {self.workers}, and there are {workers}. Ask for "
+                f"--workers {self.workers}, or a smaller layout."
+            )
+        return Layout(self.data or workers // self.pipeline, self.pipeline)

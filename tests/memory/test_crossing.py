@@ -1,0 +1,55 @@
+"""Activations pass through shared memory as they lie in memory, aligned, and nothing is pickled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unisono.errors import JobError
+from unisono.memory.crossing import read, write
+
+
+@given(
+    st.lists(st.integers(0, 4), max_size=5).flatmap(
+        lambda shape: st.tuples(st.just(shape), st.permutations(range(len(shape))))
+    ),
+    st.sampled_from(["float32", "float64", "uint16", "int64", "bool"]),
+)
+def test_arrays_come_back_with_their_order_in_memory(shaped: tuple[list[int], list[int]], dtype: str) -> None:
+    shape, axes = shaped
+    memory = np.zeros(1 << 16, np.uint8)
+    array = (np.arange(np.prod(shape, dtype=int)) % 7).astype(dtype).reshape(shape).transpose(axes)
+    write([None, array], {"step": [1, 2.5, "x", None]}, memory)
+    (absent, back), plain = read(memory)
+    assert absent is None
+    assert back is not None
+    assert plain == {"step": [1, 2.5, "x", None]}
+    assert back.dtype == array.dtype
+    assert back.tobytes() == array.tobytes()
+    assert back.shape == array.shape
+    if array.size and all(length > 1 for length in shape):
+        assert back.strides == array.strides
+    assert np.shares_memory(back, memory) or not back.size
+    assert (back.ctypes.data - memory.ctypes.data) % 64 == 0 or not back.size
+
+
+def test_expanded_arrays_are_written_out() -> None:
+    memory = np.zeros(1 << 12, np.uint8)
+    write([np.broadcast_to(np.float32(3), (4, 2))], None, memory)
+    (back,), plain = read(memory)
+    assert plain is None
+    assert back is not None
+    assert (back == 3).all()
+    assert back.shape == (4, 2)
+
+
+def test_what_does_not_fit_says_so() -> None:
+    with pytest.raises(JobError, match=r"may take 4,096 bytes; this takes 8,\d+\. Use more microbatches"):
+        write([np.zeros(1000)], None, np.zeros(4096, np.uint8))
+
+
+def test_what_json_cannot_hold_is_named() -> None:
+    with pytest.raises(JobError, match=r"values that JSON can hold; received \{1j\}"):
+        write([], {1j}, np.zeros(4096, np.uint8))
