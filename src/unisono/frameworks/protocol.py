@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ class TensorSpec:
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
 
     @property
     def storage(self) -> str:
@@ -118,7 +124,7 @@ class Crossing:
 
     Attributes:
         arrays: NumPy arrays with any strides (bfloat16 as uint16); None for a gradient that there is not. What is
-            received is a view of shared memory, 64-byte aligned, with the strides it was sent with; nobody writes to it.
+            received is a view of shared memory, 64-byte aligned, with the strides it was sent with; nobody writes it.
         plain: whatever else JSON can hold.
     """
 
@@ -144,7 +150,7 @@ class Passed:
 class Stage(Protocol):
     """Consecutive units of a cut model, in one process; any number of microbatches may be on their way through it.
 
-    `kept` of the forward pass goes to the backward pass of the same microbatch once, in the order of the forward passes.
+    `kept` of the forward pass goes to the backward pass of the same microbatch, in the order of the forward passes.
     A parameter that several stages use belongs to the first of them: the others send their part of its gradient
     up, last stage's first, and each stage adds its own uses to what it received, later uses first, as the uncut
     model does.
@@ -297,7 +303,7 @@ class Adapter(Protocol):
         Args:
             cuts: stage i is made of units cuts[i] … cuts[i + 1] − 1.
             index: which stage.
-            recompute: keep only what crosses between the stage's units, and compute the rest again for the backward pass.
+            recompute: keep only what crosses between the stage's units, and compute the rest again going backward.
         """
 
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:

@@ -48,7 +48,8 @@ def write(arrays: Sequence[Array | None], plain: Any, into: Array) -> None:
     needed = at + sum(aligned(array.nbytes) for array in arrays if array is not None)
     if needed > into.size:
         raise JobError(
-            f"what crosses between two stages may take {into.size:,} bytes; this takes {needed:,}. Use more microbatches."
+            f"what crosses between two stages may take {into.size:,} bytes; this takes {needed:,}. "
+            "Use more microbatches."
         )
     target = memoryview(into)  # type: ignore[arg-type]
     _HEAD.pack_into(target, 0, len(arrays), len(text))
@@ -67,7 +68,7 @@ def write(arrays: Sequence[Array | None], plain: Any, into: Array) -> None:
 
 
 def read(source: Array) -> tuple[tuple[Array | None, ...], Any]:
-    """Read what `write` wrote; the arrays are views of `source`, with their axes in the order that they had in memory."""
+    """Read what `write` wrote; the arrays are views of `source`, with their axes in the order they had in memory."""
     raw = memoryview(source)  # type: ignore[arg-type]
     count, length = _HEAD.unpack_from(raw)
     arrays: list[Array | None] = []

@@ -70,7 +70,7 @@ class Layout:
         """
         if self.workers > workers:
             raise UsageError(
-                f"a layout needs data × pipeline workers; {self} needs {self.workers}, and there are {workers}. Ask for "
-                f"--workers {self.workers}, or a smaller layout."
+                f"a layout needs data × pipeline workers; {self} needs {self.workers}, and there are {workers}. Ask "
+                f"for --workers {self.workers}, or a smaller layout."
             )
         return Layout(self.data or workers // self.pipeline, self.pipeline)
