@@ -113,12 +113,16 @@ class Fold:
 def fold(start: int, stop: int, total: int) -> Fold:
     """Work through a run of microbatches one after another, adding siblings as soon as both are there.
 
+    After the last one nothing is added: others wait for the run then, and who updates reads each partial sum once.
+
     Args:
         start, stop: the run.
         total: how many microbatches there are.
 
     >>> [(step.buffer, step.additions) for step in fold(0, 4, 4).steps]
-    [(0, ()), (1, ((0, 1),)), (1, ()), (2, ((1, 2), (0, 1)))]
+    [(0, ()), (1, ((0, 1),)), (1, ()), (2, ())]
+    >>> fold(0, 4, 4).final
+    {Node(level=1, index=0): 0, Node(level=0, index=2): 1, Node(level=0, index=3): 2}
     """
     steps: list[FoldStep] = []
     final: dict[Node, int] = {}
@@ -128,7 +132,7 @@ def fold(start: int, stop: int, total: int) -> Fold:
         for microbatch in range(node.start, min(node.stop, total)):
             held.append(Node(0, microbatch))
             additions = []
-            while held[-1].level < node.level:
+            while held[-1].level < node.level and microbatch < min(stop, total) - 1:
                 top = held[-1]
                 if top.index & 1:
                     additions.append((base + len(held) - 2, base + len(held) - 1))
@@ -139,5 +143,5 @@ def fold(start: int, stop: int, total: int) -> Fold:
                     break
             buffer = base + len(held) - 1 + len(additions)
             steps.append(FoldStep(microbatch, buffer, tuple(additions)))
-        final[node] = base
+        final.update({each: base + place for place, each in enumerate(held)})
     return Fold(tuple(steps), final)

@@ -93,4 +93,4 @@ def _by_stride(array: Array) -> list[int]:
 
 
 def _view(memory: Array, at: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
-    return np.ndarray(shape, dtype, memory, at)  # type: ignore[call-overload, no-any-return]
+    return np.ndarray(shape, dtype, memory, at)

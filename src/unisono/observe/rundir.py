@@ -64,6 +64,11 @@ class RunFolder:
         """Where checkpoints lie."""
         return self.path / CHECKPOINTS
 
+    @property
+    def timeline(self) -> Path:
+        """What every worker did when, if it was asked for."""
+        return self.path / "timeline.json"
+
     def update(self, **values: Any) -> None:
         """Change fields of run.json, all or nothing; a full disk keeps the old ones, and training goes on."""
         self.fields.update(values)
