@@ -31,6 +31,12 @@ from unisono.errors import UsageError
         ({"observers": [1]}, "observers"),
         ({"evaluation": iter([1])}, "evaluation"),
         ({"collate": 1}, "collate"),
+        ({"stages": []}, r"job.stages must be a list of functions .* received \[\]"),
+        ({"stages": [3]}, "job.stages must be a list of functions"),
+        ({"split_points": "layers.1"}, "job.split_points must be a list of names"),
+        ({"split_points": [1]}, "job.split_points must be a list of names"),
+        ({"stages": [max], "split_points": ["layers.1"]}, "received split_points too"),
+        ({"stages": [max], "forward": max}, "received forward too"),
     ],
 )
 def test_a_broken_field_is_named(changes: dict[str, Any], text: str) -> None:

@@ -24,6 +24,10 @@ def _is_object(metric: Any) -> bool:
     return any(all(hasattr(metric, method) for method in methods) for methods in OBJECT_METHODS)
 
 
+def _filled(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """A model, a loss, an optimizer and data; with the seed they determine the result.
@@ -75,6 +79,13 @@ class Job:
     forward: Callable[..., Any] | None = None
     """(model, inputs) → outputs. Default: `model(inputs)`, with `*inputs` for a tuple and `**inputs` for a dict."""
 
+    stages: Sequence[Callable[..., Any]] | None = None
+    """The model's forward pass in pieces, each (model, value) → value, the first one's value being the inputs: where
+    it may be cut, and what the uncut model computes too. Instead of `forward`."""
+
+    split_points: Sequence[str] | None = None
+    """Names of submodules before which the model may be cut, and nowhere else. PyTorch."""
+
     schedule: Callable[..., Any] | None = None
     """(optimizer, steps) → a learning-rate scheduler, stepped once per step; `steps` is the run's total."""
 
@@ -110,6 +121,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self._check_functions()
+        self._check_stages()
         self._check_numbers()
         self._check_best()
         self._check_data("data", self.data)
@@ -150,6 +162,23 @@ class Job:
                 f"job.order must be 'shuffled', 'sequential' or a function (epoch, rng) -> indices; received "
                 f"{self.order!r}."
             )
+
+    def _check_stages(self) -> None:
+        pieces, points = self.stages, self.split_points
+        if pieces is not None and not (_filled(pieces) and all(callable(piece) for piece in pieces)):
+            raise UsageError(
+                f"job.stages must be a list of functions (model, value) -> value, or None; received {pieces!r}."
+            )
+        if points is not None and not (_filled(points) and all(isinstance(point, str) for point in points)):
+            raise UsageError(
+                f"job.split_points must be a list of names of submodules, or None; received {points!r}. "
+                "Write split_points=['layers.6']."
+            )
+        for other in ("split_points", "forward"):
+            if pieces is not None and getattr(self, other) is not None:
+                raise UsageError(
+                    f"job.stages are the whole forward pass in pieces; received {other} too. Leave out one of them."
+                )
 
     def _check_numbers(self) -> None:
         for name in ("batch_size", "microbatches", "epochs", "steps", "evaluate_every", "patience"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,17 @@ from unisono.frameworks.protocol import (
     Measured,
     ModelDescription,
     Source,
+    Stage,
     StateSpec,
     TensorSpec,
+    Unit,
 )
 from unisono.frameworks.pytorch import optimizers as torch_optimizers
 from unisono.frameworks.pytorch.data import seed_everything
+from unisono.frameworks.pytorch.stages.cutter import Cutter
+from unisono.frameworks.pytorch.stages.operations import BufferPlace
+from unisono.frameworks.pytorch.stages.parts import Parts
+from unisono.frameworks.pytorch.stages.travel import as_array, as_tensor
 from unisono.gradients.regions import Chunk, Kind, Region
 from unisono.job import Job
 
@@ -32,18 +39,6 @@ TRAINED_DTYPES = ("float32", "float64")
 def dtype_name(tensor: torch.Tensor) -> str:
     """NumPy's name of the dtype ("bfloat16" for the one that NumPy lacks)."""
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def as_array(tensor: torch.Tensor) -> Array:
-    """The tensor's memory as an array (bfloat16 as uint16)."""
-    tensor = tensor.detach()
-    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
-
-
-def as_tensor(array: Array, dtype: torch.dtype) -> torch.Tensor:
-    """The array's memory as a tensor of this dtype."""
-    tensor = torch.from_numpy(array)
-    return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor
 
 
 class Adapter:
@@ -251,6 +246,8 @@ class Adapter:
         return contextlib.nullcontext()
 
     def _forward(self, inputs: Any) -> Any:
+        if self._job.stages is not None:
+            return functools.reduce(lambda value, piece: piece(self.model, value), self._job.stages, inputs)
         if self._job.forward is not None:
             return self._job.forward(self.model, inputs)
         if isinstance(inputs, tuple):
@@ -290,23 +287,9 @@ class Adapter:
             self.model.train()
         self._into[:] = into
         self._used[:] = 0
-        try:
-            with self._autocast():
-                outputs = self._forward(inputs)
-                total, weight = self._loss(outputs, targets, samples)
-        except ValueError as error:
-            if "Expected more than 1 value per channel" not in str(error):
-                raise
-            raise JobError(
-                "BatchNorm needs at least two samples in a microbatch; this one has a single one. "
-                "Set drop_last=True, or choose fewer microbatches so that each has more samples."
-            ) from error
-        loss = total.item()
-        if not np.isfinite(loss):
-            raise JobError(
-                f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
-                "samples."
-            )
+        with self._explained(), self._autocast():
+            outputs = self._forward(inputs)
+            total, weight = self._finite_loss(outputs, targets, samples)
         if total.requires_grad:
             total.backward()  # type: ignore[no-untyped-call]
         used |= self._used
@@ -314,8 +297,64 @@ class Adapter:
             if tensor is not None and not flag:
                 tensor.zero_()
         self._into[:] = [None] * len(self._into)
+        return self._measured(total, weight, outputs, targets)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            if "Expected more than 1 value per channel" not in str(error):
+                raise
+            raise JobError(
+                "BatchNorm needs at least two samples in a microbatch; this one has a single one. "
+                "Set drop_last=True, or choose fewer microbatches so that each has more samples."
+            ) from error
+
+    def _finite_loss(self, outputs: Any, targets: Any, samples: int) -> tuple[torch.Tensor, float]:
+        total, weight = self._loss(outputs, targets, samples)
+        loss = total.item()
+        if not np.isfinite(loss):
+            raise JobError(
+                f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
+                "samples."
+            )
+        return total, weight
+
+    def _measured(self, total: torch.Tensor, weight: float, outputs: Any, targets: Any) -> Measured:
         with torch.no_grad():
-            return Measured(loss, weight, self._metrics(outputs, targets))
+            return Measured(total.item(), weight, self._metrics(outputs, targets))
+
+    # -- stages --------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _cutter(self) -> Cutter:
+        trained = (number for number, owner in enumerate(self._owners) if owner is not None)
+        return Cutter(
+            Parts(
+                job=self._job,
+                model=self.model,
+                parameters=[parameter for _, parameter in self._named],
+                trained=frozenset(trained),
+                buffers=[BufferPlace(module._buffers, leaf) for _, module, leaf in self._buffers],
+                forward=self._forward,
+                autocast=self._autocast,
+                explained=self._explained,
+                loss=self._finite_loss,
+                measured=self._measured,
+                into=self._into,
+                used=self._used,
+                example=self._example,
+            )
+        )
+
+    def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
+        """See `Adapter.units`."""
+        return self._cutter.units(batch, samples)
+
+    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
+        """See `Adapter.stage`."""
+        return self._cutter.stage(cuts, index, recompute)
 
     def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[torch.Tensor | None]:
         """One microbatch's destination by parameter number; None for frozen ones."""

@@ -1,0 +1,1 @@
+"""A PyTorch model cut into stages: recorded once, then replayed piece by piece."""

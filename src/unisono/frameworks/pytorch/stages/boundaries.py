@@ -1,0 +1,126 @@
+"""Where a recorded model may be cut, and what would cross there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unisono.errors import UsageError
+from unisono.frameworks.pytorch.stages.operations import Recording
+from unisono.frameworks.pytorch.stages.replay import used_slots
+
+BY_HAND = (
+    "Cut it by hand: Job(stages=[…]), the forward pass in pieces, or Job(split_points=[…]), names of submodules; "
+    "see docs/layouts.md."
+)
+
+
+def crossing(recording: Recording) -> list[tuple[int, ...]]:
+    """Per boundary p = 0 … n the slots that are made before operation p and needed by it or a later one."""
+    needed = used_slots(recording.outputs)
+    result = [tuple(sorted(needed))]
+    for operation in reversed(recording.operations):
+        needed = needed - {slot.number for slot, _ in operation.results}
+        needed = needed | used_slots((operation.args, operation.kwargs))
+        result.append(tuple(sorted(needed)))
+    return result[::-1]
+
+
+def crossing_bytes(recording: Recording) -> list[int]:
+    """Per boundary the bytes that would cross forward."""
+    facts = recording.facts
+    return [sum(facts[slot].size for slot in slots) for slots in crossing(recording)]
+
+
+def narrow(recording: Recording) -> tuple[int, ...]:
+    """The boundaries at which no neighbour lets fewer bytes cross, which nothing bars, and which parameters follow.
+
+    What uses no parameter is no unit: a stage that computes again would keep its input for nothing.
+    """
+    sizes = crossing_bytes(recording)
+    last = len(recording.operations) - 1
+    found: list[int] = []
+    following = last + 1
+    for p in range(last, 0, -1):
+        wider = (p == 1 or sizes[p] <= sizes[p - 1]) and (p == last or sizes[p] <= sizes[p + 1])
+        trained = any(operation.parameters for operation in recording.operations[p:following])
+        if wider and trained and p not in recording.barred:
+            found.append(p)
+            following = p
+    return tuple(reversed(found))
+
+
+def at_split_points(recording: Recording, names: Sequence[str], modules: Sequence[str]) -> tuple[int, ...]:
+    """The boundaries before the first operation of each named submodule.
+
+    Raises:
+        UsageError: there is no such submodule, it computes nothing, or the model can't be cut there.
+    """
+    found = set()
+    for name in names:
+        if name not in modules:
+            near = ", ".join(repr(module) for module in modules[1:9])
+            raise UsageError(f"split_points are names of submodules; the model has no {name!r}. It has {near} …")
+        inside = [
+            p for p, operation in enumerate(recording.operations)
+            if operation.scope == name or operation.scope.startswith(name + ".")
+        ]  # fmt: skip
+        if not inside:
+            raise UsageError(
+                f"the model is cut before the first operation of a split point; {name!r} has none in the forward pass, "
+                "or lies inside a module that stays whole. Name another submodule."
+            )
+        if inside[0] in recording.barred:
+            raise UsageError(
+                f"the model can't be cut before {name!r}: {recording.barred[inside[0]]}. Name another submodule."
+            )
+        if inside[0]:
+            found.add(inside[0])
+    return tuple(sorted(found))
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Boundaries that can be found again in a recording of other shapes.
+
+    Attributes:
+        operations: how many operations there were.
+        places: per boundary its index, and its operation as (scope, name, how many of these lie before it).
+    """
+
+    operations: int
+    places: tuple[tuple[int, tuple[str, str, int]], ...]
+
+    @classmethod
+    def of(cls, recording: Recording, boundaries: Sequence[int]) -> Marks:
+        """Mark boundaries."""
+        keys = _keys(recording)
+        return cls(len(keys), tuple((p, keys[p]) for p in boundaries))
+
+    def within(self, recording: Recording) -> tuple[int, ...]:
+        """The boundaries in another recording of the same model.
+
+        Raises:
+            UsageError: it does other things than when it was marked.
+        """
+        keys = _keys(recording)
+        where = {key: p for p, key in enumerate(keys)}
+        found = tuple(
+            p if len(keys) == self.operations and keys[p] == key else where.get(key, -1) for p, key in self.places
+        )
+        if list(found) != sorted(set(found)) or -1 in found or any(p in recording.barred for p in found):
+            raise UsageError(
+                f"a cut model does the same operations in every microbatch; this one did {self.operations} at first "
+                f"and now does {len(keys)}, without the places where it was cut. " + BY_HAND
+            )
+        return found
+
+
+def _keys(recording: Recording) -> list[tuple[str, str, int]]:
+    counts: dict[tuple[str, str], int] = {}
+    keys = []
+    for operation in recording.operations:
+        pair = (operation.scope, operation.name)
+        counts[pair] = counts.get(pair, 0) + 1
+        keys.append((*pair, counts[pair] - 1))
+    return keys

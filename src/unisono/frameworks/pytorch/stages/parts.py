@@ -1,0 +1,47 @@
+"""What stages need of an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from unisono.frameworks.protocol import Array, Measured
+from unisono.frameworks.pytorch.stages.operations import BufferPlace
+from unisono.job import Job
+
+
+@dataclass(frozen=True)
+class Parts:
+    """An adapter's own pieces, shared with its stages.
+
+    Attributes:
+        job, model: the job and its model.
+        parameters: every parameter, by number.
+        trained: the numbers of the trained ones.
+        buffers: every buffer, by index.
+        forward: (inputs) → outputs.
+        autocast: () → the block in which the forward pass and the loss run.
+        explained: () → a block that explains known errors of a forward pass.
+        loss: (outputs, targets, samples) → total and weight, the total finite.
+        measured: (total, weight, outputs, targets) → what is measured.
+        into, used: where the gradient hooks write.
+        example: () → some microbatch.
+    """
+
+    job: Job
+    model: torch.nn.Module
+    parameters: list[torch.nn.Parameter]
+    trained: frozenset[int]
+    buffers: list[BufferPlace]
+    forward: Callable[[Any], Any]
+    autocast: Callable[[], AbstractContextManager[Any]]
+    explained: Callable[[], AbstractContextManager[Any]]
+    loss: Callable[[Any, Any, int], tuple[torch.Tensor, float]]
+    measured: Callable[[torch.Tensor, float, Any, Any], Measured]
+    into: list[torch.Tensor | None]
+    used: Array
+    example: Callable[[], Any]
