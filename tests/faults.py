@@ -17,6 +17,7 @@ from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import Outcome, raise_failure
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
+KILLS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT]
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,39 @@ class Wild(nn.Module):
         return out
 
 
+class Block(nn.Module):
+    """A residual block with BatchNorm and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(33)
+        self.linear = nn.Linear(33, 33)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden + F.dropout(F.relu(self.linear(self.norm(hidden))), 0.2, self.training)
+
+
+class Deep(nn.Module):
+    """Blocks to be cut: a weight tied between three of them, a skip over all, a frozen and an unused layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(FEATURES, 33)
+        self.blocks = nn.ModuleList(Block() for _ in range(5))
+        for tied in (2, 4):
+            self.blocks[tied].linear.weight = self.blocks[0].linear.weight
+        self.blocks[3].linear.requires_grad_(False)
+        self.unused = nn.Linear(3, 3)
+        self.last = nn.Linear(33, CLASSES)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        first = hidden = self.first(inputs)
+        for block in self.blocks:
+            hidden = block(hidden)
+        out: Tensor = self.last(hidden + first)
+        return out
+
+
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -86,6 +119,18 @@ def handicapped_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
+
+
+def adamw(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+
+
+def warm(optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / steps)
+
+
+def plateau(optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
 
 
 def make(model: Callable[[], nn.Module] = Mlp, **changes: Any) -> Job:

@@ -94,7 +94,7 @@ def test_train_writes_the_run_folder(file: Path, tmp_path: Path) -> None:
     assert manifest["exit"] == "completed"
     assert manifest["arguments"]["fault"] == "print"
     assert manifest["parameters_sha256"] == sha256_of(load(out / "parameters.safetensors"))
-    assert manifest["world"] == {"workers": 2, "steps": 4}
+    assert manifest["world"] == {"workers": 2, "stages": 1, "steps": 4}
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 2, 3, 4]
     assert {"loss", "epoch", "m", "learning_rate", "samples_per_second", "step_seconds"} <= set(records[0])
@@ -401,3 +401,53 @@ def test_fashion_mnist_in_one_epoch(tmp_path: Path) -> None:
     assert last["evaluation/accuracy"] >= 0.85
     shown = command("evaluate", "fashion.py", "out", folder=tmp_path)
     assert f"evaluation/accuracy {last['evaluation/accuracy']:.6g}" in shown.stdout
+
+
+def test_a_pipeline_from_the_command_line(file: Path, tmp_path: Path) -> None:
+    one = command("train", file, "--workers", 1, "--out", "one", folder=tmp_path)
+    assert one.returncode == 0, one.stderr
+    arguments = ("--layout", "pipeline=2", "--recompute", "blocks", "--timeline", "--out", "two")
+    two = command("train", file, *arguments, folder=tmp_path)
+    assert two.returncode == 0, two.stderr
+    manifests = [json.loads((tmp_path / out / "run.json").read_text()) for out in ("one", "two")]
+    assert manifests[0]["parameters_sha256"] == manifests[1]["parameters_sha256"]
+    assert manifests[1]["world"] == {"workers": 2, "stages": 2, "steps": 4}
+    assert manifests[1]["settings"]["layout"] == "pipeline=2"
+    events = json.loads((tmp_path / "two" / "timeline.json").read_text())
+    passes = [(e["name"], e["tid"], e["args"]["microbatch"]) for e in events if e["name"] in ("forward", "backward")]
+    assert len(passes) == len([event for event in events if event["ph"] == "X" and event["name"] != "update"])
+    assert sorted(set(passes)) == sorted(
+        (way, t, m) for way in ("backward", "forward") for t in (1, 2) for m in range(8)
+    )
+    assert not (tmp_path / "one" / "timeline.json").exists()
+
+
+def test_verify_compares_layouts(file: Path, tmp_path: Path) -> None:
+    layouts = ("data=1", "data=2", "pipeline=2", "data=2,pipeline=2")
+    done = command("verify", file, "--layouts", *layouts, "--steps", 2, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Same bits in every layout." in done.stdout
+    assert all(layout in done.stdout for layout in layouts)
+
+
+def test_partition_shows_what_each_worker_gets(file: Path, tmp_path: Path) -> None:
+    done = command("partition", file, "--workers", 2, "--pipeline", 2, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": yes") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("train", "--layout", "2"), "Write data=2,pipeline=2."),
+        (("train", "--layout", "data=2,pipeline=2", "--workers", "2"), "Ask for --workers 4, or a smaller layout."),
+        (("train", "--layout", "pipeline=9"), "at least as many microbatches as stages"),
+        (("train", "--recompute", "all"), "'none', 'blocks'"),
+        (("verify", "--layouts", "pipeline"), "Write data=2,pipeline=2."),
+        (("partition", "--workers", "1", "--pipeline", "2"), "Ask for --workers 2, or a smaller layout."),
+    ],
+)
+def test_a_layout_that_is_none(file: Path, tmp_path: Path, arguments: tuple[str, ...], text: str) -> None:
+    done = command(arguments[0], file, *arguments[1:], folder=tmp_path)
+    assert done.returncode == 2
+    assert text in done.stderr.replace("\n", " ")

@@ -3,6 +3,7 @@
 from unisono.api import evaluate, open, start, train
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.job import Job
+from unisono.partition.layout import Layout
 from unisono.partition.order import by_length, stratified, weighted
 from unisono.run import Run
 from unisono.verify import verify
@@ -11,6 +12,7 @@ from unisono.version import __version__
 __all__ = [
     "Job",
     "JobError",
+    "Layout",
     "Run",
     "UnisonoError",
     "UsageError",

@@ -19,26 +19,38 @@ from unisono.execution import Interrupts, Observation, execute
 from unisono.job import Job
 from unisono.observe.progress import Display, Silent, display
 from unisono.observe.rundir import RunFolder, read_run
+from unisono.partition.layout import Layout
 from unisono.planner.devices import usable_cores
 from unisono.platform_check import require_linux
 from unisono.run import Run, parameters_file
 from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import raise_failure
 from unisono.training import RunSettings, newest, train_in_folder
+from unisono.trial import fastest
 
 
-def request_for(workers: int | None, threads: int, **more: Any) -> Request:
-    """What to ask of this host; workers default to its usable cores over the threads of each.
+def request_for(workers: int | None, threads: int, layout: Layout | str | None = None, **more: Any) -> Request:
+    """What to ask of this host; workers default to what the layout says, or the usable cores over the threads of each.
 
     Raises:
-        UsageError: fewer than one worker or thread.
+        UsageError: fewer than one worker or thread, or a layout that is none.
     """
     require_linux()
     for name, value in (("workers", workers), ("threads", threads)):
         if value is not None and value < 1:
             raise UsageError(f"{name} must be at least 1; received {value}.")
-    cores = usable_cores()
-    return Request(workers or max(1, len(cores) // threads), threads, cores, **more)
+    cores, wanted = usable_cores(), layout_of(layout)
+    least = wanted.workers if wanted.data else max(wanted.pipeline, len(cores) // threads)
+    return Request(workers or least, threads, cores, wanted, **more)
+
+
+def layout_of(layout: Layout | str | None) -> Layout:
+    """A layout as people write it.
+
+    >>> layout_of("pipeline=2"), layout_of(None)
+    (Layout(data=None, pipeline=2), Layout(data=None, pipeline=1))
+    """
+    return layout if isinstance(layout, Layout) else Layout.parse(layout) if layout else Layout()
 
 
 def default_folder(name: str) -> Path:
@@ -57,6 +69,9 @@ def train(
     *,
     workers: int | None = None,
     threads: int = 1,
+    layout: Layout | str | None = None,
+    recompute: str = "none",
+    timeline: bool = False,
     out: str | Path | None = None,
     resume: str | Path | None = None,
     checkpoint_every: int | str | None = None,
@@ -74,6 +89,11 @@ def train(
         job: what to train.
         workers: processes that compute; default: the usable cores. Never changes the result.
         threads: threads of each worker (part of the recorded numerics).
+        layout: how the work is split: `Layout(data=2, pipeline=2)`, the same as text, or "auto", which tries what the
+            workers allow for a few steps each; default: the data alone. Never changes the result. See docs/layouts.md.
+        recompute: "blocks" keeps only what crosses between the model's blocks and computes the rest again for the
+            backward pass: less memory, more time, the same result.
+        timeline: write `timeline.json` (what every worker did when since this start), which ui.perfetto.dev opens.
         out: the run folder; default runs/job-DATE-TIME.
         resume: the folder of an earlier run to go on with, instead of `out`.
         checkpoint_every: steps (200) or a time ("10m") between checkpoints; one is written at the end anyway.
@@ -93,8 +113,9 @@ def train(
         JobError: the job failed; holds the traceback of the user's code.
     """
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, debug, arguments)
-    go = _prepared(job, 1 if debug else workers, threads, out, resume, settings, display(live and not debug))
-    return go()
+    shown = display(live and not debug)
+    request = _request(job, workers, threads, layout, recompute, timeline, settings, shown)
+    return _prepared(job, request, out, resume, settings, shown)()
 
 
 def start(
@@ -102,6 +123,9 @@ def start(
     *,
     workers: int | None = None,
     threads: int = 1,
+    layout: Layout | str | None = None,
+    recompute: str = "none",
+    timeline: bool = False,
     out: str | Path | None = None,
     resume: str | Path | None = None,
     checkpoint_every: int | str | None = None,
@@ -119,7 +143,8 @@ def start(
         The running run, at once.
     """
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, False, None)
-    go = _prepared(job, workers, threads, out, resume, settings, Silent())
+    request = _request(job, workers, threads, layout, recompute, timeline, settings, Silent())
+    go = _prepared(job, request, out, resume, settings, Silent())
     run = go.run
 
     def work() -> None:
@@ -162,16 +187,28 @@ class _Prepared:
         return self.run
 
 
-def _prepared(
-    job: Job, workers: int | None, threads: int, out: str | Path | None, resume: str | Path | None,
+def _request(
+    job: Job, workers: int | None, threads: int, layout: Layout | str | None, recompute: str, timeline: bool,
     settings: RunSettings, shown: Display,
-) -> _Prepared:  # fmt: skip
-    if out is not None and resume is not None:
-        raise UsageError(f"a resumed run goes on in its own folder; received out={out} and resume={resume}.")
-    request = request_for(
-        workers, threads, checkpoint_steps=settings.checkpointing.steps,
+) -> Request:  # fmt: skip
+    if recompute not in ("none", "blocks"):
+        raise UsageError(f"recompute must be 'none' or 'blocks'; received {recompute!r}.")
+    more: dict[str, Any] = {"recompute": recompute == "blocks"}
+    if layout == "auto":
+        layout = fastest(_checked(job), request_for(workers, threads, **more), shown.message)
+    if settings.debug:
+        workers = layout_of(layout).workers
+    return request_for(
+        workers, threads, layout, **more, timeline=timeline, checkpoint_steps=settings.checkpointing.steps,
         checkpoint_evaluations=_checked(job).best is not None,
     )  # fmt: skip
+
+
+def _prepared(
+    job: Job, request: Request, out: str | Path | None, resume: str | Path | None, settings: RunSettings, shown: Display
+) -> _Prepared:
+    if out is not None and resume is not None:
+        raise UsageError(f"a resumed run goes on in its own folder; received out={out} and resume={resume}.")
     resumed = None
     if resume is not None:
         folder = RunFolder.reopen(Path(resume))

@@ -19,6 +19,8 @@ from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import FAMILIES
 from unisono.jobfile import LoadedJob, load
 from unisono.observe.rundir import read_run
+from unisono.partition.layout import Layout
+from unisono.partitioning import partition as partition_job
 from unisono.planner.devices import inspect
 from unisono.platform_check import require_linux
 from unisono.runtime.control import request
@@ -46,6 +48,15 @@ def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("file")
 @click.argument("arguments", nargs=-1)
 @_job_arguments
+@click.option("--layout", metavar="LAYOUT", help="data=N,pipeline=N or auto. [default: the data alone]")
+@click.option(
+    "--recompute",
+    type=click.Choice(["none", "blocks"]),
+    default="none",
+    show_default=True,
+    help="Compute activations again for the backward pass: less memory.",
+)
+@click.option("--timeline", is_flag=True, help="Write timeline.json for ui.perfetto.dev.")
 @click.option("--epochs", type=int, help="Replaces the job's length.")
 @click.option("--steps", type=int, help="Replaces the job's length.")
 @click.option("--seed", type=int, help="Replaces the job's seed.")
@@ -86,16 +97,52 @@ def train(
     return run.exit_status
 
 
-@commands.command()
+class _SeveralLayouts(click.Command):
+    """`--layouts data=1 pipeline=2`: all that follows and is a layout belongs to the option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--layouts" in args:
+            first = args.index("--layouts") + 1
+            last = first
+            while last < len(args) and _is_layout(args[last]):
+                last += 1
+            args = [*args[:first], *([" ".join(args[first:last])] if last > first else []), *args[last:]]
+        return super().parse_args(ctx, args)
+
+
+def _is_layout(text: str) -> bool:
+    try:
+        Layout.parse(text)
+    except UsageError:
+        return False
+    return True
+
+
+@commands.command(cls=_SeveralLayouts)
 @click.argument("file")
 @click.argument("arguments", nargs=-1)
 @click.option("--workers", default="1,2,3,4", show_default=True, help="World sizes to compare.")
+@click.option("--layouts", default="", metavar="LAYOUT…", help="Layouts to compare: data=2 pipeline=2 …")
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Steps at each.")
-def verify(file: str, arguments: tuple[str, ...], workers: str, steps: int) -> int:
-    """Train the first steps at each world size and compare the parameters' bits."""
-    report = verify_job(load(file, arguments).job, api.worlds(workers), steps, message=lambda text: None)
+def verify(file: str, arguments: tuple[str, ...], workers: str, layouts: str, steps: int) -> int:
+    """Train the first steps at each world size, or in each layout, and compare the parameters' bits."""
+    job = load(file, arguments).job
+    report = verify_job(job, api.worlds(workers), steps, message=lambda text: None, layouts=layouts.split())
     Console(soft_wrap=True).print(report.render())
     return 0 if report.agree else 1
+
+
+@commands.command()
+@click.argument("file")
+@click.argument("arguments", nargs=-1)
+@_job_arguments
+@click.option("--pipeline", type=click.IntRange(1), default=1, show_default=True, help="Stages of a pipe.")
+def partition(file: str, arguments: tuple[str, ...], workers: int | None, threads: int, pipeline: int) -> int:
+    """Show what each worker gets of the data and of the model."""
+    os.environ.update(dict.fromkeys(POOLS, str(threads)))  # the model computes here, and is measured
+    report = partition_job(load(file, arguments).job, workers, pipeline, threads)
+    Console(soft_wrap=True).print(report.render())
+    return 0 if report.sound else 1
 
 
 @commands.command()

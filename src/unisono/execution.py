@@ -20,11 +20,11 @@ from unisono.runtime.control import ControlSocket
 from unisono.runtime.failure import Failure
 from unisono.runtime.prepare import Described, Prepared, Request, prepare
 from unisono.runtime.program import Round
-from unisono.runtime.protocol import Plan, even
+from unisono.runtime.protocol import Plan
 from unisono.runtime.records import Records
-from unisono.runtime.slot import WorkerFailed
 from unisono.runtime.state import Control, HostState
 from unisono.runtime.supervisor import Supervisor
+from unisono.runtime.tools import WorkerFailed
 from unisono.runtime.watcher import Outcome, Watcher
 from unisono.usertrace import user_traceback
 
@@ -173,9 +173,10 @@ def _in_process(job: Job, request: Request, watcher: Watcher) -> Outcome:
     prepared.bind(state)
     first, go_on = watcher.restore(prepared.described, state)
     state.begin(first)
-    state.seat((0,))
+    members = (0,) * prepared.layout.shape.slots  # one process owns the stages of a pipe too
+    state.seat(members)
     stop = not go_on or first >= prepared.program.rounds
-    state.stamp(Plan(first, even(job.microbatches, 1), (0,), stop=stop))
+    state.stamp(prepared.described.opening(first, members, stop))
     records = Records(state, first)
     reader, ring = prepared.reader(), prepared.ring(segment)
 

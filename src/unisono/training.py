@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,7 @@ from unisono.observe.logs import LineLog
 from unisono.observe.metrics import MetricsFile, TensorBoard
 from unisono.observe.progress import Display
 from unisono.observe.rundir import RunFolder
+from unisono.observe.timeline import Timeline
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.digest import changes, job_digest
 from unisono.runtime.prepare import Described, Request
@@ -83,6 +84,7 @@ class FolderObservation(Observation):
         self._waits_for_first_step = True
         self._metrics = MetricsFile(self.folder.metrics, self.message)
         self._tensorboard = TensorBoard(self.folder.path)
+        self._timeline = Timeline(self.folder.timeline, self.message) if self.request.timeline else None
 
     def described(self, described: Described) -> None:
         """Say who will work, keep what identifies the job, compare it with the checkpoint's."""
@@ -90,16 +92,22 @@ class FolderObservation(Observation):
         if shape.slots < self.request.workers and not self.settings.debug:
             self.message(
                 f"{self.request.workers} workers were asked for; a batch has {shape.most} non-empty microbatches, "
-                f"so {shape.slots} can work. Going on with {shape.slots}."
+                f"and the layout is {self.request.layout}, so {shape.slots} can work. Going on with {shape.slots}."
             )
         digest = job_digest(self.job, described)
         fingerprint = {**described.layout.description.fingerprint, "threads": str(self.request.threads)}
         self.keeper.about = (digest, fingerprint)
         self.folder.update(
-            world={"workers": shape.slots, "steps": described.program.steps}, fingerprint=fingerprint, digest=digest
+            world={"workers": shape.slots, "stages": shape.stages, "steps": described.program.steps},
+            fingerprint=fingerprint,
+            digest=digest,
         )
         if self.resumed is not None:
             self._compare(self.resumed, digest, fingerprint)
+        if self._timeline is not None:
+            for slot in range(shape.slots):
+                pipe, stage = divmod(slot, shape.stages)
+                self._timeline.name(slot, f"worker {slot} (pipe {pipe}, stage {stage})")
         self.display.start(described.program.steps, self.job.epochs, shape.slots)
 
     def _compare(self, resumed: Checkpoint, digest: Mapping[str, Any], fingerprint: Mapping[str, str]) -> None:
@@ -146,12 +154,24 @@ class FolderObservation(Observation):
         if self._waits_for_first_step and "loss" in record:
             self._waits_for_first_step = False
             self.folder.update(first_step_seconds=round(time.monotonic() - self.started, 3))
+        self._draw(record.pop("events", ()))
+        if not record:
+            return
         self._metrics.write(record)
         self._tensorboard.write(record)
         self.display.update(record)
         if "loss" not in record:
             self.keeper.evaluated(record)
         observed(self.job, record)
+
+    def _draw(self, events: Sequence[Any]) -> None:
+        """Add what each worker did in a round to the timeline."""
+        if self._timeline is None:
+            return
+        for worker, done in enumerate(events):
+            for name, microbatch, started, ended in done:
+                arguments = {"microbatch": microbatch} if microbatch >= 0 else {}
+                self._timeline.add(worker, name, started, ended, arguments)
 
     def copy(self, described: Described, state: HostState, rounds: int) -> bool:
         """See `Watcher`."""
@@ -180,8 +200,9 @@ class FolderObservation(Observation):
     def close(self) -> None:
         """Close the files."""
         self.display.close()
-        for file in (self._metrics, self._tensorboard):
-            file.close()
+        for file in (self._metrics, self._tensorboard, self._timeline):
+            if file is not None:
+                file.close()
 
 
 def _is_before(record: Mapping[str, Any], standing: Standing) -> bool:
@@ -216,7 +237,8 @@ def train_in_folder(
         unisono=__version__, command=sys.argv, arguments=dict(settings.arguments), job=job.described(),
         process=os.getpid(), exit="running", reason=None, error=None, signal=None,
         **({} if resumed else {"started": _now()}),
-        settings={"workers": request.workers, "threads": request.threads, "debug": settings.debug,
+        settings={"workers": request.workers, "threads": request.threads, "layout": str(request.layout),
+                  "recompute": request.recompute, "debug": settings.debug,
                   "checkpointing": asdict(settings.checkpointing)},
     )  # fmt: skip
     try:

@@ -11,13 +11,14 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from unisono.api import request_for
+from unisono.api import layout_of, request_for
 from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import JobError, UsageError
 from unisono.execution import Interrupts, Observation, execute
 from unisono.frameworks.registry import made
 from unisono.job import Job
 from unisono.observe.progress import Silent
+from unisono.partition.layout import Layout
 from unisono.runtime.prepare import open_data
 from unisono.runtime.samples import example
 from unisono.runtime.watcher import Outcome, raise_failure
@@ -27,9 +28,9 @@ WHOLE_AND_CUT_TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class World:
-    """What one world size gave."""
+    """What one layout gave."""
 
-    workers: int
+    layout: Layout
     step_seconds: float
     parameters_sha256: str
     digests: tuple[tuple[str, ...], ...]
@@ -40,7 +41,7 @@ class VerifyReport:
     """What `verify` found.
 
     Attributes:
-        worlds: one result per world size.
+        worlds: one result per layout.
         difference: (step, parameter) of the first difference, if there is one.
         whole: the loss of one batch computed whole.
         cut: the same from its microbatches.
@@ -53,7 +54,7 @@ class VerifyReport:
 
     @property
     def agree(self) -> bool:
-        """Whether all world sizes gave the same bits."""
+        """Whether all layouts gave the same bits."""
         return len({world.parameters_sha256 for world in self.worlds}) == 1
 
     @property
@@ -63,13 +64,15 @@ class VerifyReport:
 
     def render(self) -> RenderableType:
         """A table for a terminal, and what it means."""
-        table = Table("workers", "ms / step", box=box.SIMPLE_HEAD, padding=(0, 1))
+        cut = any(world.layout.pipeline > 1 for world in self.worlds)
+        table = Table("layout" if cut else "workers", "ms / step", box=box.SIMPLE_HEAD, padding=(0, 1))
         table.add_column("SHA-256 of the parameters", overflow="fold")
         for world in self.worlds:
-            table.add_row(str(world.workers), f"{1e3 * world.step_seconds:.2f}", world.parameters_sha256)
+            name = str(world.layout) if cut else str(world.layout.workers)
+            table.add_row(name, f"{1e3 * world.step_seconds:.2f}", world.parameters_sha256)
         parts: list[RenderableType] = [table]
         if self.agree:
-            parts.append("Same bits at every number of workers.")
+            parts.append("Same bits in every layout." if cut else "Same bits at every number of workers.")
         elif self.difference:
             step, name = self.difference
             parts.append(f"The results differ: first after step {step}, in parameter {name!r}. "
@@ -91,14 +94,16 @@ def verify(
     workers: Sequence[int] = (1, 2, 3, 4),
     steps: int = 20,
     message: Callable[[str], None] = print,
+    layouts: Sequence[Layout | str] = (),
 ) -> VerifyReport:
-    """Train the first steps at each world size and compare.
+    """Train the first steps at each world size, or in each layout, and compare.
 
     Args:
         job: the job.
         workers: the world sizes.
         steps: how many steps.
         message: shows what processes print.
+        layouts: the layouts, instead of world sizes.
 
     Returns:
         The report; `report.agree` is the verdict.
@@ -106,28 +111,28 @@ def verify(
     Raises:
         JobError: the job failed.
     """
-    if not workers:
+    if not workers and not layouts:
         raise UsageError("verify compares world sizes; received none. Name some: --workers 1,2,3,4.")
     results: list[World] = []
     names: tuple[str, ...] = ()
-    for count in workers:
+    for layout in [layout_of(layout) for layout in layouts] or [Layout(data=count) for count in workers]:
         interrupts = Interrupts()
         seen = Observation(job, Silent(), interrupts)
         with interrupts.handled():
-            outcome = execute(job, request_for(count, 1, trace=True, most_steps=steps), seen)
+            outcome = execute(job, request_for(layout.workers, 1, layout, trace=True, most_steps=steps), seen)
         raise_failure(outcome)
         if not outcome.complete:
             raise JobError("verify was interrupted.")
-        results.append(_world(count, outcome, seen.records))
+        results.append(_world(layout, outcome, seen.records))
         names = tuple(spec.name for spec in outcome.described.layout.description.parameters)
-        message(f"{count} worker{'s' if count > 1 else ''}: {results[-1].parameters_sha256}")
+        message(f"{layout}: {results[-1].parameters_sha256}")
     whole, cut = whole_and_cut(job)
     return VerifyReport(tuple(results), first_difference(results, names), whole, cut)
 
 
-def _world(count: int, outcome: Outcome, records: Sequence[Mapping[str, Any]]) -> World:
+def _world(layout: Layout, outcome: Outcome, records: Sequence[Mapping[str, Any]]) -> World:
     return World(
-        workers=count,
+        layout=layout,
         step_seconds=statistics.median(record["step_seconds"] for record in records),
         parameters_sha256=sha256_of(outcome.state.saved(outcome.steps_done)),
         digests=tuple(tuple(record["digests"]) for record in records),
@@ -137,7 +142,8 @@ def _world(count: int, outcome: Outcome, records: Sequence[Mapping[str, Any]]) -
 def first_difference(worlds: Sequence[World], names: Sequence[str]) -> tuple[int, str] | None:
     """The first (step, parameter) at which two worlds differ; digest i is taken before step i+1, so after step i.
 
-    >>> one, two = World(1, 0.0, "", (("a", "b"), ("c", "d"))), World(2, 0.0, "", (("a", "b"), ("c", "e")))
+    >>> one = World(Layout(1), 0.0, "", (("a", "b"), ("c", "d")))
+    >>> two = World(Layout(2), 0.0, "", (("a", "b"), ("c", "e")))
     >>> first_difference([one, two], ["w", "b"])
     (1, 'b')
     """

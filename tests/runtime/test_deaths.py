@@ -11,14 +11,9 @@ import torch
 from torch import nn
 
 import jobs
-from faults import Fault, Handicap, Script, hash_of, run, undisturbed
+from faults import KILLS, Fault, Handicap, Script, hash_of, run, undisturbed
 
 PHASES = ("compute", "microbatch", "update", "saved", "marked", "updated", "commit", "stamp", "publish")
-KILLS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT]
-
-
-def adamw(model: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
 
 
 def nadam(model: nn.Module) -> torch.optim.Optimizer:
@@ -39,10 +34,6 @@ class Whole(torch.optim.Adam):
 
 def whole(model: nn.Module) -> torch.optim.Optimizer:
     return Whole([p for p in model.parameters() if p.requires_grad], lr=0.01)
-
-
-def warm(optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / steps)
 
 
 class Big(nn.Module):
@@ -70,9 +61,9 @@ def everywhere(rounds: int, clipped: bool) -> tuple[Fault, ...]:
 @pytest.mark.parametrize(
     ("optimizer", "model", "changes"),
     [
-        (jobs.sgd, Big, {"schedule": warm}),
-        (adamw, Big, {"clip_norm": 0.5}),
-        (nadam, jobs.Wild, {"schedule": warm, "clip_norm": 0.5}),
+        (jobs.sgd, Big, {"schedule": jobs.warm}),
+        (jobs.adamw, Big, {"clip_norm": 0.5}),
+        (nadam, jobs.Wild, {"schedule": jobs.warm, "clip_norm": 0.5}),
         (muon, jobs.Wild, {}),
         (whole, jobs.Wild, {"clip_norm": 0.5}),
     ],
@@ -116,13 +107,9 @@ class Odd:
         return self.value
 
 
-def plateau(optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
-
-
 def test_deaths_while_evaluating(tmp_path: Path) -> None:
     job = jobs.make(
-        jobs.Wild, steps=6, evaluate_every=2, evaluation=jobs.dataset, schedule=plateau,
+        jobs.Wild, steps=6, evaluate_every=2, evaluation=jobs.dataset, schedule=jobs.plateau,
         metrics={"accuracy": jobs.accuracy, "odd": Odd()},
     )  # fmt: skip
     expected, records = undisturbed(job)

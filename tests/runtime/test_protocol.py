@@ -226,7 +226,7 @@ class World:
                 stop, due = now + 1 == self.rounds, now + 1 in self.copies
                 self.plans[now + 1 & 1] = None
                 yield
-                self.plans[now + 1 & 1] = following(plan, boundaries, self.seats, due, 0, stop)
+                self.plans[now + 1 & 1] = following(plan, boundaries, self.seats, 1, due, 0, stop)
                 yield
             self.words[slot] = words._replace(committed=now + 1)
 
@@ -317,13 +317,16 @@ def test_the_model_sees_a_broken_rule(monkeypatch: pytest.MonkeyPatch, name: str
         explore(slots=2, rounds=2, deaths=1)
 
 
-@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**40))
-def test_even_shares_differ_by_one_at_most(microbatches: int, slots: int, round_: int) -> None:
-    boundaries = even(microbatches, slots)
-    plan = Plan(round_, boundaries, tuple(range(slots)))
-    sizes = [len(plan.run(slot)) for slot in range(slots)]
-    assert sum(sizes) == microbatches
-    assert max(sizes) - min(sizes) <= 1
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 4), st.integers(0, 3), st.integers(0, 2**40))
+def test_even_shares_differ_by_one_at_most(microbatches: int, pipes: int, stages: int, spare: int, round_: int) -> None:
+    boundaries = even(microbatches, pipes)
+    slots = pipes * stages + min(spare, stages - 1)
+    plan = Plan(round_, boundaries, tuple(range(slots)), stages)
+    for stage in range(stages):
+        sizes = [len(plan.run(pipe * stages + stage)) for pipe in range(pipes)]
+        assert sum(sizes) == microbatches
+        assert max(sizes) - min(sizes) <= 1
+    assert not any(plan.run(slot) for slot in range(pipes * stages, slots))
     assert Plan.from_words([*plan.to_words(), 17, 18]) == plan
 
 
@@ -332,3 +335,5 @@ def test_a_plan_checks_itself() -> None:
         Plan(0, (0, 4, 2), (0, 1))
     with pytest.raises(ValueError, match="as many members"):
         Plan(0, (0, 4), (0, 1))
+    with pytest.raises(ValueError, match="2 pipes of 2 stages need as many members"):
+        Plan(0, (0, 4, 8), (0, 1, 2), stages=2)

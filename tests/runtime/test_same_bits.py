@@ -25,7 +25,7 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 def result(job: Job, workers: int) -> tuple[str, list[dict[str, Any]]]:
     seen = Observation(job, Silent())
-    outcome = execute(job, Request(workers, 1, (0, 1)), seen, debug=workers == 0)
+    outcome = execute(job, Request(max(workers, 1), 1, (0, 1)), seen, debug=workers == 0)
     raise_failure(outcome)
     keep = ("step", "loss", "gradient_norm", "accuracy", "evaluation/loss", "evaluation/accuracy")
     records = [{k: v for k, v in record.items() if k in keep} for record in seen.records]

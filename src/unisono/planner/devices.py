@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +54,32 @@ def usable_cores() -> tuple[int, ...]:
 
 
 def usable_memory() -> int:
-    """Bytes of memory, at most as much as the cgroup grants."""
+    """Bytes of memory, at most as much as the cgroup that this process is in and those above it grant."""
     total = int(psutil.virtual_memory().total)
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        limit = _read(_CGROUP / name)
+    for path in _memory_limits(_read(Path("/proc/self/cgroup")) or ""):
+        limit = _read(path)
         if limit and limit.isdigit():
             total = min(total, int(limit))
     return total
+
+
+def _memory_limits(groups: str) -> Iterator[Path]:
+    """Where limits on memory may stand, by the lines of /proc/self/cgroup.
+
+    >>> [str(path.relative_to(_CGROUP)) for path in _memory_limits("0::/job")]
+    ['memory.max', 'job/memory.max']
+    >>> [str(path.relative_to(_CGROUP)) for path in _memory_limits("4:memory:/")]
+    ['memory/memory.limit_in_bytes']
+    """
+    for line in groups.splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        folder, name = (_CGROUP / "memory", "memory.limit_in_bytes") if controllers else (_CGROUP, "memory.max")
+        yield folder / name
+        for part in Path(group).parts[1:]:
+            folder = folder / part
+            yield folder / name
 
 
 def out_of_memory_kills() -> int:

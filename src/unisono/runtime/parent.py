@@ -30,8 +30,8 @@ from unisono.runtime.channel import Channel
 from unisono.runtime.failure import STACK_SIGNAL, Failure, failure
 from unisono.runtime.prepare import Cold, Described, Prepared, Request, prepare, prepare_again
 from unisono.runtime.samples import load_ahead
-from unisono.runtime.slot import WorkerFailed
 from unisono.runtime.state import HostState
+from unisono.runtime.tools import WorkerFailed
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 

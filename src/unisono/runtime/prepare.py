@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,16 @@ from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.partition.batches import Batches
 from unisono.partition.keys import key
+from unisono.partition.layout import Layout
 from unisono.partition.order import epoch_order
+from unisono.planner.devices import usable_memory
+from unisono.runtime.cutting import Cut, cut_in_stages, probe_microbatches
 from unisono.runtime.program import EvaluationSet, Program, Round
+from unisono.runtime.protocol import Plan, even
 from unisono.runtime.samples import Datasets, Ring, SampleReader, example, taken
 from unisono.runtime.schedule import Schedule
-from unisono.runtime.slot import Tools
 from unisono.runtime.state import HostLayout, HostState, Shape, host_layout
+from unisono.runtime.tools import Tools
 from unisono.runtime.worker import Worker
 
 SPIN_SECONDS = 100e-6
@@ -36,6 +40,9 @@ class Request:
     Attributes:
         workers: slots wanted.
         threads: threads a worker.
+        layout: how the work is split.
+        recompute: keep only what crosses between a stage's units, and compute the rest again for the backward pass.
+        timeline: have what is done when recorded.
         cores: the usable cores, for pinning.
         trace: record parameter digests at each step.
         evaluate_only: no training step.
@@ -49,6 +56,9 @@ class Request:
     workers: int
     threads: int
     cores: tuple[int, ...]
+    layout: Layout = field(default_factory=Layout)
+    recompute: bool = False
+    timeline: bool = False
     trace: bool = False
     evaluate_only: bool = False
     most_steps: int | None = None
@@ -67,6 +77,7 @@ class Described:
         layout: the host's shared memory.
         program: the rounds.
         data_length: training samples.
+        cut: how the model is cut; None = it is computed whole.
         example: what `samples.example` gives, packed, so that processes that make the model again need not open the
             data; None if it could not be had.
     """
@@ -75,7 +86,15 @@ class Described:
     layout: HostLayout
     program: Program
     data_length: int
+    cut: Cut | None = None
     example: bytes | None = None
+
+    def opening(self, first: int, members: tuple[int, ...], stop: bool) -> Plan:
+        """The plan of the round that a crew begins with."""
+        shape = self.layout.shape
+        training = first >= self.program.rounds or self.program.at(first).evaluation is None
+        stages = shape.stages if training else 1
+        return Plan(first, even(shape.microbatches, len(members) // stages), members, stages, stop=stop)
 
 
 @dataclass(frozen=True)
@@ -130,6 +149,12 @@ class Prepared:
         """A reader of samples for this process."""
         return SampleReader(self.job, self.program, self.data, self.framework.data)
 
+    def example(self) -> tuple[Any, int]:
+        """A microbatch of the first samples, and how many they are."""
+        batches = self.program.batches
+        samples = min(len(self.data.training), batches.microbatch_size)
+        return example(self.job, self.data, self.framework.data), samples
+
     def initialise(self, state: HostState) -> None:
         """Write the initial state to shared memory."""
         numbers = range(len(self.layout.description.parameters))
@@ -171,7 +196,8 @@ class Prepared:
         tools = Tools(
             job=self.job, program=self.program, state=state, adapter=self.adapter, read=reader.read,
             take=take or (lambda round_, microbatch: taken(ring.get(round_, microbatch))),
-            reducers=self.framework.data.REDUCERS, trace=self.request.trace,
+            reducers=self.framework.data.REDUCERS, cuts=self.described.cut.cuts if self.described.cut else (),
+            recompute=self.request.recompute, timeline=self.request.timeline, trace=self.request.trace,
             copy_every=self.request.checkpoint_steps, copy_evaluations=self.request.checkpoint_evaluations,
         )  # fmt: skip
         return Worker(member, tools, self.spin_seconds, poke, self.request.phase)
@@ -228,23 +254,52 @@ def prepare(job: Job, request: Request) -> Prepared:
         evaluations = ()
     program = Program(batches, steps, job.evaluate_every, evaluations)
     adapter = framework.adapter(job, model, total, lambda: example(job, data, framework.data))
-    useful = -(-min(job.batch_size, length) // batches.microbatch_size)
+    useful = max(1, -(-min(job.batch_size, length) // batches.microbatch_size))
+    layout = fitting(request.layout, request.workers, useful)
     shape = Shape(
-        slots=max(1, min(request.workers, useful)),
-        most=max(1, useful),
+        slots=layout.workers,
+        most=useful,
         microbatches=job.microbatches,
         metrics=len(job.metric_functions),
         evaluations=len(evaluations),
         evaluation_times=len(program.evaluation_steps),
         object_metrics=bool(job.metric_objects) and bool(evaluations),
         loaders=max(1, min(request.workers, useful, len(request.cores))),
+        stages=layout.pipeline,
     )
-    layout = host_layout(adapter.describe(), shape)
+    host = host_layout(adapter.describe(), shape)
     packed = None if framework.family.forks_after_computing else _packed_example(job, data, framework.data)
-    described = Described(framework.name, layout, program, len(data.training), packed)
+    cut = None
+    if layout.pipeline > 1 or request.recompute:
+        reader = SampleReader(job, program, data, framework.data)
+        probes = probe_microbatches(program, reader)
+        cut = cut_in_stages(adapter, host, layout, request.recompute, probes, job.seed, usable_memory())
+    described = Described(framework.name, host, program, len(data.training), cut, packed)
     prepared = Prepared(job, request, framework, described, adapter)
     prepared.data = data
     return prepared
+
+
+def fitting(layout: Layout, workers: int, useful: int) -> Layout:
+    """The layout as so many workers and a batch of so many non-empty microbatches fill it.
+
+    Raises:
+        UsageError: it needs more workers, or a pipe has fewer microbatches than stages.
+
+    >>> fitting(Layout(), 16, 8), fitting(Layout(pipeline=2), 5, 8)
+    (Layout(data=8, pipeline=1), Layout(data=2, pipeline=2))
+    """
+    data, stages = layout.on(workers).data or 1, layout.pipeline
+    if layout.data is None or stages == 1:
+        data = max(1, min(data, useful // stages))
+    share = useful // data
+    if share < stages:
+        raise UsageError(
+            f"a pipe needs at least as many microbatches as stages; {layout} leaves {share} of the batch's {useful} to "
+            f"a pipe, so that {stages - share} of its {stages} workers would idle at any time. Use a smaller layout or "
+            f"set microbatches={data * stages} or more (another result)."
+        )
+    return Layout(data, stages)
 
 
 def prepare_again(job: Job, request: Request, described: Described) -> Prepared:

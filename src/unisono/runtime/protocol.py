@@ -29,8 +29,10 @@ class Plan:
 
     Attributes:
         round: which round, counted from 0.
-        boundaries: slot k computes microbatches boundaries[k] … boundaries[k+1]−1.
+        boundaries: pipe k computes microbatches boundaries[k] … boundaries[k+1]−1.
         members: who owns each slot when the round begins.
+        stages: slots of a pipe, one a stage of the model; slot k is stage k mod stages of pipe ⌊k / stages⌋. Slots that
+            fill no pipe compute nothing, and update their slices as all do.
         copy: no slot updates before the supervisor has copied the state.
         stop: the run ends instead of doing this round.
         asked: how many copies on request have been planned so far.
@@ -39,6 +41,7 @@ class Plan:
     round: int
     boundaries: tuple[int, ...]
     members: tuple[int, ...]
+    stages: int = 1
     copy: bool = False
     stop: bool = False
     asked: int = 0
@@ -46,22 +49,36 @@ class Plan:
     def __post_init__(self) -> None:
         if len(self.boundaries) < 2 or self.boundaries[0] != 0 or any(a > b for a, b in pairwise(self.boundaries)):
             raise ValueError(f"boundaries must rise from 0; received {self.boundaries}")
-        if len(self.members) != self.slots:
-            raise ValueError(f"{self.slots} slots need as many members; received {self.members}")
+        if self.slots // self.stages != self.pipes:
+            raise ValueError(
+                f"{self.pipes} pipes of {self.stages} stages need as many members; received {self.members}"
+            )
 
     @property
     def slots(self) -> int:
         """How many slots the round has."""
+        return len(self.members)
+
+    @property
+    def pipes(self) -> int:
+        """How many pipes share the microbatches."""
         return len(self.boundaries) - 1
+
+    def share(self, pipe: int) -> range:
+        """The microbatches of a pipe."""
+        return range(self.boundaries[pipe], self.boundaries[pipe + 1])
 
     def run(self, slot: int) -> range:
         """The microbatches of a slot."""
-        return range(self.boundaries[slot], self.boundaries[slot + 1])
+        pipe = slot // self.stages
+        return self.share(pipe) if pipe < self.pipes else range(0)
 
     def to_words(self) -> list[int]:
         """As whole numbers, for shared memory; the first is the round plus one (0 = being written)."""
         flags = int(self.copy) | int(self.stop) << 1
-        return [self.round + 1, flags, self.asked, self.slots, *self.boundaries, *self.members]
+        return [
+            self.round + 1, flags, self.asked, self.slots, self.pipes, self.stages, *self.boundaries, *self.members
+        ]  # fmt: skip
 
     @staticmethod
     def from_words(words: Sequence[int]) -> Plan:
@@ -71,9 +88,9 @@ class Plan:
         >>> Plan.from_words(plan.to_words()) == plan
         True
         """
-        number, flags, asked, slots, *rest = words
-        members = tuple(rest[slots + 1 : 2 * slots + 1])
-        return Plan(number - 1, tuple(rest[: slots + 1]), members, bool(flags & 1), bool(flags & 2), asked)
+        number, flags, asked, slots, pipes, stages, *rest = words
+        members = tuple(rest[pipes + 1 : pipes + 1 + slots])
+        return Plan(number - 1, tuple(rest[: pipes + 1]), members, stages, bool(flags & 1), bool(flags & 2), asked)
 
 
 def even(microbatches: int, slots: int) -> tuple[int, ...]:
@@ -113,6 +130,7 @@ class Do(Enum):
     """What the owner of a slot does next."""
 
     COMPUTE = "compute its microbatches and leave partial sums"
+    AWAIT_STAGE = "wait until a neighbouring stage has handed a microbatch over"
     AWAIT_SUMS = "wait until every slot has summed"
     AWAIT_COPY = "wait until the supervisor has copied the state"
     PUBLISH_NORMS = "publish the norms of its blocks"
@@ -194,7 +212,7 @@ def owner(member: int, heir_of: Callable[[int], int | None]) -> int:
 
 
 def following(
-    plan: Plan, boundaries: tuple[int, ...], members: tuple[int, ...], due: bool, asked: int, stop: bool
+    plan: Plan, boundaries: tuple[int, ...], members: tuple[int, ...], stages: int, due: bool, asked: int, stop: bool
 ) -> Plan:
     """The plan of the next round, as slot 0's owner stamps it before it commits.
 
@@ -202,8 +220,9 @@ def following(
         plan: the plan in force.
         boundaries: the next shares.
         members: the supervisor's seats.
+        stages: slots of a pipe in that round.
         due: whether the next round begins with a checkpoint that the settings ask for.
         asked: copies asked for so far.
         stop: whether the run ends here.
     """
-    return Plan(plan.round + 1, boundaries, members, due or asked > plan.asked, stop, asked)
+    return Plan(plan.round + 1, boundaries, members, stages, due or asked > plan.asked, stop, asked)

@@ -13,11 +13,14 @@ from unisono.runtime.state import RECORDS, Control, HostState
 
 
 def merged(rounds: list[dict[str, Any]], slow: dict[int, float]) -> dict[str, Any] | None:
-    """One record of what the slots wrote about a round; None for a wave that ends nothing."""
+    """One record of what the slots wrote about a round; None for a wave that ends nothing and leaves no events."""
     record = dict(rounds[0])
     seconds = record.pop("round_seconds")
-    for name in ("times", "slots"):
-        record.pop(name)
+    events = [entry.pop("events", []) for entry in rounds]
+    for name in ("times", "slots", "events"):
+        record.pop(name, None)
+    if any(events):
+        record["events"] = events
     if not record:
         return None
     if "samples" in record:
@@ -56,7 +59,8 @@ class Records:
     def drain(self, to: Callable[[dict[str, Any]], None]) -> None:
         """Hand on the record of every finished round and give its entry free."""
         plan = self.plan
-        slow = laggards(self._segment["pace"][: plan.slots].tolist())
+        whole = self._state.layout.shape.stages == 1
+        slow = laggards(self._segment["pace"][: plan.slots].tolist()) if whole else {}  # else they are pipes' paces
         for number in range(self._drained, plan.round):
             first = self._read(0, number % RECORDS)
             others = [self._read(slot, number % RECORDS) for slot in range(1, first["slots"])]

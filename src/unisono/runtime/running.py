@@ -11,7 +11,7 @@ from unisono.runtime.prepare import Described
 from unisono.runtime.protocol import WAITS, Do, Plan, next_action, owner, position
 from unisono.runtime.records import Records
 from unisono.runtime.recovery import Crew, Work
-from unisono.runtime.state import Control, HostState
+from unisono.runtime.state import HANDED, Control, HostState
 from unisono.runtime.worker import HostWords
 
 
@@ -85,13 +85,20 @@ class Running:
             action = next_action(plan, slot, self.words, count, clipped and training, copied)
             at = int(self.state.segment["computing"][slot, 0])
             marks.append((plan.round, at, self.words[slot]))
-            if action.do is Do.COMPUTE and self._awaits_loader(plan, at):
+            if action.do is Do.COMPUTE and (self._awaits_loader(plan, at) or self._awaits_stage(plan, slot)):
                 continue
             if action.do not in WAITS:
                 kind = action.do.name.lower()
         if kind and not training:
             kind = f"evaluation {kind}"
         return kind, tuple(marks)
+
+    def _awaits_stage(self, plan: Plan, slot: int) -> bool:
+        """Whether a slot waits for what a neighbouring stage has not handed over yet."""
+        at, words, other, value = self.state.segment["computing"][slot, :4].tolist()
+        if at != plan.round << 32 or plan.stages == 1:
+            return False
+        return bool(self.state.segment[HANDED[words]][other, 0] < value)
 
     def _awaits_loader(self, plan: Plan, at: int) -> bool:
         microbatch = (at & 0xFFFFFFFF) - 1

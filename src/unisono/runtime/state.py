@@ -20,6 +20,8 @@ MEBI = 1 << 20
 RECORDS = 256
 """Rounds that a slow supervisor may lag behind before workers wait for it."""
 RECORD_BYTES = 64 * 1024
+EVENT_BYTES = 256
+"""Of a record, for the timeline of one microbatch."""
 ENTRY_BYTES = 256 * MEBI
 """Address space (not memory) for one microbatch's samples."""
 ROUNDS_AHEAD = 3
@@ -27,6 +29,9 @@ ROUNDS_AHEAD = 3
 FLOATING = ("float16", "float32", "float64")
 MEMBERS = 1 << 16
 """Entries of the tables by member number, used round and round."""
+
+HANDED = ("forwarded", "returned")
+"""Words of how many microbatches a stage has handed to the next one and to the one before."""
 
 LOSS, WEIGHT, SAMPLES, SECONDS, METRICS = 0, 1, 2, 3, 4
 """Columns of the table of microbatches; metrics are pairs (sum, count) from METRICS on."""
@@ -83,6 +88,7 @@ class Shape:
         evaluation_times: how often the run evaluates.
         object_metrics: whether evaluation outputs are kept for metric objects.
         loaders: loader processes.
+        stages: slots of a pipe in a training round.
     """
 
     slots: int
@@ -93,6 +99,12 @@ class Shape:
     evaluation_times: int
     object_metrics: bool
     loaders: int
+    stages: int = 1
+
+    @property
+    def passes(self) -> int:
+        """What distinguishes the words of two rounds that count microbatches handed over."""
+        return self.microbatches + 1
 
 
 @dataclass(frozen=True)
@@ -189,11 +201,13 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
     slots, count = shape.most, len(description.parameters)
     for name in SlotWords._fields:
         add(name, "int64", (slots, 8))
+    for name in HANDED:
+        add(name, "int64", (slots, 8))
     add("computing", "int64", (slots, 8))
     add("control", "int64", (Control.COUNT, 8))
     add("ready", "int64", (layout.ring, 8))
     add("reading", "int64", (shape.loaders, 8))
-    add("plans", "int64", (2, 5 + 2 * slots))
+    add("plans", "int64", (2, 7 + 2 * slots))
     add("seats", "int64", (slots,))
     add("heirs", "int64", (MEMBERS,))
     add("joined", "int64", (MEMBERS,))
@@ -205,7 +219,7 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
     add("norms", "float64", (max(layout.norms.length, 1),))
     add("scalars", "float64", (2, max(count, 1), scalars))
     add("record_lengths", "int64", (slots, RECORDS))
-    add("records", "uint8", (slots, RECORDS, RECORD_BYTES))
+    add("records", "uint8", (slots, RECORDS, RECORD_BYTES + EVENT_BYTES * shape.microbatches))
     for region in regions:
         add(f"parameters/{region.index}", region.dtype, (region.length,))
         for vector in vectors[region.index]:
@@ -216,12 +230,17 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
     for index, spec in enumerate(description.buffers):
         for parity in range(2):
             add(f"buffer/{index}/{parity}", spec.storage, spec.shape)
-    for slot in range(slots):
+    for pipe in range(slots // shape.stages):  # its stages share them: each parameter and buffer is one stage's
         for region in regions:
-            add(f"gradients/{slot}/{region.index}", region.dtype, (buffers, region.length))
+            add(f"gradients/{pipe}/{region.index}", region.dtype, (buffers, region.length))
+        add(f"buffer_sums/{pipe}", "float64", (buffers, max(averaged_elements(description.buffers), 1)))
+        add(f"buffer_changed/{pipe}", "float64", (buffers, max(len(description.buffers), 1)))
+    for slot in range(slots):
         add(f"scratch/{slot}", "uint8", (max(scratch_bytes(r, vectors[r.index]) for r in regions),))
-        add(f"buffer_sums/{slot}", "float64", (buffers, max(averaged_elements(description.buffers), 1)))
-        add(f"buffer_changed/{slot}", "float64", (buffers, max(len(description.buffers), 1)))
+    for stage in range(shape.stages - 1):
+        for microbatch in range(shape.microbatches):
+            for way in ("forward", "backward"):
+                add(f"{way}/{stage}/{microbatch}", "uint8", (ENTRY_BYTES,))
     for index, spec in enumerate(description.buffers):
         add(f"buffer_first/{index}", spec.storage, spec.shape)
     for entry in range(layout.ring):

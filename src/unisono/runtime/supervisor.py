@@ -24,7 +24,7 @@ from unisono.runtime.hangs import end_hung_loaders, end_hung_workers
 from unisono.runtime.host import Child, Host, HostLost
 from unisono.runtime.outputs import OUTPUT, Outputs
 from unisono.runtime.prepare import Request
-from unisono.runtime.protocol import Plan, even, owner
+from unisono.runtime.protocol import Plan, owner
 from unisono.runtime.records import Records
 from unisono.runtime.recovery import STRIKES, Crew, Decision, Fork, Inherit, Retire, Seat, Work
 from unisono.runtime.running import Running
@@ -159,10 +159,9 @@ class Supervisor:
     def _man(self, first: int, go_on: bool = True) -> None:
         """Fork a crew that begins with this round; nobody is at work yet."""
         run = self._run
-        shape = run.described.layout.shape
         decisions = run.crew.begin()
         stop = not go_on or first >= run.described.program.rounds
-        run.state.stamp(Plan(first, even(shape.microbatches, run.crew.wanted), run.crew.seats, stop=stop))
+        run.state.stamp(run.described.opening(first, run.crew.seats, stop))
         self._carry_out(decisions)
 
     # -- processes -----------------------------------------------------------------------------------------
@@ -401,10 +400,12 @@ class Supervisor:
 
     def _resize(self, wanted: Any) -> int:
         run = self._run
-        most = run.described.layout.shape.most
-        if not isinstance(wanted, int) or isinstance(wanted, bool) or not 0 <= wanted <= most:
+        most, least = run.described.layout.shape.most, run.described.layout.shape.stages
+        allowed = (0, *range(least, most + 1))
+        if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted not in allowed:
+            stages = f", and at least {least}, one a stage" if least > 1 else ""
             raise UsageError(
-                f"a run of this job can have 0 (pause) to {most} workers, one a non-empty microbatch; received "
+                f"a run of this job can have 0 (pause) to {most} workers, one a non-empty microbatch{stages}; received "
                 f"{wanted!r}."
             )
         if wanted == 0:

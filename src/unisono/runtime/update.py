@@ -23,10 +23,10 @@ from unisono.runtime.state import HostState, vector_span
 
 
 def tree_sum(tree: Any, leaf: Callable[[int, int], Array]) -> Array:
-    """Add along the tree; leaves are (slot, buffer) pairs.
+    """Add along the tree; leaves are (pipe, buffer) pairs.
 
     >>> import numpy as np
-    >>> tree_sum((((0, 0), (0, 1)), (1, 0)), lambda slot, buffer: np.array([10.0 * slot + buffer]))
+    >>> tree_sum((((0, 0), (0, 1)), (1, 0)), lambda pipe, buffer: np.array([10.0 * pipe + buffer]))
     array([11.])
     """
     if isinstance(tree[0], int):
@@ -98,7 +98,7 @@ class Update:
         """Write Σ g² of each block of the slice.
 
         Args:
-            tree: the sum to form; leaves are (slot, gradient buffer).
+            tree: the sum to form; leaves are (pipe, gradient buffer).
             weight: the global weight that the gradient is divided by.
         """
         norms = self._state.segment["norms"]
@@ -158,12 +158,14 @@ class Update:
         """gradients = (tree sum) / weight."""
         chunk, out = guarded.chunk, guarded.gradients
 
-        def leaf(slot: int, buffer: int) -> Array:
-            return self._state.segment[f"gradients/{slot}/{chunk.region}"][buffer, chunk.start : chunk.stop]
+        def leaf(pipe: int, buffer: int) -> Array:
+            return self._state.segment[f"gradients/{pipe}/{chunk.region}"][buffer, chunk.start : chunk.stop]
 
         def add(node: Any, target: Array, depth: int) -> Array:
             if isinstance(node[0], int):
                 return leaf(*node)
+            if isinstance(node[0][0], int):
+                return np.add(leaf(*node[0]), add(node[1], target, depth), out=target)
             left = add(node[0], target, depth)
             right = add(node[1], self._temporary(depth, target), depth + 1)
             return np.add(left, right, out=target)

@@ -12,13 +12,17 @@ from unisono.memory.words import Words
 from unisono.runtime.failure import Failure, failure
 from unisono.runtime.program import Program, Round
 from unisono.runtime.protocol import WAITS, Action, Do, Plan, SlotWords, in_force, is_over, next_action, owner
-from unisono.runtime.samples import LoaderFailed
 from unisono.runtime.schedule import Schedule
-from unisono.runtime.slot import Phase, SlotWork, Tools, WorkerFailed
-from unisono.runtime.state import MEMBERS, Control, HostState
+from unisono.runtime.slot import SlotWork
+from unisono.runtime.stagework import Awaited
+from unisono.runtime.state import HANDED, MEMBERS, Control, HostState
+from unisono.runtime.tools import Phase, Tools, WorkerFailed
 
 SHORT_SECONDS = 0.01
 """How long a wait may oversleep a death: nobody is woken by a word that its dead owner will not write."""
+
+SEVERAL_SECONDS = 0.001
+"""The same for who waits for several words: only one of them wakes it."""
 
 PREPARED_SLOTS = 8
 """Slots that a newcomer prepares for."""
@@ -64,6 +68,8 @@ class Worker:
         self._heirs = tools.state.heirs
         self._clipped = tools.job.clip_norm is not None
         self._phase = phase or (lambda phase, round_, slot, chunk: None)
+        self._handed = {name: Words(tools.state.segment, name, spin_seconds) for name in HANDED}
+        self._awaited: dict[int, Awaited] = {}
         self._schedule = Schedule(tools.program, tools.adapter, tools.state.segment["losses"])
         self._slots: dict[tuple[int, int], SlotWork] = {}
 
@@ -99,7 +105,7 @@ class Worker:
         if plan is not None and not plan.stop:
             for slot in range(min(plan.slots, PREPARED_SLOTS)):
                 self._slot(plan, slot).touch(plan)
-            if plan.round:
+            if plan.round and not self._tools.cuts:
                 self._tools.adapter.rehearse()
 
     def _round(self, plan: Plan, round_: Round) -> bool:
@@ -107,15 +113,16 @@ class Worker:
         while True:
             deaths = self._control.get(Control.DEATHS)
             mine = [slot for slot in range(plan.slots) if owner(plan.members[slot], self._heirs.of) == self._member]
+            self._awaited.clear()
             waiting = Action(Do.DONE)
             for slot in mine:
                 action = self._work(plan, round_, slot)
-                waiting = action if waiting.do is Do.DONE else waiting
+                waiting = action if waiting.do in (Do.DONE, Do.AWAIT_STAGE) else waiting
             if is_over(plan, self._words.committed.get):
                 return True
             if waiting.do is Do.AWAIT_COPY and self._control.get(Control.END) > plan.round:
                 return False
-            self._wait(plan, mine, waiting.do, deaths)
+            self._wait(plan, mine, Do.AWAIT_STAGE if self._awaited else waiting.do, deaths)
 
     def _work(self, plan: Plan, round_: Round, slot: int) -> Action:
         """Work on a slot until it has to wait; returns for what."""
@@ -129,13 +136,19 @@ class Worker:
             if action.do in WAITS:
                 return action
             self._phase(action.do.name.lower(), plan.round, slot, action.chunk)
-            self._perform(work, plan, round_, action)
+            awaited = self._perform(work, plan, round_, action)
+            if awaited is not None:
+                self._awaited[slot] = awaited
+                return Action(Do.AWAIT_STAGE)
 
-    def _perform(self, work: SlotWork, plan: Plan, round_: Round, action: Action) -> None:
+    def _perform(self, work: SlotWork, plan: Plan, round_: Round, action: Action) -> Awaited | None:
+        """Do an action; returns what it has to wait for in its middle, if anything."""
         slot, words = work.slot, self._words
         try:
             if action.do is Do.COMPUTE:
-                work.compute(plan, round_, self._phase)
+                awaited = work.compute(plan, round_, self._phase)
+                if awaited is not None:
+                    return awaited
                 words.summed.publish(slot, plan.round + 1)
             elif action.do is Do.PUBLISH_NORMS:
                 work.publish_norms(plan, round_)
@@ -149,8 +162,7 @@ class Worker:
                     work.stamp(plan, round_)
                 self._phase("publish", plan.round, slot, 0)
                 words.committed.publish(slot, plan.round + 1)
-        except LoaderFailed as error:
-            raise WorkerFailed(error.description) from error
+            return None
         except WorkerFailed:
             raise
         except Exception as error:
@@ -171,7 +183,9 @@ class Worker:
         """Sleep until the first word that is behind has come, or an owner has changed."""
         target = plan.round + 1
         started = time.perf_counter()
-        if do is Do.AWAIT_COPY:
+        if do is Do.AWAIT_STAGE:
+            self._wait_for_stages(deaths)
+        elif do is Do.AWAIT_COPY:
             self._control.wait(Control.COPIED, target, lambda: self._ended(plan, deaths), SHORT_SECONDS)
         else:
             words = {Do.AWAIT_SUMS: self._words.summed, Do.AWAIT_NORMS: self._words.normed}.get(
@@ -182,6 +196,17 @@ class Worker:
                     break
         if mine and do is not Do.DONE:
             self._slots[plan.slots, mine[0]].waited(time.perf_counter() - started)
+
+    def _wait_for_stages(self, deaths: int) -> None:
+        """Until something that a slot of its own waits for has been handed over."""
+        first, *others = self._awaited.values()
+
+        def others_came() -> bool:
+            came = any(self._handed[other.words].get(other.slot) >= other.value for other in others)
+            return came or self._control.get(Control.DEATHS) != deaths
+
+        look = SEVERAL_SECONDS if others else SHORT_SECONDS
+        self._handed[first.words].wait(first.slot, first.value, others_came, look)
 
     def _ended(self, plan: Plan, deaths: int) -> bool:
         return self._control.get(Control.END) > plan.round or self._control.get(Control.DEATHS) != deaths

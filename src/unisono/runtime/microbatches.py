@@ -1,0 +1,83 @@
+"""What computing any microbatch of a slot needs: its samples, the model's buffers, a row of the table, a clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from unisono.frameworks.protocol import Array, Measured
+from unisono.runtime.failure import failure
+from unisono.runtime.program import Round
+from unisono.runtime.protocol import Plan
+from unisono.runtime.samples import LoaderFailed
+from unisono.runtime.state import HANDED, LOSS, METRICS, SAMPLES, SECONDS, WEIGHT
+from unisono.runtime.tools import Tools, WorkerFailed
+
+
+class Microbatches:
+    """The microbatches that a slot computes in one process.
+
+    Args:
+        tools: what the work needs.
+        slot: whose.
+    """
+
+    def __init__(self, tools: Tools, slot: int) -> None:
+        self._tools, self._slot = tools, slot
+        self._table, self._computing = tools.state.segment["table"], tools.state.segment["computing"]
+        self.data_seconds = 0.0
+        self.events: list[tuple[str, int, float, float]] = []
+        """What was done when in this round: (name, microbatch, start, end), where a timeline is wanted."""
+
+    def at(self, plan: Plan, microbatch: int) -> None:
+        """Say what this slot is at (−1: nothing): who dies here is known to have died of it."""
+        self._computing[self._slot, 0] = plan.round << 32 | microbatch + 1
+
+    def awaits(self, words: str, slot: int, value: int) -> None:
+        """Say what this slot waits for, so that a waiting worker is told from a hanging one."""
+        self._computing[self._slot, 1:4] = (HANDED.index(words), slot, value)
+
+    def take(self, round_: Round, microbatch: int) -> Any:
+        """The samples of a microbatch; counts the time until they are there."""
+        started = time.perf_counter()
+        batch = self._tools.take(round_, microbatch)
+        self.data_seconds += time.perf_counter() - started
+        return batch
+
+    def load_buffers(self, round_: Round) -> list[Array]:
+        """Give the model the buffers that the round begins with."""
+        base = self._tools.state.buffers(round_.step & 1)
+        for live, value in zip(self._tools.adapter.live_buffers(), base, strict=True):
+            live[...] = value
+        return base
+
+    def enter(self, microbatch: int, measured: Measured, samples: int, seconds: float) -> None:
+        """Fill a microbatch's row of the table."""
+        row = self._table[microbatch]
+        row[LOSS], row[WEIGHT], row[SAMPLES], row[SECONDS] = measured.loss, measured.weight, samples, seconds
+        for index, (total, count) in enumerate(measured.metrics):
+            row[METRICS + 2 * index], row[METRICS + 2 * index + 1] = total, count
+
+    @contextmanager
+    def placed(self, where: str) -> Iterator[None]:
+        """What fails in this block is described with its place.
+
+        Raises:
+            WorkerFailed: it failed.
+        """
+        try:
+            yield
+        except LoaderFailed as error:
+            raise WorkerFailed(error.description) from error
+        except Exception as error:
+            raise WorkerFailed(failure(error, f"worker {self._slot}, {where}")) from error
+
+    @contextmanager
+    def timed(self, name: str, microbatch: int = -1) -> Iterator[None]:
+        """Note for the timeline how long this block takes."""
+        started = time.perf_counter()
+        yield
+        if self._tools.timeline:
+            self.events.append((name, microbatch, started, time.perf_counter()))

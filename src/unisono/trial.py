@@ -1,0 +1,68 @@
+"""The fastest layout of a job on this host, found by trying each for a few steps."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+
+from unisono.errors import JobError, UsageError
+from unisono.execution import Interrupts, Observation, execute
+from unisono.job import Job
+from unisono.observe.progress import Silent
+from unisono.partition.layout import Layout
+from unisono.runtime.prepare import Request
+from unisono.runtime.watcher import raise_failure
+
+STEPS = 8
+WARM_UP = 3
+"""Steps of a trial that are not counted."""
+
+
+def candidates(workers: int) -> list[Layout]:
+    """Every layout that so many workers fill.
+
+    >>> [str(layout) for layout in candidates(4)]
+    ['data=4', 'data=2,pipeline=2', 'data=1,pipeline=4']
+    """
+    return [Layout(workers // stages, stages) for stages in range(1, workers + 1) if workers % stages == 0]
+
+
+def fastest(job: Job, request: Request, message: Callable[[str], None]) -> Layout:
+    """The layout with the shortest steps.
+
+    Args:
+        job: the job.
+        request: workers, threads and whatever else the run will have.
+        message: says what was tried.
+
+    Raises:
+        JobError, UsageError: the job fails in every layout: the first one's failure.
+    """
+    bare = replace(job, evaluation=None, best=None, patience=None)
+    seconds: dict[Layout, float] = {}
+    failures: list[JobError | UsageError] = []
+    for layout in candidates(request.workers):
+        try:
+            seconds[layout] = _step_seconds(bare, replace(request, layout=layout, most_steps=STEPS))
+            message(f"layout {layout}: {1e3 * seconds[layout]:.1f} ms a step")
+        except (JobError, UsageError) as error:
+            failures.append(error)
+            message(f"layout {layout} is no choice: {str(error).splitlines()[0]}")
+    if not seconds:
+        raise failures[0]
+    chosen = min(seconds, key=lambda layout: seconds[layout])
+    message(f"going on with {chosen}, the fastest")
+    return chosen
+
+
+def _step_seconds(job: Job, request: Request) -> float:
+    interrupts = Interrupts()
+    seen = Observation(job, Silent(), interrupts)
+    with interrupts.handled():
+        outcome = execute(job, request, seen)
+    raise_failure(outcome)
+    if not outcome.complete:
+        raise KeyboardInterrupt
+    steps = [record["step_seconds"] for record in seen.records]
+    return float(statistics.median(steps[WARM_UP:] or steps))
