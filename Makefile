@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MXNET := .venv-mxnet/bin
 
-.PHONY: demo examples test test-mxnet lint soak bench bench-frameworks bench-recovery bench-examples lock lock-mxnet clean
+.PHONY: demo examples test test-mxnet lint soak bench bench-frameworks bench-recovery bench-examples bench-pipeline lock lock-mxnet clean
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -58,6 +58,9 @@ bench-examples: .venv/installed
 
 bench-recovery: .venv/installed
 	$(BIN)/python benchmarks/recovery.py
+
+bench-pipeline: .venv/installed
+	$(BIN)/python benchmarks/pipeline.py
 
 lock: .venv/installed
 	$(BIN)/pip freeze --exclude-editable > requirements.lock

@@ -1,0 +1,127 @@
+"""A case on two workers: Unisono, DDP, or torch.distributed.pipelining.
+
+python pipeline_peer.py MODE CASE STEPS FOLDER [timeline]
+
+MODE: a layout of Unisono ("data=2", "pipeline=2"), or "ddp" or "pipelining", which are started twice, with RANK,
+WORLD_SIZE, CORES, MASTER_ADDR and MASTER_PORT. All train the same parameters on the same samples: an equal last loss
+shows that they did the same work. FOLDER gets result.json: the seconds of each step and the last loss; Unisono's run
+lies in its run/.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from common import pinned
+from pipeline_models import BATCHES, CASES, Case, optimizer
+from torch import Tensor
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B
+from torch.nn.parallel import DistributedDataParallel
+
+import unisono
+
+Step = Callable[[Tensor, Tensor], float]
+
+
+def unisono_run(case: Case, layout: str, steps: int, folder: Path, timeline: bool) -> tuple[list[float], float]:
+    """The seconds of each step, and the last loss."""
+    job = unisono.Job(
+        model=case.model, loss=F.cross_entropy, optimizer=optimizer, data=case.data, batch_size=case.batch_size,
+        microbatches=case.microbatches, order="sequential", steps=steps,
+    )  # fmt: skip
+    run = unisono.train(job, workers=2, layout=layout, timeline=timeline, out=folder / "run", live=False)
+    return [record["step_seconds"] for record in run.history], run.history[-1]["loss"]
+
+
+def ddp_step(case: Case, rank: int) -> Step:
+    """A step on half the microbatches, whose gradients are exchanged with the last one's backward pass."""
+    model = DistributedDataParallel(case.model(), gradient_as_bucket_view=True)
+    updates = optimizer(model)
+    share = case.microbatches // 2
+
+    def step(inputs: Tensor, targets: Tensor) -> float:
+        updates.zero_grad()
+        total = 0.0
+        mine = range(rank * share, (rank + 1) * share)
+        for number in mine:
+            rows = slice(number * case.rows, (number + 1) * case.rows)
+            with nullcontext() if number == mine[-1] else model.no_sync():
+                loss = F.cross_entropy(model(inputs[rows]), targets[rows]) / share
+                torch.autograd.backward(loss)
+            total += float(loss.detach())
+        updates.step()
+        return total
+
+    return step
+
+
+def pipelining_step(case: Case, rank: int) -> Step:
+    """A step of one stage: the model's first or second half."""
+    whole = case.model()
+    half = whole[case.cut :] if rank else whole[: case.cut]
+    stage = PipelineStage(half, rank, 2, torch.device("cpu"))
+    schedule = Schedule1F1B(stage, case.microbatches, loss_fn=F.cross_entropy)
+    updates = optimizer(half)
+
+    def step(inputs: Tensor, targets: Tensor) -> float:
+        updates.zero_grad()
+        losses: list[Tensor] = []
+        if rank:
+            schedule.step(target=targets, losses=losses, return_outputs=False)
+        else:
+            schedule.step(inputs, return_outputs=False)
+        updates.step()
+        return sum(float(loss.detach()) for loss in losses) / case.microbatches
+
+    return step
+
+
+def timed(case: Case, step: Step, steps: int) -> tuple[list[float], float]:
+    """The seconds of each step, and this process's last loss."""
+    inputs, targets = case.tensors()
+    seconds, loss = [], 0.0
+    dist.barrier()
+    last = time.perf_counter()
+    for number in range(steps):
+        rows = slice(number % BATCHES * case.batch_size, (number % BATCHES + 1) * case.batch_size)
+        loss = step(inputs[rows], targets[rows])
+        now = time.perf_counter()
+        seconds.append(now - last)
+        last = now
+    return seconds, loss
+
+
+def main(mode: str, case_name: str, steps: int, folder: Path, timeline: bool) -> None:
+    """Train so many steps and write how long each took."""
+    case, writes = CASES[case_name], True
+    if mode in ("ddp", "pipelining"):
+        rank, _ = pinned()
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo")
+        make = ddp_step if mode == "ddp" else pipelining_step
+        seconds, loss = timed(case, make(case, rank), steps)
+        if mode == "ddp":
+            both = torch.tensor(loss)
+            dist.all_reduce(both)
+            loss = float(both) / 2
+        writes = rank == 1  # the last stage knows the loss
+    else:
+        seconds, loss = unisono_run(case, mode, steps, folder, timeline)
+    if writes:
+        kept = {"seconds": seconds, "loss": loss, "framework": f"torch {torch.__version__}"}
+        (folder / "result.json").write_text(json.dumps(kept))
+    if dist.is_initialized():
+        dist.barrier()  # nobody leaves before it is written
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]), "timeline" in sys.argv[5:])
