@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,23 +32,6 @@ def trained(folder: Path, floats: int, group: Path | None = None) -> subprocess.
     )  # fmt: skip
 
 
-@pytest.fixture
-def group() -> Iterator[Path]:
-    """A memory group of 1 GiB."""
-    root = Path("/sys/fs/cgroup")
-    parent, limit = (root / "memory", "memory.limit_in_bytes") if (root / "memory").exists() else (root, "memory.max")
-    path = parent / f"unisono-test-{os.getpid()}"
-    try:
-        path.mkdir()
-        (path / limit).write_text(str(1 << 30))
-    except OSError as error:
-        with suppress(OSError):
-            path.rmdir()
-        pytest.skip(f"memory groups can't be made here: {error}")
-    yield path
-    path.rmdir()
-
-
 def assert_named(done: subprocess.CompletedProcess[str], text: str) -> None:
     assert done.returncode == 1, done.stderr
     assert text in done.stderr
@@ -61,5 +42,6 @@ def test_the_framework_says_no(tmp_path: Path) -> None:
     assert_named(trained(tmp_path, 10**14), "out of memory (worker")
 
 
-def test_the_kernel_says_no(tmp_path: Path, group: Path) -> None:
-    assert_named(trained(tmp_path, 10**9, group), "was killed because memory ran out, 3 times in a row")
+@pytest.mark.parametrize("memory_group", [1 << 30], indirect=True)
+def test_the_kernel_says_no(tmp_path: Path, memory_group: Path) -> None:
+    assert_named(trained(tmp_path, 10**9, memory_group), "was killed because memory ran out, 3 times in a row")

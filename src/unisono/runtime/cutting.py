@@ -14,6 +14,7 @@ from unisono.errors import UsageError
 from unisono.frameworks.protocol import Array, Crossing, Measured, Unit
 from unisono.gradients.tree import fold
 from unisono.memory.crossing import read, write
+from unisono.memory.heap import trim
 from unisono.memory.segment import Segment, SegmentLayout
 from unisono.partition.keys import key
 from unisono.partition.layout import Layout
@@ -91,6 +92,7 @@ def cut_in_stages(
     with closing(_Trial(adapter, host, Cut(units, cuts), recompute)) as trial:
         for number, probe in enumerate(probes):
             trial.compare(probe, key(seed, "probe", number))
+    trim()  # workers are forked from here
     return Cut(units, cuts)
 
 

@@ -13,6 +13,7 @@ from unisono.errors import UsageError
 from unisono.frameworks.protocol import DataFunctions
 from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
+from unisono.memory.heap import keep_large_apart
 from unisono.memory.packing import dumps
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
@@ -192,6 +193,8 @@ class Prepared:
             take: how it gets microbatches; default: from the ring that the loaders fill.
         """
         self.framework.data.pin(self.request.threads)
+        if self.described.cut is not None:
+            keep_large_apart()
         ring, reader = self.ring(state.segment), self.reader()
         tools = Tools(
             job=self.job, program=self.program, state=state, adapter=self.adapter, read=reader.read,
