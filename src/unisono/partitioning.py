@@ -78,20 +78,19 @@ class PartitionReport:
         return self.data_is_whole and self.model_is_whole
 
     def render(self) -> RenderableType:
-        """A table for a terminal, and what it means."""
-        table = Table("worker", "pipe", "stage", box=box.SIMPLE_HEAD, padding=(0, 1))
-        for name in ("samples Dᵢ", "MB", "parameters Mᵢ", "activations MB", "forward ms", "backward ms", "share"):
+        """Tables for a terminal, and what they mean."""
+        table = Table("worker", "pipe", "stage", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for name in ("samples Dᵢ", "MB", "numbers Mᵢ", "act. MB", "fwd ms", "bwd ms", "share"):
             table.add_column(name, justify="right")
-        table.add_column("pieces", overflow="fold")
         for worker, p in enumerate(self.parts):
-            first, last = p.units
             table.add_row(
                 str(worker), str(p.pipe), str(p.stage), f"{p.samples:,}", f"{p.data_bytes / 1e6:.1f}",
                 f"{p.elements:,}", _in_units(p.activation_bytes, 1e-6), _in_units(p.forward_seconds, 1e3),
-                _in_units(p.backward_seconds, 1e3), f"{p.share:.0%}", first if first == last else f"{first} … {last}",
+                _in_units(p.backward_seconds, 1e3), f"{p.share:.0%}",
             )  # fmt: skip
         return Group(
             table,
+            *(f"stage {p.stage}: {' … '.join(dict.fromkeys(p.units))}" for p in self.parts if p.pipe == 0),
             f"predicted bubble {self.bubble:.1%}",
             _verdict("data", "sample of an epoch", "pipe", self.data_is_whole),
             _verdict("model", "trained parameter", "stage", self.model_is_whole),

@@ -16,8 +16,15 @@ def test_unknown_work_is_given_time() -> None:
     assert still(stalls, "compute", 4)
 
 
+def test_how_long_one_was_about_to_begin_tells_nothing() -> None:
+    stalls = Stalls()
+    assert not still(stalls, "compute", 0.0, mark="about to begin")
+    assert not still(stalls, "compute", UNKNOWN_SECONDS - 1, mark="the first of all")
+
+
 def test_patience_follows_the_longest_of_its_kind() -> None:
     stalls = Stalls()
+    assert not still(stalls, "compute", 0.0)
     assert not still(stalls, "compute", 2.0, mark=1)
     assert not still(stalls, "compute", MULTIPLE * 2.0 - 1, mark=2)
     assert still(stalls, "compute", 4, mark=2)
@@ -26,6 +33,7 @@ def test_patience_follows_the_longest_of_its_kind() -> None:
 
 def test_short_work_has_the_floor() -> None:
     stalls = Stalls()
+    assert not still(stalls, "update", 0.0)
     assert not still(stalls, "update", 0.5, mark=1)
     assert not still(stalls, "update", FLOOR_SECONDS - 1, mark=2)
     assert still(stalls, "update", 4, mark=2)

@@ -36,6 +36,7 @@ class Stalls:
     seconds: float | None = None
     _watched: dict[Hashable, _Watch] = field(default_factory=dict)
     _longest: dict[str, float] = field(default_factory=dict)
+    _begun: set[tuple[Hashable, str]] = field(default_factory=set)
 
     def look(self, who: Hashable, kind: str, mark: Hashable, elapsed_seconds: float) -> bool:
         """Look at one who has work to do.
@@ -51,8 +52,10 @@ class Stalls:
         """
         watch = self._watched.get(who)
         if watch is None or watch.mark != mark or watch.kind != kind:
-            if watch is not None:
+            if watch is not None and (who, watch.kind) in self._begun:
                 self._longest[watch.kind] = max(self._longest.get(watch.kind, 0.0), watch.seconds)
+            elif watch is not None:
+                self._begun.add((who, watch.kind))  # how long it was about to begin tells nothing of the work
             self._watched[who] = _Watch(mark, kind)
             return False
         watch.seconds += min(elapsed_seconds, LONGEST_TICK_SECONDS)
