@@ -13,7 +13,7 @@ from unisono.frameworks.keras.forward import Forward, KerasForward, ModuleForwar
 from unisono.frameworks.keras.variables import Variables
 
 
-def _wide(output: Any) -> Any:
+def wide(output: Any) -> Any:
     """Half-precision outputs in float32: what Keras's losses compute in."""
     half = keras.backend.standardize_dtype(output.dtype) in ("bfloat16", "float16")
     return keras.ops.cast(output, "float32") if half else output
@@ -51,7 +51,7 @@ class Functions:
         inputs, targets = batch
 
         def after(outputs: Any) -> Any:
-            outputs = keras.tree.map_structure(_wide, outputs)
+            outputs = keras.tree.map_structure(wide, outputs)
             return outputs, losses.summed(self._loss(targets, outputs), samples)
 
         run = self._run(parameters, buffers, seeds, inputs, training, after)

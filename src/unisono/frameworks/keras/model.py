@@ -25,7 +25,9 @@ from unisono.frameworks.protocol import (
     Measured,
     ModelDescription,
     Source,
+    Stage,
     TensorSpec,
+    Unit,
 )
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
@@ -42,6 +44,7 @@ class Adapter:
                 "job.schedule. Write optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(...)), or "
                 "optimizer=lambda steps: ... if it depends on the run's length."
             )
+        _refuse_pieces(job)
         self.model = built(in_precision(model, job.precision), job, example)
         self._variables = self._sorted()
         self._rules = self._update_rules(steps)
@@ -178,12 +181,7 @@ class Adapter:
         (total, weight, outputs, buffers), gradients = self._functions.train(
             self._parameters, self._buffers, self._seeds, given, self._count(samples)
         )
-        loss = float(self._backend.array(total))
-        if not np.isfinite(loss):
-            raise JobError(
-                f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
-                "samples."
-            )
+        measured = self._measured(total, weight, outputs, given[1])
         for (number, array), gradient in zip(into, gradients, strict=True):
             if gradient is None:
                 array[...] = 0
@@ -193,7 +191,47 @@ class Adapter:
         for live, old, new in zip(self._live, self._buffers, buffers, strict=True):
             if new is not old:
                 np.copyto(live, self._backend.array(new))
-        return Measured(loss, float(self._backend.array(weight)), self._metrics(outputs, given[1]))
+        return measured
+
+    def _measured(self, total: Any, weight: Any, outputs: Any, targets: Any) -> Measured:
+        loss = float(self._backend.array(total))
+        if not np.isfinite(loss):
+            raise JobError(
+                f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
+                "samples."
+            )
+        return Measured(loss, float(self._backend.array(weight)), self._metrics(outputs, targets))
+
+    def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
+        """See `Adapter.units`."""
+        units: tuple[Unit, ...] = self._cutter().units(batch, samples)
+        return units
+
+    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
+        """See `Adapter.stage`."""
+        stage: Stage = self._cutter().stage(cuts, index, recompute)
+        return stage
+
+    def _cutter(self) -> Any:
+        if self._backend.NAME != "TensorFlow":
+            raise UsageError(
+                f"Keras models are cut into stages on TensorFlow; this one runs on {self._backend.NAME}. Set "
+                "KERAS_BACKEND=tensorflow before Keras is imported, or train with pipeline=1."
+            )
+        if self._job.forward is not None:
+            raise UsageError(
+                "a Keras model that is cut is called layer by layer; received job.forward, which calls it in its own "
+                "way. Make that a part of the model, or train with pipeline=1."
+            )
+        from unisono.frameworks.keras.stages import cutter, parts  # they need TensorFlow
+
+        return cutter.Cutter(
+            parts.Parts(
+                self.model, self._variables, self._backend, losses.made(self._job.loss),
+                lambda: (self._parameters, self._buffers, self._seeds),
+                self._tensors, self._count, self._measured, self._live,
+            )
+        )  # fmt: skip
 
     def _tensors(self, batch: Any) -> tuple[Any, Any]:
         """A microbatch as the backend's tensors, in memory of their own."""
@@ -266,6 +304,15 @@ class Adapter:
     def learning_rate(self) -> float:
         """See `Adapter.learning_rate`."""
         return self._rules.learning_rate(self._steps_seen)
+
+
+def _refuse_pieces(job: Job) -> None:
+    for name in ("stages", "split_points"):
+        if getattr(job, name) is not None:
+            raise UsageError(
+                f"a Keras model is cut between its layers, which it names itself; received job.{name}. Leave it out: "
+                "a Sequential or functional model can be cut after any layer."
+            )
 
 
 def _specs(names: Sequence[str], variables: Sequence[Any]) -> tuple[TensorSpec, ...]:

@@ -11,6 +11,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.protobuf.config_pb2 import ConfigProto
+
+
+def _as_traced() -> bytes:
+    """What keeps TensorFlow's graph optimizer (grappler) away.
+
+    It regroups products and sums, pushes constants through them, and fuses operations into kernels with other bits;
+    what it finds depends on how much of the model lies in one graph, so a stage would compute other bits than the
+    uncut model. The arithmetic optimizer and the remapper do so in the tests of stages, constant folding may too; but
+    which passes there are and what they do changes with TensorFlow, so all are off. That costs a step at most a few
+    percent.
+    """
+    config = ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    serialized: bytes = config.SerializeToString()
+    return serialized
+
+
+AS_TRACED = _as_traced()
 
 
 @dataclass(frozen=True)
@@ -25,7 +44,9 @@ class _Graph:
 
     def __call__(self, tensors: list[Any]) -> Any:
         results = iter(
-            tf.raw_ops.StatefulPartitionedCall(args=[*tensors, *self.captured], Tout=self.dtypes, f=self.function)
+            tf.raw_ops.StatefulPartitionedCall(
+                args=[*tensors, *self.captured], Tout=self.dtypes, f=self.function, config_proto=AS_TRACED
+            )
         )
         flat = [None if missing else next(results) for missing in self.missing]
         return tf.nest.pack_sequence_as(self.structure, flat)

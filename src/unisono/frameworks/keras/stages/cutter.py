@@ -1,0 +1,75 @@
+"""Where a model can be cut, and its stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unisono.errors import UsageError
+from unisono.frameworks.keras.stages.measuring import measured_units
+from unisono.frameworks.keras.stages.parts import Parts
+from unisono.frameworks.keras.stages.program import Program
+from unisono.frameworks.keras.stages.spans import Uses, span_of
+from unisono.frameworks.keras.stages.stage import Stage
+from unisono.frameworks.protocol import Unit
+
+
+class Cutter:
+    """Cuts a model between its operations.
+
+    Args:
+        parts: the adapter's.
+
+    Raises:
+        UsageError: it can't be cut.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts, self._program = parts, Program(parts.model)
+        _refuse_regularizers(parts.model)
+        parameters = {id(variable): n for n, variable in enumerate(parts.variables.parameters)}
+        buffers = {id(variable): n for n, variable in enumerate(parts.variables.buffers)}
+        self._uses: list[Uses] = []
+        for first, end in zip(self._program.units, self._program.units[1:], strict=False):
+            held = [id(v) for step in self._program.steps[first:end] for v in getattr(step.operation, "variables", ())]
+            self._uses.append(Uses(
+                frozenset(parameters[v] for v in held if v in parameters),
+                frozenset(buffers[v] for v in held if v in buffers),
+            ))  # fmt: skip
+
+    def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
+        """See `Adapter.units`: each unit is measured as a stage of its own."""
+        count = len(self._uses)
+        stages = [self.stage(tuple(range(count + 1)), index, False) for index in range(count)]
+        measurements = measured_units(stages, self._parts.live, batch, samples)
+        return tuple(
+            Unit(
+                self._program.steps[self._program.units[index + 1] - 1].name,
+                tuple(sorted(uses.parameters)), tuple(sorted(uses.buffers)),
+                found.forward, found.backward, found.activations, found.crossing, self._joined(index),
+            )
+            for index, (uses, found) in enumerate(zip(self._uses, measurements, strict=True))
+        )  # fmt: skip
+
+    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
+        """See `Adapter.stage`."""
+        span = span_of(self._program, self._uses, self._parts.variables.trained, cuts, index)
+        return Stage(self._parts, self._program, span, recompute)
+
+    def _joined(self, unit: int) -> bool:
+        """Whether the model can't be cut after this unit: a layer used on both sides keeps statistics, which one stage
+        must hold, or what would cross is no plain array."""
+        earlier = frozenset[int]().union(*(uses.buffers for uses in self._uses[: unit + 1]))
+        later = frozenset[int]().union(*(uses.buffers for uses in self._uses[unit + 1 :]))
+        across = set(self._program.crossing(self._program.units[unit + 1]))
+        return bool(earlier & later) or any(not s.dense and across & set(s.gives) for s in self._program.steps)
+
+
+def _refuse_regularizers(model: Any) -> None:
+    variables = [v.path for v in model.trainable_variables if getattr(v, "regularizer", None) is not None]
+    layers = [layer.name for layer in model._flatten_layers() if layer.activity_regularizer is not None]
+    if variables or layers:
+        raise UsageError(
+            "a model that is cut has one loss, the job's, which its last stage computes; "
+            f"{[*layers, *variables][0]!r} adds a regularizer of its own. Give the optimizer a weight_decay instead, "
+            "or train with pipeline=1."
+        )
