@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.metrics import adapted, as_float
 from unisono.frameworks.mxnet.optimizers import Master, built
 from unisono.frameworks.mxnet.seeding import seed_everything
+from unisono.frameworks.mxnet.stages.cutter import Cutter
+from unisono.frameworks.mxnet.stages.stage import Process
 from unisono.frameworks.mxnet.update import MxnetChunkUpdate
 from unisono.frameworks.mxnet.weights import Weights
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, Stage, Unit
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 from unisono.partition.keys import key
@@ -45,6 +48,21 @@ def _check_job(job: Job, model: Any) -> None:
             f"MXNet jobs compute in float32: its mixed precision was made for GPUs and rewrites the graph; received "
             f"precision={job.precision!r}. Leave it out."
         )
+    for name in ("stages", "split_points"):
+        if getattr(job, name) is not None:
+            raise UsageError(
+                f"a gluon Sequential is cut between its blocks, without being told where; received job.{name}. Leave "
+                "it out."
+            )
+
+
+def _finite(total: Any) -> float:
+    loss = as_float(total)
+    if not np.isfinite(loss):
+        raise JobError(
+            f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad samples."
+        )
+    return loss
 
 
 class Adapter:
@@ -61,6 +79,7 @@ class Adapter:
         self._master = Master(built(job.optimizer, job.schedule, steps), self._weights.trained)
         self.rounds_seen = 0
         self._step = 0
+        self._seeded = 0
 
     @staticmethod
     def restored(job: Job, model: Any, path: Path, example: Callable[[], Any]) -> Any:
@@ -149,6 +168,7 @@ class Adapter:
 
     def seed(self, key: int) -> None:
         """See `Adapter.seed`."""
+        self._seeded = key
         seed_everything(key)
 
     def live_buffers(self) -> list[Array]:
@@ -208,12 +228,7 @@ class Adapter:
                 total, weight = self._loss(outputs, targets, samples)
         finally:
             self._weights.training = False
-        loss = as_float(total)
-        if not np.isfinite(loss):
-            raise JobError(
-                f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
-                "samples."
-            )
+        loss = _finite(total)
         total.backward()
         mxnet.nd.waitall()
         for number, array, (destination, _) in zip(self._weights.trained, trained, into, strict=True):
@@ -222,6 +237,31 @@ class Adapter:
             else:
                 destination[...] = 0
         return Measured(loss, weight, self._metrics(outputs, targets))
+
+    # -- stages --------------------------------------------------------------------------------------------
+
+    def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
+        """See `Adapter.units`."""
+        return self._cutter.units(batch, samples)
+
+    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
+        """See `Adapter.stage`."""
+        return self._cutter.stage(cuts, index, recompute)
+
+    @functools.cached_property
+    def _cutter(self) -> Cutter:
+        def measured(total: Any, weight: float, outputs: Any, targets: Any) -> Measured:
+            return Measured(_finite(total), weight, self._metrics(outputs, targets))
+
+        return Cutter(
+            self._job, self.model,
+            Process(
+                self._weights, self._loss, measured, self._example, self.seed, lambda: self._seeded, self.gradient,
+                self.gradient_buffers,
+            ),
+        )  # fmt: skip
+
+    # -- evaluation ----------------------------------------------------------------------------------------
 
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
         """See `Adapter.evaluate`."""

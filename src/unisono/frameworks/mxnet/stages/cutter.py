@@ -1,0 +1,202 @@
+"""Cuts a model: measures its units, and finds the places where a cut keeps the bits."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
+from hashlib import blake2b
+from typing import Any, NamedTuple, TypeVar
+
+import mxnet
+import numpy as np
+from mxnet.gluon import Block
+
+from unisono.errors import UsageError
+from unisono.frameworks.mxnet import parameters as held
+from unisono.frameworks.mxnet.data import as_framework
+from unisono.frameworks.mxnet.stages.draws import found_draws
+from unisono.frameworks.mxnet.stages.pieces import Recorded, entered, filled, pieces_of, record, record_loss
+from unisono.frameworks.mxnet.stages.stage import CutModel, Process, Stage
+from unisono.frameworks.protocol import Crossing, Measured, Unit
+from unisono.job import Job
+
+REPETITIONS = 3
+"""Measurements of a unit, of which the median counts."""
+
+Result = TypeVar("Result")
+
+
+class _Cost(NamedTuple):
+    """A unit's seconds forward and backward, and the size of what it gives."""
+
+    forward: float
+    backward: float
+    bytes: int
+
+
+class Cutter:
+    """A model that can be cut.
+
+    Args:
+        job, model: the job and its model.
+        process: what stages need of the adapter.
+
+    Raises:
+        UsageError: it can't be cut.
+    """
+
+    def __init__(self, job: Job, model: Block, process: Process) -> None:
+        if job.forward is not None:
+            raise UsageError(
+                "a gluon model is cut between the blocks of a Sequential, which are called one after another; received "
+                "job.forward, which calls the model in its own way. Make that a block of the model, or train with "
+                "pipeline=1."
+            )
+        self.process, self._pieces = process, pieces_of(model, process.weights)
+
+    @property
+    def count(self) -> int:
+        """The number of units."""
+        return len(self._pieces)
+
+    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
+        """See `Adapter.stage`."""
+        return Stage(self._model, cuts, index, recompute)
+
+    def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
+        """See `Adapter.units`."""
+        with self.restoring():
+            costs = self._costs(batch, samples)
+        count = self.count
+        places = [place for place in range(1, count) if not self._share_buffers(place)]
+        trial = _Trial(self, batch, samples)
+        good = set(places) - trial.differing(places)
+        units = []
+        for place, piece, cost, draws in zip(range(1, count + 1), self._pieces, costs, self._model.draws, strict=True):
+            inner = place < count
+            kept = cost.bytes * (2 if draws else 1)  # what has been drawn is kept too
+            crossing, joined = cost.bytes if inner else 0, inner and place not in good
+            units.append(
+                Unit(piece.name, piece.parameters, piece.buffers, cost.forward, cost.backward, kept, crossing, joined)
+            )
+        return tuple(units)
+
+    def _costs(self, batch: Any, samples: int) -> list[_Cost]:
+        inputs, targets = as_framework(tuple(batch))
+        value, costs = entered(inputs), []
+        with self.process.training():
+            for piece in self._pieces:
+                recorded, forward, backward = _timed(partial(record, piece, self.process.weights, value))
+                value = recorded.value.passed()
+                costs.append(_Cost(forward, backward, value.nbytes))
+            last = value
+            _, forward, backward = _timed(
+                lambda: record_loss(lambda o: self.process.loss(o, targets, samples), last)[0]
+            )
+        costs[-1] = _Cost(costs[-1].forward + forward, costs[-1].backward + backward, costs[-1].bytes)
+        return costs
+
+    def _share_buffers(self, place: int) -> bool:
+        """Whether a cut would part two uses of the same statistics: one stage keeps them."""
+        earlier = {buffer for piece in self._pieces[:place] for buffer in piece.buffers}
+        return any(earlier & set(piece.buffers) for piece in self._pieces[place:])
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Afterwards the buffers are as before."""
+        live = self.process.weights.live
+        before = [array.copy() for array in live]
+        try:
+            yield
+        finally:
+            for array, values in zip(live, before, strict=True):
+                array[...] = values
+
+    @cached_property
+    def _model(self) -> CutModel:
+        inputs, targets = as_framework(tuple(self.process.example()))
+        value = entered(inputs)
+
+        def finish(outputs: Any) -> None:
+            total, weight = self.process.loss(outputs, targets, len(value.arrays[0]))
+            self.process.measured(total, weight, outputs, targets)
+
+        with self.restoring(), self.process.training():
+            draws, loss_draws = found_draws(self._pieces, value, finish)
+        return CutModel(self.process, self._pieces, draws, loss_draws)
+
+
+def _timed(forward: Callable[[], Recorded]) -> tuple[Recorded, float, float]:
+    """A recording, and the medians of the seconds of its two passes; the first of each does not count."""
+    ups, downs = [], []
+    for _ in range(1 + REPETITIONS):
+        recorded, seconds = _seconds(forward)
+        ups.append(seconds)
+        ones = [filled(1, array.shape, array.dtype) for array in recorded.value.arrays]
+        downs.append(_seconds(partial(recorded.backward, ones))[1])
+    return recorded, statistics.median(ups[1:]), statistics.median(downs[1:])
+
+
+def _seconds(function: Callable[[], Result]) -> tuple[Result, float]:
+    mxnet.nd.waitall()
+    started = time.perf_counter()
+    result = function()
+    mxnet.nd.waitall()
+    return result, time.perf_counter() - started
+
+
+class _Trial:
+    """Compares the cut model with the uncut one on a microbatch.
+
+    Args:
+        cutter: the model.
+        batch, samples: the microbatch.
+    """
+
+    def __init__(self, cutter: Cutter, batch: Any, samples: int) -> None:
+        self._cutter, self._process, self._batch, self._samples = cutter, cutter.process, batch, samples
+        weights = self._process.weights
+        self._arrays = {n: np.zeros(p.shape, held.dtype_name(p)) for n, p in weights.trained.items()}
+        self._into = self._process.gradient_buffers(self._arrays)
+        self._used = np.zeros(len(weights.parameters), np.uint8)
+        self._whole = self._bits(lambda: self._process.gradient(batch, samples, self._into, self._used))
+
+    def differing(self, places: Sequence[int]) -> set[int]:
+        """The units before which a cut gives other bits than the uncut model."""
+        if not places or self._bits(partial(self._staged, (0, *places, self._cutter.count))) == self._whole:
+            return set()
+        half = len(places) // 2
+        return self.differing(places[:half]) | self.differing(places[half:]) if half else set(places)
+
+    def _bits(self, compute: Callable[[], Measured]) -> tuple[Any, ...]:
+        with self._cutter.restoring():
+            self._used[...] = 0
+            self._process.seed(0)
+            measured = compute()
+            arrays = [*self._arrays.values(), *self._process.weights.live]
+            return repr(measured), self._used.tobytes(), [blake2b(array.tobytes()).digest() for array in arrays]
+
+    def _staged(self, cuts: tuple[int, ...]) -> Measured:
+        stages = [self._cutter.stage(cuts, index, False) for index in range(len(cuts) - 1)]
+        received, kept, measured = Crossing(), [], None
+        for stage in stages:
+            self._process.seed(0)
+            passed = stage.forward(self._batch, self._samples, received)
+            kept.append(passed.kept)
+            received, measured = _copied(passed.sent), passed.measured
+        after = [array.copy() for array in self._process.weights.live]
+        received = Crossing()
+        for stage, one in zip(reversed(stages), reversed(kept), strict=True):
+            received = _copied(stage.backward(one, received, self._into, self._used))
+        for live, values in zip(self._process.weights.live, after, strict=True):
+            live[...] = values
+        assert measured is not None, "the last stage measures"
+        return measured
+
+
+def _copied(crossing: Crossing) -> Crossing:
+    """As a neighbour receives it: in other memory."""
+    return Crossing(tuple(None if array is None else held.private(array) for array in crossing.arrays), crossing.plain)
