@@ -15,15 +15,19 @@ import optax
 from flax import nnx
 from safetensors.numpy import load_file
 
-from unisono.errors import JobError, UsageError
-from unisono.frameworks.jax import transformations
+from unisono.errors import UsageError
+from unisono.frameworks.jax import measuring, transformations
 from unisono.frameworks.jax.compute import Compute, key_words
+from unisono.frameworks.jax.cutcompute import CutCompute
 from unisono.frameworks.jax.data import HELD, check_held, seed_everything
 from unisono.frameworks.jax.forms import form_of
 from unisono.frameworks.jax.memory import Shared, aligned_copy, host
 from unisono.frameworks.jax.optimizers import Optimizer
+from unisono.frameworks.jax.pieces import chained, first_counts, pieces_of, refusal, whole
+from unisono.frameworks.jax.results import measured, numbers
+from unisono.frameworks.jax.stages import Process, Stage
 from unisono.frameworks.jax.updates import TileUpdate, WholeUpdate
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, TensorSpec
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, TensorSpec, Unit
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 
@@ -41,13 +45,20 @@ class Adapter:
             )
         if not callable(job.loss):
             raise UsageError(f"job.loss of a JAX job must be a function; received {job.loss!r}.")
+        model = chained(model)
+        pieces, self._refusal = pieces_of(job, model), refusal(job, model)
+        trained = whole(job, model)
         self._job, self._example = job, example
-        self._form = form_of(job, model, example)
+        self._form = form_of(trained, model, example)
         transformation = transformations.prepare(job.optimizer, steps)
         self._optimizer = Optimizer(transformation, self._form.parameters)
         self._rate = transformations.learning_rate(transformation)
-        self._compute = Compute(job, self._form)
+        self._compute = (
+            CutCompute(trained, self._form, pieces, first_counts(model)) if pieces else Compute(trained, self._form)
+        )
         self._parameters: list[Any] = jax.tree.leaves(self._form.parameters)
+        if pieces:  # bound to a device, as what crosses is: JAX compiles once more for arrays that are not
+            self._parameters = jax.device_put(self._parameters, jax.local_devices()[0])
         self._live = [Shared(aligned_copy(leaf)) for leaf in jax.tree.leaves(self._form.state)]
         self._shared: list[Shared] = []
         self._key = key_words(0)
@@ -58,7 +69,8 @@ class Adapter:
     @staticmethod
     def restored(job: Job, model: Any, path: Path, example: Callable[[], Any]) -> Any:
         """See `Adapter.restored`: the nnx module, (linen module, variables), or the variables."""
-        return form_of(job, model, example).restored(load_file(path))
+        model = chained(model)
+        return form_of(whole(job, model), model, example).restored(load_file(path))
 
     @staticmethod
     def answering(model: Any) -> contextlib.AbstractContextManager[Any]:
@@ -167,18 +179,33 @@ class Adapter:
         (total, (weight, metrics, state)), gradients = self._compute.gradient(
             self._parameters, self._state(), self._key, batch, samples
         )
-        loss = float(total)
-        if not np.isfinite(loss):
-            raise JobError(
-                f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
-                "samples."
-            )
+        result = measured(total, weight, metrics)
         for array, gradient in zip(into, gradients, strict=True):
             np.copyto(array, host(gradient))
         used[:] = 1
         for shared, value in zip(self._live, state, strict=True):
             np.copyto(shared.array, host(value))
-        return Measured(loss, float(weight), _numbers(metrics))
+        return result
+
+    def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
+        """See `Adapter.units`."""
+        return measuring.units(self._process(), batch, samples)
+
+    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
+        """See `Adapter.stage`."""
+        return Stage(self._process(), cuts, index, recompute)
+
+    def _process(self) -> Process:
+        """This process's model in pieces.
+
+        Raises:
+            UsageError: it has none.
+        """
+        compute = self._compute
+        if not isinstance(compute, CutCompute):
+            raise self._refusal
+        known = lambda: compute.known(self._parameters, self._state(), self._key)  # noqa: E731
+        return Process(compute, self._example, known, self._live)
 
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
         """See `Adapter.evaluate`."""
@@ -186,7 +213,7 @@ class Adapter:
             self._parameters, self._state(), self._key, batch, samples, keep_outputs
         )
         kept = (jax.tree.map(host, outputs), jax.tree.map(host, batch[1])) if keep_outputs else None
-        return Measured(float(total), float(weight), _numbers(metrics), kept)
+        return Measured(float(total), float(weight), numbers(metrics), kept)
 
     def metric_objects(self) -> Mapping[str, Any]:
         """See `Adapter.metric_objects`: those of flax.nnx take their values by keyword."""
@@ -227,10 +254,6 @@ class _NnxMetric:
     def update(self, outputs: Any, targets: Any) -> None:
         """Give the pair under the keywords that flax's metrics know."""
         self._metric.update(logits=outputs, labels=targets, values=outputs)
-
-
-def _numbers(pairs: Any) -> tuple[tuple[float, float], ...]:
-    return tuple((float(total), float(count)) for total, count in pairs)
 
 
 def _cpu_capability() -> str:

@@ -1,0 +1,221 @@
+"""The pieces of a JAX model: consecutive operations in program order, each a function of what the one before gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import jax
+from flax import nnx
+
+from unisono.errors import UsageError
+from unisono.frameworks.jax.forms import Form, Function, _is_state
+from unisono.job import Job
+
+
+class Piece(Protocol):
+    """A piece of a model.
+
+    Attributes:
+        name: where it lies in the model.
+        apply: what the job wrote.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def apply(self) -> Function: ...
+
+    def call(
+        self, form: Form, parameters: Any, state: Any, counts: list[Any], value: Any, key: Any
+    ) -> tuple[Any, Any, list[Any]]:
+        """(value, new state, new counts) in training mode. Traced.
+
+        Args:
+            form: the model.
+            parameters, state: its trees.
+            counts: how often each stream of random numbers has been drawn from (see `first_counts`).
+            value: what the piece before has given; the inputs, for the first one.
+            key: the microbatch's.
+        """
+
+
+@dataclass(frozen=True)
+class NnxPiece:
+    """A piece of a flax.nnx module: (model, value) → value."""
+
+    name: str
+    apply: Function
+
+    def call(
+        self, form: Form, parameters: Any, state: Any, counts: list[Any], value: Any, key: Any
+    ) -> tuple[Any, Any, list[Any]]:
+        """See `Piece.call`: every stream has the key that it has in the whole model, and goes on counting."""
+
+        def counted(model: nnx.Module, value: Any) -> Any:
+            streams = _streams(model)
+            for stream, count in zip(streams, counts, strict=True):
+                stream.count.set_value(count)
+            return self.apply(model, value), [stream.count.get_value() for stream in streams]
+
+        (value, counts), state = form.call(counted, parameters, state, value, key, True)
+        return value, state, counts
+
+
+@dataclass(frozen=True)
+class VariablesPiece:
+    """A piece of a linen module or of plain variables: like `Job.forward`, with a key of its own."""
+
+    name: str
+    apply: Function
+    number: int
+
+    def call(
+        self, form: Form, parameters: Any, state: Any, counts: list[Any], value: Any, key: Any
+    ) -> tuple[Any, Any, list[Any]]:
+        """See `Piece.call`."""
+
+        def keyed(variables: Any, value: Any, key: Any, training: bool) -> Any:
+            return self.apply(variables, value, jax.random.fold_in(key, self.number), training)
+
+        value, state = form.call(keyed, parameters, state, value, key, True)
+        return value, state, counts
+
+
+def chained(model: Any) -> Any:
+    """A list of layers, given as the model, as the `nnx.Sequential` that it stands for; anything else as it is."""
+    listed = isinstance(model, list | tuple | nnx.List)
+    if listed and all(map(callable, model)) and any(isinstance(layer, nnx.Module) for layer in model):
+        return nnx.Sequential(*model)
+    return model
+
+
+def whole(job: Job, model: Any) -> Job:
+    """The job with its stages one after another as its forward pass, where it gives stages."""
+    if job.stages is None:
+        return job
+    forward = _nnx_forward(job.stages) if isinstance(model, nnx.Module) else _variables_forward(job.stages)
+    return replace(job, forward=forward, stages=None)
+
+
+def _nnx_forward(stages: Sequence[Function]) -> Function:
+    def forward(model: nnx.Module, value: Any) -> Any:
+        for stage in stages:
+            value = stage(model, value)
+        return value
+
+    return forward
+
+
+def _variables_forward(stages: Sequence[Function]) -> Function:
+    def forward(variables: Any, value: Any, key: Any, training: bool) -> Any:
+        new: dict[str, Any] = {}
+        for number, stage in enumerate(stages):
+            known = {**variables, **new} if new else variables
+            value = stage(known, value, jax.random.fold_in(key, number), training)
+            if isinstance(value, tuple) and len(value) == 2 and _is_state(value[1], _collections(variables)):
+                value, changed = value
+                new.update(changed)
+        return (value, new) if new else value
+
+    return forward
+
+
+def _collections(variables: Any) -> dict[str, Any]:
+    """What of variables is state (see `VariablesForm`)."""
+    parted = isinstance(variables, dict) and "params" in variables
+    return {name: value for name, value in variables.items() if name != "params"} if parted else {}
+
+
+def pieces_of(job: Job, model: Any) -> tuple[Piece, ...]:
+    """The model in as many pieces as it can be cut into; nothing where it can't be cut.
+
+    In a chain a piece begins at each layer with a weight matrix. Activations, dropout and normalization belong to the
+    layer before them: a cut between would send as much, and each piece is compiled on its own, so that more of them
+    only cost time.
+    """
+    if job.stages is not None and len(job.stages) < 2:
+        return ()
+    if job.stages is not None:
+        named = [(f"stages.{number}", stage) for number, stage in enumerate(job.stages)]
+        if isinstance(model, nnx.Module):
+            return tuple(NnxPiece(name, stage) for name, stage in named)
+        return tuple(VariablesPiece(name, stage, number) for number, (name, stage) in enumerate(named))
+    if job.forward is not None or not _is_chain(model):
+        return ()
+    groups: list[list[tuple[int, ...]]] = [[]]
+    started = False  # whether the last group has a weight matrix
+    for path, layer in _layers(model):
+        if _has_matrix(layer):
+            if started:
+                groups.append([])
+            started = True
+        groups[-1].append(path)
+    pieces = tuple(NnxPiece(_name(paths[0]), _applied(paths)) for paths in groups)
+    return pieces if len(pieces) > 1 else ()
+
+
+def refusal(job: Job, model: Any) -> UsageError:
+    """Why `pieces_of` found nothing, and the way out."""
+    if job.stages is not None:
+        found = "a job with one stage"
+    elif job.forward is not None:
+        found = "a job with its own forward, which is one function"
+    elif _is_chain(model):
+        found = "an nnx.Sequential with fewer than two layers that have a weight matrix"
+    else:
+        found = f"a {type(model).__name__}, whose order of operations only its own code knows"
+    pieces = "(model, value) -> value"
+    if not isinstance(model, nnx.Module):
+        pieces = "(variables, value, key, training) -> value, or (value, new_state)"
+    return UsageError(
+        "a JAX model is cut into stages where it is an nnx.Sequential, a list of layers, or a job that gives "
+        f"stages=[…]; received {found}. Write its forward pass as Job(stages=[…]), functions {pieces}, each taking "
+        "what the one before returns; or train with pipeline=1."
+    )
+
+
+def _is_chain(model: Any) -> bool:
+    return isinstance(model, nnx.Sequential) and type(model).__call__ is nnx.Sequential.__call__
+
+
+def _layers(model: nnx.Sequential, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """(path, layer) of every layer, those of nested chains in their place."""
+    for number, layer in enumerate(model.layers):
+        if _is_chain(layer):
+            yield from _layers(layer, (*path, number))
+        else:
+            yield (*path, number), layer
+
+
+def _has_matrix(layer: Any) -> bool:
+    return isinstance(layer, nnx.Module) and any(leaf.ndim > 1 for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
+
+
+def _name(path: tuple[int, ...]) -> str:
+    return ".".join(f"layers.{number}" for number in path)
+
+
+def _applied(paths: Sequence[tuple[int, ...]]) -> Callable[[Any, Any], Any]:
+    def apply(model: nnx.Sequential, value: Any) -> Any:
+        layers = []
+        for path in paths:
+            layer: Any = model
+            for number in path:
+                layer = layer.layers[number]
+            layers.append(layer)
+        return nnx.Sequential(lambda: value, *layers)()  # flax's own rules for tuples and dicts between layers
+
+    return apply
+
+
+def first_counts(model: Any) -> list[Any]:
+    """Of each stream of random numbers of a flax.nnx module, in the order of its graph: nothing drawn yet."""
+    streams = _streams(model) if isinstance(model, nnx.Module) else []
+    return [jax.numpy.zeros(stream.key.shape, "uint32") for stream in streams]
+
+
+def _streams(model: nnx.Module) -> list[nnx.RngStream]:
+    return [node for _, node in nnx.iter_graph(model) if isinstance(node, nnx.RngStream)]

@@ -1,0 +1,161 @@
+"""A stage of a JAX model: consecutive pieces in one process, and what they hand to the stages beside them.
+
+What crosses after a piece: forward the leaves of its value, then the memory that later pieces need; backward the
+gradients of both, then the partial gradients of the parameters that are used on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import jax
+import numpy as np
+
+from unisono.frameworks.jax.cutcompute import CutCompute, Known, Pieces, Traced
+from unisono.frameworks.jax.memory import Shared, host
+from unisono.frameworks.jax.purity import explained
+from unisono.frameworks.jax.results import measured
+from unisono.frameworks.protocol import Array, Crossing, Passed
+
+
+@dataclass(frozen=True)
+class Process:
+    """What stages need of their process's adapter.
+
+    Attributes:
+        compute: the model in pieces.
+        example: gives the (inputs, targets) of some microbatch.
+        known: () → parameters, memory and key now.
+        live: the model's buffers.
+    """
+
+    compute: CutCompute
+    example: Callable[[], Any]
+    known: Callable[[], Known]
+    live: Sequence[Shared]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A microbatch between its two passes."""
+
+    traced: Traced
+    kept: list[Any]
+
+
+class Stage:
+    """See `unisono.frameworks.protocol.Stage`.
+
+    Args:
+        process: the process's model.
+        cuts, index, recompute: see `Adapter.stage`.
+    """
+
+    def __init__(self, process: Process, cuts: tuple[int, ...], index: int, recompute: bool) -> None:
+        self._process, self._recompute = process, recompute
+        self._start, self._stop = cuts[index], cuts[index + 1]
+        known = process.known()
+        traced = process.compute.traced(known, process.example())
+        owners = _first_users(traced, len(known.parameters))
+        self.parameters = tuple(n for n, piece in enumerate(owners) if self._start <= piece < self._stop)
+        writers = {i: number for number, piece in enumerate(traced.uses) for i in piece.writes}  # the last one of each
+        self.buffers = tuple(
+            i for i, number in sorted(writers.items())
+            if i < process.compute.states and self._start <= number < self._stop
+        )  # fmt: skip
+
+    def forward(self, batch: Any, samples: int, received: Crossing) -> Passed:
+        """See `Stage.forward`."""
+        known = self._process.known()
+        traced = self._process.compute.traced(known, batch)
+        leaves, known = self._arrived(traced, known, batch, received)
+        with explained():
+            forward = Pieces(traced, self._start, self._stop).forward(known, leaves, batch, samples, self._recompute)
+            jax.block_until_ready((forward.leaves, forward.written, forward.measured))
+        result = None if forward.measured is None else measured(*forward.measured)
+        for index, value in forward.written.items():
+            if index < len(self._process.live):
+                np.copyto(self._process.live[index].array, host(value))
+        kept = _Kept(traced, forward.kept)
+        if result is not None:
+            return Passed(kept, Crossing(), result)
+        memory = [forward.memory[index] for index in traced.joints[self._stop - 1].memory]
+        return Passed(kept, Crossing(tuple(map(_sent, [*forward.leaves, *memory]))))
+
+    def _arrived(self, traced: Traced, known: Known, batch: Any, received: Crossing) -> tuple[list[Any], Known]:
+        """The leaves of the value that the first piece is given, and the memory as the stages before have left it."""
+        if self._start == 0:
+            return jax.tree.leaves(batch[0]), known
+        joint, shapes = traced.joints[self._start - 1], jax.tree.leaves(traced.gives[self._start - 1])
+        memory = list(known.memory)
+        expected = [*shapes, *(memory[index] for index in joint.memory)]
+        arrived = [_arrived(array, like) for array, like in zip(received.arrays, expected, strict=True)]
+        for index, value in zip(joint.memory, arrived[len(shapes) :], strict=True):
+            memory[index] = value
+        return arrived[: len(shapes)], Known(known.parameters, memory, known.key)
+
+    def backward(self, kept: _Kept, received: Crossing, into: Sequence[Array], used: Array) -> Crossing:
+        """See `Stage.backward`; as in JAX itself, a parameter that was not used has a gradient of zeros."""
+        traced = kept.traced
+        leaves, flowing, parameters = self._returned(traced, received)
+        with explained():
+            sent = Pieces.backward(kept.kept, parameters, flowing, leaves)
+            jax.block_until_ready((sent, parameters, flowing))
+        for number in self.parameters:
+            np.copyto(into[number], host(parameters[number]) if number in parameters else 0)
+            used[number] = 1
+        if self._start == 0:
+            return Crossing()
+        joint = traced.joints[self._start - 1]
+        arrays = [
+            *sent, *(flowing[index] if index in joint.flowing else None for index in joint.memory),
+            *(parameters[number] for number in joint.tied),
+        ]  # fmt: skip
+        return Crossing(tuple(None if array is None else _sent(array) for array in arrays))
+
+    def _returned(self, traced: Traced, received: Crossing) -> tuple[list[Any], dict[int, Any], dict[int, Any]]:
+        """The gradients of the last piece's leaves, of memory by index, and of parameters by number."""
+        if self._stop == len(traced.programs):
+            return [], {}, {}
+        known = self._process.known()
+        joint, shapes = traced.joints[self._stop - 1], jax.tree.leaves(traced.gives[self._stop - 1])
+        expected = [
+            *shapes, *(known.memory[index] for index in joint.memory),
+            *(known.parameters[number] for number in joint.tied),
+        ]  # fmt: skip
+        arrived = [
+            None if array is None else _arrived(array, like)
+            for array, like in zip(received.arrays, expected, strict=True)
+        ]
+        ends = np.cumsum([0, len(shapes), len(joint.memory), len(joint.tied)])
+        leaves, memory, parameters = (arrived[start:end] for start, end in pairwise(ends))
+        flowing = {index: value for index, value in zip(joint.memory, memory, strict=True) if value is not None}
+        return leaves, flowing, dict(zip(joint.tied, parameters, strict=True))
+
+
+def _first_users(traced: Traced, parameters: int) -> list[int]:
+    """Per parameter the first piece that uses it; the first one of all where none does."""
+    owners = dict[int, int]()
+    for number, piece in enumerate(traced.uses):
+        for parameter in piece.parameters:
+            owners.setdefault(parameter, number)
+    return [owners.get(parameter, 0) for parameter in range(parameters)]
+
+
+def _sent(value: Any) -> Array:
+    """As NumPy's; a dtype that NumPy doesn't know (bfloat16 …) as unsigned words."""
+    array = host(value)
+    return array if array.dtype.isbuiltin else array.view(f"u{array.dtype.itemsize}")
+
+
+def _arrived(array: Array | None, like: Any) -> Any:
+    """The inverse of `_sent`; JAX computes on the shared memory itself where it can.
+
+    Copies are bound to a device, as aliases are: JAX compiles once more for arrays that are not.
+    """
+    assert array is not None, "only gradients may be absent"
+    alias = Shared(array).alias if array.dtype == like.dtype else None
+    return jax.device_put(array.view(like.dtype), jax.local_devices()[0]) if alias is None else alias
