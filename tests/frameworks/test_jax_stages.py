@@ -335,6 +335,11 @@ def test_what_cannot_be_cut_is_refused_with_a_way_out(changes: dict[str, Any], t
         assert "pipeline=1" in str(refused.value)
 
 
+def test_split_points_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"Write the forward pass as Job\(stages"):
+        Machine(make(wild, split_points=["layers.1"]))
+
+
 def _changing(model: Skipping, inputs: Any) -> Any:
     return model.first(inputs) * (model.scale if len(inputs) == 8 else 1.0)
 

@@ -43,6 +43,11 @@ class Adapter:
                 "a JAX job's schedule is part of its optax transformation; received job.schedule. Write "
                 "optimizer=lambda steps: optax.adam(optax.cosine_decay_schedule(1e-3, steps))."
             )
+        if job.split_points is not None:
+            raise UsageError(
+                f"a JAX model names no places where its forward pass could be cut; received split_points="
+                f"{job.split_points!r}. Write the forward pass as Job(stages=[…])."
+            )
         if not callable(job.loss):
             raise UsageError(f"job.loss of a JAX job must be a function; received {job.loss!r}.")
         model = chained(model)
