@@ -61,6 +61,7 @@ bench-recovery: .venv/installed
 
 bench-pipeline: .venv/installed
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python docs/fill.py
 
 lock: .venv/installed
 	$(BIN)/pip freeze --exclude-editable > requirements.lock

@@ -1,10 +1,11 @@
-"""Put measured tables into choosing-a-framework.md, between its markers.
+"""Put measured tables into choosing-a-framework.md and layouts.md, between their markers.
 
 python docs/fill.py [COMPATIBILITY.md]
 
     performance     benchmarks/results/frameworks.md, written by `make bench-frameworks`
     ease            lines of examples/digits*.py
     compatibility   the file named, made by tests/frameworks/matrix.py
+    pipeline        benchmarks/results/pipeline.md, written by `make bench-pipeline`
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from unisono.comparison import code_lines
 
 HERE = Path(__file__).parent
 PAGE = HERE / "choosing-a-framework.md"
-RESULTS = HERE.parent / "benchmarks" / "results" / "frameworks.md"
+LAYOUTS = HERE / "layouts.md"
+RESULTS = HERE.parent / "benchmarks" / "results"
 EXAMPLES = HERE.parent / "examples"
 
 
@@ -45,11 +47,13 @@ def ease() -> str:
 def main(arguments: list[str]) -> None:
     """Fill what there are results for."""
     text = filled(PAGE.read_text(), "ease", ease())
-    if RESULTS.exists():
-        text = filled(text, "performance", RESULTS.read_text())
+    if (RESULTS / "frameworks.md").exists():
+        text = filled(text, "performance", (RESULTS / "frameworks.md").read_text())
     for path in arguments[:1]:
         text = filled(text, "compatibility", Path(path).read_text())
     PAGE.write_text(text)
+    if (RESULTS / "pipeline.md").exists():
+        LAYOUTS.write_text(filled(LAYOUTS.read_text(), "pipeline", (RESULTS / "pipeline.md").read_text()))
 
 
 if __name__ == "__main__":

@@ -71,12 +71,12 @@ class Compute:
         key = jax.random.wrap_key_data(key, impl="threefry2x32")
         low = self._job.precision == "bfloat16"
         if low:
-            parameters, inputs = _cast(parameters, jnp.bfloat16), _cast(inputs, jnp.bfloat16)
+            parameters, inputs = cast(parameters, jnp.bfloat16), cast(inputs, jnp.bfloat16)
         trees = self._trees
         outputs, changed = self._form.call(
             function, trees[0].unflatten(parameters), trees[1].unflatten(state), inputs, key, training
         )
-        return _cast(outputs, jnp.float32, jnp.bfloat16) if low else outputs, changed
+        return cast(outputs, jnp.float32, jnp.bfloat16) if low else outputs, changed
 
     def _like(self, state: list[Any], changed: Any) -> list[Any]:
         """The new state's leaves, in the old one's dtypes."""
@@ -104,6 +104,6 @@ class Compute:
         return [metric(outputs, targets) for metric in self._metrics]
 
 
-def _cast(tree: Any, to: Any, only: Any = jnp.floating) -> Any:
+def cast(tree: Any, to: Any, only: Any = jnp.floating) -> Any:
     """Floating-point leaves (or those of one dtype) in another dtype."""
     return jax.tree.map(lambda leaf: leaf.astype(to) if jnp.issubdtype(leaf.dtype, only) else leaf, tree)

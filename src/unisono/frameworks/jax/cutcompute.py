@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unisono.errors import JobError
-from unisono.frameworks.jax.compute import Compute, _cast
+from unisono.frameworks.jax.compute import Compute, cast
 from unisono.frameworks.jax.forms import Form
 from unisono.frameworks.jax.pieces import Piece
 from unisono.frameworks.jax.programs import Places, Program
@@ -137,8 +137,8 @@ class CutCompute(Compute):
             key = jax.random.wrap_key_data(key, impl="threefry2x32")
             if low:
                 parameters, value = (
-                    _cast(parameters, jnp.bfloat16),
-                    _cast(value, jnp.bfloat16) if number == 0 else value,
+                    cast(parameters, jnp.bfloat16),
+                    cast(value, jnp.bfloat16) if number == 0 else value,
                 )
             with watched(self._functions):
                 trees = self._trees
@@ -148,7 +148,7 @@ class CutCompute(Compute):
                 memory = [*self._like(state, changed), *counts]
                 if not last:
                     return _strong(value), memory
-                outputs = _cast(value, jnp.float32, jnp.bfloat16) if low else value
+                outputs = cast(value, jnp.float32, jnp.bfloat16) if low else value
                 total, weight = self._loss(outputs, targets, samples)
                 return (total, weight, self._metric_pairs(jax.lax.stop_gradient(outputs), targets)), memory
 

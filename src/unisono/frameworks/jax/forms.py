@@ -163,7 +163,7 @@ class VariablesForm:
     ) -> tuple[Any, Any]:
         """See `Form.call`."""
         result = (function or self._apply)(self._joined(parameters, state), inputs, key, training)  # type: ignore[misc]
-        if state and isinstance(result, tuple) and len(result) == 2 and _is_state(result[1], state):
+        if state and isinstance(result, tuple) and len(result) == 2 and is_state(result[1], state):
             return result[0], {**state, **result[1]}
         return result, state
 
@@ -178,7 +178,7 @@ class VariablesForm:
         return variables if self._beside is None else (self._beside, variables)
 
 
-def _is_state(value: Any, state: Mapping[str, Any]) -> bool:
+def is_state(value: Any, state: Mapping[str, Any]) -> bool:
     """Whether a mapping holds whole collections of the state."""
     return (
         isinstance(value, Mapping)

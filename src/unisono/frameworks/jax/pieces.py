@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 
 from unisono.errors import UsageError
-from unisono.frameworks.jax.forms import Form, Function, _is_state
+from unisono.frameworks.jax.forms import Form, Function, is_state
 from unisono.job import Job
 
 
@@ -115,7 +115,7 @@ def _variables_forward(stages: Sequence[Function]) -> Function:
         for number, stage in enumerate(stages):
             known = {**variables, **new} if new else variables
             value = stage(known, value, jax.random.fold_in(key, number), training)
-            if isinstance(value, tuple) and len(value) == 2 and _is_state(value[1], _collections(variables)):
+            if isinstance(value, tuple) and len(value) == 2 and is_state(value[1], _collections(variables)):
                 value, changed = value
                 new.update(changed)
         return (value, new) if new else value
