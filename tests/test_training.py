@@ -240,6 +240,28 @@ def test_resize_pause_and_stop_change_no_bit(tmp_path: Path) -> None:
     assert unisono.train(job, resume=run.directory, workers=2).parameters_sha256 == expected.parameters_sha256
 
 
+def slow_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    time.sleep(0.01)
+    return torch.nn.functional.cross_entropy(outputs, targets)
+
+
+def test_a_pipeline_is_resized_and_goes_on_in_another_layout(tmp_path: Path) -> None:
+    job = jobs.make(jobs.Deep, optimizer=adamw, loss=slow_loss, steps=100, clip_norm=0.5)
+    expected = unisono.train(job, out=tmp_path / "plain", debug=True)
+    run = unisono.start(job, workers=2, layout="pipeline=2", out=tmp_path / "run", checkpoint_every=10)
+    wait_for(lambda: steps_of(run) >= 5, "the first steps")
+    with pytest.raises(UsageError, match="and at least 2, one a stage; received 1"):
+        run.resize(1)
+    for workers in (3, 4, 2):  # a worker that fills no pipe only updates its slice
+        assert run.resize(workers) == workers
+        wait_for(lambda n=workers: len(run.history[-1].get("compute_seconds", [])) == n, f"{workers} workers")
+    run.stop()
+    run.wait(60)
+    assert run.status == "interrupted"
+    again = unisono.train(job, resume=run.directory, layout="pipeline=3")
+    assert again.parameters_sha256 == expected.parameters_sha256
+
+
 def test_time_runs_out_with_a_checkpoint(tmp_path: Path) -> None:
     run = unisono.train(jobs.make(Slow, steps=100_000), workers=2, out=tmp_path / "run", max_time="3s")
     assert run.exit_status == 143
