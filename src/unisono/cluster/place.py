@@ -1,0 +1,32 @@
+"""Where one host stands among those that a launcher or Ray has started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Place:
+    """One host's place. Each host runs one Unisono, which forks the host's workers.
+
+    Attributes:
+        host: this host's number; host 0 keeps the run folder.
+        hosts: how many hosts the run begins with.
+        address: where the store is served through which hosts find each other: a host name or an IP address.
+        port: its port.
+        serves: whether this process serves the store; else the launcher does (torchrun's agent), or another host.
+        prefix: put before every key, so that a restarted run finds nothing of its predecessor's.
+        launcher: who started it, as people call it: "torchrun", "srun", "mpirun", "Kubernetes", "Ray".
+        restarts: how often the launcher has started this run again after a failure; then it resumes.
+        name: how people know this host, in logs and errors.
+    """
+
+    host: int
+    hosts: int
+    address: str
+    port: int
+    serves: bool
+    prefix: str
+    launcher: str
+    restarts: int
+    name: str
