@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,19 +12,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unisono.checkpoint import store
 from unisono.checkpoint.durations import seconds_of
 from unisono.checkpoint.keeper import Checkpointing
 from unisono.checkpoint.parameters import load
+from unisono.cluster.cluster import TIMEOUT_SECONDS, Cluster, Hosts
+from unisono.cluster.launchers import place
 from unisono.errors import UsageError
 from unisono.execution import Interrupts, Observation, execute
+from unisono.following import follow
 from unisono.job import Job
 from unisono.observe.progress import Display, Silent, display
-from unisono.observe.rundir import RunFolder, read_run
+from unisono.observe.rundir import CHECKPOINTS, RUN, RunFolder, read_run
 from unisono.partition.layout import Layout
 from unisono.planner.devices import usable_cores
 from unisono.platform_check import require_linux
 from unisono.run import Run, parameters_file
-from unisono.runtime.prepare import Request
+from unisono.runtime.digest import job_digest
+from unisono.runtime.prepare import Described, Request
 from unisono.runtime.watcher import raise_failure
 from unisono.training import RunSettings, newest, train_in_folder
 from unisono.trial import fastest
@@ -79,15 +85,17 @@ def train(
     stall_seconds: float | None = None,
     max_time: str | None = None,
     allow_change: bool = False,
+    interface: str | None = None,
+    host_timeout: float = TIMEOUT_SECONDS,
     debug: bool = False,
     arguments: Mapping[str, Any] | None = None,
     live: bool = True,
 ) -> Run:
-    """Train a job on this host and wait for the end.
+    """Train a job on this host, or on all hosts on which a launcher has started this, and wait for the end.
 
     Args:
         job: what to train.
-        workers: processes that compute; default: the usable cores. Never changes the result.
+        workers: processes of this host that compute; default: its usable cores. Never changes the result.
         threads: threads of each worker (part of the recorded numerics).
         layout: how the work is split: `Layout(data=2, pipeline=2)`, the same as text, or "auto", which tries what the
             workers allow for a few steps each; default: the data alone. Never changes the result. See docs/layouts.md.
@@ -101,6 +109,8 @@ def train(
         stall_seconds: a worker without progress for so long is replaced; default: adapted to its usual pace.
         max_time: end the run in time ("11h50m") as a signal would: with a checkpoint.
         allow_change: resume although hyperparameters, schedule or microbatches have changed (another result).
+        interface: the network interface between hosts; default: the one that leads to where they meet.
+        host_timeout: seconds after which a host that is not heard of is lost, and the others go on.
         debug: one process, no live line: breakpoints and profilers work, the bits are the same.
         arguments: what made the job, kept in run.json.
         live: whether to draw a progress line on a terminal.
@@ -115,7 +125,12 @@ def train(
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, debug, arguments)
     shown = display(live and not debug)
     request = _request(job, workers, threads, layout, recompute, timeline, settings, shown)
-    return _prepared(job, request, out, resume, settings, shown)()
+    found = place(os.environ, socket.gethostname())
+    if found is None:
+        return _prepared(job, request, out, resume, settings, shown)()
+    if debug:
+        raise UsageError(f"debug runs in one process; {found.launcher} has started {found.hosts} hosts. Start one.")
+    return _train_among_hosts(job, request, out, resume, settings, shown, Hosts(found, interface, host_timeout))
 
 
 def start(
@@ -219,6 +234,37 @@ def _prepared(
     request = replace(request, folder=folder.path.absolute())
     work = partial(train_in_folder, job, request, folder, shown, settings, resumed)
     return _Prepared(Run(folder.path, job), work)
+
+
+def _train_among_hosts(
+    job: Job, request: Request, out: str | Path | None, resume: str | Path | None, settings: RunSettings,
+    shown: Display, hosts: Hosts,
+) -> Run:  # fmt: skip
+    """Host 0 keeps the run folder; every other host has one of its own in it (or by its name, on its own disk)."""
+    request = replace(request, several_hosts=True)
+    where, name = hosts.place, hosts.place.name
+
+    def about(described: Described) -> dict[str, Any]:
+        numerics = {**described.layout.description.fingerprint, "threads": str(request.threads)}
+        return {"job": job_digest(job, described), "numerics": numerics}
+
+    companions = Cluster(hosts, about)
+    path = Path(resume or out or default_folder("job"))
+    if where.host:
+        folder = RunFolder.of_host(path, name)
+        follow(job, replace(request, folder=None), folder, shown, settings, companions, name)
+        return Run(folder.path, job)
+    if where.restarts and resume is None and store.steps(path / CHECKPOINTS):
+        resume = path
+    resumed = None
+    if resume is not None:
+        folder = RunFolder.reopen(path)
+        resumed = newest(folder, shown.message)
+    else:
+        folder = RunFolder(path) if where.restarts and (path / RUN).exists() else RunFolder.create(path)
+    request = replace(request, folder=folder.path.absolute())
+    train_in_folder(job, request, folder, shown, settings, resumed, companions, f"{name} ")
+    return Run(folder.path, job)
 
 
 def open(directory: str | Path, job: Job) -> Run:

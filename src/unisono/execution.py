@@ -16,6 +16,7 @@ from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.observe.logs import LineLog
 from unisono.observe.progress import Display
+from unisono.runtime.companions import Companions
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.failure import Failure
 from unisono.runtime.prepare import Described, Prepared, Request, prepare
@@ -114,9 +115,16 @@ class Observation:
         """See `Watcher`."""
         self.display.message(text)
 
-    def workers(self, alive: int) -> None:
+    def workers(self, alive: int, hosts: int) -> None:
         """See `Watcher`."""
-        self.display.workers(alive)
+        self.display.workers(alive, hosts)
+
+    def memory(self) -> dict[str, Any]:
+        """See `Watcher`."""
+        return {}
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """See `Watcher`."""
 
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """See `Watcher`."""
@@ -140,8 +148,9 @@ def observed(job: Job, record: dict[str, Any]) -> None:
 
 
 def execute(
-    job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None, debug: bool = False
-) -> Outcome:
+    job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None, debug: bool = False,
+    companions: Companions | None = None,
+) -> Outcome:  # fmt: skip
     """Run a job's rounds.
 
     Args:
@@ -150,10 +159,11 @@ def execute(
         watcher: hears of it.
         stall_seconds: how long a worker may make no progress; None = adapted to its usual pace.
         debug: everything in this process.
+        companions: the way to other hosts that take part.
     """
     if debug:
         return _in_process(job, request, watcher)
-    return Supervisor(job, request, watcher, stall_seconds).run()
+    return Supervisor(job, request, watcher, stall_seconds, companions).run()
 
 
 def _export(prepared: Prepared, state: HostState, plan: Plan, watcher: Watcher) -> None:

@@ -23,6 +23,7 @@ from unisono.observe.metrics import MetricsFile, TensorBoard
 from unisono.observe.progress import Display
 from unisono.observe.rundir import RunFolder
 from unisono.observe.timeline import Timeline
+from unisono.runtime.companions import Companions
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.digest import changes, job_digest
 from unisono.runtime.prepare import Described, Request
@@ -70,6 +71,7 @@ class FolderObservation(Observation):
         keeper: its checkpoints.
         request: what was asked of the host.
         resumed: the checkpoint to go on from, or None.
+        host: put before processes' names where there are several hosts ("node0 "), or nothing.
         started: when the run began, on the monotonic clock.
     """
 
@@ -78,6 +80,7 @@ class FolderObservation(Observation):
     keeper: Keeper = field(kw_only=True)
     request: Request = field(kw_only=True)
     resumed: Checkpoint | None = field(kw_only=True, default=None)
+    host: str = field(kw_only=True, default="")
     started: float = field(kw_only=True, default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -184,9 +187,17 @@ class FolderObservation(Observation):
         """See `Watcher`."""
         return self.keeper.due_by_clock()
 
+    def memory(self) -> dict[str, Any]:
+        """See `Watcher`."""
+        return self.keeper.memory()
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """See `Watcher`."""
+        self.keeper.remember(memory)
+
     def log(self, name: str) -> LineLog:
         """See `Watcher`."""
-        prefix = "" if name == "host" else f"[{name}] "
+        prefix = "" if name == "host" else f"[{self.host}{name}] "
         return LineLog(self.folder.log(name), prefix, self.display.message)
 
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
@@ -218,9 +229,17 @@ def _now() -> str:
 
 def train_in_folder(
     job: Job, request: Request, folder: RunFolder, display: Display, settings: RunSettings,
-    resumed: Checkpoint | None = None,
+    resumed: Checkpoint | None = None, companions: Companions | None = None, host: str = "",
 ) -> None:  # fmt: skip
     """Train a job and keep its run folder.
+
+    Args:
+        job, request, settings: what to train, on what, how.
+        folder: the run folder.
+        display: shows progress.
+        resumed: the checkpoint to go on from, or None.
+        companions: the way to other hosts, or None.
+        host: this host's name and a blank, where there are several.
 
     Raises:
         UnisonoError: it failed; run.json says so too.
@@ -231,8 +250,9 @@ def train_in_folder(
         lambda best: folder.update(best=dict(best)),
     )  # fmt: skip
     watcher = FolderObservation(
-        job, display, interrupts, folder=folder, settings=settings, keeper=keeper, request=request, resumed=resumed
-    )
+        job, display, interrupts, folder=folder, settings=settings, keeper=keeper, request=request, resumed=resumed,
+        host=host,
+    )  # fmt: skip
     folder.update(
         unisono=__version__, command=sys.argv, arguments=dict(settings.arguments), job=job.described(),
         process=os.getpid(), exit="running", reason=None, error=None, signal=None,
@@ -243,7 +263,7 @@ def train_in_folder(
     )  # fmt: skip
     try:
         with interrupts.handled():
-            outcome = execute(job, request, watcher, settings.stall_seconds, settings.debug)
+            outcome = execute(job, request, watcher, settings.stall_seconds, settings.debug, companions)
             _conclude(watcher, outcome, interrupts)
     except UnisonoError as error:
         if folder.fields.get("exit") == "running":

@@ -163,7 +163,7 @@ class World:
         """A member decides what to do; it may act on it much later."""
         for slot in range(plan.slots):
             if owner(plan.members[slot], self.heirs.get) == member:
-                action = next_action(plan, slot, self.words, 1, self.clipped, self.copied)
+                action = next_action(plan, slot, self.words, 1, self.clipped, self.copied, 0)
                 if action.do not in WAITS:
                     world = self.clone()
                     world.intends[member] = (slot, action)
@@ -284,13 +284,13 @@ def test_no_order_of_events_goes_wrong(settings: dict[str, Any], least: int) -> 
     assert explore(**settings) >= least
 
 
-def skip_the_barrier(plan: Plan, slot: int, words: Any, chunks: int, clipped: bool, copied: int) -> Action:
-    action = protocol.next_action(plan, slot, words, chunks, clipped, copied)
+def skip_the_barrier(plan: Plan, slot: int, words: Any, chunks: int, clipped: bool, copied: int, exchanged: int) -> Action:
+    action = protocol.next_action(plan, slot, words, chunks, clipped, copied, exchanged)
     return Action(Do.UPDATE) if action.do is Do.AWAIT_SUMS else action
 
 
-def make_again(plan: Plan, slot: int, words: Any, chunks: int, clipped: bool, copied: int) -> Action:
-    action = protocol.next_action(plan, slot, words, chunks, clipped, copied)
+def make_again(plan: Plan, slot: int, words: Any, chunks: int, clipped: bool, copied: int, exchanged: int) -> Action:
+    action = protocol.next_action(plan, slot, words, chunks, clipped, copied, exchanged)
     return Action(Do.UPDATE) if action.do is Do.RESTORE else action
 
 

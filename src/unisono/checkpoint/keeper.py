@@ -86,6 +86,14 @@ class Keeper:
             parameters.copy_into(self._held[0])
             optimizer.copy_into(self._held[1])
 
+    def memory(self) -> dict[str, Any]:
+        """What evaluations so far have shown, as JSON can hold it."""
+        return {"best": self._standing.best, "since_best": self._standing.since_best}
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Go on from another keeper's `memory`."""
+        self._standing = replace(self._standing, best=memory["best"], since_best=memory["since_best"])
+
     @property
     def exhausted(self) -> bool:
         """Whether patience is over."""

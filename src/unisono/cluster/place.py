@@ -19,6 +19,7 @@ class Place:
         launcher: who started it, as people call it: "torchrun", "srun", "mpirun", "Kubernetes", "Ray".
         restarts: how often the launcher has started this run again after a failure; then it resumes.
         name: how people know this host, in logs and errors.
+        driven: whether another process (Ray's driver) decides who belongs to the run; else host 0 does.
     """
 
     host: int
@@ -30,3 +31,4 @@ class Place:
     launcher: str
     restarts: int
     name: str
+    driven: bool = False

@@ -66,12 +66,13 @@ def aligned_nodes(start: int, stop: int, total: int) -> list[Node]:
     return nodes
 
 
-def expression(total: int, owned: Mapping[Node, Leaf]) -> Any:
+def expression(total: int, owned: Mapping[Node, Leaf], top: Node | None = None) -> Any:
     """The sum of all microbatches from partial sums, as nested (left, right) pairs.
 
     Args:
         total: how many microbatches.
         owned: the partial sums at hand, by node.
+        top: the node to sum; default: all microbatches.
 
     >>> expression(3, {Node(1, 0): "a", Node(0, 2): "b"})
     ('a', 'b')
@@ -85,7 +86,7 @@ def expression(total: int, owned: Mapping[Node, Leaf]) -> Any:
             raise ValueError(f"nobody owns microbatch {node.index}")
         return form(left) if right.start >= total else (form(left), form(right))
 
-    return form(root(total))
+    return form(top or root(total))
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ class Display(Protocol):
     def update(self, record: dict[str, Any]) -> None:
         """A record came."""
 
-    def workers(self, alive: int) -> None:
-        """So many workers are alive now."""
+    def workers(self, alive: int, hosts: int = 1) -> None:
+        """So many workers are alive now, on so many hosts."""
 
     def message(self, text: str) -> None:
         """Show a line of text."""
@@ -52,7 +52,7 @@ def slow_text(record: dict[str, Any]) -> str:
 class Silent:
     """Shows what processes print and nothing else."""
 
-    def workers(self, alive: int) -> None:
+    def workers(self, alive: int, hosts: int = 1) -> None:
         """See `Display`."""
 
     def start(self, steps: int, epochs: int | None, workers: int) -> None:
@@ -73,7 +73,7 @@ class Plain:
     """One line every ten seconds, and one per evaluation."""
 
     def __init__(self) -> None:
-        self._steps, self._workers, self._shown = 0, 0, 0.0
+        self._steps, self._workers, self._hosts, self._shown = 0, 0, 1, 0.0
 
     def start(self, steps: int, epochs: int | None, workers: int) -> None:
         """See `Display`."""
@@ -87,12 +87,12 @@ class Plain:
             self._shown = time.monotonic()
             self.message(
                 f"step {record['step']}/{self._steps}  loss {record['loss']:.4f}  "
-                f"{record['samples_per_second']:.0f} samples/s  {_counted(self._workers)}{slow_text(record)}"
+                f"{record['samples_per_second']:.0f} samples/s  {_counted(self._workers, self._hosts)}{slow_text(record)}"
             )
 
-    def workers(self, alive: int) -> None:
+    def workers(self, alive: int, hosts: int = 1) -> None:
         """See `Display`."""
-        self._workers = alive
+        self._workers, self._hosts = alive, hosts
 
     def message(self, text: str) -> None:
         """See `Display`."""
@@ -102,8 +102,8 @@ class Plain:
         """See `Display`."""
 
 
-def _counted(workers: int) -> str:
-    return f"{workers} worker{'' if workers == 1 else 's'}"
+def _counted(workers: int, hosts: int = 1) -> str:
+    return f"{workers} worker{'' if workers == 1 else 's'}{f' on {hosts} hosts' if hosts > 1 else ''}"
 
 
 class Live:
@@ -113,7 +113,7 @@ class Live:
         self._console = console
         self._progress: Progress | None = None
         self._rate = 0.0
-        self._workers = 0
+        self._workers, self._hosts = 0, 1
 
     def start(self, steps: int, epochs: int | None, workers: int) -> None:
         """See `Display`."""
@@ -136,12 +136,12 @@ class Live:
         rate = record["samples_per_second"]
         self._rate = rate if not self._rate else 0.95 * self._rate + 0.05 * rate
         head = f"epoch {record['epoch']}{self._epochs}  loss {record['loss']:.4f}"
-        text = f"{head}  {self._rate:.0f} samples/s  {_counted(self._workers)}{slow_text(record)}"
+        text = f"{head}  {self._rate:.0f} samples/s  {_counted(self._workers, self._hosts)}{slow_text(record)}"
         self._progress.update(self._task, completed=record["step"], description=text)
 
-    def workers(self, alive: int) -> None:
+    def workers(self, alive: int, hosts: int = 1) -> None:
         """See `Display`."""
-        self._workers = alive
+        self._workers, self._hosts = alive, hosts
 
     def message(self, text: str) -> None:
         """See `Display`."""

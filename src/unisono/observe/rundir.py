@@ -10,12 +10,13 @@ from typing import Any
 
 from unisono.errors import UsageError
 
-RUN, METRICS, PARAMETERS, LOGS, CHECKPOINTS = (
+RUN, METRICS, PARAMETERS, LOGS, CHECKPOINTS, HOSTS = (
     "run.json",
     "metrics.jsonl",
     "parameters.safetensors",
     "logs",
     "checkpoints",
+    "hosts",
 )
 
 
@@ -46,6 +47,20 @@ class RunFolder:
                 f"the out folder must be writable; received {path}: {error}. Name another with --out."
             ) from error
         return cls(path)
+
+    @classmethod
+    def of_host(cls, path: Path, host: str) -> RunFolder:
+        """The folder of one of several hosts, within the run's or on a disk of its own.
+
+        Raises:
+            UsageError: it cannot be made.
+        """
+        folder = cls(path / HOSTS / host)
+        try:
+            (folder.path / LOGS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"every host keeps its logs under --out; {folder.path} cannot be made: {error}.") from error
+        return folder
 
     @classmethod
     def reopen(cls, path: Path) -> RunFolder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from unisono.errors import JobError, UnisonoError
+from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.usertrace import user_traceback
 
 MEMORY_WAYS_OUT = "Fewer workers keep the result; more microbatches need less memory each but change it."
@@ -51,6 +51,13 @@ def failure(error: BaseException, where: str) -> Failure:
         text = f"out of memory ({where}). {MEMORY_WAYS_OUT}"
         return Failure(text, user_traceback(error)[-MOST_CHARACTERS:])
     return Failure(f"{type(error).__name__} in the job's code ({where})", user_traceback(error)[-MOST_CHARACTERS:])
+
+
+def described_error(error: UnisonoError) -> Failure:
+    """An error that is meant for the user, as a value."""
+    if isinstance(error, JobError):
+        return Failure(error.message, error.traceback)
+    return Failure(str(error), usage=isinstance(error, UsageError))
 
 
 class PlacedError(Exception):

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from unisono.partition.keys import key
 from unisono.partition.layout import Layout
 from unisono.partition.order import epoch_order
 from unisono.planner.devices import usable_memory
+from unisono.runtime.agreement import Agreement
 from unisono.runtime.cutting import Cut, cut_in_stages, probe_microbatches
 from unisono.runtime.program import EvaluationSet, Program, Round
 from unisono.runtime.protocol import Plan, even
@@ -47,6 +49,7 @@ class Request:
         cores: the usable cores, for pinning.
         trace: record parameter digests at each step.
         evaluate_only: no training step.
+        several_hosts: whether other hosts train with this one.
         most_steps: stop after so many steps (`verify`).
         checkpoint_steps: steps between checkpoints, or None.
         checkpoint_evaluations: a checkpoint may follow each evaluation.
@@ -62,6 +65,7 @@ class Request:
     timeline: bool = False
     trace: bool = False
     evaluate_only: bool = False
+    several_hosts: bool = False
     most_steps: int | None = None
     checkpoint_steps: int | None = None
     checkpoint_evaluations: bool = False
@@ -79,6 +83,7 @@ class Described:
         program: the rounds.
         data_length: training samples.
         cut: how the model is cut; None = it is computed whole.
+        digest: that of some of the data, where other hosts must have the same.
         example: what `samples.example` gives, packed, so that processes that make the model again need not open the
             data; None if it could not be had.
     """
@@ -89,13 +94,31 @@ class Described:
     data_length: int
     cut: Cut | None = None
     example: bytes | None = None
+    digest: str = ""
 
-    def opening(self, first: int, members: tuple[int, ...], stop: bool) -> Plan:
-        """The plan of the round that a crew begins with."""
+    def hosts_of(self, number: int, state: HostState) -> tuple[int, ...]:
+        """The hosts' shares of a round, as far as they have agreed."""
+        shared = number >= self.program.rounds or self.program.at(number).evaluation is None
+        return Agreement(state).shares(shared or not self.layout.shape.object_metrics)
+
+    def opening(
+        self, first: int, members: tuple[int, ...], stop: bool, hosts: tuple[int, ...] = (), host: int = 0
+    ) -> Plan:
+        """The plan of the round that a crew begins with.
+
+        Args:
+            first: that round.
+            members: who sits where.
+            stop: whether the run ends instead.
+            hosts: the hosts' shares; () = this one computes all.
+            host: this host's number.
+        """
         shape = self.layout.shape
         training = first >= self.program.rounds or self.program.at(first).evaluation is None
         stages = shape.stages if training else 1
-        return Plan(first, even(shape.microbatches, len(members) // stages), members, stages, stop=stop)
+        start, end = hosts[host : host + 2] or (0, shape.microbatches)
+        boundaries = tuple(start + boundary for boundary in even(end - start, len(members) // stages))
+        return Plan(first, boundaries, members, stages, stop=stop, hosts=hosts)
 
 
 @dataclass(frozen=True)
@@ -277,7 +300,8 @@ def prepare(job: Job, request: Request) -> Prepared:
         reader = SampleReader(job, program, data, framework.data)
         probes = probe_microbatches(program, reader)
         cut = cut_in_stages(adapter, host, layout, request.recompute, probes, job.seed, usable_memory())
-    described = Described(framework.name, host, program, len(data.training), cut, packed)
+    digest = data_digest(SampleReader(job, program, data, framework.data), framework) if request.several_hosts else ""
+    described = Described(framework.name, host, program, len(data.training), cut, packed, digest)
     prepared = Prepared(job, request, framework, described, adapter)
     prepared.data = data
     return prepared
@@ -316,6 +340,19 @@ def prepare_again(job: Job, request: Request, described: Described) -> Prepared:
 
     prepared.adapter = framework.adapter(job, model, total, first)
     return prepared
+
+
+LOOKED_AT = 4
+"""Microbatches of the data that are compared between hosts."""
+
+
+def data_digest(reader: SampleReader, framework: Framework) -> str:
+    """Digest of the first microbatch of a few rounds, spread over the run: of samples that the job's seed chooses."""
+    digest = blake2b(digest_size=16)
+    rounds = reader.program.rounds
+    for number in sorted({k * (rounds - 1) // max(LOOKED_AT - 1, 1) for k in range(LOOKED_AT)} if rounds else ()):
+        digest.update(dumps(reader.read(reader.program.at(number), 0), framework.data.REDUCERS))
+    return digest.hexdigest()
 
 
 def _packed_example(job: Job, data: Datasets, functions: DataFunctions) -> bytes | None:

@@ -10,6 +10,9 @@ one owner at any time. Whoever owns a slot goes on from its words:
     progress    mark(round, 2k): the chunks before k are updated; mark(round, 2k + 1): scratch holds the old values of k
     committed   rounds that are complete for this slot
 
+With several hosts each has slots, words and plans of its own; its update also waits until the sums over all hosts have
+come (`exchanged`), which is what keeps hosts within one round of each other.
+
 Round t is over when every slot of its plan has committed it: nobody decides it, everyone can see it. The exhaustive
 model in tests/runtime/test_protocol.py runs these very functions through every order of events and deaths.
 """
@@ -36,6 +39,8 @@ class Plan:
         copy: no slot updates before the supervisor has copied the state.
         stop: the run ends instead of doing this round.
         asked: how many copies on request have been planned so far.
+        hosts: host h computes microbatches hosts[h] … hosts[h+1]−1, and its sums wait for the others'; () = this host
+            computes all by itself.
     """
 
     round: int
@@ -45,10 +50,11 @@ class Plan:
     copy: bool = False
     stop: bool = False
     asked: int = 0
+    hosts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.boundaries) < 2 or self.boundaries[0] != 0 or any(a > b for a, b in pairwise(self.boundaries)):
-            raise ValueError(f"boundaries must rise from 0; received {self.boundaries}")
+        if len(self.boundaries) < 2 or any(a > b for a, b in pairwise((0, *self.boundaries))):
+            raise ValueError(f"boundaries must rise; received {self.boundaries}")
         if self.slots // self.stages != self.pipes:
             raise ValueError(
                 f"{self.pipes} pipes of {self.stages} stages need as many members; received {self.members}"
@@ -64,6 +70,11 @@ class Plan:
         """How many pipes share the microbatches."""
         return len(self.boundaries) - 1
 
+    @property
+    def own(self) -> range:
+        """The microbatches of this host."""
+        return range(self.boundaries[0], self.boundaries[-1])
+
     def share(self, pipe: int) -> range:
         """The microbatches of a pipe."""
         return range(self.boundaries[pipe], self.boundaries[pipe + 1])
@@ -77,7 +88,8 @@ class Plan:
         """As whole numbers, for shared memory; the first is the round plus one (0 = being written)."""
         flags = int(self.copy) | int(self.stop) << 1
         return [
-            self.round + 1, flags, self.asked, self.slots, self.pipes, self.stages, *self.boundaries, *self.members
+            self.round + 1, flags, self.asked, self.slots, self.pipes, self.stages, len(self.hosts), *self.boundaries,
+            *self.members, *self.hosts,
         ]  # fmt: skip
 
     @staticmethod
@@ -88,9 +100,10 @@ class Plan:
         >>> Plan.from_words(plan.to_words()) == plan
         True
         """
-        number, flags, asked, slots, pipes, stages, *rest = words
-        members = tuple(rest[pipes + 1 : pipes + 1 + slots])
-        return Plan(number - 1, tuple(rest[: pipes + 1]), members, stages, bool(flags & 1), bool(flags & 2), asked)
+        number, flags, asked, slots, pipes, stages, shares, *rest = words
+        boundaries, rest = tuple(rest[: pipes + 1]), rest[pipes + 1 :]
+        members, hosts = tuple(rest[:slots]), tuple(rest[slots : slots + shares])
+        return Plan(number - 1, boundaries, members, stages, bool(flags & 1), bool(flags & 2), asked, hosts)
 
 
 def even(microbatches: int, slots: int) -> tuple[int, ...]:
@@ -133,6 +146,7 @@ class Do(Enum):
     AWAIT_STAGE = "wait until a neighbouring stage has handed a microbatch over"
     AWAIT_SUMS = "wait until every slot has summed"
     AWAIT_COPY = "wait until the supervisor has copied the state"
+    AWAIT_HOSTS = "wait until the sums over all hosts are here"
     PUBLISH_NORMS = "publish the norms of its blocks"
     AWAIT_NORMS = "wait until every slot has published its norms"
     UPDATE = "copy a chunk's old values to scratch, mark, update it in place"
@@ -141,7 +155,7 @@ class Do(Enum):
     DONE = "nothing: the slot has committed"
 
 
-WAITS = frozenset({Do.AWAIT_SUMS, Do.AWAIT_COPY, Do.AWAIT_NORMS, Do.DONE})
+WAITS = frozenset({Do.AWAIT_SUMS, Do.AWAIT_COPY, Do.AWAIT_HOSTS, Do.AWAIT_NORMS, Do.DONE})
 
 
 class Action(NamedTuple):
@@ -151,7 +165,9 @@ class Action(NamedTuple):
     chunk: int = 0
 
 
-def next_action(plan: Plan, slot: int, words: Sequence[SlotWords], chunks: int, clipped: bool, copied: int) -> Action:
+def next_action(
+    plan: Plan, slot: int, words: Sequence[SlotWords], chunks: int, clipped: bool, copied: int, exchanged: int
+) -> Action:
     """The successor rule: what the owner of a slot does next, whoever did the work so far.
 
     Args:
@@ -161,6 +177,7 @@ def next_action(plan: Plan, slot: int, words: Sequence[SlotWords], chunks: int, 
         chunks: chunks of the slot's slice (0 in an evaluation wave).
         clipped: whether the update waits for every block's norm.
         copied: rounds whose copy, where the plan asks for one, is made.
+        exchanged: rounds whose sums over all hosts, where the plan has several, are here.
     """
     target = plan.round + 1
     own = words[slot]
@@ -172,6 +189,8 @@ def next_action(plan: Plan, slot: int, words: Sequence[SlotWords], chunks: int, 
         return Action(Do.AWAIT_SUMS)
     if plan.copy and copied < target:
         return Action(Do.AWAIT_COPY)
+    if plan.hosts and exchanged < target:
+        return Action(Do.AWAIT_HOSTS)
     if clipped and own.normed < target:
         return Action(Do.PUBLISH_NORMS)
     if clipped and any(words[other].normed < target for other in range(plan.slots)):
@@ -212,8 +231,9 @@ def owner(member: int, heir_of: Callable[[int], int | None]) -> int:
 
 
 def following(
-    plan: Plan, boundaries: tuple[int, ...], members: tuple[int, ...], stages: int, due: bool, asked: int, stop: bool
-) -> Plan:
+    plan: Plan, boundaries: tuple[int, ...], members: tuple[int, ...], stages: int, due: bool, asked: int, stop: bool,
+    hosts: tuple[int, ...] = (),
+) -> Plan:  # fmt: skip
     """The plan of the next round, as slot 0's owner stamps it before it commits.
 
     Args:
@@ -224,5 +244,6 @@ def following(
         due: whether the next round begins with a checkpoint that the settings ask for.
         asked: copies asked for so far.
         stop: whether the run ends here.
+        hosts: the hosts' next shares.
     """
-    return Plan(plan.round + 1, boundaries, members, stages, due or asked > plan.asked, stop, asked)
+    return Plan(plan.round + 1, boundaries, members, stages, due or asked > plan.asked, stop, asked, hosts)

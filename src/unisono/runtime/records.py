@@ -47,6 +47,8 @@ class Records:
         self._committed = Words(state.segment, "committed", 0.0)
         self._control = Words(state.segment, "control", 0.0)
         self._drained = first
+        self.latest: tuple[int, dict[str, Any]] | None = None
+        """The last record that was handed on, and rounds done then."""
 
     @property
     def plan(self) -> Plan:
@@ -68,6 +70,7 @@ class Records:
             self._drained = number + 1
             self._control.publish(Control.DRAINED, self._drained)
             if record is not None:
+                self.latest = (number + 1, {name: value for name, value in record.items() if name != "events"})
                 to(record)
 
     def _read(self, slot: int, entry: int) -> dict[str, Any]:

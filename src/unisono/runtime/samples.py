@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ from unisono.memory.packing import Reducers, pack, unpack
 from unisono.memory.words import Words
 from unisono.partition.keys import key
 from unisono.partition.order import epoch_order
+from unisono.runtime.agreement import Agreement
 from unisono.runtime.failure import Failure, PlacedError, failure
 from unisono.runtime.program import Program, Round
-from unisono.runtime.protocol import in_force
+from unisono.runtime.protocol import Plan, in_force, is_over
 from unisono.runtime.state import ROUNDS_AHEAD, HostLayout, HostState
 
 
@@ -42,7 +43,7 @@ class SampleReader:
 
     def __init__(self, job: Job, program: Program, data: Datasets, functions: DataFunctions) -> None:
         self._job = job
-        self._program = program
+        self.program = program
         self._data = data
         self._functions = functions
         self._epoch = -1
@@ -50,23 +51,23 @@ class SampleReader:
 
     def read(self, round_: Round, microbatch: int) -> Any:
         """The (inputs, targets) of a microbatch."""
-        positions = self._program.positions(round_, microbatch)
+        positions = self.program.positions(round_, microbatch)
         if round_.evaluation is None:
-            epoch, _ = self._program.batches.locate(round_.step)
+            epoch, _ = self.program.batches.locate(round_.step)
             if epoch != self._epoch:
                 self._order = self._epoch_order(epoch)
                 self._epoch = epoch
             indices = [int(i) for i in self._order[positions.start : positions.stop]]
             return self._collate(self._data.training, indices, ("sample", epoch), ("collate", round_.step), microbatch)
-        name = self._program.evaluations[round_.evaluation].name
+        name = self.program.evaluations[round_.evaluation].name
         place = ("evaluation", name)
         return self._collate(self._data.evaluation[name], list(positions), place, (*place, round_.wave), microbatch)
 
     def _epoch_order(self, epoch: int) -> Array:
         order = epoch_order(self._job.order, len(self._data.training), self._job.seed, epoch)
-        if order.size != self._program.batches.length:
+        if order.size != self.program.batches.length:
             raise UsageError(
-                f"job.order must return as many indices each epoch; received {self._program.batches.length} in the "
+                f"job.order must return as many indices each epoch; received {self.program.batches.length} in the "
                 f"first and {order.size} in epoch {epoch + 1}."
             )
         return order
@@ -136,9 +137,9 @@ class Ring:
 
 
 def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostState, share: tuple[int, int]) -> None:
-    """A loader's life: read its share of all microbatches, as far ahead as the ring allows.
+    """A loader's life: read its share of this host's microbatches, as far ahead as the ring allows.
 
-    A successor begins with the round that is being done and leaves alone what is there already.
+    A successor leaves alone what is there already; other shares of the hosts make it look again at the rounds ahead.
 
     Args:
         reader: reads one microbatch.
@@ -149,10 +150,15 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
     """
     index, loaders = share
     committed, at = Words(state.segment, "committed", 0.0), state.segment["reading"]
-    for number in range(_await(state, committed, 0), program.rounds):
-        round_ = program.at(number)
-        _await(state, committed, number - ROUNDS_AHEAD + 1)
-        for microbatch in range(program.nonempty(round_)):
+    agreement = Agreement(state)
+    while True:
+        plan = in_force(state.plans(), committed.get)
+        if plan is None:
+            continue
+        if plan.round >= program.rounds:
+            return
+        for number, microbatch in _ahead(program, plan, agreement, state.layout.shape.object_metrics):
+            round_ = program.at(number)
             if (number + microbatch) % loaders != index or ring.has(round_, microbatch):
                 continue
             at[index, 0] = number << 32 | microbatch + 1
@@ -162,17 +168,21 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
                 ring.put(round_, microbatch, failure(error, f"step {round_.step + 1}, microbatch {microbatch}"))
                 return
             at[index, 0] = 0
+            if is_over(plan, committed.get):
+                break
+        for slot in range(plan.slots):
+            if not committed.wait(slot, plan.round + 1, lambda: in_force(state.plans(), committed.get) != plan):
+                break
 
 
-def _await(state: HostState, committed: Words, round: int) -> int:
-    """Until the round being done is at least this one; returns it."""
-    while True:
-        plan = in_force(state.plans(), committed.get)
-        if plan is not None:
-            if plan.round >= round:
-                return plan.round
-            for slot in range(plan.slots):
-                committed.wait(slot, plan.round + 1)
+def _ahead(program: Program, plan: Plan, agreement: Agreement, alone: bool) -> Iterator[tuple[int, int]]:
+    """(round, microbatch) of what this host needs soon, as far as the present shares tell."""
+    for number in range(plan.round, min(plan.round + ROUNDS_AHEAD, program.rounds)):
+        round_ = program.at(number)
+        hosts = plan.hosts if number == plan.round else agreement.shares(round_.evaluation is None or not alone)
+        run = range(*hosts[agreement.host : agreement.host + 2]) if hosts else range(program.batches.microbatches)
+        for microbatch in range(run.start, min(run.stop, program.nonempty(round_))):
+            yield number, microbatch
 
 
 def taken(value: Any) -> Any:

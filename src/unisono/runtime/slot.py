@@ -21,13 +21,14 @@ from unisono.memory.packing import pack
 from unisono.memory.segment import touch
 from unisono.memory.words import Words
 from unisono.partition.keys import key
+from unisono.runtime.agreement import Agreement
 from unisono.runtime.balance import balanced, smoothed
 from unisono.runtime.evaluation import EvaluationSums
 from unisono.runtime.microbatches import Microbatches
 from unisono.runtime.program import Round
 from unisono.runtime.protocol import Action, Plan, following
 from unisono.runtime.stagework import Awaited, stage_work
-from unisono.runtime.state import FLOATING, LOSS, METRICS, RECORDS, SAMPLES, SECONDS, WEIGHT, Control
+from unisono.runtime.state import ALL_HOSTS, FLOATING, LOSS, METRICS, RECORDS, SAMPLES, SECONDS, WEIGHT, Control
 from unisono.runtime.sums import PartialSums
 from unisono.runtime.tools import Phase, Tools
 from unisono.runtime.update import Update, tree_sum
@@ -42,6 +43,7 @@ class SlotWork:
         self._layout, self._segment = tools.state.layout, tools.state.segment
         segment = self._segment
         self._control = Words(segment, "control", 0.0)
+        self._agreement = Agreement(tools.state)
         self._table, self._used = segment["table"], segment["used"]
         self.chunks = self._layout.slices(slots)[slot]
         self._update = Update(tools.state, tools.adapter, slot, self.chunks)
@@ -125,8 +127,8 @@ class SlotWork:
                 self._microbatch(round_, step, self._sums)
 
     def _cut_for(self, plan: Plan, total: int) -> tuple[Any, Any]:
-        """(how this slot folds its microbatches, the sum over all pipes' partial sums)."""
-        signature = (plan.boundaries, total)
+        """(how this slot folds its microbatches, the sum over all pipes' partial sums, or over all hosts')."""
+        signature = (plan.boundaries, plan.hosts, total)
         if self._cut is None or self._cut[0] != signature:
             owned: dict[Node, tuple[int, int]] = {}
             mine: Any = ()
@@ -136,7 +138,7 @@ class SlotWork:
                 owned.update({node: (pipe, buffer) for node, buffer in folded.final.items()})
                 if pipe == self.slot // plan.stages:
                     mine = folded.steps
-            self._cut = (signature, mine, expression(total, owned))
+            self._cut = (signature, mine, (ALL_HOSTS, 0) if plan.hosts else expression(total, owned))
         return self._cut[1], self._cut[2]
 
     def _microbatch(self, round_: Round, step: FoldStep, sums: PartialSums) -> None:
@@ -250,16 +252,29 @@ class SlotWork:
         members = self._state.seats()
         following_round = self._program.at(number) if number < self._program.rounds else None
         training = following_round is None or following_round.evaluation is None
-        stages = self._layout.shape.stages if training else 1
-        same, boundaries = (len(members), stages) == (self._slots, plan.stages), plan.boundaries
-        if round_.evaluation is None or not same:
-            pipes = len(members) // stages
-            pace = self._segment["pace"][:pipes].tolist()
-            boundaries = balanced(self._layout.shape.microbatches, pipes, pace, plan.boundaries if same else None)
-        stop = following_round is None or bool(self._control.get(Control.STOP))
+        hosts = self._agreement.shares(shared=training or not self._layout.shape.object_metrics)
+        own = hosts[self._agreement.host : self._agreement.host + 2] or (0, self._layout.shape.microbatches)
+        boundaries = self._boundaries(plan, round_, len(members), self._layout.shape.stages if training else 1, *own)
         due = self._copy_is_due(round_, following_round)
-        asked = self._control.get(Control.ASKED)
-        self._state.stamp(following(plan, boundaries, members, stages, due, asked, stop))
+        stop, asked = bool(self._control.get(Control.STOP)), self._control.get(Control.ASKED)
+        if self._agreement.several:  # all of them make the same plan, of what they agreed on
+            stop, asked = self._agreement.stop, self._agreement.asked
+        stages = self._layout.shape.stages if training else 1
+        self._state.stamp(
+            following(plan, boundaries, members, stages, due, asked, stop or following_round is None, hosts)
+        )
+
+    def _boundaries(
+        self, plan: Plan, round_: Round, slots: int, stages: int, start: int, stop: int
+    ) -> tuple[int, ...]:  # fmt: skip
+        """The pipes' next shares of this host's microbatches; measured paces count after training rounds only."""
+        same = (slots, stages, start, stop) == (self._slots, plan.stages, plan.own.start, plan.own.stop)
+        if round_.evaluation is not None and same:
+            return plan.boundaries
+        pipes = slots // stages
+        before = [boundary - start for boundary in plan.boundaries] if same else None
+        pace = self._segment["pace"][:pipes].tolist()
+        return tuple(start + boundary for boundary in balanced(stop - start, pipes, pace, before))
 
     def _copy_is_due(self, round_: Round, next_round: Round | None) -> bool:
         if round_.evaluation is not None:

@@ -33,6 +33,9 @@ MEMBERS = 1 << 16
 HANDED = ("forwarded", "returned")
 """Words of how many microbatches a stage has handed to the next one and to the one before."""
 
+ALL_HOSTS = -1
+"""The number of the pipe under which the sums over all hosts lie."""
+
 LOSS, WEIGHT, SAMPLES, SECONDS, METRICS = 0, 1, 2, 3, 4
 """Columns of the table of microbatches; metrics are pairs (sum, count) from METRICS on."""
 
@@ -47,7 +50,7 @@ class Control:
     DEATHS = 4  # heirs named so far
     END = 5  # rounds − 1 … : the run ends at the copy of this round minus one
     SEATS = 6  # how many seats there are
-    JOINED = 7  # members that said that they can work
+    EXCHANGED = 7  # rounds whose sums over all hosts are here
     COUNT = 8
 
 
@@ -207,12 +210,13 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
     add("control", "int64", (Control.COUNT, 8))
     add("ready", "int64", (layout.ring, 8))
     add("reading", "int64", (shape.loaders, 8))
-    add("plans", "int64", (2, 7 + 2 * slots))
+    add("plans", "int64", (2, 9 + 3 * slots))
+    add("agreement", "int64", (4 + slots,))
     add("seats", "int64", (slots,))
     add("heirs", "int64", (MEMBERS,))
     add("joined", "int64", (MEMBERS,))
     add("pace", "float64", (slots,))
-    add("used", "uint8", (slots, max(count, 1)))
+    add("used", "uint8", (slots + 1, max(count, 1)))  # the last row: other hosts
     add("table", "float64", (shape.microbatches, METRICS + 2 * shape.metrics))
     add("totals", "float64", (2, METRICS + 2 * shape.metrics))
     add("losses", "float64", (max(shape.evaluation_times, 1),))
@@ -230,11 +234,12 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
     for index, spec in enumerate(description.buffers):
         for parity in range(2):
             add(f"buffer/{index}/{parity}", spec.storage, spec.shape)
-    for pipe in range(slots // shape.stages):  # its stages share them: each parameter and buffer is one stage's
+    for pipe in (ALL_HOSTS, *range(slots // shape.stages)):  # stages of a pipe share them: each parameter is in one
+        held = 1 if pipe == ALL_HOSTS else buffers
         for region in regions:
-            add(f"gradients/{pipe}/{region.index}", region.dtype, (buffers, region.length))
-        add(f"buffer_sums/{pipe}", "float64", (buffers, max(averaged_elements(description.buffers), 1)))
-        add(f"buffer_changed/{pipe}", "float64", (buffers, max(len(description.buffers), 1)))
+            add(f"gradients/{pipe}/{region.index}", region.dtype, (held, region.length))
+        add(f"buffer_sums/{pipe}", "float64", (held, max(averaged_elements(description.buffers), 1)))
+        add(f"buffer_changed/{pipe}", "float64", (held, max(len(description.buffers), 1)))
     for slot in range(slots):
         add(f"scratch/{slot}", "uint8", (max(scratch_bytes(r, vectors[r.index]) for r in regions),))
     for stage in range(shape.stages - 1):
@@ -287,7 +292,7 @@ class HostState:
         """Set every word to the start of a round; nobody works yet."""
         for name in ("summed", "normed", "committed"):
             self.segment[name][:, 0] = round
-        for word in (Control.DRAINED, Control.COPIED):
+        for word in (Control.DRAINED, Control.COPIED, Control.EXCHANGED):
             self.control.publish(word, round)
 
     def plans(self) -> list[Plan | None]:

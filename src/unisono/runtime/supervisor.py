@@ -17,9 +17,11 @@ from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.planner.devices import out_of_memory_kills
+from unisono.runtime.agreement import Agreement
+from unisono.runtime.companions import Companions, Own
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.deaths import Death, given_up
-from unisono.runtime.failure import Failure
+from unisono.runtime.failure import Failure, described_error
 from unisono.runtime.hangs import end_hung_loaders, end_hung_workers
 from unisono.runtime.host import Child, Host, HostLost
 from unisono.runtime.outputs import OUTPUT, Outputs
@@ -48,9 +50,13 @@ class Supervisor:
         request: what of it, on what.
         watcher: hears of it.
         stall_seconds: see `Stalls`.
+        companions: the way to the other hosts; None = this one is alone.
     """
 
-    def __init__(self, job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None) -> None:
+    def __init__(
+        self, job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None,
+        companions: Companions | None = None,
+    ) -> None:  # fmt: skip
         self._job, self._request, self._watcher = job, request, watcher
         self._selector = selectors.DefaultSelector()
         self._outputs = Outputs(self._selector)
@@ -62,16 +68,28 @@ class Supervisor:
         self._last_death: Death
         self._lost = (-1, 0)
         self._loader_strikes: dict[int, int] = {}
+        self._companions = companions
         self._host: Host
         self._run: Running
 
     def run(self) -> Outcome:
         """Run to the end, to a failure or to a stop."""
         self._selector.register(self._event, selectors.EVENT_READ, "event")
+        if self._companions:
+            self._companions.open(self._selector, lambda: os.eventfd_write(self._event, 1), self._watcher)
         self._host = Host(self._listen_to_host, self._outputs.wait_for)
         try:
-            return self._begin()
+            outcome = self._begin()
+            if self._companions and outcome.failure is not None:
+                self._companions.fail(outcome.failure)
+            return outcome
+        except UnisonoError as error:
+            if self._companions:
+                self._companions.fail(described_error(error))
+            raise
         finally:
+            if self._companions:
+                self._companions.close()
             self._host.close()
             self._selector.close()
             os.close(self._event)
@@ -127,6 +145,8 @@ class Supervisor:
             slots = described.layout.shape.slots
             self._run = Running(described, state, Records(state, first), Crew(slots), HostWords(state, 0.0),
                                 Words(segment, "control", 0.0))  # fmt: skip
+            if self._companions:
+                first = self._join(first)
             state.begin(first)
             self._man(first, go_on)
             self._fork_loaders()
@@ -160,9 +180,51 @@ class Supervisor:
         """Fork a crew that begins with this round; nobody is at work yet."""
         run = self._run
         decisions = run.crew.begin()
-        stop = not go_on or first >= run.described.program.rounds
-        run.state.stamp(run.described.opening(first, run.crew.seats, stop))
+        stop = not go_on or first >= run.described.program.rounds or self._failure is not None
+        hosts, agreement = run.described.hosts_of(first, run.state), Agreement(run.state)
+        run.state.stamp(run.described.opening(first, run.crew.seats, stop, hosts, agreement.host))
         self._carry_out(decisions)
+
+    # -- other hosts ---------------------------------------------------------------------------------------
+
+    def _join(self, rounds: int) -> int:
+        """Come together with the other hosts, all with the same state; returns the round that they begin with."""
+        assert self._companions
+        run = self._run
+        about = Own(rounds, run.crew.wanted, run.records.latest, self._watcher.memory())
+        joined = self._companions.join(run.described, run.state, about, self._interrupted)
+        if isinstance(joined, Failure):
+            self._failure = self._failure or joined
+            return max(rounds, 0)
+        if joined is None:
+            self._stop_wanted = True
+            return rounds
+        if joined.missed is not None:
+            self._hand_on(joined.missed)
+        elif joined.rounds != rounds:
+            self._watcher.remember(joined.memory)
+        return joined.rounds
+
+    def _interrupted(self) -> bool:
+        self._stop_wanted = self._stop_wanted or self._watcher.interrupted()
+        return self._stop_wanted
+
+    def _regroup(self) -> None:
+        """Another generation of hosts: come to rest, meet, go on from the round that the furthest of them has done."""
+        assert self._companions
+        run = self._run
+        self._companions.part()
+        self._abandon()
+        run.records.drain(self._hand_on)
+        run.leaving.clear()
+        first = self._join(run.records.plan.round)
+        latest = run.records.latest
+        run.records = Records(run.state, first)
+        run.records.latest = latest
+        run.state.begin(first)
+        run.control.publish(Control.STOP, int(self._stop_wanted))
+        run.crew = Crew(run.crew.wanted, next_member=run.crew.next_member)
+        self._man(first, go_on=not self._stop_wanted)
 
     # -- processes -----------------------------------------------------------------------------------------
 
@@ -187,7 +249,9 @@ class Supervisor:
                 run.leaving.add(decision.member)
             elif self._failure is None:
                 self._failure = self._given_up(decision.work)
-        self._watcher.workers(len(run.crew.present))
+        agreement = Agreement(run.state)
+        elsewhere = sum(agreement.workers) - agreement.workers[agreement.host] if agreement.several else 0
+        self._watcher.workers(len(run.crew.present) + elsewhere, max(len(agreement.workers), 1))
 
     def _fork(self, member: int) -> None:
         run = self._run
@@ -226,6 +290,12 @@ class Supervisor:
             except HostLost:
                 self._start_over()
             plan = run.records.plan
+            if self._companions and not run.is_ending(plan) and self._failure is None:
+                self._failure = self._companions.trouble()
+                if self._failure is None and self._companions.is_called:
+                    self._regroup()
+                    asked_to_stop = None
+                    continue
             if self._failure is None:
                 self._look_for_newcomers()
                 self._copy_if_due(plan)
@@ -269,6 +339,8 @@ class Supervisor:
             self._outputs.read(file)
         elif isinstance(what, ControlSocket):
             what.serve()
+        elif self._companions and what is self._companions:
+            self._companions.hear()
         elif what in self._host.children:
             self._ended(what)
 
@@ -408,6 +480,8 @@ class Supervisor:
                 f"a run of this job can have 0 (pause) to {most} workers, one a non-empty microbatch{stages}; received "
                 f"{wanted!r}."
             )
+        if wanted == 0 and self._companions:
+            raise UsageError("a run over several hosts is not paused; stop it, and resume it later.")
         if wanted == 0:
             self._paused = True
             run.control.publish(Control.STOP, 1)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from unisono.frameworks.protocol import Array
+from unisono.gradients.adding import TreeAdder
 from unisono.gradients.norms import block_sums, clip_coefficient, total_norm
 from unisono.gradients.regions import Chunk
 from unisono.memory.segment import aligned, touch
@@ -92,7 +93,7 @@ class Update:
         self._state, self._slot = state, slot
         self._chunks = [_Guarded(state, adapter, slot, chunk) for chunk in chunks]
         self._norms = state.layout.norms
-        self._temporaries: list[Array] = []
+        self._adder = TreeAdder()
 
     def publish_norms(self, tree: Any, weight: float) -> None:
         """Write Σ g² of each block of the slice.
@@ -161,20 +162,4 @@ class Update:
         def leaf(pipe: int, buffer: int) -> Array:
             return self._state.segment[f"gradients/{pipe}/{chunk.region}"][buffer, chunk.start : chunk.stop]
 
-        def add(node: Any, target: Array, depth: int) -> Array:
-            if isinstance(node[0], int):
-                return leaf(*node)
-            if isinstance(node[0][0], int):
-                return np.add(leaf(*node[0]), add(node[1], target, depth), out=target)
-            left = add(node[0], target, depth)
-            right = add(node[1], self._temporary(depth, target), depth + 1)
-            return np.add(left, right, out=target)
-
-        np.divide(add(tree, out, 0), out.dtype.type(weight), out=out)
-
-    def _temporary(self, depth: int, like: Array) -> Array:
-        while len(self._temporaries) <= depth:
-            self._temporaries.append(np.empty(0, np.uint8))
-        if self._temporaries[depth].size < like.nbytes:
-            self._temporaries[depth] = np.empty(like.nbytes, np.uint8)
-        return self._temporaries[depth][: like.nbytes].view(like.dtype)
+        np.divide(self._adder(tree, leaf, out), out.dtype.type(weight), out=out)

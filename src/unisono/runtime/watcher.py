@@ -38,8 +38,14 @@ class Watcher(Protocol):
     def interrupted(self) -> bool:
         """Whether the run is asked to stop."""
 
-    def workers(self, alive: int) -> None:
-        """How many workers are alive."""
+    def workers(self, alive: int, hosts: int) -> None:
+        """How many workers are alive, and on how many hosts."""
+
+    def memory(self) -> dict[str, Any]:
+        """What it has to remember of the run besides the state, as JSON can hold it."""
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """Another host has done more of the run, and remembers this."""
 
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """The run's control socket, if it has a folder."""

@@ -131,8 +131,8 @@ class Worker:
         chunks = 0 if round_.evaluation is not None else len(work.chunks)
         clipped = self._clipped and round_.evaluation is None
         while True:
-            copied = self._control.get(Control.COPIED)
-            action = next_action(plan, slot, self._words, chunks, clipped, copied)
+            copied, exchanged = self._control.get(Control.COPIED), self._control.get(Control.EXCHANGED)
+            action = next_action(plan, slot, self._words, chunks, clipped, copied, exchanged)
             if action.do in WAITS:
                 return action
             self._phase(action.do.name.lower(), plan.round, slot, action.chunk)
@@ -187,6 +187,10 @@ class Worker:
             self._wait_for_stages(deaths)
         elif do is Do.AWAIT_COPY:
             self._control.wait(Control.COPIED, target, lambda: self._ended(plan, deaths), SHORT_SECONDS)
+        elif do is Do.AWAIT_HOSTS:
+            self._control.wait(
+                Control.EXCHANGED, target, lambda: self._control.get(Control.DEATHS) != deaths, SHORT_SECONDS
+            )
         else:
             words = {Do.AWAIT_SUMS: self._words.summed, Do.AWAIT_NORMS: self._words.normed}.get(
                 do, self._words.committed

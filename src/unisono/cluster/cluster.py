@@ -1,0 +1,261 @@
+"""The way from a supervisor to the other hosts: it belongs to a generation of them, and has a link to each other."""
+
+from __future__ import annotations
+
+import os
+import select
+import selectors
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unisono.cluster.coordinator import Coordinator
+from unisono.cluster.link import Setup
+from unisono.cluster.meeting import Store, interface_address
+from unisono.cluster.member import Generation, Member
+from unisono.cluster.place import Place
+from unisono.cluster.snapshot import state_digest
+from unisono.errors import UsageError
+from unisono.runtime.agreement import Agreement
+from unisono.runtime.channel import Channel
+from unisono.runtime.companions import Joined, Own
+from unisono.runtime.failure import Failure
+from unisono.runtime.host import POOLS
+from unisono.runtime.prepare import Described
+from unisono.runtime.state import HostState
+from unisono.runtime.watcher import Watcher
+
+TIMEOUT_SECONDS = 10.0
+LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """How this process takes part in a run over several hosts.
+
+    Attributes:
+        place: where it stands among them.
+        interface: the network interface between hosts; None = the one that leads to where they meet.
+        timeout: seconds after which a silent host is lost.
+    """
+
+    place: Place
+    interface: str | None = None
+    timeout: float = TIMEOUT_SECONDS
+
+    def __post_init__(self) -> None:
+        if not self.timeout >= 1:
+            raise UsageError(f"host_timeout must be at least 1 second; received {self.timeout}.")
+
+
+def differing(generation: Generation) -> str | None:
+    """Why the hosts of a generation cannot train together, or None.
+
+    >>> one, two = {"name": "a", "data": [3, "x"]}, {"name": "b", "data": [4, "y"]}
+    >>> differing(Generation(1, (one, two), 0))
+    "hosts must have the same data (how many samples, digest of some); host 'b' has [4, 'y'], host 'a' has [3, 'x']."
+    """
+    first, *others = generation.hosts
+    for key, rule in (
+        ("job", "train the same job"),
+        ("data", "have the same data (how many samples, digest of some)"),
+        ("numerics", "compute with the same numerics"),
+    ):
+        for other in others:
+            if other.get(key) != first.get(key):
+                return (
+                    f"hosts must {rule}; host {other['name']!r} has {other.get(key)}, host {first['name']!r} has "
+                    f"{first.get(key)}."
+                )
+    return None
+
+
+class Cluster:
+    """This host among the others; see `Companions`.
+
+    Args:
+        hosts: how it takes part.
+        about: what all hosts must agree on besides their data, from the prepared job.
+    """
+
+    def __init__(self, hosts: Hosts, about: Callable[[Described], Mapping[str, Any]]) -> None:
+        self.place, self._hosts, self._about = hosts.place, hosts, about
+        self._coordinator: Coordinator | None = None
+        self._generation: Generation | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._whole = True
+        """Whether this host's state is that after some round: not while another one's comes in."""
+
+    def open(self, selector: selectors.BaseSelector, poke: Callable[[], None], watcher: Watcher) -> None:
+        """See `Companions`."""
+        place, timeout = self.place, self._hosts.timeout
+        self._selector, self._message = selector, watcher.message
+        self._address = interface_address(place, self._hosts.interface)
+        store = Store(place, self._address, place.serves, timeout)
+        if place.host == 0 and not place.driven:
+            self._coordinator = Coordinator(Store(place, self._address, False, timeout), place.hosts, timeout)
+        self._member = Member(store, place.host, place.name, timeout, poke)
+
+    # -- generations ---------------------------------------------------------------------------------------
+
+    @property
+    def is_called(self) -> bool:
+        """See `Companions`."""
+        return self._generation is None or self._member.called > self._generation.number
+
+    def trouble(self) -> Failure | None:
+        """See `Companions`."""
+        failure, generation = self._member.failure, self._member.generation
+        if failure is not None:
+            return Failure(f"host {failure['host']}: {failure['message']}", failure["traceback"])
+        if self._member.cut_off is not None:
+            return Failure(
+                f"hosts go on only where they reach {self.place.address}:{self.place.port}, where it is decided who "
+                f"belongs to the run; host {self.place.name} has lost it ({self._member.cut_off}). Resume the run from "
+                "its checkpoint."
+            )
+        if generation is not None and generation.own is None:
+            return Failure(
+                f"host {self.place.name} was not heard of for {self._hosts.timeout:g} s, and the others went on "
+                "without it. A longer --host-timeout bears longer silences."
+            )
+        return None
+
+    def join(
+        self, described: Described, state: HostState, own: Own, interrupted: Callable[[], bool]
+    ) -> Joined | Failure | None:
+        """See `Companions`."""
+        while True:
+            generation = self._gather(self._report(described, state, own), interrupted)
+            if not isinstance(generation, Generation):
+                return generation
+            if (problem := differing(generation)) is not None:
+                raise UsageError(problem)
+            hosts = generation.hosts
+            furthest = max(host["rounds"] for host in hosts)
+            if furthest < 0:
+                return Failure("no host has a whole state any more. Resume the run from its checkpoint.")
+            Agreement(state).begin(generation.own or 0, [host["workers"] for host in hosts])
+            source = next(place for place, host in enumerate(hosts) if host["rounds"] == furthest)
+            standing = (furthest, hosts[source]["digest"])
+            others = tuple(k for k, host in enumerate(hosts) if (host["rounds"], host["digest"]) != standing)
+            if len(hosts) == 1 or self._linked(described, state, standing, source, others, interrupted):
+                self._whole = True
+                self._announce(hosts)
+                found = hosts[source]["latest"]
+                missed = found and found[0] == furthest and own.rounds == furthest - 1
+                return Joined(furthest, hosts[source]["memory"], found[1] if missed else None)
+
+    def _report(self, described: Described, state: HostState, own: Own) -> dict[str, Any]:
+        return {
+            "name": self.place.name,
+            "workers": own.workers,
+            "rounds": own.rounds if self._whole else -1,
+            "digest": state_digest(state, described.program, own.rounds) if self._whole else "",
+            "data": [described.data_length, described.digest],
+            "latest": own.latest,
+            "memory": own.memory,
+            **self._about(described),
+        }
+
+    def _gather(self, report: Mapping[str, Any], interrupted: Callable[[], bool]) -> Generation | Failure | None:
+        """Report, and wait for the next generation."""
+        said = 0
+        while True:
+            if (trouble := self.trouble()) is not None:
+                return trouble
+            found, called = self._member.generation, self._member.called
+            if found is not None and found.number == called == said:
+                self._generation = found
+                return found
+            if called > said:
+                self._member.report(called, report)
+                said = called
+            if interrupted():
+                return None
+            time.sleep(LOOK_SECONDS)
+
+    def _announce(self, hosts: tuple[Mapping[str, Any], ...]) -> None:
+        counts = ", ".join(f"{host['name']} ({host['workers']})" for host in hosts)
+        self._message(f"{len(hosts)} host{'s' if len(hosts) > 1 else ''} with their workers: {counts}")
+
+    def fail(self, failure: Failure) -> None:
+        """See `Companions`."""
+        if self._member.failure is None and self._member.cut_off is None:
+            self._member.fail(self.place.name, failure.message, failure.traceback)
+
+    # -- the link ------------------------------------------------------------------------------------------
+
+    def _linked(
+        self, described: Described, state: HostState, standing: tuple[int, str], source: int,
+        receivers: tuple[int, ...], interrupted: Callable[[], bool],
+    ) -> bool:  # fmt: skip
+        """Start the process that speaks to the others, and let it make all states equal; whether it has."""
+        assert self._generation is not None
+        own, (rounds, digest) = self._generation.own or 0, standing
+        self._whole = self._whole and own not in receivers
+        setup = Setup(
+            self.place, self._address, self._hosts.timeout, self._generation.number, own, len(self._generation.hosts),
+            described.layout, described.program, rounds, source, receivers, digest,
+        )  # fmt: skip
+        mine, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "unisono.cluster.link", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, **dict.fromkeys(POOLS, "1")},
+                process_group=0,
+            )  # fmt: skip
+        self._channel = Channel(mine)
+        self._channel.send(setup, [state.segment.file])
+        while not select.select([mine], [], [], LOOK_SECONDS)[0]:
+            if self.is_called or self.trouble() is not None or interrupted():
+                self.part()
+                return False
+        if self._said() != "ready":
+            self.part()
+            return False
+        self._selector.register(mine, selectors.EVENT_READ, self)
+        return True
+
+    def _said(self) -> str:
+        """What the link says; where it has lost a host, the others hear of it."""
+        assert self._channel is not None and self._generation is not None
+        try:
+            (verb, host, why), _ = self._channel.receive()
+        except (EOFError, ConnectionError):
+            verb, host, why = "ended", None, ""
+        if verb not in ("ready", "done"):
+            name = "another host" if host is None else f"host {self._generation.hosts[host]['name']}"
+            self._message(f"{name} cannot be reached{f' ({why})' if why else ''}; the hosts come together anew")
+            number = None if host is None else int(self._generation.hosts[host]["number"])
+            self._member.broken(self._generation.number, number)
+        return str(verb)
+
+    def hear(self) -> None:
+        """See `Companions`."""
+        assert self._channel is not None
+        self._selector.unregister(self._channel.socket)
+        self._said()
+
+    def part(self) -> None:
+        """See `Companions`."""
+        if self._process is None or self._channel is None:
+            return
+        if self._channel.socket in self._selector.get_map():
+            self._selector.unregister(self._channel.socket)
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+        self._process = self._channel = None
+
+    def close(self) -> None:
+        """See `Companions`; host 0 stays until all others have left."""
+        self.part()
+        self._member.leave()
+        if self._coordinator is not None:
+            self._coordinator.close(self._hosts.timeout)

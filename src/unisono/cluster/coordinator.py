@@ -1,0 +1,93 @@
+"""The thread that decides who belongs to a run; it lives in one process: host 0's supervisor, or Ray's driver."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from unisono.cluster.meeting import Store
+from unisono.cluster.membership import Call, Gathered, Membership, Seen
+
+LOOK_SECONDS = 0.1
+
+
+class Coordinator:
+    """Carries out the policy of `Membership` by way of the store.
+
+    Args:
+        store: a client of its own.
+        expected: hosts that the run begins with.
+        timeout: seconds after which a silent host is lost.
+    """
+
+    def __init__(self, store: Store, expected: int, timeout: float) -> None:
+        self._store = store
+        self._membership = Membership(expected, timeout)
+        self._seen: dict[int, Seen] = {}
+        self._beats: dict[int, int] = {}
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="unisono-coordinator", daemon=True)
+        self._thread.start()
+
+    def close(self, patience: float) -> None:
+        """End, but not before every host that still lives has finished.
+
+        Args:
+            patience: seconds to wait for them.
+        """
+        deadline = time.monotonic() + patience
+        while self._thread.is_alive() and time.monotonic() < deadline and not self._all_left():
+            time.sleep(LOOK_SECONDS)
+        self._end.set()
+        self._thread.join(patience)
+
+    def _all_left(self) -> bool:
+        return all(self._seen[number].left for number in self._membership.hosts)
+
+    def _run(self) -> None:
+        try:
+            while not self._end.wait(LOOK_SECONDS):
+                now = time.monotonic()
+                self._listen(now)
+                decision = self._membership.look(now, self._seen)
+                if isinstance(decision, Call):
+                    self._store.tell("call", decision.generation)
+                elif isinstance(decision, Gathered):
+                    self._publish(decision)
+        except (RuntimeError, ValueError):
+            return  # the store is gone, and hosts find that out by themselves
+
+    def _publish(self, gathered: Gathered) -> None:
+        reports: list[dict[str, Any]] = [
+            {"number": number, **self._seen[number].report[gathered.generation]} for number in gathered.hosts
+        ]
+        self._store.tell(f"world/{gathered.generation}", reports)
+
+    def _listen(self, now: float) -> None:
+        """Hear every host."""
+        for number in range(1, self._store.count("arrivals") + 1):
+            self._hear(number, now)
+
+    def _hear(self, number: int, now: float) -> None:
+        store = self._store
+        hello = store.find(f"{number}/hello") if number not in self._seen else None
+        if hello is not None:
+            self._seen[number] = Seen(int(hello["order"]), now)
+        host = self._seen.get(number)
+        if host is None or host.left:
+            return
+        beat = store.find(f"{number}/beat")
+        if beat != self._beats.get(number):
+            self._beats[number], host.heard = beat, now
+        host.answered = store.find(f"{number}/answer") or 0
+        host.left = bool(store.find(f"{number}/left"))
+        coming = self._membership.generation + 1
+        if coming not in host.report and (report := store.find(f"report/{coming}/{number}")) is not None:
+            host.report[coming] = report
+        generation = self._membership.generation
+        broken = store.find(f"broken/{generation}/{number}")
+        if broken is not None and generation not in host.broken:
+            host.broken.add(generation)
+            if broken["host"] in self._seen:
+                self._seen[broken["host"]].suspected.add(generation)

@@ -1,0 +1,133 @@
+"""Where hosts find each other: a store of torch.distributed, to which each host and the deciding process are clients.
+
+Everything in it is JSON text under these keys; nothing is pickled.
+
+    arrivals             how many hosts have come; a host's number is its count
+    news                 grows with everything that hosts should look at
+    NUMBER/hello         order and name of a host
+    NUMBER/beat          grows while the host lives
+    NUMBER/answer        the latest call that it has heard
+    NUMBER/left          it has finished
+    call                 the generation whose hosts come to rest and report
+    report/G/NUMBER      what a host says of itself before generation G
+    broken/G/NUMBER      a host of generation G cannot reach another one (its number, or null)
+    world/G              the hosts of generation G with their reports, in order
+    failure              why the run fails: host, message, traceback
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from datetime import timedelta
+from typing import Any
+
+import psutil
+
+from unisono.cluster.place import Place
+from unisono.errors import JobError, UsageError
+
+START_SECONDS = 300.0
+"""How long hosts may take to find the store when they start."""
+
+
+def torch_distributed() -> Any:
+    """torch.distributed, which carries all bytes between hosts.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        import torch.distributed
+    except ImportError as error:
+        raise UsageError(
+            "several hosts exchange bytes through torch.distributed, whatever the model's framework; PyTorch is not "
+            "installed here. Install unisono[torch]."
+        ) from error
+    return torch.distributed
+
+
+def interface_address(place: Place, interface: str | None) -> str:
+    """This host's address on the interface that is used between hosts.
+
+    Args:
+        place: where the store is.
+        interface: its name; None = the one that leads to the store.
+
+    Raises:
+        UsageError: there is no such interface, or it has no address.
+    """
+    if interface is not None:
+        addresses = psutil.net_if_addrs()
+        if interface not in addresses:
+            raise UsageError(f"--interface names one of {', '.join(sorted(addresses))}; received {interface!r}.")
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for entry in addresses[interface]:
+                if entry.family == family and not entry.address.startswith("fe80"):
+                    return str(entry.address).split("%")[0]
+        raise UsageError(f"--interface needs an interface with an IP address; {interface!r} has none.")
+    try:
+        family, kind, _, _, target = socket.getaddrinfo(place.address, place.port or 1, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(target)  # sends nothing: only asks which way it would go
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise UsageError(
+            f"hosts find each other at {place.address}:{place.port}, as {place.launcher} says; this host cannot: "
+            f"{error}. Check the address, or name the interface with --interface."
+        ) from error
+
+
+class Store:
+    """One client of the store; every value is JSON.
+
+    Args:
+        place: where it is.
+        address: this host's address, for the one that serves.
+        serve: serve it from this process; it lives as long as this object.
+        timeout: seconds that an answer may take.
+
+    Raises:
+        JobError: it cannot be reached, or not be served.
+    """
+
+    def __init__(self, place: Place, address: str, serve: bool, timeout: float) -> None:
+        distributed = torch_distributed()
+        options: dict[str, Any] = {}
+        if serve:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            try:
+                # Bound here, to the one interface: the store itself would listen on all of them.
+                listener = socket.create_server((address, place.port), family=family)
+            except OSError as error:
+                raise JobError(
+                    f"host {place.host} serves the store at {address}:{place.port}, and cannot: {error}. Give the "
+                    "launcher another port (MASTER_PORT)."
+                ) from error
+            options = {"master_listen_fd": listener.detach(), "is_master": True}
+        where = address if serve else place.address
+        try:
+            raw = distributed.TCPStore(
+                where, place.port, wait_for_workers=False, timeout=timedelta(seconds=START_SECONDS), **options
+            )
+        except (RuntimeError, ValueError) as error:
+            raise JobError(f"hosts meet at {where}:{place.port}, which cannot be reached: {error}") from error
+        raw.set_timeout(timedelta(seconds=timeout))
+        self.raw = distributed.PrefixStore(place.prefix, raw) if place.prefix else raw
+
+    def put(self, key: str, value: Any) -> None:
+        """Leave a value."""
+        self.raw.set(key, json.dumps(value))
+
+    def find(self, key: str) -> Any:
+        """A value, or None."""
+        return json.loads(self.raw.get(key)) if self.raw.check([key]) else None
+
+    def count(self, key: str, more: int = 0) -> int:
+        """Add to a counter; returns it."""
+        return int(self.raw.add(key, more))
+
+    def tell(self, key: str, value: Any) -> None:
+        """Leave a value that others should look at."""
+        self.put(key, value)
+        self.count("news", 1)

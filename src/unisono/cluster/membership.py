@@ -1,0 +1,123 @@
+"""Which hosts belong to a run: decided in one place, from what each of them says; pure, without clock or network.
+
+A *generation* is a set of hosts that exchange with each other. When one of its hosts is lost, or a new one has come,
+all are called together; those that answer are the next generation. Only the process beside the store decides, so
+hosts that cannot reach it can never go on by themselves: two halves of a torn network are never both alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+GRACE_SECONDS = 2.0
+"""How long a host whose connections have broken may take to answer a call: a living one answers at once."""
+
+
+@dataclass
+class Seen:
+    """What is known of one host.
+
+    Attributes:
+        order: its place among the hosts, as the launcher numbers them.
+        heard: when it was last heard of (monotonic seconds).
+        answered: the latest call that it has heard.
+        report: generation → what it said of itself when it was at rest.
+        suspected: generations in which another host could not reach it any more.
+        broken: generations in which it could not reach another host any more.
+        left: whether it has finished.
+    """
+
+    order: int
+    heard: float
+    answered: int = 0
+    report: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    suspected: set[int] = field(default_factory=set)
+    broken: set[int] = field(default_factory=set)
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """All hosts come to rest and report."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The hosts of a generation, in order, by their numbers in the store."""
+
+    generation: int
+    hosts: tuple[int, ...]
+
+
+class Membership:
+    """The policy.
+
+    Args:
+        expected: hosts that a run begins with.
+        timeout: seconds after which a host that is not heard of is lost.
+
+    >>> membership = Membership(1, 10.0)
+    >>> host = Seen(order=0, heard=0.0)
+    >>> membership.look(0.0, {5: host})
+    Call(generation=1)
+    >>> host.report[1] = {}
+    >>> membership.look(0.1, {5: host})
+    Gathered(generation=1, hosts=(5,))
+    """
+
+    def __init__(self, expected: int, timeout: float) -> None:
+        self._expected, self._timeout = expected, timeout
+        self.generation = 0
+        self.hosts: tuple[int, ...] = ()
+        self._called_at: float | None = None
+        self._known: set[int] = set()
+
+    def look(self, now: float, seen: Mapping[int, Seen]) -> Call | Gathered | None:
+        """What to do now, if anything.
+
+        Args:
+            now: monotonic seconds.
+            seen: all hosts that ever came, by number.
+        """
+        if self._called_at is None:
+            if not self._is_due(now, seen):
+                return None
+            self._called_at = now
+            return Call(self.generation + 1)
+        return self._gathered(now, self._called_at, seen)
+
+    def _is_lost(self, now: float, host: Seen) -> bool:
+        return now - host.heard > self._timeout
+
+    def _is_due(self, now: float, seen: Mapping[int, Seen]) -> bool:
+        if self.generation == 0:
+            return True
+        if any(seen[number].left for number in self.hosts):
+            return False  # the run is over for one of them, so it is for all
+        lost = any(self._is_lost(now, seen[number]) for number in self.hosts)
+        broken = any(self.generation in seen[number].broken for number in self.hosts)
+        new = any(number not in self._known and not self._is_lost(now, host) for number, host in seen.items())
+        return lost or broken or new
+
+    def _gathered(self, now: float, called_at: float, seen: Mapping[int, Seen]) -> Gathered | None:
+        coming = self.generation + 1
+        wanted = []
+        for number, host in seen.items():
+            old = number in self.hosts or number not in self._known
+            silent = host.answered < coming and self.generation in host.suspected
+            if old and not host.left and not self._is_lost(now, host):
+                if silent and now - called_at > GRACE_SECONDS:
+                    continue
+                wanted.append(number)
+        if self.generation == 0 and len(wanted) < self._expected:
+            return None
+        if not wanted or any(coming not in seen[number].report for number in wanted):
+            return None
+        self.generation, self._called_at = coming, None
+        self.hosts = tuple(sorted(wanted, key=lambda number: (seen[number].order, number)))
+        self._known |= set(seen)
+        return Gathered(coming, self.hosts)

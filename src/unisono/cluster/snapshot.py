@@ -1,0 +1,31 @@
+"""A host's state between two rounds: which areas hold it, and a digest by which hosts see whether theirs are equal."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from unisono.frameworks.protocol import Array
+from unisono.runtime.program import Program
+from unisono.runtime.state import HostState
+
+
+def state_arrays(state: HostState, program: Program, rounds: int) -> list[Array]:
+    """All that a host needs of another one's state after so many rounds, as flat bytes."""
+    layout, segment = state.layout, state.segment
+    steps, _ = program.position(rounds)
+    parity = steps & 1
+    names = [f"parameters/{region.index}" for region in layout.regions]
+    names += [vector.area for vectors in layout.vectors for vector in vectors]
+    names += [f"frozen/{number}" for number, owner in enumerate(layout.description.owners) if owner is None]
+    names += [f"buffer/{index}/{parity}" for index in range(len(layout.description.buffers))]
+    arrays = [segment[name] for name in names]
+    arrays += [segment["scalars"][parity], segment["losses"], segment["totals"]]
+    return [array.reshape(-1).view("uint8") for array in arrays if array.size]
+
+
+def state_digest(state: HostState, program: Program, rounds: int) -> str:
+    """Equal digests are equal states."""
+    digest = blake2b(digest_size=16)
+    for array in state_arrays(state, program, rounds)[:-1]:  # the totals hold times
+        digest.update(memoryview(array))  # type: ignore[arg-type]
+    return digest.hexdigest()

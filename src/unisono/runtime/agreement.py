@@ -1,0 +1,66 @@
+"""What hosts agree on in each exchange, in shared memory: the same in all of them, so that their next plans are too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unisono.partition.hosts import host_shares
+from unisono.runtime.state import HostState
+
+HEAD = 4
+"""Numbers before the hosts' workers: this host's number, how many hosts, whether to stop, copies asked for."""
+
+
+class Agreement:
+    """The hosts of a run and what they last agreed on; one host has nobody to agree with.
+
+    Args:
+        state: this host's shared state.
+    """
+
+    def __init__(self, state: HostState) -> None:
+        self._area = state.segment["agreement"]
+        self._microbatches = state.layout.shape.microbatches
+
+    def begin(self, host: int, workers: Sequence[int]) -> None:
+        """The supervisor: this is host `host` of those with so many workers each."""
+        self._area[:HEAD] = host, len(workers), 0, 0
+        self._area[HEAD : HEAD + len(workers)] = workers
+
+    def agree(self, workers: Sequence[int], stop: bool, asked: int) -> None:
+        """After an exchange: what the next plan is made of."""
+        self._area[2:HEAD] = stop, asked
+        self._area[HEAD : HEAD + len(workers)] = workers
+
+    @property
+    def several(self) -> bool:
+        """Whether there are other hosts."""
+        return bool(self._area[1] > 1)
+
+    @property
+    def host(self) -> int:
+        """This host's number among those that are there."""
+        return int(self._area[0])
+
+    @property
+    def stop(self) -> bool:
+        """Whether some host wants to stop."""
+        return bool(self._area[2])
+
+    @property
+    def asked(self) -> int:
+        """Copies that the hosts have asked for."""
+        return int(self._area[3])
+
+    @property
+    def workers(self) -> list[int]:
+        """Workers of each host."""
+        return [int(count) for count in self._area[HEAD : HEAD + int(self._area[1])]]
+
+    def shares(self, shared: bool) -> tuple[int, ...]:
+        """The hosts' shares of a round's microbatches; () where this host computes all of them.
+
+        Args:
+            shared: whether the round is shared out among hosts.
+        """
+        return host_shares(self._microbatches, self.workers) if shared and self.several else ()
