@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster import proxy
-from cluster.namespaces import Network, leftovers
+from cluster.namespaces import Network, Unavailable, leftovers
 
 PORT = 5000
 SERVE = """
@@ -138,6 +138,12 @@ os.kill(os.getpid(), signal.SIGKILL)
     while leftovers(int(owner)) or Path(f"/proc/{sleeper}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_without_the_command_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(Unavailable, match="root|iproute2"):
+        Network()
 
 
 def through_proxy(network: Network) -> subprocess.Popen[str]:
