@@ -142,7 +142,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_without_the_command_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(Unavailable, match="root|iproute2"):
+    with pytest.raises(Unavailable, match=r"root|iproute2"):
         Network()
 
 
