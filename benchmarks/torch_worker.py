@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 def main(contender: str, case_name: str, optimizer_name: str, steps: int, file: Path) -> None:
     """Train `steps` steps on this process's half of each batch."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[rank % len(cores)]})
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     case = CASES[case_name]
@@ -44,8 +45,10 @@ def main(contender: str, case_name: str, optimizer_name: str, steps: int, file: 
             now = time.perf_counter()
             seconds.append(now - last)
             last = now
+            if len(seconds) == steps:
+                break
     if rank == 0:
-        file.write_text(json.dumps(seconds[:steps]))
+        file.write_text(json.dumps(seconds))
     dist.barrier()
     dist.destroy_process_group()
 

@@ -12,8 +12,8 @@ from models import CASES, optimizer
 import unisono
 
 
-def main(case_name: str, optimizer_name: str, steps: int, out: Path) -> None:
-    """Train `steps` steps on 2 workers."""
+def main(case_name: str, optimizer_name: str, steps: int, out: Path, workers: int) -> None:
+    """Train `steps` steps on so many workers of each host."""
     case = CASES[case_name]
     job = unisono.Job(
         model=case.model,
@@ -24,8 +24,8 @@ def main(case_name: str, optimizer_name: str, steps: int, out: Path) -> None:
         microbatches=2,
         steps=steps,
     )
-    unisono.train(job, workers=2, threads=1, out=out)
+    unisono.train(job, workers=workers, threads=1, out=out)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]), int((sys.argv[5:] or ["2"])[0]))
