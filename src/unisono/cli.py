@@ -67,7 +67,7 @@ def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--keep", type=int, default=2, show_default=True, help="Checkpoints to keep, besides the best.")
 @click.option("--max-time", metavar="TIME", help="End in time (11h50m), with a checkpoint.")
 @click.option("--stall-seconds", type=float, help="Replace a worker without progress. [default: by its usual pace]")
-@click.option("--interface", metavar="NAME", help="Network interface between hosts. [default: the one that leads there]")
+@click.option("--interface", metavar="NAME", help="Network interface between hosts. [default: by the route]")
 @click.option("--host-timeout", type=float, default=10.0, show_default=True, help="A host silent so long is lost.")
 @click.option("--debug", is_flag=True, help="One process, no live line: breakpoint() works; same bits.")
 def train(

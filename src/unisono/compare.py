@@ -23,7 +23,7 @@ from unisono.observe.metrics import read_metrics
 from unisono.observe.rundir import METRICS, read_run
 from unisono.planner.devices import usable_cores
 from unisono.platform_check import require_linux
-from unisono.runtime.parent import die_with_parent
+from unisono.runtime.lifeline import die_with_parent
 from unisono.version import __version__
 
 LOOK_SECONDS = 0.01

@@ -37,6 +37,10 @@ class Following(Observation):
     keeper: Keeper = field(kw_only=True)
     name: str = field(kw_only=True)
 
+    def described(self, described: Described) -> None:
+        """See `Watcher`."""
+        self.display.start(described.program.steps, self.job.epochs, described.layout.shape.slots)
+
     def record(self, record: dict[str, Any]) -> None:
         """See `Watcher`."""
         record.pop("events", None)

@@ -284,13 +284,13 @@ def test_no_order_of_events_goes_wrong(settings: dict[str, Any], least: int) -> 
     assert explore(**settings) >= least
 
 
-def skip_the_barrier(plan: Plan, slot: int, words: Any, chunks: int, clipped: bool, copied: int, exchanged: int) -> Action:
-    action = protocol.next_action(plan, slot, words, chunks, clipped, copied, exchanged)
+def skip_the_barrier(plan: Plan, slot: int, *rest: Any) -> Action:
+    action = protocol.next_action(plan, slot, *rest)
     return Action(Do.UPDATE) if action.do is Do.AWAIT_SUMS else action
 
 
-def make_again(plan: Plan, slot: int, words: Any, chunks: int, clipped: bool, copied: int, exchanged: int) -> Action:
-    action = protocol.next_action(plan, slot, words, chunks, clipped, copied, exchanged)
+def make_again(plan: Plan, slot: int, *rest: Any) -> Action:
+    action = protocol.next_action(plan, slot, *rest)
     return Action(Do.UPDATE) if action.do is Do.RESTORE else action
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from unisono.cluster.coordinator import Coordinator
-from unisono.cluster.link import Setup
 from unisono.cluster.meeting import Store, interface_address
 from unisono.cluster.member import Generation, Member
 from unisono.cluster.place import Place
+from unisono.cluster.setup import Setup
 from unisono.cluster.snapshot import state_digest
 from unisono.errors import UsageError
 from unisono.runtime.agreement import Agreement
@@ -112,7 +112,8 @@ class Cluster:
         """See `Companions`."""
         failure, generation = self._member.failure, self._member.generation
         if failure is not None:
-            return Failure(f"host {failure['host']}: {failure['message']}", failure["traceback"])
+            text = failure["message"] if failure["usage"] else f"host {failure['host']}: {failure['message']}"
+            return Failure(text, failure["traceback"], failure["usage"])
         if self._member.cut_off is not None:
             return Failure(
                 f"hosts go on only where they reach {self.place.address}:{self.place.port}, where it is decided who "
@@ -184,11 +185,6 @@ class Cluster:
         counts = ", ".join(f"{host['name']} ({host['workers']})" for host in hosts)
         self._message(f"{len(hosts)} host{'s' if len(hosts) > 1 else ''} with their workers: {counts}")
 
-    def fail(self, failure: Failure) -> None:
-        """See `Companions`."""
-        if self._member.failure is None and self._member.cut_off is None:
-            self._member.fail(self.place.name, failure.message, failure.traceback)
-
     # -- the link ------------------------------------------------------------------------------------------
 
     def _linked(
@@ -224,7 +220,8 @@ class Cluster:
 
     def _said(self) -> str:
         """What the link says; where it has lost a host, the others hear of it."""
-        assert self._channel is not None and self._generation is not None
+        assert self._channel is not None
+        assert self._generation is not None
         try:
             (verb, host, why), _ = self._channel.receive()
         except (EOFError, ConnectionError):
@@ -253,9 +250,11 @@ class Cluster:
         self._process.wait()
         self._process = self._channel = None
 
-    def close(self) -> None:
+    def close(self, failure: Failure | None) -> None:
         """See `Companions`; host 0 stays until all others have left."""
         self.part()
+        if failure is not None and self._member.failure is None and self._member.cut_off is None:
+            self._member.fail(self.place.name, failure)
         self._member.leave()
         if self._coordinator is not None:
             self._coordinator.close(self._hosts.timeout)

@@ -123,9 +123,7 @@ class Exchange:
         """Exchange rows, marks and wishes; returns which buffers changed anywhere."""
         table, used = self._segment["table"], self._segment["used"]
         control = self._state.control
-        wishes = np.array(
-            [len(self._state.seats()), control.get(Control.STOP), control.get(Control.ASKED)], np.int64
-        )
+        wishes = np.array([len(self._state.seats()), control.get(Control.STOP), control.get(Control.ASKED)], np.int64)
         marks = np.zeros((2, max(used.shape[1], len(self._layout.description.buffers))), np.uint8)
         if training:
             np.bitwise_or.reduce(used[: plan.slots], axis=0, out=marks[0, : used.shape[1]])

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import socket
 import sys
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from unisono.cluster.exchange import Exchange, HostGone, Pending
 from unisono.cluster.meeting import Store
-from unisono.cluster.place import Place
+from unisono.cluster.setup import Setup
 from unisono.cluster.snapshot import state_arrays, state_digest
 from unisono.errors import JobError
 from unisono.frameworks.protocol import Array
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.runtime.channel import Channel
-from unisono.runtime.parent import die_with_parent
-from unisono.runtime.program import Program
+from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.protocol import Plan, in_force
-from unisono.runtime.state import Control, HostLayout, HostState
+from unisono.runtime.state import Control, HostState
 
 NEVER = timedelta(days=365)
 """Messages have no time limit of their own: a slow host is no lost one, and the beats tell them apart."""
@@ -32,37 +30,6 @@ NEVER = timedelta(days=365)
 SPIN_SECONDS = 100e-6
 MOST_BYTES = 1 << 26
 """Of one message of a state on its way to a host that falls in."""
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a link begins with.
-
-    Attributes:
-        place: where hosts meet.
-        address: this host's address on the interface between hosts.
-        timeout: seconds that the store may take to answer.
-        generation: of which hosts.
-        host, hosts: which one this is, of how many.
-        layout, program: what they share.
-        rounds: rounds done where the hosts begin.
-        source: the host whose state the others get.
-        receivers: the hosts that need it.
-        digest: that of the state.
-    """
-
-    place: Place
-    address: str
-    timeout: float
-    generation: int
-    host: int
-    hosts: int
-    layout: HostLayout
-    program: Program
-    rounds: int
-    source: int
-    receivers: tuple[int, ...]
-    digest: str
 
 
 class _Work:

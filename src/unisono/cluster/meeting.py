@@ -18,6 +18,7 @@ Everything in it is JSON text under these keys; nothing is pickled.
 from __future__ import annotations
 
 import json
+import os
 import socket
 from datetime import timedelta
 from typing import Any
@@ -37,6 +38,7 @@ def torch_distributed() -> Any:
     Raises:
         UsageError: it is not installed.
     """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost host is told in our words, not by a C++ stack
     try:
         import torch.distributed
     except ImportError as error:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from unisono.cluster.meeting import Store
+from unisono.runtime.failure import Failure
 
 BEAT_SECONDS = 0.1
 
@@ -47,7 +48,7 @@ class Member:
         self.called = 0
         """The latest generation for which hosts are called together."""
         self.generation: Generation | None = None
-        self.failure: dict[str, str] | None = None
+        self.failure: dict[str, Any] | None = None
         """Why the run has failed on some host."""
         self.cut_off: str | None = None
         """Why the store cannot be reached any more."""
@@ -63,10 +64,9 @@ class Member:
         """Another host of the generation (by its number in the store) cannot be reached."""
         self._try(lambda: self._store.tell(f"broken/{generation}/{self.number}", {"host": host}))
 
-    def fail(self, host: str, message: str, traceback: str) -> None:
+    def fail(self, host: str, failure: Failure) -> None:
         """The run fails, because of this host."""
-        value = {"host": host, "message": message, "traceback": traceback}
-        self._try(lambda: self._store.tell("failure", value))
+        self._try(lambda: self._store.tell("failure", {"host": host, **asdict(failure)}))
 
     def leave(self) -> None:
         """This host has finished."""

@@ -87,7 +87,8 @@ class Plain:
             self._shown = time.monotonic()
             self.message(
                 f"step {record['step']}/{self._steps}  loss {record['loss']:.4f}  "
-                f"{record['samples_per_second']:.0f} samples/s  {_counted(self._workers, self._hosts)}{slow_text(record)}"
+                f"{record['samples_per_second']:.0f} samples/s  {_counted(self._workers, self._hosts)}"
+                f"{slow_text(record)}"
             )
 
     def workers(self, alive: int, hosts: int = 1) -> None:

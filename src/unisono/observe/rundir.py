@@ -59,7 +59,9 @@ class RunFolder:
         try:
             (folder.path / LOGS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"every host keeps its logs under --out; {folder.path} cannot be made: {error}.") from error
+            raise UsageError(
+                f"every host keeps its logs under --out; {folder.path} cannot be made: {error}."
+            ) from error
         return folder
 
     @classmethod

@@ -82,8 +82,5 @@ class Companions(Protocol):
     def part(self) -> None:
         """End the link to the others; this host is about to come to rest."""
 
-    def fail(self, failure: Failure) -> None:
-        """Tell the others that the run fails."""
-
-    def close(self) -> None:
-        """Leave."""
+    def close(self, failure: Failure | None) -> None:
+        """Leave; the others hear why, if the run has failed here."""

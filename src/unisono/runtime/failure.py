@@ -53,11 +53,12 @@ def failure(error: BaseException, where: str) -> Failure:
     return Failure(f"{type(error).__name__} in the job's code ({where})", user_traceback(error)[-MOST_CHARACTERS:])
 
 
-def described_error(error: UnisonoError) -> Failure:
-    """An error that is meant for the user, as a value."""
+def described_error(error: Exception) -> Failure:
+    """An error of this process as a value."""
     if isinstance(error, JobError):
         return Failure(error.message, error.traceback)
-    return Failure(str(error), usage=isinstance(error, UsageError))
+    text = str(error) if isinstance(error, UnisonoError) else repr(error)
+    return Failure(text, usage=isinstance(error, UsageError))
 
 
 class PlacedError(Exception):

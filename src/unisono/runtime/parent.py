@@ -28,19 +28,13 @@ from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import STACK_SIGNAL, Failure, failure
+from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.prepare import Cold, Described, Prepared, Request, prepare, prepare_again
 from unisono.runtime.samples import load_ahead
 from unisono.runtime.state import HostState
 from unisono.runtime.tools import WorkerFailed
 
-_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when the thread that made it ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
+_PR_SET_NAME = 15
 
 
 def main(file: int, supervisor: int) -> None:

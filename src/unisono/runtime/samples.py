@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -171,8 +172,12 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
             if is_over(plan, committed.get):
                 break
         for slot in range(plan.slots):
-            if not committed.wait(slot, plan.round + 1, lambda: in_force(state.plans(), committed.get) != plan):
+            if not committed.wait(slot, plan.round + 1, partial(_is_replaced, state, committed, plan)):
                 break
+
+
+def _is_replaced(state: HostState, committed: Words, plan: Plan) -> bool:
+    return in_force(state.plans(), committed.get) != plan
 
 
 def _ahead(program: Program, plan: Plan, agreement: Agreement, alone: bool) -> Iterator[tuple[int, int]]:

@@ -78,18 +78,17 @@ class Supervisor:
         if self._companions:
             self._companions.open(self._selector, lambda: os.eventfd_write(self._event, 1), self._watcher)
         self._host = Host(self._listen_to_host, self._outputs.wait_for)
+        failed: Failure | None = Failure("its supervisor was ended")
         try:
             outcome = self._begin()
-            if self._companions and outcome.failure is not None:
-                self._companions.fail(outcome.failure)
+            failed = outcome.failure
             return outcome
-        except UnisonoError as error:
-            if self._companions:
-                self._companions.fail(described_error(error))
+        except Exception as error:
+            failed = described_error(error)
             raise
         finally:
             if self._companions:
-                self._companions.close()
+                self._companions.close(failed)
             self._host.close()
             self._selector.close()
             os.close(self._event)
@@ -147,6 +146,7 @@ class Supervisor:
                                 Words(segment, "control", 0.0))  # fmt: skip
             if self._companions:
                 first = self._join(first)
+                self._run.records = Records(state, first)
             state.begin(first)
             self._man(first, go_on)
             self._fork_loaders()
@@ -194,6 +194,8 @@ class Supervisor:
         about = Own(rounds, run.crew.wanted, run.records.latest, self._watcher.memory())
         joined = self._companions.join(run.described, run.state, about, self._interrupted)
         if isinstance(joined, Failure):
+            if joined.usage:
+                raise UsageError(joined.message)
             self._failure = self._failure or joined
             return max(rounds, 0)
         if joined is None:

@@ -1,0 +1,136 @@
+"""Several Unisonos on this machine that take each other for hosts, over loopback or in network namespaces."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+TESTS = Path(__file__).parent.parent
+LIMIT_SECONDS = 120.0
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def wait_until(is_so: Callable[[], Any], seconds: float = LIMIT_SECONDS) -> Any:
+    """What `is_so` gives, as soon as that is something."""
+    deadline = time.monotonic() + seconds
+    while not (found := is_so()):
+        assert time.monotonic() < deadline, "it has not come"
+        time.sleep(0.02)
+    return found
+
+
+class HostProcess:
+    """One Unisono, started as a launcher does it.
+
+    Args:
+        folder: where its job file is, and its output goes.
+        number, hosts: which host, of how many.
+        port: where they meet.
+        arguments: of `unisono train`.
+        environment: more of it.
+        command: put before everything (`ip netns exec …`).
+        address: where they meet.
+    """
+
+    def __init__(
+        self, folder: Path, number: int, hosts: int, port: int, arguments: Sequence[object],
+        environment: dict[str, str] | None = None, command: Sequence[str] = (), address: str = "127.0.0.1",
+    ) -> None:  # fmt: skip
+        self.folder, self.number, self.output = folder, number, folder / f"host{number}.txt"
+        self.port = port
+        variables = {
+            **os.environ, "PYTHONPATH": str(TESTS), "RANK": str(number), "WORLD_SIZE": str(hosts),
+            "MASTER_ADDR": address, "MASTER_PORT": str(port), "PYTHONUNBUFFERED": "1", **(environment or {}),
+        }  # fmt: skip
+        with self.output.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*command, sys.executable, "-m", "unisono", "train", *map(str, arguments)],
+                cwd=folder, env=variables, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    @property
+    def text(self) -> str:
+        """What it has printed so far."""
+        return self.output.read_text()
+
+    @property
+    def parameters(self) -> str:
+        """The hash that it printed at its end."""
+        return re.findall(r"parameters (\w{64})", self.text)[-1]
+
+    def tree(self) -> list[psutil.Process]:
+        """It and all processes that it has made."""
+        with suppress(psutil.NoSuchProcess):
+            own = psutil.Process(self.process.pid)
+            return [own, *own.children(recursive=True)]
+        return []
+
+    def signal_all(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to it and to all that it has made, as a host that dies or hangs does."""
+        for process in self.tree():
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def wait(self) -> int:
+        """Its exit status."""
+        return self.process.wait(LIMIT_SECONDS)
+
+    def steps(self) -> int:
+        """Steps recorded so far, where it keeps the run folder `out`."""
+        path = self.folder / "out" / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+
+@contextmanager
+def running(
+    folder: Path, workers: Sequence[int], *arguments: object, file: str = "job.py",
+    environment: dict[str, str] | None = None,
+) -> Iterator[list[HostProcess]]:  # fmt: skip
+    """Hosts with so many workers each, which train `file` in a folder; nothing of them is left afterwards."""
+    port = free_port()
+    hosts = [
+        HostProcess(folder, number, len(workers), port, [file, "--workers", count, "--out", "out", *arguments],
+                    environment)
+        for number, count in enumerate(workers)
+    ]  # fmt: skip
+    try:
+        yield hosts
+    finally:
+        for host in hosts:
+            host.signal_all(signal.SIGCONT)
+            host.signal_all()
+            host.process.wait()
+
+
+def job_file(folder: Path, text: str) -> None:
+    """Write job.py."""
+    (folder / "job.py").write_text(f"import torch\nimport jobs\n\ndef job():\n    return {text}\n")
+
+
+def hash_alone(folder: Path, *arguments: object) -> str:
+    """The hash of the same job on one host and one worker."""
+    command = [sys.executable, "-m", "unisono", "train", "job.py", "--workers", "1", "--out", "alone", *arguments]
+    done = subprocess.run(
+        list(map(str, command)), cwd=folder, capture_output=True, text=True, timeout=LIMIT_SECONDS,
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return re.findall(r"parameters (\w{64})", done.stdout)[-1]

@@ -1,0 +1,92 @@
+"""Hosts that train together: the same bits however many there are, and whatever happens to them."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from cluster.hosts import hash_alone, job_file, running, wait_until
+
+WILD = "jobs.make(jobs.Wild, optimizer=jobs.adamw, clip_norm=0.5, microbatches=8, batch_size=40, steps=9, {more})"
+LONG = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=160)"
+
+
+@pytest.mark.parametrize("workers", [(1, 1), (2, 2), (1, 2, 4), (1, 1, 1, 1)], ids=str)
+def test_the_same_bits_on_any_hosts(tmp_path: Path, workers: tuple[int, ...]) -> None:
+    job_file(tmp_path, WILD.format(more="evaluation=jobs.dataset(30, 2), metrics={'accuracy': jobs.accuracy}"))
+    expected = hash_alone(tmp_path)
+    with running(tmp_path, workers) as hosts:
+        assert [host.wait() for host in hosts] == [0] * len(workers), [host.text for host in hosts]
+        assert {host.parameters for host in hosts} == {expected}
+    alone, together = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("alone", "out")
+    )
+    kept = ("step", "loss", "gradient_norm", "evaluation/loss", "evaluation/accuracy")
+    assert [[r.get(key) for key in kept] for r in together] == [[r.get(key) for key in kept] for r in alone]
+
+
+def test_pipes_within_hosts(tmp_path: Path) -> None:
+    job_file(tmp_path, "jobs.make(jobs.Deep, optimizer=jobs.sgd, microbatches=8, batch_size=40, steps=6)")
+    expected = hash_alone(tmp_path)
+    with running(tmp_path, (2, 2), "--layout", "pipeline=2") as hosts:
+        assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
+        assert {host.parameters for host in hosts} == {expected}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+def test_a_lost_host_costs_nothing(tmp_path: Path, number: int) -> None:
+    job_file(tmp_path, LONG)
+    expected = hash_alone(tmp_path)
+    with running(tmp_path, (1, 1, 2), "--host-timeout", "3") as hosts:
+        wait_until(lambda: hosts[0].steps() > 20)
+        hosts[1].signal_all(number)
+        assert [hosts[k].wait() for k in (0, 2)] == [0, 0], [host.text for host in hosts]
+        assert {hosts[0].parameters, hosts[2].parameters} == {expected}
+        assert "2 hosts with their workers" in hosts[0].text
+    steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 161))
+
+
+def test_without_host_0_the_others_stop_and_the_run_resumes(tmp_path: Path) -> None:
+    job_file(tmp_path, LONG)
+    expected = hash_alone(tmp_path)
+    with running(tmp_path, (1, 1), "--checkpoint-every", "20", "--host-timeout", "3") as hosts:
+        wait_until(lambda: (tmp_path / "out" / "checkpoints").exists() and hosts[0].steps() > 60)
+        hosts[0].signal_all()
+        assert hosts[1].wait() == 1
+        assert "Resume the run from its checkpoint" in hosts[1].text
+    with running(tmp_path, (1, 2), environment={"TORCHELASTIC_RESTART_COUNT": "1"}) as hosts:
+        assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
+        assert {host.parameters for host in hosts} == {expected}
+
+
+def test_a_failure_is_told_on_every_host(tmp_path: Path) -> None:
+    job_file(tmp_path, "jobs.make(steps=3, loss=lambda outputs, targets: 1 / 0 if outputs[0, 0] > 1e9 else wrong)")
+    with running(tmp_path, (1, 1)) as hosts:
+        assert [host.wait() for host in hosts] == [1, 1]
+        for host in hosts:
+            assert "NameError: name 'wrong' is not defined" in host.text.splitlines()[-1]
+
+
+def test_hosts_with_other_data_are_named(tmp_path: Path) -> None:
+    job_file(tmp_path, "jobs.make(steps=3, data=jobs.dataset(seed=int(__import__('os').environ['RANK'])))")
+    with running(tmp_path, (1, 1)) as hosts:
+        assert [host.wait() for host in hosts] == [2, 2]
+        for host in hosts:
+            assert "hosts must have the same data" in host.text
+
+
+def test_an_interrupt_stops_all_hosts_at_the_same_step(tmp_path: Path) -> None:
+    job_file(tmp_path, LONG)
+    with running(tmp_path, (1, 1)) as hosts:
+        wait_until(lambda: hosts[0].steps() > 5)
+        hosts[1].process.send_signal(signal.SIGTERM)
+        assert hosts[1].wait() == 143
+        assert hosts[0].wait() == 130
+        assert hosts[0].parameters == hosts[1].parameters
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (manifest["exit"], manifest["reason"]) == ("interrupted", "stop")
