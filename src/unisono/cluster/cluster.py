@@ -114,10 +114,10 @@ class Cluster:
         if failure is not None:
             text = failure["message"] if failure["usage"] else f"host {failure['host']}: {failure['message']}"
             return Failure(text, failure["traceback"], failure["usage"])
-        if self._member.cut_off is not None:
+        if (why := self._member.is_cut_off()) is not None:
             return Failure(
                 f"hosts go on only where they reach {self.place.address}:{self.place.port}, where it is decided who "
-                f"belongs to the run; host {self.place.name} has lost it ({self._member.cut_off}). Resume the run from "
+                f"belongs to the run; host {self.place.name} has lost it ({why}). Resume the run from "
                 "its checkpoint."
             )
         if generation is not None and generation.own is None:
@@ -253,7 +253,7 @@ class Cluster:
     def close(self, failure: Failure | None) -> None:
         """See `Companions`; host 0 stays until all others have left."""
         self.part()
-        if failure is not None and self._member.failure is None and self._member.cut_off is None:
+        if failure is not None and self._member.failure is None and self._member.is_cut_off() is None:
             self._member.fail(self.place.name, failure)
         self._member.leave()
         if self._coordinator is not None:
