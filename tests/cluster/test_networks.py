@@ -13,7 +13,7 @@ from cluster.hosts import hash_alone, job_file, running, wait_until
 from cluster.namespaces import Network
 
 LAYERS = "torch.nn.Linear(jobs.FEATURES, 30_000), torch.nn.Linear(30_000, jobs.CLASSES)"
-WIDE = f"jobs.make(lambda: torch.nn.Sequential({LAYERS}), optimizer=jobs.sgd, microbatches=4, batch_size=40, steps={{steps}})"
+WIDE = f"jobs.make(lambda: torch.nn.Sequential({LAYERS}), optimizer=jobs.sgd, microbatches=4, steps={{steps}})"
 PARAMETERS = 21 * 30_000 + 30_001 * 5
 LONG = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=160)"
 
