@@ -112,7 +112,7 @@ def test_a_place(environment: dict[str, str], expected: Place) -> None:
     {"RANK": "0"},
     {"WORLD_SIZE": "1"},
     {"RANK": "0", "WORLD_SIZE": "1"},
-    {**TORCHRUN, "RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "1"},
+    {**TORCHRUN, "RANK": "0", "GROUP_RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_MAX_RESTARTS": "0"},
     {**OPEN_MPI, "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"},
     {**HYDRA, "PMI_RANK": "0", "PMI_SIZE": "1"},
     {**SLURM, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"},

@@ -70,8 +70,8 @@ def _torchrun(environment: Mapping[str, str], hostname: str) -> Place | None:
     restarts = found.number("TORCHELASTIC_RESTART_COUNT", default=0)
     host, hosts = found.standing("RANK", "WORLD_SIZE")
     found.one_per_host("LOCAL_WORLD_SIZE", "--nproc-per-node=1")
-    if hosts == 1 and not restarts:
-        return None  # after a restart it may be what is left of several, and goes on with their run
+    if hosts == 1 and not found.number("TORCHELASTIC_MAX_RESTARTS", default=0):
+        return None  # one that may be started again can be what is left of several, or become several
     if found.number("GROUP_RANK", default=host) != host:
         raise found.contradict("GROUP_RANK", "RANK")
     # Agents count restarts each for themselves, so the counts of two hosts differ: no part of the prefix.

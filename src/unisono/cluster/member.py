@@ -86,13 +86,16 @@ class Member:
             self._poke()
 
     def _run(self) -> None:
-        beat = news = 0
-        store = self._store
+        beat = news = decides = 0
+        store, heard = self._store, time.monotonic()
         while not self._end.wait(BEAT_SECONDS):
             beat += 1
             started = time.monotonic()
             try:
                 store.put(f"{self.number}/beat", beat)
+                latest = store.count("decides")
+                if latest != decides:
+                    decides, heard = latest, time.monotonic()
                 latest = store.count("news")
                 if latest != news:
                     news = latest
@@ -102,6 +105,9 @@ class Member:
                 return
             if time.monotonic() - started > self._timeout:
                 self._lose(TimeoutError(f"no answer for {self._timeout:g} s"))
+                return
+            if decides and started - heard > self._timeout:  # the store may be a launcher's, and outlive host 0
+                self._lose(TimeoutError(f"nobody has decided for {self._timeout:g} s"))
                 return
 
     def _hear(self) -> None:
