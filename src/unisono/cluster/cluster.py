@@ -132,10 +132,10 @@ class Cluster:
         if failure is not None:
             text = failure["message"] if failure["usage"] else f"host {failure['host']}: {failure['message']}"
             return Failure(text, failure["traceback"], failure["usage"])
-        if self._member.cut_off is not None:
+        if (why := self._member.is_cut_off()) is not None:
             return Failure(
                 f"hosts go on only where they reach {self.place.address}:{self.place.port}, where it is decided who "
-                f"belongs to the run; host {self.place.name} has lost it ({self._member.cut_off}). Resume the run from "
+                f"belongs to the run; host {self.place.name} has lost it ({why}). Resume the run from "
                 "its checkpoint."
             )
         if generation is not None and generation.own is None:
@@ -159,6 +159,7 @@ class Cluster:
             furthest = max(host["rounds"] for host in hosts)
             if furthest < 0:
                 return Failure("no host has a whole state any more. Resume the run from its checkpoint.")
+            state.withdraw()
             Agreement(state).begin(generation.own or 0, [host["workers"] for host in hosts])
             source = next(place for place, host in enumerate(hosts) if host["rounds"] == furthest)
             standing = (furthest, hosts[source]["digest"])
@@ -273,7 +274,8 @@ class Cluster:
         self.part()
         generation = self._member.generation
         left_out = generation is not None and generation.own is None  # then the run is not this host's to end
-        if failure is not None and self._member.failure is None and self._member.cut_off is None and not left_out:
+        alone = left_out or self._member.is_cut_off() is not None
+        if failure is not None and self._member.failure is None and not alone:
             self._member.fail(self.place.name, failure)
         self._member.leave()
         if self._coordinator is not None:
