@@ -254,14 +254,15 @@ def _train_among_hosts(
         folder = RunFolder.of_host(path, name)
         follow(job, replace(request, folder=None), folder, shown, settings, companions, name)
         return Run(folder.path, job)
-    if where.restarts and resume is None and store.steps(path / CHECKPOINTS):
+    again = where.restarts + companions.meet() > 0
+    if again and resume is None and store.steps(path / CHECKPOINTS):
         resume = path
     resumed = None
     if resume is not None:
         folder = RunFolder.reopen(path)
         resumed = newest(folder, shown.message)
     else:
-        folder = RunFolder(path) if where.restarts and (path / RUN).exists() else RunFolder.create(path)
+        folder = RunFolder(path) if again and (path / RUN).exists() else RunFolder.create(path)
     request = replace(request, folder=folder.path.absolute())
     train_in_folder(job, request, folder, shown, settings, resumed, companions, f"{name} ")
     return Run(folder.path, job)

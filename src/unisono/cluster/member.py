@@ -89,13 +89,19 @@ class Member:
         self._unsaid.put((key, value))
 
     def _run(self) -> None:
-        beat = news = 0
-        store = self._store
+        beat = news = decides = 0
+        store, decided = self._store, time.monotonic()
         try:
             while not self._end.wait(BEAT_SECONDS):
                 beat += 1
                 store.put(f"{self.number}/beat", beat)
                 self._speak()
+                latest = store.count("decides")
+                if latest != decides:
+                    decides, decided = latest, time.monotonic()
+                elif decides and time.monotonic() - decided > self._timeout:
+                    # The store may be a launcher's, and outlive host 0.
+                    raise ValueError(f"nobody has decided anything for {self._timeout:g} s")
                 latest = store.count("news")
                 if latest != news:
                     news = latest
