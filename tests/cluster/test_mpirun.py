@@ -42,8 +42,8 @@ def mpirun(network: Network, folder: Path, *flags: str) -> subprocess.Popen[byte
             0,
             [
                 "mpirun", "--allow-run-as-root", "-N", "1", "-H", hosts, "--mca", "plm", "rsh", "--mca",
-                "plm_rsh_agent", agent, "--mca", "oob_tcp_if_include", "eth0", "-x", f"MASTER_ADDR={network.address(0)}",
-                "-x", "PYTHONPATH", *flags, *TRAIN,
+                "plm_rsh_agent", agent, "--mca", "oob_tcp_if_include", "eth0", "-x", "PYTHONPATH", "-x",
+                f"MASTER_ADDR={network.address(0)}", *flags, *TRAIN,
             ],
             cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         )  # fmt: skip
