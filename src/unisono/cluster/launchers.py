@@ -98,8 +98,8 @@ def _plain(environment: Mapping[str, str], hostname: str) -> Place | None:
                 raise found.contradict(own, slurm)
     restarts = found.number("TORCHELASTIC_RESTART_COUNT", default=0)
     return Place(
-        host, hosts, found.text("MASTER_ADDR"), found.number("MASTER_PORT", PORTS), host == 0, f"unisono/{restarts}",
-        launcher, restarts, f"{hostname}-{host}",
+        host, hosts, found.text("MASTER_ADDR"), found.number("MASTER_PORT", PORTS), host == 0, "unisono", launcher,
+        restarts, f"{hostname}-{host}",
     )  # fmt: skip
 
 

@@ -294,6 +294,7 @@ class HostState:
             self.segment[name][:, 0] = round
         for word in (Control.DRAINED, Control.COPIED, Control.EXCHANGED):
             self.control.publish(word, round)
+        self.segment["used"][-1] = 0  # what other hosts have used: they may be gone
 
     def plans(self) -> list[Plan | None]:
         """The plans of the present round and its neighbour; None for one that is being written."""
