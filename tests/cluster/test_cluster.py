@@ -104,6 +104,14 @@ def test_hosts_with_other_data_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.hosts
+def test_every_host_needs_a_microbatch(tmp_path: Path) -> None:
+    job_file(tmp_path, "jobs.make(steps=3, microbatches=1)")
+    with running(tmp_path, (1, 1)) as hosts:
+        assert [host.wait() for host in hosts] == [2, 2]
+        assert "every host needs a microbatch; a batch of this job has 1" in hosts[1].text
+
+
+@pytest.mark.hosts
 def test_an_interrupt_stops_all_hosts_at_the_same_step(tmp_path: Path) -> None:
     job_file(tmp_path, LONG)
     with running(tmp_path, (1, 1)) as hosts:

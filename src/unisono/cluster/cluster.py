@@ -155,7 +155,12 @@ class Cluster:
                 return generation
             if (problem := differing(generation)) is not None:
                 raise UsageError(problem)
-            hosts = generation.hosts
+            hosts, most = generation.hosts, described.layout.shape.most
+            if len(hosts) > most:
+                raise UsageError(
+                    f"every host needs a microbatch; a batch of this job has {most} non-empty ones, and there are "
+                    f"{len(hosts)} hosts. Start fewer hosts, or set microbatches={len(hosts)} or more (another result)."
+                )
             furthest = max(host["rounds"] for host in hosts)
             if furthest < 0:
                 return Failure("no host has a whole state any more. Resume the run from its checkpoint.")
