@@ -250,11 +250,11 @@ def _train_among_hosts(
 
     companions = Cluster(hosts, about)
     path = Path(resume or out or default_folder("job"))
+    again = where.restarts + companions.meet() > 0  # here an interrupt still ends it at once
     if where.host:
         folder = RunFolder.of_host(path, name)
         follow(job, replace(request, folder=None), folder, shown, settings, companions, name)
         return Run(folder.path, job)
-    again = where.restarts + companions.meet() > 0
     if again and resume is None and store.steps(path / CHECKPOINTS):
         resume = path
     resumed = None

@@ -101,6 +101,8 @@ class SlotWork:
             self._reset_clocks()
             self._control.wait(Control.DRAINED, plan.round - RECORDS + 1)  # a slow supervisor loses no record
             self._used[self.slot] = 0
+            if self.slot == 0:
+                self._used[plan.slots : -1] = 0  # of slots that a larger plan had
             self._adapter.refresh(round_.step)
             self._passes = self._computing(plan, round_, phase)
         started, reading = time.perf_counter(), self._desk.data_seconds
