@@ -296,7 +296,8 @@ def _check_on_ray(workers: int | None, layout: Layout | str | None, debug: bool)
 
 def _train_on_ray(
     on: Ray, job: Job, threads: int, layout: Layout | str | None, wish: Callable[[int], Request],
-    out: str | Path | None, resume: str | Path | None, settings: RunSettings, shown: Display, interface: str | None, host_timeout: float,
+    out: str | Path | None, resume: str | Path | None, settings: RunSettings, shown: Display, interface: str | None,
+    host_timeout: float,
 ) -> Run:  # fmt: skip
     """Drive hosts that train; what each of them does is `train_as_host`."""
     _checked(job)

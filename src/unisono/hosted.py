@@ -80,10 +80,11 @@ def _ended(order: Order, shown: Telling) -> Ended:
     try:
         work = pickle.loads(order.work)
     except Exception as error:
-        return Ended(True, Failure(
-            f"the job's code must be on every host, or travel there; host {order.hosts.place.name} cannot read the job. "
-            "Have Ray bring the folder (--ship DIR, or ray job submit --working-dir DIR).", user_traceback(error),
-        ))  # fmt: skip
+        text = (
+            f"the job's code must be on every host, or travel there; host {order.hosts.place.name} cannot read the "
+            "job. Have Ray bring the folder (--ship DIR, or ray job submit --working-dir DIR)."
+        )
+        return Ended(True, Failure(text, user_traceback(error)))
     try:
         api.train_as_host(work, order.hosts, order.key, shown)
     except Exception as error:

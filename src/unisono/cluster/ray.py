@@ -114,7 +114,7 @@ def connected(settings: Ray) -> Iterator[Any]:
             )
         yield ray
         return
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"log_to_driver": False}  # what hosts print comes by our own way, with their names
     if settings.ship is not None:
         more["runtime_env"] = {"working_dir": str(Path(settings.ship).resolve())}
     try:

@@ -27,6 +27,9 @@ PATIENCE_SECONDS = 20.0
 """How long the others may take to end once one host has ended."""
 
 STOP_SECONDS = 60.0
+MOST_PAUSE_SECONDS = 10.0
+"""Between two attempts to get a host from Ray, which notices a node's loss late."""
+
 STRIKES = 3
 """Hosts in one place that are lost in a row before they have joined, after which Ray is not asked again."""
 
@@ -80,6 +83,8 @@ class Driver:
         self._arrived = 0
         self._hosts: list[_Host] = []
         self._strikes = [0] * hosts
+        self._wishes: dict[int, float] = {}
+        self._failures = [0] * hosts
         self._said: dict[str, float] = {}
         self._stopping: float | None = None
         self._has_joined = self._has_started = False
@@ -128,15 +133,19 @@ class Driver:
         self._kill(host)
         if self._stopping is not None or any(other.ended for other in self._hosts):
             return
-        self._strikes[host.bundle] = 0 if host.has_joined else self._strikes[host.bundle] + 1
+        bundle = host.bundle
+        if host.name:  # else it never was there: Ray has not noticed yet that the node is gone
+            self._strikes[bundle] = 0 if host.has_joined else self._strikes[bundle] + 1
+        self._failures[bundle] = 0 if host.has_joined else self._failures[bundle] + 1
         what = f"host {host.name or host.number} is lost ({why})"
-        if self._strikes[host.bundle] >= STRIKES:
+        if self._strikes[bundle] >= STRIKES:
             if not self._has_joined:
                 raise JobError(f"{what}, {STRIKES} times in a row before the run began. See Ray's logs of its actors.")
             self._shown.message(f"{what}, {STRIKES} times in a row; the others go on without another one")
             return
-        self._shown.message(f"{what}; Ray is asked for another one")
-        self._ask(host.bundle)
+        if host.name:
+            self._shown.message(f"{what}; Ray is asked for another one")
+        self._wishes[bundle] = time.monotonic() + min(0.5 * 2 ** self._failures[bundle], MOST_PAUSE_SECONDS)
 
     # -- the loop ------------------------------------------------------------------------------------------
 
@@ -158,6 +167,9 @@ class Driver:
             for host in self._hosts:
                 host.actor.stop.remote(self._interrupts.received)
         now = time.monotonic()
+        for bundle in [bundle for bundle, due in self._wishes.items() if now >= due and self._stopping is None]:
+            del self._wishes[bundle]
+            self._ask(bundle)
         for host in [host for host in self._hosts if host.ended and host.ended.failure]:
             if now - host.ended_at > PATIENCE_SECONDS:  # it failed alone: the others would have been told
                 self._lost(host, "the others go on without it")
