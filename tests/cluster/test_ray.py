@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.hosts, pytest.mark.filterwarnings("ignore")]
 
 SHORT = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=30, {more})"
 SLOW = (
-    "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=400, loss=lambda outputs, targets: "
-    "[time.sleep(0.01), torch.nn.functional.cross_entropy(outputs, targets)][1])"
+    "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=400, loss=lambda outputs, targets:"
+    " [time.sleep(0.01), torch.nn.functional.cross_entropy(outputs, targets)][1])"
 )
 
 
