@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MXNET := .venv-mxnet/bin
 
-.PHONY: demo examples test test-mxnet lint soak bench bench-frameworks bench-recovery bench-examples bench-pipeline lock lock-mxnet clean
+.PHONY: demo examples test test-hosts test-mxnet lint soak bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline lock lock-mxnet clean
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -42,6 +42,10 @@ test-mxnet: .venv-mxnet/installed
 		tests/runtime/test_recovery.py tests/test_layering.py tests/test_platform_check.py \
 		tests/test_docstrings.py
 
+# Hosts, launchers and networks: as root, with Debian's iproute2; what cannot be started here is skipped with a reason.
+test-hosts: .venv/installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m hosts
+
 soak: .venv/installed
 	$(BIN)/python -m pytest -m soak
 
@@ -62,6 +66,9 @@ bench-recovery: .venv/installed
 bench-pipeline: .venv/installed
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python docs/fill.py
+
+bench-hosts: .venv/installed
+	$(BIN)/python benchmarks/hosts.py
 
 lock: .venv/installed
 	$(BIN)/pip freeze --exclude-editable > requirements.lock

@@ -267,7 +267,8 @@ def _train_among_hosts(
         kept = path if where.driven else None  # else the first host serves the store, and its loss ends the run
         follow(job, replace(request, folder=None), folder, shown, settings, companions, name, kept)
         return Run(folder.path, job)
-    if where.restarts and resume is None and store.steps(path / CHECKPOINTS):
+    again = where.restarts + companions.meet() > 0
+    if again and resume is None and store.steps(path / CHECKPOINTS):
         resume = path
     resumed = None
     if resume is not None:
@@ -276,7 +277,7 @@ def _train_among_hosts(
     elif where.driven:
         folder = RunFolder.reopen(path)
     else:
-        folder = RunFolder(path) if where.restarts and (path / RUN).exists() else RunFolder.create(path)
+        folder = RunFolder(path) if again and (path / RUN).exists() else RunFolder.create(path)
     request = replace(request, folder=folder.path.absolute())
     train_in_folder(job, request, folder, shown, settings, resumed, companions, f"{name} ")
     return Run(folder.path, job)

@@ -17,6 +17,8 @@ from typing import Any
 
 import psutil
 
+from cluster.namespaces import Network
+
 TESTS = Path(__file__).parent.parent
 LIMIT_SECONDS = 120.0
 
@@ -101,14 +103,24 @@ class HostProcess:
 
 @contextmanager
 def running(
-    folder: Path, workers: Sequence[int], *arguments: object, file: str = "job.py",
-    environment: dict[str, str] | None = None,
+    folder: Path, workers: Sequence[int], *arguments: object, environment: dict[str, str] | None = None,
+    network: Network | None = None,
 ) -> Iterator[list[HostProcess]]:  # fmt: skip
-    """Hosts with so many workers each, which train `file` in a folder; nothing of them is left afterwards."""
-    port = free_port()
+    """Hosts with so many workers each, which train `job.py` in a folder; nothing of them is left afterwards.
+
+    Args:
+        folder: where the job file is.
+        workers: of each host.
+        arguments: more for `unisono train`.
+        environment: more of it.
+        network: a namespace for each of them, instead of loopback for all.
+    """
+    port = 29400 if network else free_port()
     hosts = [
-        HostProcess(folder, number, len(workers), port, [file, "--workers", count, "--out", "out", *arguments],
-                    environment)
+        HostProcess(
+            folder, number, len(workers), port, ["job.py", "--workers", count, "--out", "out", *arguments], environment,
+            network.command(number, []) if network else (), network.address(0) if network else "127.0.0.1",
+        )
         for number, count in enumerate(workers)
     ]  # fmt: skip
     try:
@@ -122,7 +134,7 @@ def running(
 
 def job_file(folder: Path, text: str) -> None:
     """Write job.py."""
-    (folder / "job.py").write_text(f"import torch\nimport jobs\n\ndef job():\n    return {text}\n")
+    (folder / "job.py").write_text(f"import time\nimport torch\nimport jobs\n\ndef job():\n    return {text}\n")
 
 
 def hash_alone(folder: Path, *arguments: object) -> str:

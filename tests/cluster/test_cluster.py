@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from cluster.hosts import hash_alone, job_file, running, wait_until
+from cluster.hosts import HostProcess, hash_alone, job_file, running, wait_until
 
 WILD = "jobs.make(jobs.Wild, optimizer=jobs.adamw, clip_norm=0.5, microbatches=8, batch_size=40, steps=9, {more})"
 LONG = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=160)"
 
 
-@pytest.mark.parametrize("workers", [(1, 1), (2, 2), (1, 2, 4), (1, 1, 1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "workers",
+    [(1, 2, 4), *(pytest.param(w, marks=pytest.mark.hosts) for w in ((1, 1), (2, 2), (1, 1, 1, 1)))],
+    ids=str,
+)
 def test_the_same_bits_on_any_hosts(tmp_path: Path, workers: tuple[int, ...]) -> None:
     job_file(tmp_path, WILD.format(more="evaluation=jobs.dataset(30, 2), metrics={'accuracy': jobs.accuracy}"))
     expected = hash_alone(tmp_path)
@@ -29,6 +33,7 @@ def test_the_same_bits_on_any_hosts(tmp_path: Path, workers: tuple[int, ...]) ->
     assert [[r.get(key) for key in kept] for r in together] == [[r.get(key) for key in kept] for r in alone]
 
 
+@pytest.mark.hosts
 def test_pipes_within_hosts(tmp_path: Path) -> None:
     job_file(tmp_path, "jobs.make(jobs.Deep, optimizer=jobs.sgd, microbatches=8, batch_size=40, steps=6)")
     expected = hash_alone(tmp_path)
@@ -37,7 +42,9 @@ def test_pipes_within_hosts(tmp_path: Path) -> None:
         assert {host.parameters for host in hosts} == {expected}
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.hosts)], ids=["killed", "hung"]
+)
 def test_a_lost_host_costs_nothing(tmp_path: Path, number: int) -> None:
     job_file(tmp_path, LONG)
     expected = hash_alone(tmp_path)
@@ -51,6 +58,7 @@ def test_a_lost_host_costs_nothing(tmp_path: Path, number: int) -> None:
     assert steps == list(range(1, 161))
 
 
+@pytest.mark.hosts
 def test_without_host_0_the_others_stop_and_the_run_resumes(tmp_path: Path) -> None:
     job_file(tmp_path, LONG)
     expected = hash_alone(tmp_path)
@@ -62,6 +70,21 @@ def test_without_host_0_the_others_stop_and_the_run_resumes(tmp_path: Path) -> N
     with running(tmp_path, (1, 2), environment={"TORCHELASTIC_RESTART_COUNT": "1"}) as hosts:
         assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
         assert {host.parameters for host in hosts} == {expected}
+
+
+@pytest.mark.hosts
+def test_a_host_that_comes_later_joins(tmp_path: Path) -> None:
+    slow = "lambda outputs, targets: [time.sleep(0.03), torch.nn.functional.cross_entropy(outputs, targets)][1]"
+    job_file(tmp_path, LONG.replace("steps=160", f"steps=160, loss={slow}"))
+    expected = hash_alone(tmp_path)
+    with running(tmp_path, (1, 1)) as hosts:
+        wait_until(lambda: hosts[0].steps() > 10)
+        arguments = ["job.py", "--workers", "2", "--out", "out"]
+        late = HostProcess(tmp_path, 2, 2, hosts[0].port, arguments)
+        hosts.append(late)
+        assert [host.wait() for host in hosts] == [0, 0, 0], [host.text for host in hosts]
+        assert {host.parameters for host in hosts} == {expected}
+        assert "3 hosts with their workers" in late.text
 
 
 def test_a_failure_is_told_on_every_host(tmp_path: Path) -> None:
@@ -80,6 +103,15 @@ def test_hosts_with_other_data_are_named(tmp_path: Path) -> None:
             assert "hosts must have the same data" in host.text
 
 
+@pytest.mark.hosts
+def test_every_host_needs_a_microbatch(tmp_path: Path) -> None:
+    job_file(tmp_path, "jobs.make(steps=3, microbatches=1)")
+    with running(tmp_path, (1, 1)) as hosts:
+        assert [host.wait() for host in hosts] == [2, 2]
+        assert "every host needs a microbatch; a batch of this job has 1" in hosts[1].text
+
+
+@pytest.mark.hosts
 def test_an_interrupt_stops_all_hosts_at_the_same_step(tmp_path: Path) -> None:
     job_file(tmp_path, LONG)
     with running(tmp_path, (1, 1)) as hosts:

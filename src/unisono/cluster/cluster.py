@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from unisono.cluster.attempts import find_attempt, open_attempt
 from unisono.cluster.coordinator import Coordinator
 from unisono.cluster.meeting import Store, interface_address
 from unisono.cluster.member import Generation, Member
@@ -84,6 +85,7 @@ class Cluster:
 
     def __init__(self, hosts: Hosts, about: Callable[[Described], Mapping[str, Any]]) -> None:
         self.place, self._hosts, self._about = hosts.place, hosts, about
+        self._served: Store | None = None
         self._coordinator: Coordinator | None = None
         self._generation: Generation | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,15 +93,31 @@ class Cluster:
         self._whole = True
         """Whether this host's state is that after some round: not while another one's comes in."""
 
+    def meet(self) -> int:
+        """Find the store, and in it the attempt at this run to which this process belongs.
+
+        Returns:
+            How many attempts there have been before it in this store.
+        """
+        place, timeout = self.place, self._hosts.timeout
+        self._address = interface_address(place, self._hosts.interface)
+        self._served = Store(place, self._address, place.serves, timeout)
+        if place.driven:
+            return 0
+        decides = place.host == 0
+        attempt = open_attempt(self._served) if decides else find_attempt(self._served)
+        self.place = place = replace(place, prefix=f"{place.prefix}/{attempt}")
+        if decides:
+            self._coordinator = Coordinator(Store(place, self._address, False, timeout), place.hosts, timeout)
+        return attempt - 1
+
     def open(self, selector: selectors.BaseSelector, poke: Callable[[], None], watcher: Watcher) -> None:
         """See `Companions`."""
-        place, timeout = self.place, self._hosts.timeout
         self._selector, self._message = selector, watcher.message
-        self._address = interface_address(place, self._hosts.interface)
-        store = Store(place, self._address, place.serves, timeout)
-        if place.host == 0 and not place.driven:
-            self._coordinator = Coordinator(Store(place, self._address, False, timeout), place.hosts, timeout)
-        self._member = Member(store, place.host, place.name, timeout, poke)
+        if self._served is None:
+            self.meet()
+        place, timeout = self.place, self._hosts.timeout
+        self._member = Member(Store(place, self._address, False, timeout), place.host, place.name, timeout, poke)
 
     # -- generations ---------------------------------------------------------------------------------------
 
@@ -114,10 +132,10 @@ class Cluster:
         if failure is not None:
             text = failure["message"] if failure["usage"] else f"host {failure['host']}: {failure['message']}"
             return Failure(text, failure["traceback"], failure["usage"])
-        if self._member.cut_off is not None:
+        if (why := self._member.is_cut_off()) is not None:
             return Failure(
                 f"hosts go on only where they reach {self.place.address}:{self.place.port}, where it is decided who "
-                f"belongs to the run; host {self.place.name} has lost it ({self._member.cut_off}). Resume the run from "
+                f"belongs to the run; host {self.place.name} has lost it ({why}). Resume the run from "
                 "its checkpoint."
             )
         if generation is not None and generation.own is None:
@@ -137,10 +155,16 @@ class Cluster:
                 return generation
             if (problem := differing(generation)) is not None:
                 raise UsageError(problem)
-            hosts = generation.hosts
+            hosts, most = generation.hosts, described.layout.shape.most
+            if len(hosts) > most:
+                raise UsageError(
+                    f"every host needs a microbatch; a batch of this job has {most} non-empty ones, and there are "
+                    f"{len(hosts)} hosts. Start fewer hosts, or set microbatches={len(hosts)} or more (another result)."
+                )
             furthest = max(host["rounds"] for host in hosts)
             if furthest < 0:
                 return Failure("no host has a whole state any more. Resume the run from its checkpoint.")
+            state.withdraw()
             Agreement(state).begin(generation.own or 0, [host["workers"] for host in hosts])
             source = next(place for place, host in enumerate(hosts) if host["rounds"] == furthest)
             standing = (furthest, hosts[source]["digest"])
@@ -253,7 +277,10 @@ class Cluster:
     def close(self, failure: Failure | None) -> None:
         """See `Companions`; host 0 stays until all others have left."""
         self.part()
-        if failure is not None and self._member.failure is None and self._member.cut_off is None:
+        generation = self._member.generation
+        left_out = generation is not None and generation.own is None  # then the run is not this host's to end
+        alone = left_out or self._member.is_cut_off() is not None
+        if failure is not None and self._member.failure is None and not alone:
             self._member.fail(self.place.name, failure)
         self._member.leave()
         if self._coordinator is not None:

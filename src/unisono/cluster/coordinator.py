@@ -49,6 +49,7 @@ class Coordinator:
         try:
             while not self._end.wait(LOOK_SECONDS):
                 now = time.monotonic()
+                self._store.count("decides", 1)
                 self._listen(now)
                 decision = self._membership.look(now, self._seen)
                 if isinstance(decision, Call):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -28,6 +29,7 @@ NEVER = timedelta(days=365)
 """Messages have no time limit of their own: a slow host is no lost one, and the beats tell them apart."""
 
 SPIN_SECONDS = 100e-6
+LOOK_SECONDS = 0.001
 MOST_BYTES = 1 << 26
 """Of one message of a state on its way to a host that falls in."""
 
@@ -123,6 +125,7 @@ class Link:
         while True:
             plan = in_force(self._state.plans(), self._committed.get)
             if plan is None:
+                time.sleep(LOOK_SECONDS)
                 continue
             if plan.stop:
                 return

@@ -6,6 +6,7 @@ Everything in it is JSON text under these keys; nothing is pickled.
     news                 grows with everything that hosts should look at
     NUMBER/hello         order and name of a host
     NUMBER/beat          grows while the host lives
+    decides              grows while the process that decides lives
     NUMBER/answer        the latest call that it has heard
     NUMBER/left          it has finished
     call                 the generation whose hosts come to rest and report

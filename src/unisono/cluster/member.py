@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,59 +52,70 @@ class Member:
         self.generation: Generation | None = None
         self.failure: dict[str, Any] | None = None
         """Why the run has failed on some host."""
-        self.cut_off: str | None = None
-        """Why the store cannot be reached any more."""
+        self._unsaid: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._heard = time.monotonic()
+        self._lost: str | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="unisono-member", daemon=True)
         self._thread.start()
 
     def report(self, generation: int, what: Mapping[str, Any]) -> None:
         """This host is at rest: say what it has."""
-        self._try(lambda: self._store.tell(f"report/{generation}/{self.number}", dict(what)))
+        self._say(f"report/{generation}/{self.number}", dict(what))
 
     def broken(self, generation: int, host: int | None) -> None:
         """Another host of the generation (by its number in the store) cannot be reached."""
-        self._try(lambda: self._store.tell(f"broken/{generation}/{self.number}", {"host": host}))
+        self._say(f"broken/{generation}/{self.number}", {"host": host})
 
     def fail(self, host: str, failure: Failure) -> None:
         """The run fails, because of this host."""
-        self._try(lambda: self._store.tell("failure", {"host": host, **asdict(failure)}))
+        self._say("failure", {"host": host, **asdict(failure)})
 
     def leave(self) -> None:
         """This host has finished."""
+        self._say(f"{self.number}/left", True)
         self._end.set()
         self._thread.join(self._timeout)
-        self._try(lambda: self._store.put(f"{self.number}/left", True))
 
-    def _try(self, act: Callable[[], None]) -> None:
-        try:
-            act()
-        except (RuntimeError, ValueError) as error:
-            self._lose(error)
+    def is_cut_off(self) -> str | None:
+        """Why the store cannot be reached any more, if so."""
+        silent = time.monotonic() - self._heard
+        if self._lost is None and silent > self._timeout and not self._end.is_set():
+            return f"no answer for {silent:.0f} s"
+        return self._lost
 
-    def _lose(self, error: Exception) -> None:
-        if self.cut_off is None:
-            self.cut_off = str(error).splitlines()[0]
-            self._poke()
+    def _say(self, key: str, value: Any) -> None:
+        """Have the thread say it: the store of a torn network may never answer, and the supervisor may not wait."""
+        self._unsaid.put((key, value))
 
     def _run(self) -> None:
-        beat = news = 0
-        store = self._store
-        while not self._end.wait(BEAT_SECONDS):
-            beat += 1
-            started = time.monotonic()
-            try:
+        beat = news = decides = 0
+        store, decided = self._store, time.monotonic()
+        try:
+            while not self._end.wait(BEAT_SECONDS):
+                beat += 1
                 store.put(f"{self.number}/beat", beat)
+                self._speak()
+                latest = store.count("decides")
+                if latest != decides:
+                    decides, decided = latest, time.monotonic()
+                elif decides and time.monotonic() - decided > self._timeout:
+                    # The store may be a launcher's, and outlive host 0.
+                    raise ValueError(f"nobody has decided anything for {self._timeout:g} s")
                 latest = store.count("news")
                 if latest != news:
                     news = latest
                     self._hear()
-            except (RuntimeError, ValueError) as error:
-                self._lose(error)
-                return
-            if time.monotonic() - started > self._timeout:
-                self._lose(TimeoutError(f"no answer for {self._timeout:g} s"))
-                return
+                self._heard = time.monotonic()
+            self._speak()
+        except (RuntimeError, ValueError) as error:
+            self._lost = str(error).splitlines()[0]
+            self._poke()
+
+    def _speak(self) -> None:
+        with suppress(queue.Empty):
+            while True:
+                self._store.tell(*self._unsaid.get_nowait())
 
     def _hear(self) -> None:
         store = self._store

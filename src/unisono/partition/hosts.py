@@ -59,5 +59,6 @@ def spans(lengths: Sequence[int], hosts: int) -> list[Span]:
         count = hosts * max(1, -(-length // (hosts * MOST_ELEMENTS)))
         ends = [length * k // count for k in range(count + 1)]
         for k in range(count):
-            found.append(Span(k % hosts, region, ends[count - 1 - k], ends[count - k]))
+            start, stop = ends[count - 1 - k], ends[count - k]
+            found += [Span(k % hosts, region, start, stop)] if start < stop else []
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -155,6 +156,7 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
     while True:
         plan = in_force(state.plans(), committed.get)
         if plan is None:
+            time.sleep(0.001)
             continue
         if plan.round >= program.rounds:
             return

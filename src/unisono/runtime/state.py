@@ -318,6 +318,11 @@ class HostState:
             area[index] = word
         area[0] = words[0]
 
+    def withdraw(self) -> None:
+        """No plan is in force until the next one is stamped: who comes now must not take an old one for it."""
+        for area in self._plans:
+            area[0] = 0
+
     def seats(self) -> tuple[int, ...]:
         """Who sits where from the next plan on."""
         return tuple(self.segment["seats"][: self.control.get(Control.SEATS)].tolist())

@@ -1,0 +1,138 @@
+"""The exchange between hosts, in this process: any shares end with the sums of one host, on every host."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from products import DESCRIPTION, shape
+from unisono.cluster.exchange import Exchange
+from unisono.gradients.tree import expression, fold
+from unisono.memory.segment import Segment
+from unisono.partition.batches import Batches
+from unisono.partition.hosts import host_shares
+from unisono.runtime.agreement import Agreement
+from unisono.runtime.program import Program
+from unisono.runtime.protocol import Plan, even
+from unisono.runtime.state import ALL_HOSTS, Control, HostState, host_layout
+from unisono.runtime.update import tree_sum
+
+ROUND = 2
+Mail = dict[tuple[int, int, int], "queue.Queue[bytes]"]
+
+
+@dataclass
+class Now:
+    """Sent as soon as it is given away."""
+
+    def wait(self) -> None:
+        """It is there."""
+
+
+@dataclass
+class Later:
+    """A message that may not have come yet."""
+
+    box: queue.Queue[bytes]
+    array: Any
+
+    def wait(self) -> None:
+        """Until it is there."""
+        data = np.frombuffer(self.box.get(timeout=20), np.uint8)
+        self.array.reshape(-1).view(np.uint8)[:] = data
+
+
+class Post:
+    """The way from one host to the others."""
+
+    def __init__(self, mail: Mail, host: int) -> None:
+        self._mail, self._host = mail, host
+
+    def send(self, array: Any, host: int, tag: int) -> Now:
+        """See `Transport`."""
+        self._mail[self._host, host, tag].put(array.tobytes())
+        return Now()
+
+    def receive(self, array: Any, host: int, tag: int) -> Later:
+        """See `Transport`."""
+        return Later(self._mail[host, self._host, tag], array)
+
+
+class Leaves:
+    """What every microbatch of the round gives, whoever computes it."""
+
+    def __init__(self, microbatches: int, layout: Any) -> None:
+        generator = np.random.default_rng(0)
+        area = layout.segment.areas
+        lengths = {name: area[f"{name}/0" if name != "gradients" else "gradients/0/0"].shape[1]
+                   for name in ("gradients", "buffer_sums", "buffer_changed")}  # fmt: skip
+        self.gradients = generator.normal(size=(microbatches, lengths["gradients"])).astype(np.float32)
+        self.buffer_sums = generator.normal(size=(microbatches, lengths["buffer_sums"]))
+        self.buffer_changed = np.ones((microbatches, lengths["buffer_changed"]))
+        self.table = generator.normal(size=(microbatches, area["table"].shape[1]))
+
+
+def host_state(leaves: Leaves, plan: Plan, total: int, layout: Any, host: int) -> HostState:
+    """A host whose pipes have computed its share."""
+    state = HostState(layout, Segment.create(layout.segment))
+    for pipe in range(plan.pipes):
+        run = plan.share(pipe)
+        for step in fold(min(run.start, total), min(run.stop, total), total).steps:
+            for name, values in (
+                (f"gradients/{pipe}/0", leaves.gradients), (f"buffer_sums/{pipe}", leaves.buffer_sums),
+                (f"buffer_changed/{pipe}", leaves.buffer_changed),
+            ):  # fmt: skip
+                state.segment[name][step.buffer] = values[step.microbatch]
+                for into, other in step.additions:
+                    state.segment[name][into] += state.segment[name][other]
+            state.segment["table"][step.microbatch] = leaves.table[step.microbatch]
+            state.segment["used"][pipe, 0] = 1
+    state.seat(plan.members)
+    state.control.publish(Control.STOP, int(host == 1))
+    return state
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 3), min_size=2, max_size=4), st.integers(4, 9), st.integers(0, 3))
+def test_every_host_ends_with_the_sums_of_one(workers: list[int], microbatches: int, empty: int) -> None:
+    total = max(1, microbatches - empty)
+    layout = host_layout(DESCRIPTION, shape(1, microbatches, microbatches))
+    leaves = Leaves(microbatches, layout)
+    program = Program(Batches(total, microbatches, microbatches, False), ROUND + 1, None, ())
+    shares = host_shares(microbatches, workers)
+    mail: Mail = defaultdict(queue.Queue)
+    states, threads = [], []
+    for host, count in enumerate(workers):
+        start, stop = shares[host : host + 2]
+        boundaries = tuple(start + boundary for boundary in even(stop - start, count))
+        plan = Plan(ROUND, boundaries, tuple(range(count)), hosts=shares)
+        state = host_state(leaves, plan, total, layout, host)
+        Agreement(state).begin(host, workers)
+        exchange = Exchange(state, Post(mail, host), host, len(workers))
+        threads.append(threading.Thread(target=exchange.round, args=(plan, program.at(ROUND), total)))
+        states.append(state)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    folded = fold(0, total, total)
+    whole = Plan(ROUND, (0, microbatches), (0,))
+    alone = host_state(leaves, whole, total, layout, 0)
+    tree = expression(total, {node: (0, buffer) for node, buffer in folded.final.items()})
+    for state in states:
+        for name in ("gradients/{}/0", "buffer_sums/{}"):
+            expected = tree_sum(tree, lambda pipe, buffer, name=name: alone.segment[name.format(pipe)][buffer])
+            assert np.array_equal(state.segment[name.format(ALL_HOSTS)][0], expected)
+        assert np.array_equal(state.segment["table"][:total], leaves.table[:total])
+        assert np.bitwise_or.reduce(state.segment["used"], axis=0)[0] == 1
+        assert Agreement(state).stop
+    for state in (*states, alone):
+        state.segment.close()

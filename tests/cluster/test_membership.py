@@ -1,0 +1,113 @@
+"""Who belongs to a run: the policy under any order of events."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unisono.cluster.membership import GRACE_SECONDS, Call, Gathered, Membership, Seen
+
+TIMEOUT = 5.0
+
+
+def begun(count: int) -> tuple[Membership, dict[int, Seen]]:
+    """A run on so many hosts, which have come together."""
+    membership = Membership(count, TIMEOUT)
+    seen = {number: Seen(count - number, 0.0) for number in range(1, count + 1)}
+    assert membership.look(0.0, seen) == Call(1)
+    for host in seen.values():
+        host.answered, host.report[1] = 1, {}
+    assert membership.look(0.0, seen) == Gathered(1, tuple(reversed(seen)))
+    return membership, seen
+
+
+def test_all_expected_hosts_are_awaited() -> None:
+    membership = Membership(2, TIMEOUT)
+    seen = {1: Seen(0, 0.0, report={1: {}})}
+    assert membership.look(0.0, seen) == Call(1)
+    assert membership.look(1.0, seen) is None
+    seen[2] = Seen(1, 1.0)
+    assert membership.look(1.0, seen) is None  # it is there, but not ready
+    seen[2].report[1] = {}
+    assert membership.look(1.1, seen) == Gathered(1, (1, 2))
+
+
+def test_a_silent_host_is_left_out() -> None:
+    membership, seen = begun(3)
+    seen[1].heard = seen[3].heard = 6.0
+    assert membership.look(6.0, seen) == Call(2)
+    for number in (1, 3):
+        seen[number].answered, seen[number].report[2] = 2, {}
+    assert membership.look(6.1, seen) == Gathered(2, (3, 1))
+    seen[2].heard, seen[2].report[2] = 6.2, {}
+    assert membership.look(6.2, seen) is None  # it comes back too late
+
+
+def test_a_host_whose_connections_broke_has_a_little_time() -> None:
+    membership, seen = begun(2)
+    seen[1].broken.add(1)
+    seen[2].suspected.add(1)
+    assert membership.look(0.1, seen) == Call(2)
+    seen[1].answered, seen[1].report[2] = 2, {}
+    assert membership.look(0.2, seen) is None
+    assert membership.look(0.2 + GRACE_SECONDS, seen) == Gathered(2, (1,))
+
+
+def test_one_that_answers_is_awaited_though_another_could_not_reach_it() -> None:
+    membership, seen = begun(2)
+    seen[1].broken.add(1)
+    seen[2].suspected.add(1)
+    assert membership.look(0.1, seen) == Call(2)
+    seen[1].answered, seen[1].report[2], seen[2].answered = 2, {}, 2
+    assert membership.look(4.0, seen) is None
+    seen[2].report[2] = {}
+    assert membership.look(4.1, seen) == Gathered(2, (2, 1))
+
+
+def test_a_newcomer_joins() -> None:
+    membership, seen = begun(1)
+    seen[2] = Seen(7, 1.0)
+    assert membership.look(1.0, seen) == Call(2)
+    for host in seen.values():
+        host.answered, host.report[2] = 2, {}
+    assert membership.look(1.1, seen) == Gathered(2, (1, 2))
+
+
+def test_nobody_is_called_once_the_run_is_over() -> None:
+    membership, seen = begun(2)
+    seen[1].left = True
+    seen[2].broken.add(1)
+    assert membership.look(99.0, seen) is None
+
+
+@given(st.data())
+def test_generations_follow_each_other_and_hold_only_living_hosts_that_reported(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 4))
+    membership, seen = begun(count)
+    now, generation, called = 0.0, 1, None
+    for _ in range(data.draw(st.integers(1, 40))):
+        now += data.draw(st.sampled_from([0.1, 1.0, 3.0]))
+        for number, host in seen.items():
+            what = data.draw(st.sampled_from(["beat", "beat", "answer", "report", "break", "nothing"]))
+            if what != "nothing":
+                host.heard = now
+            if what in ("answer", "report") and called:
+                host.answered = called
+            if what == "report" and called:
+                host.report[called] = {}
+            if what == "break":
+                host.broken.add(generation)
+                seen[data.draw(st.sampled_from(sorted(seen)))].suspected.add(generation)
+            assert number in seen
+        if data.draw(st.booleans()) and len(seen) < 6:
+            seen[len(seen) + 1] = Seen(len(seen), now)
+        decision = membership.look(now, seen)
+        if isinstance(decision, Call):
+            assert (called, decision.generation) == (None, generation + 1)
+            called = decision.generation
+        elif isinstance(decision, Gathered):
+            assert decision.generation == called == generation + 1
+            assert decision.hosts
+            assert all(now - seen[number].heard <= TIMEOUT for number in decision.hosts)
+            assert all(called in seen[number].report for number in decision.hosts)
+            generation, called = decision.generation, None
