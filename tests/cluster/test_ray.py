@@ -24,8 +24,8 @@ pytest.importorskip("ray", reason="the package ray is not installed: pip install
 pytestmark = [pytest.mark.hosts, pytest.mark.filterwarnings("ignore")]
 
 SHORT = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=30, {more})"
-LONG = """jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=150, loss=lambda outputs, targets:
-        [time.sleep(0.1 * __import__("os").path.exists("slow")),
+LONG = """jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=150,
+        loss=lambda outputs, targets: [time.sleep(0.1 * __import__("os").path.exists("slow")),
          torch.nn.functional.cross_entropy(outputs, targets)][1])"""
 """It takes its time as long as there is a file `slow`."""
 
@@ -35,7 +35,8 @@ def nodes(count: int) -> Iterator[Any]:
     """A Ray cluster of so many nodes with a CPU each, and a head with none."""
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_worker_niceness"] = "0"  # else whatever runs beside the tests slows the hosts, not the driver
+    # Else whatever runs beside the tests slows the hosts, not the driver. Ray spells it so.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(count):
