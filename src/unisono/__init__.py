@@ -1,6 +1,7 @@
 """Unisono: distributed deep-learning training with the same bits on any number of workers."""
 
 from unisono.api import evaluate, open, start, train
+from unisono.cluster.ray import Ray
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.job import Job
 from unisono.partition.layout import Layout
@@ -13,6 +14,7 @@ __all__ = [
     "Job",
     "JobError",
     "Layout",
+    "Ray",
     "Run",
     "UnisonoError",
     "UsageError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,10 @@ from unisono.checkpoint.keeper import Checkpointing
 from unisono.checkpoint.parameters import load
 from unisono.cluster.cluster import TIMEOUT_SECONDS, Cluster, Hosts
 from unisono.cluster.launchers import place
-from unisono.errors import UsageError
+from unisono.cluster.order import Order
+from unisono.cluster.ray import Ray, connected, cpus_of, reserved, sized
+from unisono.cluster.ray_driver import Driver, meeting_place
+from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.execution import Interrupts, Observation, execute
 from unisono.following import follow
 from unisono.job import Job
@@ -29,6 +33,7 @@ from unisono.planner.devices import usable_cores
 from unisono.platform_check import require_linux
 from unisono.run import Run, parameters_file
 from unisono.runtime.digest import job_digest
+from unisono.runtime.host import pickled
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.watcher import raise_failure
 from unisono.training import RunSettings, newest, train_in_folder
@@ -90,6 +95,7 @@ def train(
     debug: bool = False,
     arguments: Mapping[str, Any] | None = None,
     live: bool = True,
+    on: Ray | None = None,
 ) -> Run:
     """Train a job on this host, or on all hosts on which a launcher has started this, and wait for the end.
 
@@ -114,6 +120,7 @@ def train(
         debug: one process, no live line: breakpoints and profilers work, the bits are the same.
         arguments: what made the job, kept in run.json.
         live: whether to draw a progress line on a terminal.
+        on: a Ray cluster to train on, `unisono.Ray(hosts=4, workers_per_host=8)`; this process drives.
 
     Returns:
         The finished run.
@@ -124,6 +131,11 @@ def train(
     """
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, debug, arguments)
     shown = display(live and not debug)
+    if on is not None:
+        _check_on_ray(workers, layout, debug)
+        wish = partial(_request, job, threads=threads, layout=layout, recompute=recompute, timeline=timeline,
+                       settings=settings, shown=shown)  # fmt: skip
+        return _train_on_ray(on, job, threads, layout, wish, out, resume, settings, shown, interface, host_timeout)
     request = _request(job, workers, threads, layout, recompute, timeline, settings, shown)
     found = place(os.environ, socket.gethostname())
     if found is None:
@@ -253,7 +265,8 @@ def _train_among_hosts(
     again = where.restarts + companions.meet() > 0  # here an interrupt still ends it at once
     if where.host:
         folder = RunFolder.of_host(path, name)
-        follow(job, replace(request, folder=None), folder, shown, settings, companions, name)
+        kept = path if where.driven else None  # else the first host serves the store, and its loss ends the run
+        follow(job, replace(request, folder=None), folder, shown, settings, companions, name, kept)
         return Run(folder.path, job)
     if again and resume is None and store.steps(path / CHECKPOINTS):
         resume = path
@@ -261,11 +274,119 @@ def _train_among_hosts(
     if resume is not None:
         folder = RunFolder.reopen(path)
         resumed = newest(folder, shown.message)
+    elif where.driven:
+        folder = RunFolder.reopen(path)
     else:
         folder = RunFolder(path) if again and (path / RUN).exists() else RunFolder.create(path)
     request = replace(request, folder=folder.path.absolute())
     train_in_folder(job, request, folder, shown, settings, resumed, companions, f"{name} ")
     return Run(folder.path, job)
+
+
+def _check_on_ray(workers: int | None, layout: Layout | str | None, debug: bool) -> None:
+    if workers is not None:
+        raise UsageError(
+            f"on Ray workers are counted by host; received workers={workers}. Write Ray(workers_per_host={workers}), "
+            f"or --workers-per-host {workers}."
+        )
+    if layout == "auto":
+        raise UsageError("layout 'auto' tries layouts on this machine, not on Ray's; name one: data=2,pipeline=2.")
+    if debug:
+        raise UsageError("debug runs in one process; received a Ray cluster too. Leave one of them out.")
+
+
+def _train_on_ray(
+    on: Ray, job: Job, threads: int, layout: Layout | str | None, wish: Callable[[int], Request],
+    out: str | Path | None, resume: str | Path | None, settings: RunSettings, shown: Display, interface: str | None,
+    host_timeout: float,
+) -> Run:  # fmt: skip
+    """Drive hosts that train; what each of them does is `train_as_host`."""
+    _checked(job)
+    if out is not None and resume is not None:
+        raise UsageError(f"a resumed run goes on in its own folder; received out={out} and resume={resume}.")
+    path = Path(resume or out or default_folder("job")).absolute()
+    split = layout_of(layout)
+    interrupts = Interrupts()
+    with connected(on) as ray, interrupts.handled():
+        least = on.workers_per_host or (split.workers if split.data else None)
+        hosts, workers = sized(cpus_of(ray), on.hosts, least, threads)
+        place = meeting_place(ray, hosts, interface)
+        work = {"job": job, "request": wish(workers), "out": path, "resume": resume and path, "settings": settings}
+        order = Order(
+            pickled(work), Hosts(place, interface, host_timeout), place.prefix, str(Path.cwd()), own_path(),
+            tuple(sys.argv),
+        )  # fmt: skip
+        folder = RunFolder.reopen(path) if resume else RunFolder.create(path)
+        folder.update(key=order.key, exit="running", process=os.getpid(), error=None, signal=None)
+        try:
+            with reserved(hosts, workers * threads, shown.message, interrupts) as group:
+                if group is not None:
+                    shown.message(f"{hosts} hosts of Ray's with {workers} workers each; run folder {path}")
+                    Driver(ray, group, hosts, workers * threads, order, shown, interrupts).run()
+            _account(path, interrupts.received)
+        except UnisonoError as error:
+            _account(path, interrupts.received, error)
+            raise
+        finally:
+            shown.close()
+    return Run(path, job)
+
+
+def _account(path: Path, number: int | None, error: UnisonoError | None = None) -> None:
+    """Say in a driven run's folder how it ended, where no host could.
+
+    Raises:
+        JobError: it has not ended, and nobody is left.
+    """
+    folder = RunFolder.reopen(path)
+    if folder.fields["exit"] != "running":
+        return
+    nothing = {"steps_done": 0, "seconds": 0.0, **folder.fields}
+    if number is not None and error is None:
+        folder.update(**{**nothing, "exit": "interrupted", "reason": "signal", "signal": number})
+        return
+    error = error or JobError(
+        f"the host that kept the run folder was lost as the run ended, before it had saved the end. Resume {path}."
+    )
+    folder.update(**{**nothing, "exit": "failed", "error": str(error)})
+    raise error
+
+
+def own_path() -> tuple[str, ...]:
+    """Where this process finds modules besides what is installed: a job's folder, PYTHONPATH."""
+    installed = (sys.prefix, sys.base_prefix, sys.exec_prefix)
+    return tuple(str(Path(entry).resolve()) for entry in sys.path if not entry.startswith(installed))
+
+
+def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Display) -> None:
+    """What one host of a driven run does.
+
+    Args:
+        work: job, request, out, resume and settings of the run.
+        hosts: this host's place.
+        key: what the run folder must say, or it is another folder than the driver's.
+        shown: where progress is shown.
+
+    Raises:
+        UnisonoError: it failed, here or on another host.
+    """
+    try:
+        is_same = read_run(work["out"]).get("key") == key
+    except UsageError:
+        is_same = False
+    if not is_same:
+        raise UsageError(
+            f"the run folder lies where every host and the driver see it; host {hosts.place.name} does not see "
+            f"{work['out']}. Name a folder on a shared file system with --out."
+        )
+    cores, asked = usable_cores(), work["request"]
+    if (needed := asked.workers * asked.threads) < len(cores):
+        cores = cores[: needed - 1]  # Ray may give the others away, and to whom is not known: too few to be pinned to
+    request = replace(asked, cores=cores)
+    resume = work["resume"]
+    _train_among_hosts(
+        work["job"], request, None if resume else work["out"], resume, work["settings"], shown, hosts
+    )  # fmt: skip
 
 
 def open(directory: str | Path, job: Job) -> Run:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unisono import api
+from unisono.cluster.ray import Ray
 from unisono.compare import compare as compare_jobs
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import FAMILIES
@@ -69,12 +70,19 @@ def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--stall-seconds", type=float, help="Replace a worker without progress. [default: by its usual pace]")
 @click.option("--interface", metavar="NAME", help="Network interface between hosts. [default: by the route]")
 @click.option("--host-timeout", type=float, default=10.0, show_default=True, help="A host silent so long is lost.")
+@click.option("--on", type=click.Choice(["ray"]), help="Train on a Ray cluster.")
+@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster. [default: RAY_ADDRESS, or this machine's]")
+@click.option("--hosts", type=int, help="Nodes of the Ray cluster that take part. [default: all]")
+@click.option("--workers-per-host", type=int, help="Workers on each. [default: by their CPUs]")
+@click.option("--ship", type=click.Path(path_type=Path), metavar="DIR", help="Ray copies DIR to every host.")
 @click.option("--debug", is_flag=True, help="One process, no live line: breakpoint() works; same bits.")
 def train(
     file: str, arguments: tuple[str, ...], workers: int | None, threads: int, epochs: int | None, steps: int | None,
-    seed: int | None, out: Path | None, resume: Path | None, **settings: Any,
+    seed: int | None, out: Path | None, resume: Path | None, on: str | None, address: str | None, hosts: int | None,
+    workers_per_host: int | None, ship: Path | None, **settings: Any,
 ) -> int:  # fmt: skip
     """Train the job of FILE.py[:NAME] with key=value ARGUMENTS."""
+    cluster = _cluster(on, address=address, hosts=hosts, workers_per_host=workers_per_host, ship=ship)
     if settings["debug"]:  # the job's objects may compute when they are made, here
         os.environ.update(dict.fromkeys(POOLS, str(threads)))
     loaded = _with_kept(file, resume, arguments) if resume else load(file, arguments)
@@ -88,8 +96,9 @@ def train(
     if resume is None:
         out = out or api.default_folder(loaded.name)
     run = api.train(
-        job, workers=workers, threads=threads, out=out, resume=resume, arguments=loaded.arguments, **settings
-    )
+        job, workers=workers, threads=threads, out=out, resume=resume, arguments=loaded.arguments, on=cluster,
+        **settings,
+    )  # fmt: skip
     manifest = run.manifest
     first = manifest.get("first_step_seconds")
     start_up = "" if first is None else f" (the first after {first:.1f} s)"
@@ -97,6 +106,16 @@ def train(
     print(f"{run.status} after {manifest['steps_done']} steps in {took}: {run.directory}")
     print(f"parameters {manifest.get('parameters_sha256', 'not kept')}")
     return run.exit_status
+
+
+def _cluster(on: str | None, **settings: Any) -> Ray | None:
+    """What `--on ray` and its options say."""
+    if on is not None:
+        return Ray(**settings)
+    for name, value in settings.items():
+        if value is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is for --on ray; received {value} without it. Add --on ray.")
+    return None
 
 
 class _SeveralLayouts(click.Command):

@@ -126,6 +126,9 @@ class Observation:
     def remember(self, memory: dict[str, Any]) -> None:
         """See `Watcher`."""
 
+    def joined(self, host: int, described: Described, state: HostState, rounds: int) -> None:
+        """See `Watcher`."""
+
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """See `Watcher`."""
         return None

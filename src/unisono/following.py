@@ -1,26 +1,32 @@
-"""A run on a host that follows host 0: its own log files and an account of how it ended, nothing else."""
+"""A run on a host that follows the first one, which keeps the run folder, and takes that over if it is lost."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from unisono.checkpoint.keeper import Keeper
 from unisono.checkpoint.parameters import sha256_of
-from unisono.errors import JobError, UnisonoError
+from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.execution import Interrupts, Observation, execute
 from unisono.job import Job
 from unisono.observe.logs import LineLog
 from unisono.observe.progress import Display
-from unisono.observe.rundir import RunFolder
+from unisono.observe.rundir import RunFolder, read_run
 from unisono.runtime.companions import Companions
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.state import HostState
-from unisono.training import RunSettings
+from unisono.training import FolderObservation, RunSettings, conclude
+
+MOST_RECENT = 4096
+LET_GO_SECONDS = 30.0
 
 
 @dataclass
@@ -29,13 +35,19 @@ class Following(Observation):
 
     Attributes:
         folder: this host's own.
-        keeper: decides as host 0's does; writes nothing.
+        keeper: decides as host 0's does; writes nothing until this host keeps the run folder.
         name: this host.
+        successor: makes the watcher that keeps the run folder, once this host is the first; None = it never is.
+        kept: that watcher.
+        recent: the last records, of which the run folder may lack some when the first host is lost.
     """
 
     folder: RunFolder = field(kw_only=True)
     keeper: Keeper = field(kw_only=True)
     name: str = field(kw_only=True)
+    successor: Callable[[Keeper], FolderObservation] | None = field(kw_only=True, default=None)
+    kept: FolderObservation | None = field(kw_only=True, default=None)
+    recent: deque[dict[str, Any]] = field(kw_only=True, default_factory=lambda: deque(maxlen=MOST_RECENT))
 
     def described(self, described: Described) -> None:
         """See `Watcher`."""
@@ -43,14 +55,41 @@ class Following(Observation):
 
     def record(self, record: dict[str, Any]) -> None:
         """See `Watcher`."""
+        if self.kept is not None:
+            self.kept.record(record)
+            return
         record.pop("events", None)
-        self.display.update(record)
+        if record:
+            self.recent.append(record)
+            self.display.update(record)
         if record and "loss" not in record:
             self.keeper.evaluated(record)
 
     def copy(self, described: Described, state: HostState, rounds: int) -> bool:
         """See `Watcher`."""
+        if self.kept is not None:
+            return self.kept.copy(described, state, rounds)
+        self.keeper.pass_over()
         return not self.keeper.exhausted
+
+    def copy_wanted(self) -> bool:
+        """See `Watcher`."""
+        return self.kept is not None and self.kept.copy_wanted()
+
+    def joined(self, host: int, described: Described, state: HostState, rounds: int) -> None:
+        """Take the run folder over where this host is the first.
+
+        Raises:
+            JobError: it has checkpoints, and the hosts know nothing of them.
+        """
+        if host == 0 and self.kept is None and self.successor is not None:
+            if rounds == 0 and self.keeper.has_written:
+                raise JobError(
+                    "the host that was to read the run's checkpoint was lost before the run went on. Resume it again."
+                )
+            self.kept = self.successor(self.keeper)
+            self.kept.take_over(described, state, rounds, self.recent)
+            self.message(f"host {self.name} keeps the run folder {self.kept.folder.path} from here on")
 
     def memory(self) -> dict[str, Any]:
         """See `Watcher`."""
@@ -68,7 +107,7 @@ class Following(Observation):
 
 def follow(
     job: Job, request: Request, folder: RunFolder, display: Display, settings: RunSettings, companions: Companions,
-    name: str,
+    name: str, path: Path | None = None,
 ) -> None:  # fmt: skip
     """Train a job as host 0 of the run does.
 
@@ -78,22 +117,45 @@ def follow(
         display: shows what this host's processes print.
         companions: the way to the others.
         name: this host.
+        path: the run folder, where this host takes it over if all before it are lost; None = it never does.
 
     Raises:
         UnisonoError: it failed, here or on another host.
     """
     started = time.monotonic()
     interrupts = Interrupts(settings.max_seconds)
-    keeper = Keeper(folder.checkpoints, settings.checkpointing, job.best, job.patience, display.message, _nothing)
-    watcher = Following(job, display, interrupts, folder=folder, keeper=keeper, name=name)
+    run_folder = RunFolder(path or folder.path)
+    keeper = Keeper(
+        run_folder.checkpoints, settings.checkpointing, job.best, job.patience, display.message,
+        lambda best: run_folder.update(best=dict(best)),
+    )  # fmt: skip
+
+    def successor(keeper: Keeper) -> FolderObservation:
+        run_folder.fields = read_run(run_folder.path)
+        observe = partial(
+            FolderObservation, job, display, interrupts, folder=run_folder, settings=settings, keeper=keeper,
+            request=replace(request, timeline=False), host=f"{name} ", started=started,
+        )  # fmt: skip
+        kept = _patiently(observe)
+        run_folder.update(process=os.getpid(), host=name)
+        return kept
+
+    watcher = Following(
+        job, display, interrupts, folder=folder, keeper=keeper, name=name, successor=successor if path else None
+    )
     folder.update(command=sys.argv, process=os.getpid(), exit="running", host=name, error=None, signal=None)
     try:
         with interrupts.handled():
             outcome = execute(job, request, watcher, settings.stall_seconds, companions=companions)
+            if watcher.kept is not None:
+                conclude(watcher.kept, outcome, interrupts)
     except UnisonoError as error:
-        folder.update(exit="failed", error=str(error))
+        for each in (folder, *([watcher.kept.folder] if watcher.kept else [])):
+            each.update(exit="failed", error=str(error))
         raise
     finally:
+        if watcher.kept is not None:
+            watcher.kept.close()
         display.close()
     values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": round(time.monotonic() - started, 3)}
     if outcome.failure is not None:
@@ -105,5 +167,13 @@ def follow(
     folder.update(**values, exit="completed" if over else "interrupted", signal=interrupts.received or 2)
 
 
-def _nothing(best: Mapping[str, Any]) -> None:
-    """The best evaluation is kept by host 0."""
+def _patiently(observe: Callable[[], FolderObservation]) -> FolderObservation:
+    """Wait for the lost host to let go of the folder: one that is only cut off finds that out a little later."""
+    deadline = time.monotonic() + LET_GO_SECONDS
+    while True:
+        try:
+            return observe()
+        except UsageError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,7 @@ from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.execution import Interrupts, Observation, execute, observed
 from unisono.job import Job
 from unisono.observe.logs import LineLog
-from unisono.observe.metrics import MetricsFile, TensorBoard
+from unisono.observe.metrics import MetricsFile, TensorBoard, read_metrics
 from unisono.observe.progress import Display
 from unisono.observe.rundir import RunFolder
 from unisono.observe.timeline import Timeline
@@ -152,6 +152,35 @@ class FolderObservation(Observation):
         self._tensorboard.restart(standing.step)
         return described.program.first_round(standing.step, standing.evaluated), not self.keeper.exhausted
 
+    def take_over(
+        self, described: Described, state: HostState, rounds: int, recent: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """Go on where another host, which is lost, has kept this folder.
+
+        Args:
+            described, state, rounds: where the run stands.
+            recent: the last records, of which the lost host may not have written all.
+
+        Raises:
+            UsageError: that host is alive and writes still.
+        """
+        standing = standing_after(described, state, rounds)
+        fingerprint = {**described.layout.description.fingerprint, "threads": str(self.request.threads)}
+        self.keeper.about = (job_digest(self.job, described), fingerprint)
+        memory = self.keeper.memory()
+        self.keeper.begin(standing)
+        self.keeper.remember(memory)
+        self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
+        self._waits_for_first_step = "first_step_seconds" not in self.folder.fields
+        self._metrics.keep(lambda record: _is_before(record, standing))
+        self._tensorboard.restart(standing.step)
+        there = max(map(_place_of, read_metrics(self.folder.metrics)), default=(0, False))
+        for record in recent:
+            if there < _place_of(record) and _is_before(record, standing):
+                self._metrics.write(dict(record))
+                self._tensorboard.write(dict(record))
+        self._metrics.flush()
+
     def record(self, record: dict[str, Any]) -> None:
         """Hand a record to the files, the display and the job's observers."""
         if self._waits_for_first_step and "loss" in record:
@@ -223,6 +252,11 @@ def _is_before(record: Mapping[str, Any], standing: Standing) -> bool:
                 (not is_evaluation or standing.evaluated)))  # fmt: skip
 
 
+def _place_of(record: Mapping[str, Any]) -> tuple[int, bool]:
+    """Where a record stands among others: a step's evaluation follows it."""
+    return int(record["step"]), "loss" not in record
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -264,7 +298,7 @@ def train_in_folder(
     try:
         with interrupts.handled():
             outcome = execute(job, request, watcher, settings.stall_seconds, settings.debug, companions)
-            _conclude(watcher, outcome, interrupts)
+            conclude(watcher, outcome, interrupts)
     except UnisonoError as error:
         if folder.fields.get("exit") == "running":
             folder.update(exit="failed", error=str(error))
@@ -276,8 +310,12 @@ def train_in_folder(
         watcher.close()
 
 
-def _conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupts) -> None:
-    """Save the state in which the run ended and say how it ended."""
+def conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupts) -> None:
+    """Save the state in which the run ended and say how it ended.
+
+    Raises:
+        JobError: it failed, or the state could not be saved.
+    """
     folder, keeper = watcher.folder, watcher.keeper
     seconds = round(time.monotonic() - watcher.started, 3)
     values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": seconds}

@@ -122,6 +122,11 @@ class Keeper:
         else:
             self._standing = replace(self._standing, since_best=self._standing.since_best + 1)
 
+    @property
+    def has_written(self) -> bool:
+        """Whether the run has checkpoints, from whichever process."""
+        return bool(store.steps(self._folder))
+
     def due_by_clock(self) -> bool:
         """Whether the settings ask for a checkpoint now."""
         every = self._settings.seconds
@@ -145,6 +150,10 @@ class Keeper:
         self._improved = False
         self._writer = threading.Thread(target=self._write, args=arguments, name="unisono-checkpoint")
         self._writer.start()
+
+    def pass_over(self) -> None:
+        """The state stands still, and another host copies it."""
+        self._improved = False
 
     def last(self, standing: Standing, parameters: Tensors, optimizer: Tensors) -> bool:
         """Write the state in which a run ended; returns whether the disk took it."""

@@ -174,7 +174,7 @@ class Cluster:
                 self._announce(hosts)
                 found = hosts[source]["latest"]
                 missed = found and found[0] == furthest and own.rounds == furthest - 1
-                return Joined(furthest, hosts[source]["memory"], found[1] if missed else None)
+                return Joined(furthest, generation.own or 0, hosts[source]["memory"], found[1] if missed else None)
 
     def _report(self, described: Described, state: HostState, own: Own) -> dict[str, Any]:
         return {

@@ -36,11 +36,13 @@ class Joined:
 
     Attributes:
         rounds: rounds done, in all of them.
+        host: this host's place among them.
         memory: that of the host that has done most.
         missed: the last round's record, where this host has not done that round itself.
     """
 
     rounds: int
+    host: int
     memory: dict[str, Any]
     missed: dict[str, Any] | None = None
 

@@ -72,6 +72,21 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, number)
 
 
+def pickled(job: Any) -> bytes:
+    """A job, or what holds one, as it travels.
+
+    Raises:
+        UsageError: something in it cannot be pickled.
+    """
+    try:
+        return bytes(cloudpickle.dumps(job))
+    except Exception as error:
+        raise UsageError(
+            f"the job travels to other processes, so all it refers to must be picklable; received: {error}. "
+            "Make files, locks and connections inside a function: data=lambda: open_my_data()."
+        ) from error
+
+
 class HostLost(JobError):
     """The warm parent is dead, and its children with it."""
 
@@ -140,13 +155,7 @@ class Host:
         Raises:
             UsageError: something in it cannot be pickled, or it breaks a rule.
         """
-        try:
-            payload = cloudpickle.dumps(job)
-        except Exception as error:
-            raise UsageError(
-                f"the job travels to other processes, so all it refers to must be picklable; received: {error}. "
-                "Make files, locks and connections inside a function: data=lambda: open_my_data()."
-            ) from error
+        payload = pickled(job)
         cold = tuple(family.package for family in named_beside(job.model) if not family.forks_after_computing)
         self.ask("begin", str(Path.cwd()), list(sys.path), payload, cold)
         answer = self.ask("prepare", request)

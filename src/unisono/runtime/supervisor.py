@@ -205,6 +205,7 @@ class Supervisor:
             self._hand_on(joined.missed)
         elif joined.rounds != rounds:
             self._watcher.remember(joined.memory)
+        self._watcher.joined(joined.host, run.described, run.state, joined.rounds)
         return joined.rounds
 
     def _interrupted(self) -> bool:

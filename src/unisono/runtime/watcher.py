@@ -47,6 +47,9 @@ class Watcher(Protocol):
     def remember(self, memory: dict[str, Any]) -> None:
         """Another host has done more of the run, and remembers this."""
 
+    def joined(self, host: int, described: Described, state: HostState, rounds: int) -> None:
+        """The hosts have come together after so many rounds. This one's place is `host`; the first keeps the folder."""
+
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """The run's control socket, if it has a folder."""
 

@@ -1,0 +1,90 @@
+"""The actor that Ray runs on each host: it starts the host's Unisono, and is the way between it and the driver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+from unisono.cluster.order import Ended, News, Order
+from unisono.runtime.channel import Channel
+
+HEAR_SECONDS = 2.0
+CALLS = 4
+"""Calls that the actor answers at once: run, hear, stop, and one to spare."""
+
+
+class RayHost:
+    """What becomes an actor. Where it ends, however it does, all that it has started ends too."""
+
+    def __init__(self) -> None:
+        self._news: list[News] = []
+        self._changed = threading.Condition()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stop: int | None = None
+
+    def name(self) -> str:
+        """The host's name."""
+        return socket.gethostname()
+
+    def run(self, order: Order) -> tuple[Ended, list[News]]:
+        """Take part in a run to its end; returns how it ended, and news that nobody has heard.
+
+        Args:
+            order: what to do.
+        """
+        mine, theirs = socket.socketpair()
+        order = replace(order, path=(*order.path, *sys.path))
+        with theirs:
+            # Started by the thread that waits for it: the kernel ends a process whose maker's thread ends.
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "unisono.hosted", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        channel = Channel(mine)
+        channel.send(order)
+        with self._changed:
+            self._process = process
+            if self._stop is not None:
+                process.send_signal(self._stop)
+        ended = self._listen(channel)
+        status = process.wait()
+        channel.close()
+        with self._changed:
+            rest, self._news = self._news, []
+        return ended or Ended(False, None, status), rest
+
+    def _listen(self, channel: Channel) -> Ended | None:
+        while True:
+            try:
+                news, _ = channel.receive()
+            except (EOFError, ConnectionError):
+                return None
+            if news[0] == "ended":
+                ended: Ended = news[1]
+                return ended
+            with self._changed:
+                self._news.append(news)
+                self._changed.notify_all()
+
+    def hear(self) -> list[News]:
+        """What is new, as soon as something is, or nothing after a while."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._news, HEAR_SECONDS)
+            news, self._news = self._news, []
+            return news
+
+    def stop(self, number: int) -> None:
+        """Have the run end after the step at hand, with a checkpoint.
+
+        Args:
+            number: the signal that the driver was sent.
+        """
+        with self._changed:
+            self._stop = number
+            if self._process is not None and self._process.poll() is None:
+                self._process.send_signal(signal.Signals(number))
