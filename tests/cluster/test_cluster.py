@@ -80,7 +80,7 @@ def test_a_host_that_comes_later_joins(tmp_path: Path) -> None:
     with running(tmp_path, (1, 1)) as hosts:
         wait_until(lambda: hosts[0].steps() > 10)
         arguments = ["job.py", "--workers", "2", "--out", "out"]
-        late = HostProcess(tmp_path, 2, 2, hosts[0].port, arguments)
+        late = HostProcess(tmp_path, 2, 3, hosts[0].port, arguments)
         hosts.append(late)
         assert [host.wait() for host in hosts] == [0, 0, 0], [host.text for host in hosts]
         assert {host.parameters for host in hosts} == {expected}
