@@ -76,8 +76,17 @@ def test_a_newcomer_joins() -> None:
 def test_nobody_is_called_once_the_run_is_over() -> None:
     membership, seen = begun(2)
     seen[1].left = True
-    seen[2].broken.add(1)
+    seen[2].heard, seen[3] = 99.0, Seen(7, 99.0)
     assert membership.look(99.0, seen) is None
+
+
+def test_who_has_lost_one_that_has_finished_does_the_rest_alone() -> None:
+    membership, seen = begun(2)
+    seen[1].left = True
+    seen[2].broken.add(1)
+    assert membership.look(1.0, seen) == Call(2)
+    seen[2].answered, seen[2].report[2] = 2, {}
+    assert membership.look(1.1, seen) == Gathered(2, (2,))
 
 
 @given(st.data())

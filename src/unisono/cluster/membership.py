@@ -96,12 +96,11 @@ class Membership:
     def _is_due(self, now: float, seen: Mapping[int, Seen]) -> bool:
         if self.generation == 0:
             return True
-        if any(seen[number].left for number in self.hosts):
-            return False  # the run is over for one of them, so it is for all
-        lost = any(self._is_lost(now, seen[number]) for number in self.hosts)
-        broken = any(self.generation in seen[number].broken for number in self.hosts)
+        staying = [seen[number] for number in self.hosts if not seen[number].left]
+        lost = any(self._is_lost(now, host) or self.generation in host.broken for host in staying)
         new = any(number not in self._known and not self._is_lost(now, host) for number, host in seen.items())
-        return lost or broken or new
+        ending = len(staying) < len(self.hosts)  # the run is over for one of them: who comes now comes too late
+        return lost or (new and not ending)
 
     def _gathered(self, now: float, called_at: float, seen: Mapping[int, Seen]) -> Gathered | None:
         coming = self.generation + 1
