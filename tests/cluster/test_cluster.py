@@ -11,6 +11,8 @@ import pytest
 from cluster.hosts import HostProcess, hash_alone, job_file, running, wait_until
 
 WILD = "jobs.make(jobs.Wild, optimizer=jobs.adamw, clip_norm=0.5, microbatches=8, batch_size=40, steps=9, {more})"
+PATIENT = "lambda outputs, targets: [time.sleep(0.02), torch.nn.functional.cross_entropy(outputs, targets)][1]"
+SLOW = f"jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=80, loss={PATIENT})"
 LONG = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=160)"
 
 
@@ -46,16 +48,16 @@ def test_pipes_within_hosts(tmp_path: Path) -> None:
     "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.hosts)], ids=["killed", "hung"]
 )
 def test_a_lost_host_costs_nothing(tmp_path: Path, number: int) -> None:
-    job_file(tmp_path, LONG)
+    job_file(tmp_path, SLOW)
     expected = hash_alone(tmp_path)
-    with running(tmp_path, (1, 1, 2), "--host-timeout", "3") as hosts:
-        wait_until(lambda: hosts[0].steps() > 20)
+    with running(tmp_path, (1, 1, 2)) as hosts:
+        wait_until(lambda: hosts[0].steps() > 5)
         hosts[1].signal_all(number)
         assert [hosts[k].wait() for k in (0, 2)] == [0, 0], [host.text for host in hosts]
         assert {hosts[0].parameters, hosts[2].parameters} == {expected}
         assert "2 hosts with their workers" in hosts[0].text
     steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 161))
+    assert steps == list(range(1, 81))
 
 
 @pytest.mark.hosts
@@ -74,8 +76,7 @@ def test_without_host_0_the_others_stop_and_the_run_resumes(tmp_path: Path) -> N
 
 @pytest.mark.hosts
 def test_a_host_that_comes_later_joins(tmp_path: Path) -> None:
-    slow = "lambda outputs, targets: [time.sleep(0.03), torch.nn.functional.cross_entropy(outputs, targets)][1]"
-    job_file(tmp_path, LONG.replace("steps=160", f"steps=160, loss={slow}"))
+    job_file(tmp_path, SLOW.replace("steps=80", "steps=200"))
     expected = hash_alone(tmp_path)
     with running(tmp_path, (1, 1)) as hosts:
         wait_until(lambda: hosts[0].steps() > 10)
