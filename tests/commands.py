@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def unisono(*arguments: object, status: int = 0) -> str:
     """What the command prints; it must end with this status."""
     command = [sys.executable, "-m", "unisono", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=170, env=dict(os.environ))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=dict(os.environ))
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout or done.stderr
 

@@ -43,7 +43,7 @@ def compare(*arguments: object, folder: Path) -> subprocess.Popen[str]:
 def test_two_jobs_and_one_that_fails(folder: Path) -> None:
     arguments = ("one.py", "bad.py", "two.py", "--workers", "1,2", "--steps", 6, "--rounds", 1)
     process = compare(*arguments, folder=folder)
-    output, errors = process.communicate(timeout=170)
+    output, errors = process.communicate(timeout=280)
     assert process.returncode == 1, errors
     rows = [line.split() for line in output.splitlines() if line.strip()]
     assert rows[0] == ["job", "workers", "ms/step", "samples/s", "MiB", "start", "loss", "lines"]
@@ -67,7 +67,7 @@ def test_one_keras_job_over_its_backends(folder: Path) -> None:
     backends = ["tensorflow", "torch"]
     arguments = (job, "--backends", ",".join(backends), "--workers", "1", "--steps", 2, "--rounds", 1)
     process = compare(*arguments, folder=folder)
-    output, errors = process.communicate(timeout=170)
+    output, errors = process.communicate(timeout=280)
     assert process.returncode == 0, errors
     rows = [line.split() for line in output.splitlines()]
     expected = [["digits_keras", f"({name})", "1"] for name in backends]
