@@ -20,7 +20,7 @@ class Agreement:
 
     def __init__(self, state: HostState) -> None:
         self._area = state.segment["agreement"]
-        self._microbatches = state.layout.shape.microbatches
+        self._shape = state.layout.shape
 
     def begin(self, host: int, workers: Sequence[int]) -> None:
         """The supervisor: this is host `host` of those with so many workers each."""
@@ -57,10 +57,15 @@ class Agreement:
         """Workers of each host."""
         return [int(count) for count in self._area[HEAD : HEAD + int(self._area[1])]]
 
-    def shares(self, shared: bool) -> tuple[int, ...]:
+    def shares(self, training: bool) -> tuple[int, ...]:
         """The hosts' shares of a round's microbatches; () where this host computes all of them.
 
         Args:
-            shared: whether the round is shared out among hosts.
+            training: whether the round trains. Metric objects are fed on every host, so with them each evaluates all.
         """
-        return host_shares(self._microbatches, self.workers) if shared and self.several else ()
+        shared = self.several and (training or not self._shape.object_metrics)
+        return host_shares(self._shape.microbatches, self.workers) if shared else ()
+
+    def own(self, hosts: Sequence[int]) -> range:
+        """This host's microbatches, of a round that is shared out so."""
+        return range(*hosts[self.host : self.host + 2]) if hosts else range(self._shape.microbatches)

@@ -96,28 +96,21 @@ class Described:
     example: bytes | None = None
     digest: str = ""
 
-    def hosts_of(self, number: int, state: HostState) -> tuple[int, ...]:
-        """The hosts' shares of a round, as far as they have agreed."""
-        shared = number >= self.program.rounds or self.program.at(number).evaluation is None
-        return Agreement(state).shares(shared or not self.layout.shape.object_metrics)
-
-    def opening(
-        self, first: int, members: tuple[int, ...], stop: bool, hosts: tuple[int, ...] = (), host: int = 0
-    ) -> Plan:
+    def opening(self, first: int, members: tuple[int, ...], stop: bool, agreement: Agreement | None = None) -> Plan:
         """The plan of the round that a crew begins with.
 
         Args:
             first: that round.
             members: who sits where.
             stop: whether the run ends instead.
-            hosts: the hosts' shares; () = this one computes all.
-            host: this host's number.
+            agreement: what hosts have agreed on; None = there is one.
         """
         shape = self.layout.shape
         training = first >= self.program.rounds or self.program.at(first).evaluation is None
         stages = shape.stages if training else 1
-        start, end = hosts[host : host + 2] or (0, shape.microbatches)
-        boundaries = tuple(start + boundary for boundary in even(end - start, len(members) // stages))
+        hosts = agreement.shares(training) if agreement else ()
+        own = agreement.own(hosts) if agreement else range(shape.microbatches)
+        boundaries = tuple(own.start + boundary for boundary in even(len(own), len(members) // stages))
         return Plan(first, boundaries, members, stages, stop=stop, hosts=hosts)
 
 

@@ -160,7 +160,7 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
             continue
         if plan.round >= program.rounds:
             return
-        for number, microbatch in _ahead(program, plan, agreement, state.layout.shape.object_metrics):
+        for number, microbatch in _ahead(program, plan, agreement):
             round_ = program.at(number)
             if (number + microbatch) % loaders != index or ring.has(round_, microbatch):
                 continue
@@ -182,12 +182,12 @@ def _is_replaced(state: HostState, committed: Words, plan: Plan) -> bool:
     return in_force(state.plans(), committed.get) != plan
 
 
-def _ahead(program: Program, plan: Plan, agreement: Agreement, alone: bool) -> Iterator[tuple[int, int]]:
+def _ahead(program: Program, plan: Plan, agreement: Agreement) -> Iterator[tuple[int, int]]:
     """(round, microbatch) of what this host needs soon, as far as the present shares tell."""
     for number in range(plan.round, min(plan.round + ROUNDS_AHEAD, program.rounds)):
         round_ = program.at(number)
-        hosts = plan.hosts if number == plan.round else agreement.shares(round_.evaluation is None or not alone)
-        run = range(*hosts[agreement.host : agreement.host + 2]) if hosts else range(program.batches.microbatches)
+        hosts = plan.hosts if number == plan.round else agreement.shares(round_.evaluation is None)
+        run = agreement.own(hosts)
         for microbatch in range(run.start, min(run.stop, program.nonempty(round_))):
             yield number, microbatch
 

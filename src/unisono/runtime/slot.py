@@ -254,29 +254,26 @@ class SlotWork:
         members = self._state.seats()
         following_round = self._program.at(number) if number < self._program.rounds else None
         training = following_round is None or following_round.evaluation is None
-        hosts = self._agreement.shares(shared=training or not self._layout.shape.object_metrics)
-        own = hosts[self._agreement.host : self._agreement.host + 2] or (0, self._layout.shape.microbatches)
-        boundaries = self._boundaries(plan, round_, len(members), self._layout.shape.stages if training else 1, *own)
+        stages = self._layout.shape.stages if training else 1
+        hosts = self._agreement.shares(training)
+        boundaries = self._boundaries(plan, round_, len(members), stages, self._agreement.own(hosts))
         due = self._copy_is_due(round_, following_round)
         stop, asked = bool(self._control.get(Control.STOP)), self._control.get(Control.ASKED)
         if self._agreement.several:  # all of them make the same plan, of what they agreed on
             stop, asked = self._agreement.stop, self._agreement.asked
-        stages = self._layout.shape.stages if training else 1
         self._state.stamp(
             following(plan, boundaries, members, stages, due, asked, stop or following_round is None, hosts)
         )
 
-    def _boundaries(
-        self, plan: Plan, round_: Round, slots: int, stages: int, start: int, stop: int
-    ) -> tuple[int, ...]:  # fmt: skip
+    def _boundaries(self, plan: Plan, round_: Round, slots: int, stages: int, own: range) -> tuple[int, ...]:
         """The pipes' next shares of this host's microbatches; measured paces count after training rounds only."""
-        same = (slots, stages, start, stop) == (self._slots, plan.stages, plan.own.start, plan.own.stop)
+        same = (slots, stages, own.start, own.stop) == (self._slots, plan.stages, plan.own.start, plan.own.stop)
         if round_.evaluation is not None and same:
             return plan.boundaries
         pipes = slots // stages
-        before = [boundary - start for boundary in plan.boundaries] if same else None
+        before = [boundary - own.start for boundary in plan.boundaries] if same else None
         pace = self._segment["pace"][:pipes].tolist()
-        return tuple(start + boundary for boundary in balanced(stop - start, pipes, pace, before))
+        return tuple(own.start + boundary for boundary in balanced(len(own), pipes, pace, before))
 
     def _copy_is_due(self, round_: Round, next_round: Round | None) -> bool:
         if round_.evaluation is not None:

@@ -181,8 +181,7 @@ class Supervisor:
         run = self._run
         decisions = run.crew.begin()
         stop = not go_on or first >= run.described.program.rounds or self._failure is not None
-        hosts, agreement = run.described.hosts_of(first, run.state), Agreement(run.state)
-        run.state.stamp(run.described.opening(first, run.crew.seats, stop, hosts, agreement.host))
+        run.state.stamp(run.described.opening(first, run.crew.seats, stop, Agreement(run.state)))
         self._carry_out(decisions)
 
     # -- other hosts ---------------------------------------------------------------------------------------
