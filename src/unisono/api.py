@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,28 +12,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unisono.checkpoint import store
+from unisono.among_hosts import train_among_hosts
 from unisono.checkpoint.durations import seconds_of
 from unisono.checkpoint.keeper import Checkpointing
 from unisono.checkpoint.parameters import load
-from unisono.cluster.cluster import TIMEOUT_SECONDS, Cluster, Hosts
+from unisono.cluster.cluster import TIMEOUT_SECONDS, Hosts
 from unisono.cluster.launchers import place
-from unisono.cluster.order import Order
-from unisono.cluster.ray import Ray, connected, cpus_of, reserved, sized
-from unisono.cluster.ray_driver import Driver, meeting_place
-from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.cluster.ray import Ray
+from unisono.errors import UsageError
 from unisono.execution import Interrupts, Observation, execute
-from unisono.following import follow
 from unisono.job import Job
 from unisono.observe.progress import Display, Silent, display
-from unisono.observe.rundir import CHECKPOINTS, RUN, RunFolder, read_run
+from unisono.observe.rundir import RunFolder, read_run
+from unisono.on_ray import train_on_ray
 from unisono.partition.layout import Layout
 from unisono.planner.devices import usable_cores
 from unisono.platform_check import require_linux
 from unisono.run import Run, parameters_file
-from unisono.runtime.digest import job_digest
-from unisono.runtime.host import pickled
-from unisono.runtime.prepare import Described, Request
+from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import raise_failure
 from unisono.training import RunSettings, newest, train_in_folder
 from unisono.trial import fastest
@@ -133,16 +128,21 @@ def train(
     shown = display(live and not debug)
     if on is not None:
         _check_on_ray(workers, layout, debug)
+        _checked(job)
         wish = partial(_request, job, threads=threads, layout=layout, recompute=recompute, timeline=timeline,
                        settings=settings, shown=shown)  # fmt: skip
-        return _train_on_ray(on, job, threads, layout, wish, out, resume, settings, shown, interface, host_timeout)
+        path, split = _folder_of(out, resume), layout_of(layout)
+        least = split.workers if split.data else None
+        return train_on_ray(on, job, threads, least, wish, path, resume is not None, settings, shown, interface,
+                            host_timeout)  # fmt: skip
     request = _request(job, workers, threads, layout, recompute, timeline, settings, shown)
     found = place(os.environ, socket.gethostname())
     if found is None:
         return _prepared(job, request, out, resume, settings, shown)()
     if debug:
         raise UsageError(f"debug runs in one process; {found.launcher} has started {found.hosts} hosts. Start one.")
-    return _train_among_hosts(job, request, out, resume, settings, shown, Hosts(found, interface, host_timeout))
+    hosts = Hosts(found, interface, host_timeout)
+    return train_among_hosts(job, request, _folder_of(out, resume), resume is not None, settings, shown, hosts)
 
 
 def start(
@@ -231,56 +231,30 @@ def _request(
     )  # fmt: skip
 
 
+def _folder_of(out: str | Path | None, resume: str | Path | None) -> Path:
+    """The run folder.
+
+    Raises:
+        UsageError: two are named.
+    """
+    if out is not None and resume is not None:
+        raise UsageError(f"a resumed run goes on in its own folder; received out={out} and resume={resume}.")
+    return Path(resume or out or default_folder("job"))
+
+
 def _prepared(
     job: Job, request: Request, out: str | Path | None, resume: str | Path | None, settings: RunSettings, shown: Display
 ) -> _Prepared:
-    if out is not None and resume is not None:
-        raise UsageError(f"a resumed run goes on in its own folder; received out={out} and resume={resume}.")
-    resumed = None
+    path, resumed = _folder_of(out, resume), None
     if resume is not None:
-        folder = RunFolder.reopen(Path(resume))
+        folder = RunFolder.reopen(path)
         resumed = newest(folder, shown.message)
     else:
-        folder = RunFolder.create(Path(out) if out else default_folder("job"))
+        folder = RunFolder.create(path)
         folder.update(exit="running", process=os.getpid())
     request = replace(request, folder=folder.path.absolute())
     work = partial(train_in_folder, job, request, folder, shown, settings, resumed)
     return _Prepared(Run(folder.path, job), work)
-
-
-def _train_among_hosts(
-    job: Job, request: Request, out: str | Path | None, resume: str | Path | None, settings: RunSettings,
-    shown: Display, hosts: Hosts,
-) -> Run:  # fmt: skip
-    """Host 0 keeps the run folder; every other host has one of its own in it (or by its name, on its own disk)."""
-    request = replace(request, several_hosts=True)
-    where, name = hosts.place, hosts.place.name
-
-    def about(described: Described) -> dict[str, Any]:
-        numerics = {**described.layout.description.fingerprint, "threads": str(request.threads)}
-        return {"job": job_digest(job, described), "numerics": numerics}
-
-    companions = Cluster(hosts, about)
-    path = Path(resume or out or default_folder("job"))
-    again = where.restarts + companions.meet() > 0  # here an interrupt still ends it at once
-    if where.host:
-        folder = RunFolder.of_host(path, name)
-        kept = path if where.driven else None  # else the first host serves the store, and its loss ends the run
-        follow(job, replace(request, folder=None), folder, shown, settings, companions, name, kept)
-        return Run(folder.path, job)
-    if again and resume is None and store.steps(path / CHECKPOINTS):
-        resume = path
-    resumed = None
-    if resume is not None:
-        folder = RunFolder.reopen(path)
-        resumed = newest(folder, shown.message)
-    elif where.driven:
-        folder = RunFolder.reopen(path)
-    else:
-        folder = RunFolder(path) if again and (path / RUN).exists() else RunFolder.create(path)
-    request = replace(request, folder=folder.path.absolute())
-    train_in_folder(job, request, folder, shown, settings, resumed, companions, f"{name} ")
-    return Run(folder.path, job)
 
 
 def _check_on_ray(workers: int | None, layout: Layout | str | None, debug: bool) -> None:
@@ -293,100 +267,6 @@ def _check_on_ray(workers: int | None, layout: Layout | str | None, debug: bool)
         raise UsageError("layout 'auto' tries layouts on this machine, not on Ray's; name one: data=2,pipeline=2.")
     if debug:
         raise UsageError("debug runs in one process; received a Ray cluster too. Leave one of them out.")
-
-
-def _train_on_ray(
-    on: Ray, job: Job, threads: int, layout: Layout | str | None, wish: Callable[[int], Request],
-    out: str | Path | None, resume: str | Path | None, settings: RunSettings, shown: Display, interface: str | None,
-    host_timeout: float,
-) -> Run:  # fmt: skip
-    """Drive hosts that train; what each of them does is `train_as_host`."""
-    _checked(job)
-    if out is not None and resume is not None:
-        raise UsageError(f"a resumed run goes on in its own folder; received out={out} and resume={resume}.")
-    path = Path(resume or out or default_folder("job")).absolute()
-    split = layout_of(layout)
-    interrupts = Interrupts()
-    with connected(on) as ray, interrupts.handled():
-        least = on.workers_per_host or (split.workers if split.data else None)
-        hosts, workers = sized(cpus_of(ray), on.hosts, least, threads)
-        place = meeting_place(ray, hosts, interface)
-        work = {"job": job, "request": wish(workers), "out": path, "resume": resume and path, "settings": settings}
-        order = Order(
-            pickled(work), Hosts(place, interface, host_timeout), place.prefix, str(Path.cwd()), own_path(),
-            tuple(sys.argv),
-        )  # fmt: skip
-        folder = RunFolder.reopen(path) if resume else RunFolder.create(path)
-        folder.update(key=order.key, exit="running", process=os.getpid(), error=None, signal=None)
-        try:
-            with reserved(hosts, workers * threads, shown.message, interrupts) as group:
-                if group is not None:
-                    shown.message(f"{hosts} hosts of Ray's with {workers} workers each; run folder {path}")
-                    Driver(ray, group, hosts, workers * threads, order, shown, interrupts).run()
-            _account(path, interrupts.received)
-        except UnisonoError as error:
-            _account(path, interrupts.received, error)
-            raise
-        finally:
-            shown.close()
-    return Run(path, job)
-
-
-def _account(path: Path, number: int | None, error: UnisonoError | None = None) -> None:
-    """Say in a driven run's folder how it ended, where no host could.
-
-    Raises:
-        JobError: it has not ended, and nobody is left.
-    """
-    folder = RunFolder.reopen(path)
-    if folder.fields["exit"] != "running":
-        return
-    nothing = {"steps_done": 0, "seconds": 0.0, **folder.fields}
-    if number is not None and error is None:
-        folder.update(**{**nothing, "exit": "interrupted", "reason": "signal", "signal": number})
-        return
-    error = error or JobError(
-        f"the host that kept the run folder was lost as the run ended, before it had saved the end. Resume {path}."
-    )
-    folder.update(**{**nothing, "exit": "failed", "error": str(error)})
-    raise error
-
-
-def own_path() -> tuple[str, ...]:
-    """Where this process finds modules besides what is installed: a job's folder, PYTHONPATH."""
-    installed = (sys.prefix, sys.base_prefix, sys.exec_prefix)
-    return tuple(str(Path(entry).resolve()) for entry in sys.path if not entry.startswith(installed))
-
-
-def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Display) -> None:
-    """What one host of a driven run does.
-
-    Args:
-        work: job, request, out, resume and settings of the run.
-        hosts: this host's place.
-        key: what the run folder must say, or it is another folder than the driver's.
-        shown: where progress is shown.
-
-    Raises:
-        UnisonoError: it failed, here or on another host.
-    """
-    try:
-        is_same = read_run(work["out"]).get("key") == key
-    except UsageError:
-        is_same = False
-    if not is_same:
-        raise UsageError(
-            f"the run folder lies where every host and the driver see it; host {hosts.place.name} does not see "
-            f"{work['out']}. Name a folder on a shared file system with --out."
-        )
-    cores, asked = usable_cores(), work["request"]
-    if (needed := asked.workers * asked.threads) < len(cores):
-        cores = cores[: needed - 1]  # Ray may give the others away, and to whom is not known: too few to be pinned to
-    request = replace(asked, cores=cores)
-    resume = work["resume"]
-    _train_among_hosts(
-        work["job"], request, None if resume else work["out"], resume, work["settings"], shown, hosts
-    )  # fmt: skip
 
 
 def open(directory: str | Path, job: Job) -> Run:

@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from unisono import api
 from unisono.cluster.order import Ended, Order
 from unisono.frameworks.registry import FAMILIES
+from unisono.on_ray import train_as_host
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import Failure, described_error
 from unisono.runtime.lifeline import die_with_parent
@@ -86,7 +86,7 @@ def _ended(order: Order, shown: Telling) -> Ended:
         )
         return Ended(True, Failure(text, user_traceback(error)))
     try:
-        api.train_as_host(work, order.hosts, order.key, shown)
+        train_as_host(work, order.hosts, order.key, shown)
     except Exception as error:
         return Ended(True, described_error(error))
     return Ended(True, None)

@@ -1,0 +1,60 @@
+"""Training on one of the hosts that a launcher or a driver has started."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unisono.checkpoint import store
+from unisono.cluster.cluster import Cluster, Hosts
+from unisono.following import follow
+from unisono.job import Job
+from unisono.observe.progress import Display
+from unisono.observe.rundir import CHECKPOINTS, RUN, RunFolder
+from unisono.run import Run
+from unisono.runtime.digest import job_digest
+from unisono.runtime.prepare import Described, Request
+from unisono.training import RunSettings, newest, train_in_folder
+
+
+def train_among_hosts(
+    job: Job, request: Request, path: Path, resumes: bool, settings: RunSettings, shown: Display, hosts: Hosts
+) -> Run:
+    """Host 0 keeps the run folder; every other host has one of its own in it (or by its name, on its own disk).
+
+    Args:
+        job, request, settings: as in `train_in_folder`.
+        path: the run folder.
+        resumes: whether to go on from its newest checkpoint.
+        shown: where progress is shown.
+        hosts: how this process takes part.
+
+    Raises:
+        UnisonoError: it failed, here or on another host.
+    """
+    request = replace(request, several_hosts=True)
+    where, name = hosts.place, hosts.place.name
+
+    def about(described: Described) -> dict[str, Any]:
+        numerics = {**described.layout.description.fingerprint, "threads": str(request.threads)}
+        return {"job": job_digest(job, described), "numerics": numerics}
+
+    companions = Cluster(hosts, about)
+    again = where.restarts + companions.meet() > 0  # here an interrupt still ends it at once
+    if where.host:
+        folder = RunFolder.of_host(path, name)
+        kept = path if where.driven else None  # else the first host serves the store, and its loss ends the run
+        follow(job, replace(request, folder=None), folder, shown, settings, companions, name, kept)
+        return Run(folder.path, job)
+    resumed = None
+    if resumes or (again and store.steps(path / CHECKPOINTS)):
+        folder = RunFolder.reopen(path)
+        resumed = newest(folder, shown.message)
+    elif where.driven:
+        folder = RunFolder.reopen(path)
+    else:
+        folder = RunFolder(path) if again and (path / RUN).exists() else RunFolder.create(path)
+    request = replace(request, folder=folder.path.absolute())
+    train_in_folder(job, request, folder, shown, settings, resumed, companions, f"{name} ")
+    return Run(folder.path, job)

@@ -1,0 +1,126 @@
+"""Training on a Ray cluster: what the driver does, and what each host does that it has Ray start."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unisono.among_hosts import train_among_hosts
+from unisono.cluster.cluster import Hosts
+from unisono.cluster.order import Order
+from unisono.cluster.ray import Ray, connected, cpus_of, reserved, sized
+from unisono.cluster.ray_driver import Driver, meeting_place
+from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.execution import Interrupts
+from unisono.job import Job
+from unisono.observe.progress import Display
+from unisono.observe.rundir import RunFolder, read_run
+from unisono.planner.devices import usable_cores
+from unisono.run import Run
+from unisono.runtime.host import pickled
+from unisono.runtime.prepare import Request
+from unisono.training import RunSettings
+
+
+def train_on_ray(
+    on: Ray, job: Job, threads: int, least: int | None, wish: Callable[[int], Request], path: Path, resumes: bool,
+    settings: RunSettings, shown: Display, interface: str | None, host_timeout: float,
+) -> Run:  # fmt: skip
+    """Drive hosts that train; what each of them does is `train_as_host`.
+
+    Args:
+        on: which cluster, how much of it.
+        job, settings: what to train, how.
+        threads: of each worker.
+        least: workers that the layout needs on each host, or None.
+        wish: workers of a host → what is asked of it.
+        path: the run folder.
+        resumes: whether to go on from its newest checkpoint.
+        shown: where progress is shown.
+        interface, host_timeout: see `Hosts`.
+
+    Raises:
+        UsageError, JobError: the run failed.
+    """
+    path = path.absolute()
+    interrupts = Interrupts()
+    with connected(on) as ray, interrupts.handled():
+        hosts, workers = sized(cpus_of(ray), on.hosts, on.workers_per_host or least, threads)
+        place = meeting_place(ray, hosts, interface)
+        work = {"job": job, "request": wish(workers), "out": path, "resumes": resumes, "settings": settings}
+        order = Order(
+            pickled(work), Hosts(place, interface, host_timeout), place.prefix, str(Path.cwd()), _own_path(),
+            tuple(sys.argv),
+        )  # fmt: skip
+        folder = RunFolder.reopen(path) if resumes else RunFolder.create(path)
+        folder.update(key=order.key, exit="running", process=os.getpid(), error=None, signal=None)
+        try:
+            with reserved(hosts, workers * threads, shown.message, interrupts) as group:
+                if group is not None:
+                    shown.message(f"{hosts} hosts of Ray's with {workers} workers each; run folder {path}")
+                    Driver(ray, group, hosts, workers * threads, order, shown, interrupts).run()
+            _account(path, interrupts.received)
+        except UnisonoError as error:
+            _account(path, interrupts.received, error)
+            raise
+        finally:
+            shown.close()
+    return Run(path, job)
+
+
+def _account(path: Path, number: int | None, error: UnisonoError | None = None) -> None:
+    """Say in a driven run's folder how it ended, where no host could.
+
+    Raises:
+        JobError: it has not ended, and nobody is left.
+    """
+    folder = RunFolder.reopen(path)
+    if folder.fields["exit"] != "running":
+        return
+    nothing = {"steps_done": 0, "seconds": 0.0, **folder.fields}
+    if number is not None and error is None:
+        folder.update(**{**nothing, "exit": "interrupted", "reason": "signal", "signal": number})
+        return
+    error = error or JobError(
+        f"the host that kept the run folder was lost as the run ended, before it had saved the end. Resume {path}."
+    )
+    folder.update(**{**nothing, "exit": "failed", "error": str(error)})
+    raise error
+
+
+def _own_path() -> tuple[str, ...]:
+    """Where this process finds modules besides what is installed: a job's folder, PYTHONPATH."""
+    installed = (sys.prefix, sys.base_prefix, sys.exec_prefix)
+    return tuple(str(Path(entry).resolve()) for entry in sys.path if not entry.startswith(installed))
+
+
+def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Display) -> None:
+    """What one host of a driven run does.
+
+    Args:
+        work: job, request, out, resumes and settings of the run.
+        hosts: this host's place.
+        key: what the run folder must say, or it is another folder than the driver's.
+        shown: where progress is shown.
+
+    Raises:
+        UnisonoError: it failed, here or on another host.
+    """
+    try:
+        is_same = read_run(work["out"]).get("key") == key
+    except UsageError:
+        is_same = False
+    if not is_same:
+        raise UsageError(
+            f"the run folder lies where every host and the driver see it; host {hosts.place.name} does not see "
+            f"{work['out']}. Name a folder on a shared file system with --out."
+        )
+    cores, asked = usable_cores(), work["request"]
+    if (needed := asked.workers * asked.threads) < len(cores):
+        cores = cores[: needed - 1]  # Ray may give the others away, and to whom is not known: too few to be pinned to
+    request = replace(asked, cores=cores)
+    train_among_hosts(work["job"], request, work["out"], work["resumes"], work["settings"], shown, hosts)
