@@ -168,7 +168,15 @@ def start(
 
     Returns:
         The running run, at once.
+
+    Raises:
+        UsageError: something breaks a rule, or a launcher has started several hosts.
     """
+    if (found := place(os.environ, socket.gethostname())) is not None:
+        raise UsageError(
+            f"start trains on this host alone; {found.launcher} has started {found.hosts} hosts. Call unisono.train, "
+            "which trains on all of them."
+        )
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, False, None)
     request = _request(job, workers, threads, layout, recompute, timeline, settings, Silent())
     go = _prepared(job, request, out, resume, settings, Silent())

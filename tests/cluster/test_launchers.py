@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs import make
+from unisono.api import start
 from unisono.cluster.launchers import DERIVED_PORTS, place
 from unisono.cluster.nodelist import expand
 from unisono.cluster.place import Place
@@ -191,3 +193,10 @@ def test_a_list_that_is_far_too_long_is_refused() -> None:
     for text in ("n[1-99999999]", "n[0-9999]m[0-9999]"):
         with pytest.raises(UsageError, match="a list of hosts"):
             expand(text)
+
+
+def test_a_run_in_the_background_is_one_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="start trains on this host alone; the launcher has started 2 hosts"):
+        start(make())
