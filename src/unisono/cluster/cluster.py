@@ -15,10 +15,10 @@ from typing import Any
 
 from unisono.cluster.attempts import find_attempt, open_attempt
 from unisono.cluster.coordinator import Coordinator
+from unisono.cluster.link_setup import Setup
 from unisono.cluster.meeting import Store, interface_address
 from unisono.cluster.member import Generation, Member
 from unisono.cluster.place import Place
-from unisono.cluster.setup import Setup
 from unisono.cluster.snapshot import state_digest
 from unisono.errors import UsageError
 from unisono.runtime.agreement import Agreement

@@ -13,8 +13,8 @@ from datetime import timedelta
 from typing import Any
 
 from unisono.cluster.exchange import Exchange, HostGone, Pending
+from unisono.cluster.link_setup import Setup
 from unisono.cluster.meeting import Store
-from unisono.cluster.setup import Setup
 from unisono.cluster.snapshot import state_arrays, state_digest
 from unisono.errors import JobError
 from unisono.frameworks.protocol import Array
