@@ -8,12 +8,14 @@ from typing import Any
 
 from unisono.checkpoint import store
 from unisono.cluster.cluster import Cluster, Hosts
+from unisono.cluster.sample_store import Lender
 from unisono.following import follow
 from unisono.job import Job
 from unisono.observe.progress import Display
 from unisono.observe.rundir import CHECKPOINTS, RUN, RunFolder
 from unisono.run import Run
 from unisono.runtime.digest import job_digest
+from unisono.runtime.host import pickled
 from unisono.runtime.prepare import Described, Request
 from unisono.training import RunSettings, newest, train_in_folder
 
@@ -40,8 +42,10 @@ def train_among_hosts(
         numerics = {**described.layout.description.fingerprint, "threads": str(request.threads)}
         return {"job": job_digest(job, described), "numerics": numerics}
 
-    companions = Cluster(hosts, about)
+    companions = Cluster(hosts, about, pickled(job) if hosts.lends else None)
     again = where.restarts + companions.meet() > 0  # here an interrupt still ends it at once
+    if hosts.data_host is not None and not hosts.lends:
+        job = Lender(companions.place, companions.address, hosts.timeout, hosts.data_host).borrowed(job)
     if where.host:
         folder = RunFolder.of_host(path, name)
         kept = path if where.driven else None  # else the first host serves the store, and its loss ends the run

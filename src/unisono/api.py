@@ -87,6 +87,7 @@ def train(
     allow_change: bool = False,
     interface: str | None = None,
     host_timeout: float = TIMEOUT_SECONDS,
+    data_host: int | None = None,
     debug: bool = False,
     arguments: Mapping[str, Any] | None = None,
     live: bool = True,
@@ -112,6 +113,8 @@ def train(
         allow_change: resume although hyperparameters, schedule or microbatches have changed (another result).
         interface: the network interface between hosts; default: the one that leads to where they meet.
         host_timeout: seconds after which a host that is not heard of is lost, and the others go on.
+        data_host: the number of the only host that has the data: it reads samples for the others; default: each host
+            reads its own.
         debug: one process, no live line: breakpoints and profilers work, the bits are the same.
         arguments: what made the job, kept in run.json.
         live: whether to draw a progress line on a terminal.
@@ -134,14 +137,18 @@ def train(
         path, split = _folder_of(out, resume), layout_of(layout)
         least = split.workers if split.data else None
         return train_on_ray(on, job, threads, least, wish, path, resume is not None, settings, shown, interface,
-                            host_timeout)  # fmt: skip
+                            host_timeout, data_host)  # fmt: skip
     request = _request(job, workers, threads, layout, recompute, timeline, settings, shown)
     found = place(os.environ, socket.gethostname())
     if found is None:
+        if data_host is not None:
+            raise UsageError(
+                f"data_host is the number of one of several hosts; received {data_host}, and there is one."
+            )
         return _prepared(job, request, out, resume, settings, shown)()
     if debug:
         raise UsageError(f"debug runs in one process; {found.launcher} has started {found.hosts} hosts. Start one.")
-    hosts = Hosts(found, interface, host_timeout)
+    hosts = Hosts(found, interface, host_timeout, data_host)
     return train_among_hosts(job, request, _folder_of(out, resume), resume is not None, settings, shown, hosts)
 
 

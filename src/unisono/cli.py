@@ -70,6 +70,7 @@ def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--stall-seconds", type=float, help="Replace a worker without progress. [default: by its usual pace]")
 @click.option("--interface", metavar="NAME", help="Network interface between hosts. [default: by the route]")
 @click.option("--host-timeout", type=float, default=10.0, show_default=True, help="A host silent so long is lost.")
+@click.option("--data-host", type=int, metavar="N", help="Host N alone has the data, and reads them for the others.")
 @click.option("--on", type=click.Choice(["ray"]), help="Train on a Ray cluster.")
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster. [default: RAY_ADDRESS, or this machine's]")
 @click.option("--hosts", type=int, help="Nodes of the Ray cluster that take part. [default: all]")

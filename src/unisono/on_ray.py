@@ -28,7 +28,7 @@ from unisono.training import RunSettings
 
 def train_on_ray(
     on: Ray, job: Job, threads: int, least: int | None, wish: Callable[[int], Request], path: Path, resumes: bool,
-    settings: RunSettings, shown: Display, interface: str | None, host_timeout: float,
+    settings: RunSettings, shown: Display, interface: str | None, host_timeout: float, data_host: int | None,
 ) -> Run:  # fmt: skip
     """Drive hosts that train; what each of them does is `train_as_host`.
 
@@ -41,7 +41,7 @@ def train_on_ray(
         path: the run folder.
         resumes: whether to go on from its newest checkpoint.
         shown: where progress is shown.
-        interface, host_timeout: see `Hosts`.
+        interface, host_timeout, data_host: see `Hosts`.
 
     Raises:
         UsageError, JobError: the run failed.
@@ -53,7 +53,7 @@ def train_on_ray(
         place = meeting_place(ray, hosts, interface)
         work = {"job": job, "request": wish(workers), "out": path, "resumes": resumes, "settings": settings}
         order = Order(
-            pickled(work), Hosts(place, interface, host_timeout), place.prefix, str(Path.cwd()), _own_path(),
+            pickled(work), Hosts(place, interface, host_timeout, data_host), place.prefix, str(Path.cwd()), _own_path(),
             tuple(sys.argv),
         )  # fmt: skip
         folder = RunFolder.reopen(path) if resumes else RunFolder.create(path)

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from unisono.cluster.attempts import find_attempt, open_attempt
 from unisono.cluster.coordinator import Coordinator
+from unisono.cluster.data_host import DataHost
 from unisono.cluster.link_setup import Setup
 from unisono.cluster.meeting import Store, interface_address
 from unisono.cluster.member import Generation, Member
@@ -42,15 +44,26 @@ class Hosts:
         place: where it stands among them.
         interface: the network interface between hosts; None = the one that leads to where they meet.
         timeout: seconds after which a silent host is lost.
+        data_host: the number of the host that reads the data for all; None = each reads its own.
     """
 
     place: Place
     interface: str | None = None
     timeout: float = TIMEOUT_SECONDS
+    data_host: int | None = None
 
     def __post_init__(self) -> None:
         if not self.timeout >= 1:
             raise UsageError(f"host_timeout must be at least 1 second; received {self.timeout}.")
+        if self.data_host is not None and not 0 <= self.data_host < self.place.hosts:
+            raise UsageError(
+                f"data_host is the number of one of the hosts, 0 to {self.place.hosts - 1}; received {self.data_host}."
+            )
+
+    @property
+    def lends(self) -> bool:
+        """Whether this host reads the data for the others."""
+        return self.data_host == self.place.host
 
 
 def differing(generation: Generation) -> str | None:
@@ -63,6 +76,7 @@ def differing(generation: Generation) -> str | None:
     first, *others = generation.hosts
     for key, rule in (
         ("job", "train the same job"),
+        ("data host", "take the data from the same host (--data-host)"),
         ("data", "have the same data (how many samples, digest of some)"),
         ("numerics", "compute with the same numerics"),
     ):
@@ -81,10 +95,12 @@ class Cluster:
     Args:
         hosts: how it takes part.
         about: what all hosts must agree on besides their data, from the prepared job.
+        job: it, pickled, where this host reads the data for the others.
     """
 
-    def __init__(self, hosts: Hosts, about: Callable[[Described], Mapping[str, Any]]) -> None:
-        self.place, self._hosts, self._about = hosts.place, hosts, about
+    def __init__(self, hosts: Hosts, about: Callable[[Described], Mapping[str, Any]], job: bytes | None) -> None:
+        self.place, self._hosts, self._about, self._job = hosts.place, hosts, about, job
+        self._data_host: DataHost | None = None
         self._served: Store | None = None
         self._coordinator: Coordinator | None = None
         self._generation: Generation | None = None
@@ -100,15 +116,15 @@ class Cluster:
             How many attempts there have been before it in this store.
         """
         place, timeout = self.place, self._hosts.timeout
-        self._address = interface_address(place, self._hosts.interface)
-        self._served = Store(place, self._address, place.serves, timeout)
+        self.address = interface_address(place, self._hosts.interface)
+        self._served = Store(place, self.address, place.serves, timeout)
         if place.driven:
             return 0
         decides = place.host == 0
         attempt = open_attempt(self._served) if decides else find_attempt(self._served)
         self.place = place = replace(place, prefix=f"{place.prefix}/{attempt}")
         if decides:
-            self._coordinator = Coordinator(Store(place, self._address, False, timeout), place.hosts, timeout)
+            self._coordinator = Coordinator(Store(place, self.address, False, timeout), place.hosts, timeout)
         return attempt - 1
 
     def open(self, selector: selectors.BaseSelector, poke: Callable[[], None], watcher: Watcher) -> None:
@@ -117,7 +133,9 @@ class Cluster:
         if self._served is None:
             self.meet()
         place, timeout = self.place, self._hosts.timeout
-        self._member = Member(Store(place, self._address, False, timeout), place.host, place.name, timeout, poke)
+        self._member = Member(Store(place, self.address, False, timeout), place.host, place.name, timeout, poke)
+        if self._job is not None:
+            self._data_host = DataHost(self._job, place, self.address, timeout)
 
     # -- generations ---------------------------------------------------------------------------------------
 
@@ -129,6 +147,8 @@ class Cluster:
     def trouble(self) -> Failure | None:
         """See `Companions`."""
         failure, generation = self._member.failure, self._member.generation
+        if failure is None and self._data_host is not None and (reason := self._data_host.trouble()) is not None:
+            return reason
         if failure is not None:
             text = failure["message"] if failure["usage"] else f"host {failure['host']}: {failure['message']}"
             return Failure(text, failure["traceback"], failure["usage"])
@@ -156,6 +176,11 @@ class Cluster:
             if (problem := differing(generation)) is not None:
                 raise UsageError(problem)
             hosts, most = generation.hosts, described.layout.shape.most
+            if self._hosts.data_host is not None and not any(host["lends"] for host in hosts):
+                return Failure(
+                    f"the data lie on host {self._hosts.data_host}, as --data-host says, and it is lost. Resume the "
+                    "run from its checkpoint."
+                )
             if len(hosts) > most:
                 raise UsageError(
                     f"every host needs a microbatch; a batch of this job has {most} non-empty ones, and there are "
@@ -183,6 +208,8 @@ class Cluster:
             "rounds": own.rounds if self._whole else -1,
             "digest": state_digest(state, described.program, own.rounds) if self._whole else "",
             "data": [described.data_length, described.digest],
+            "data host": self._hosts.data_host,
+            "lends": self._hosts.lends,
             "latest": own.latest,
             "memory": own.memory,
             **self._about(described),
@@ -220,7 +247,7 @@ class Cluster:
         own, (rounds, digest) = self._generation.own or 0, standing
         self._whole = self._whole and own not in receivers
         setup = Setup(
-            self.place, self._address, self._hosts.timeout, self._generation.number, own, len(self._generation.hosts),
+            self.place, self.address, self._hosts.timeout, self._generation.number, own, len(self._generation.hosts),
             described.layout, described.program, rounds, source, receivers, digest,
         )  # fmt: skip
         mine, theirs = socket.socketpair()
@@ -285,3 +312,16 @@ class Cluster:
         self._member.leave()
         if self._coordinator is not None:
             self._coordinator.close(self._hosts.timeout)
+        if self._data_host is not None:
+            if failure is None:
+                self._wait_for_borrowers()
+            self._data_host.close()
+
+    def _wait_for_borrowers(self) -> None:
+        """Return once all others have finished: they may evaluate still. No longer than a silent host is borne."""
+        store, hosts = self._served, self._generation.hosts if self._generation else ()
+        assert store is not None
+        deadline = time.monotonic() + self._hosts.timeout
+        with suppress(RuntimeError):  # nobody serves the store any more
+            while time.monotonic() < deadline and not all(store.find(f"{host['number']}/left") for host in hosts):
+                time.sleep(LOOK_SECONDS)

@@ -43,7 +43,8 @@ class Coordinator:
         self._thread.join(patience)
 
     def _all_left(self) -> bool:
-        return all(self._seen[number].left for number in self._membership.hosts)
+        hosts = self._membership.hosts if self._membership.generation else self._seen  # all who came, at the beginning
+        return all(self._seen[number].left for number in tuple(hosts))
 
     def _run(self) -> None:
         try:

@@ -204,6 +204,15 @@ class DataFunctions(Protocol):
     REDUCERS: Reducers
     """How tensors travel between processes (see `unisono.memory.packing`)."""
 
+    TENSORS: tuple[type, ...]
+    """The framework's classes of arrays."""
+
+    def to_array(self, tensor: Any) -> tuple[Array, str]:
+        """A tensor's values as an array of NumPy, and what else `from_array` has to know."""
+
+    def from_array(self, array: Array, kind: str) -> Any:
+        """What stands for the tensor after its journey, in memory of its own."""
+
     def seed_model(self, seed: int) -> None:
         """Seed what a model's first values may be drawn from."""
 

@@ -72,6 +72,20 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, number)
 
 
+def environment(compiled: str | None = None) -> dict[str, str]:
+    """What a process finds in its environment that works on a job.
+
+    Args:
+        compiled: where frameworks may keep what they have compiled, unless the environment says.
+    """
+    variables = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(POOLS, "1"), "CUDA_VISIBLE_DEVICES": ""}
+    for family in FAMILIES:
+        variables = {**family.preferred, **variables, **family.environment}
+        if family.compiled and compiled:
+            variables.setdefault(family.compiled, compiled)
+    return variables
+
+
 def pickled(job: Any) -> bytes:
     """A job, or what holds one, as it travels.
 
@@ -108,16 +122,11 @@ class Host:
     def _start(self) -> None:
         mine, theirs = socket.socketpair()
         output, write_end = os.pipe()
-        environment = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(POOLS, "1"), "CUDA_VISIBLE_DEVICES": ""}
-        for family in FAMILIES:
-            environment = {**family.preferred, **environment, **family.environment}
-            if family.compiled:
-                environment.setdefault(family.compiled, self._compiled.name)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "unisono.runtime.parent", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end,
-                env=environment,
+                env=environment(self._compiled.name),
                 process_group=0,  # a terminal's Ctrl-C is for the supervisor alone
             )  # fmt: skip
         os.close(write_end)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,11 +33,47 @@ class Datasets:
     evaluation: Mapping[str, Any]
 
 
+class RemoteData(ABC):
+    """A sequence whose samples another host reads; indexing it draws no random number here."""
+
+    @abstractmethod
+    def samples(self, indices: Sequence[int], key_of: Callable[[int], int] | None) -> list[Any]:
+        """See `samples_at`."""
+
+
+def samples_at(
+    data: Any, indices: Sequence[int], key_of: Callable[[int], int] | None, functions: DataFunctions
+) -> list[Any]:
+    """Samples, each a pure function of its index and its key.
+
+    Args:
+        data: where they are.
+        indices: which.
+        key_of: index → what to seed the generators with before it, where indexing may draw random numbers.
+        functions: the framework's.
+
+    Raises:
+        PlacedError: one could not be read.
+    """
+    if isinstance(data, RemoteData):
+        return data.samples(indices, key_of)
+    key_of = key_of if functions.draws_randomness(data) else None
+    samples = []
+    for index in indices:
+        try:
+            if key_of is not None:
+                functions.seed_everything(key_of(index))
+            samples.append(data[index])
+        except Exception as error:
+            raise PlacedError(error, f"sample {index}") from error
+    return samples
+
+
 def example(job: Job, data: Datasets, functions: DataFunctions) -> Any:
     """The (inputs, targets) of the first samples of the data, as many as a microbatch has."""
     functions.seed_everything(key(job.seed, "example"))
     indices = range(min(len(data.training), -(-job.batch_size // job.microbatches)))
-    samples = [data.training[index] for index in indices]
+    samples = samples_at(data.training, indices, None, functions)
     return functions.collate(samples, indices) if job.collate is None else job.collate(samples)
 
 
@@ -85,15 +122,7 @@ class SampleReader:
         seed = self._job.seed
         if self._job.collate is None and (batch := self._functions.gather(data, indices)) is not None:
             return batch
-        random = self._functions.draws_randomness(data)
-        samples = []
-        for index in indices:
-            try:
-                if random:
-                    self._functions.seed_everything(key(seed, *sample_place, index))
-                samples.append(data[index])
-            except Exception as error:
-                raise PlacedError(error, f"sample {index}") from error
+        samples = samples_at(data, indices, lambda index: key(seed, *sample_place, index), self._functions)
         if self._job.collate is None:
             return self._functions.collate(samples, indices)
         self._functions.seed_everything(key(seed, *batch_place, microbatch))

@@ -89,6 +89,20 @@ def _column(column: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *column)
 
 
+TENSORS = (ArrayImpl,)
+"""The framework's classes of arrays."""
+
+
+def to_array(tensor: Any) -> tuple[Any, str]:
+    """See `DataFunctions.to_array`."""
+    return np.asarray(tensor), ""
+
+
+def from_array(array: Any, kind: str) -> Any:
+    """See `DataFunctions.from_array`: microbatches are made of NumPy's arrays."""
+    return array
+
+
 def _rebuild(buffer: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
     return aligned_copy(np.frombuffer(buffer, dtype).reshape(shape))  # private: user code may keep it
 

@@ -110,9 +110,23 @@ def _as_array(leaf: Any) -> Any:
     return _BACKEND.array(leaf) if isinstance(leaf, _BACKEND.TENSORS) else np.asarray(leaf)
 
 
+TENSORS = tuple(_BACKEND.TENSORS)
+"""The backend's classes of arrays."""
+
+
+def to_array(tensor: Any) -> tuple[Any, str]:
+    """See `DataFunctions.to_array`."""
+    return np.asarray(_BACKEND.array(tensor), order="C"), ""
+
+
+def from_array(array: Any, kind: str) -> Any:
+    """See `DataFunctions.from_array`: Keras takes arrays as well."""
+    return array
+
+
 def _reduce_tensor(value: Any) -> Any:
-    return np.asarray, (np.ascontiguousarray(_BACKEND.array(value)),)
+    return from_array, to_array(value)
 
 
-REDUCERS = dict.fromkeys(_BACKEND.TENSORS, _reduce_tensor)
+REDUCERS = dict.fromkeys(TENSORS, _reduce_tensor)
 """Tensors travel between processes as arrays; the model's function takes either."""

@@ -87,14 +87,24 @@ def as_framework(value: Any) -> Any:
     return value
 
 
-def _rebuild(array: Any, legacy: bool) -> Any:
-    return (mxnet.nd.array if legacy else mxnet.np.array)(array, dtype=array.dtype)  # a private, aligned copy
+TENSORS = (NDArray, mxnet.np.ndarray)
+"""The framework's classes of arrays."""
+
+
+def to_array(tensor: Any) -> tuple[Any, str]:
+    """See `DataFunctions.to_array`."""
+    return tensor.asnumpy(), "nd" if type(tensor) is NDArray else "np"
+
+
+def from_array(array: Any, kind: str) -> Any:
+    """See `DataFunctions.from_array`."""
+    return getattr(mxnet, kind).array(array, dtype=array.dtype)  # a private, aligned copy
 
 
 def _reduce(value: Any) -> Any:
     """An array is sent as one of NumPy whose bytes travel out of band."""
-    return _rebuild, (value.asnumpy(), type(value) is NDArray)
+    return from_array, to_array(value)
 
 
-REDUCERS = {NDArray: _reduce, mxnet.np.ndarray: _reduce}
+REDUCERS = dict.fromkeys(TENSORS, _reduce)
 """How arrays travel between processes."""

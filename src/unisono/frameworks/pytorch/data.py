@@ -68,9 +68,22 @@ def _column(column: Sequence[Any]) -> Any:
     return None if all(value is None for value in column) else default_collate(list(column))
 
 
-def _rebuild(array: Any, dtype: str) -> torch.Tensor:
+TENSORS = (torch.Tensor,)
+"""The framework's classes of arrays."""
+
+
+def to_array(tensor: torch.Tensor) -> tuple[Any, str]:
+    """See `DataFunctions.to_array`: of a dense CPU tensor."""
+    tensor = tensor.detach().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.uint16).numpy(), "bfloat16"
+    return tensor.numpy(), ""
+
+
+def from_array(array: Any, kind: str) -> torch.Tensor:
+    """See `DataFunctions.from_array`."""
     tensor = torch.from_numpy(array)
-    if dtype == "bfloat16":
+    if kind == "bfloat16":
         tensor = tensor.view(torch.bfloat16)
     return tensor.clone()  # private (user code may write into it) and 64-byte aligned
 
@@ -79,10 +92,7 @@ def _reduce_tensor(value: torch.Tensor) -> Any:
     """A dense CPU tensor is sent as an array whose bytes travel out of band."""
     if value.layout != torch.strided or value.device.type != "cpu":
         return value.__reduce_ex__(5)  # type: ignore[no-untyped-call]
-    value = value.detach().contiguous()
-    if value.dtype == torch.bfloat16:
-        return _rebuild, (value.view(torch.uint16).numpy(), "bfloat16")
-    return _rebuild, (value.numpy(), "")
+    return from_array, to_array(value)
 
 
 REDUCERS = {torch.Tensor: _reduce_tensor}

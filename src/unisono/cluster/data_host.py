@@ -1,0 +1,105 @@
+"""The process that gives a host's data to the hosts that lack them: `python -m unisono.cluster.data_host FILE PARENT`.
+
+It opens the data itself, a second time on that host.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from unisono.cluster.meeting import Store
+from unisono.cluster.place import Place
+from unisono.cluster.sample_store import SampleServer
+from unisono.errors import JobError
+from unisono.frameworks.registry import made
+from unisono.runtime.channel import Channel
+from unisono.runtime.failure import Failure, failure
+from unisono.runtime.host import environment
+from unisono.runtime.lifeline import die_with_parent
+from unisono.runtime.prepare import open_data
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What such a process begins with.
+
+    Attributes:
+        job: the job whose data they are, pickled.
+        place, address, timeout: as in `Store`.
+        folder, path: where to stand, and where modules are.
+    """
+
+    job: bytes
+    place: Place
+    address: str
+    timeout: float
+    folder: str
+    path: tuple[str, ...]
+
+
+class DataHost:
+    """That process, as the one sees it that starts it.
+
+    Args:
+        job: the job whose data they are, pickled.
+        place, address, timeout: as in `Store`.
+    """
+
+    def __init__(self, job: bytes, place: Place, address: str, timeout: float) -> None:
+        mine, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "unisono.cluster.data_host", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment(), process_group=0,
+            )  # fmt: skip
+        self._channel = Channel(mine)
+        self._channel.send(Offer(job, place, address, timeout, str(Path.cwd()), tuple(sys.path)))
+
+    def trouble(self) -> Failure | None:
+        """Why it has ended, if it has."""
+        if (status := self._process.poll()) is None:
+            return None
+        try:
+            reason: Failure
+            reason, _ = self._channel.receive()
+        except (EOFError, ConnectionError):
+            return Failure(f"the process that gives the data to other hosts has ended ({status})")
+        return reason
+
+    def close(self) -> None:
+        """End it."""
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def main(file: int, parent: int) -> None:
+    """Give samples until there is nobody to give them to."""
+    die_with_parent(parent)
+    channel = Channel(socket.socket(fileno=file))
+    offer: Offer
+    offer, _ = channel.receive()
+    os.chdir(offer.folder)
+    sys.path[:] = offer.path
+    try:
+        job = pickle.loads(offer.job)
+        framework, _ = made(job, 1)
+        data = open_data(job, framework.data)
+    except Exception as error:
+        channel.send(failure(error, "where the data are opened for other hosts"))
+        return
+    try:
+        store = Store(offer.place, offer.address, False, offer.timeout)
+        SampleServer(store, data, framework.name, framework.data).serve()
+    except (JobError, RuntimeError) as error:
+        channel.send(Failure(f"the process that gives the data to other hosts cannot reach them: {error}"))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
