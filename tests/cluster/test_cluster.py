@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.hosts import HostProcess, hash_alone, job_file, running, wait_until
@@ -62,6 +64,55 @@ def test_a_lost_host_costs_nothing(tmp_path: Path, number: int, workers: tuple[i
         assert hosts[0].text.count("with their workers") == 2
     steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 81))
+
+
+def killable_workers(host: HostProcess) -> list[psutil.Process]:
+    found = []
+    for process in host.tree():
+        with suppress(psutil.NoSuchProcess):
+            found += [process] if process.name() == "unisono-worker" else []
+    return found
+
+
+@pytest.mark.hosts
+def test_workers_that_die_while_sums_are_on_their_way_change_nothing(tmp_path: Path) -> None:
+    job_file(tmp_path, SLOW)
+    expected = hash_alone(tmp_path)
+    with running(tmp_path, (2, 2)) as hosts:
+        for kill in range(1, 9):
+            wait_until(lambda kill=kill: hosts[0].steps() > 8 * kill)
+            with suppress(psutil.NoSuchProcess):
+                killable_workers(hosts[kill % 2])[kill // 2 % 2].kill()
+        assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
+        assert {host.parameters for host in hosts} == {expected}
+        assert hosts[0].text.count("with their workers") == 1
+
+
+TWICE = """
+from torch.utils.checkpoint import checkpoint
+
+class Twice(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(jobs.FEATURES, 33)
+        self.shared = torch.nn.Linear(33, 33)
+        self.last = torch.nn.Linear(33, jobs.CLASSES)
+
+    def forward(self, inputs):
+        hidden = checkpoint(self.shared, self.first(inputs), use_reentrant=True)
+        return self.last(self.shared(hidden))
+"""
+
+
+@pytest.mark.hosts
+def test_a_gradient_that_comes_in_two_parts_is_never_used_by_halves(tmp_path: Path) -> None:
+    job_file(tmp_path, "jobs.make(Twice, microbatches=8, batch_size=40, steps=9)")
+    (tmp_path / "job.py").write_text((tmp_path / "job.py").read_text() + TWICE)
+    expected = hash_alone(tmp_path)
+    with running(tmp_path, (1, 1)) as hosts:
+        assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
+        assert {host.parameters for host in hosts} == {expected}
+        assert "a gradient came in two parts" in hosts[0].text + hosts[1].text
 
 
 @pytest.mark.hosts

@@ -94,6 +94,7 @@ def host_state(leaves: Leaves, plan: Plan, total: int, layout: Any, host: int) -
                     state.segment[name][into] += state.segment[name][other]
             state.segment["table"][step.microbatch] = leaves.table[step.microbatch]
             state.segment["used"][pipe, 0] = 1
+    state.segment["summed"][:, 0] = ROUND + 1
     state.seat(plan.members)
     state.control.publish(Control.STOP, int(host == 1))
     return state

@@ -279,7 +279,8 @@ class Cluster:
             verb, host, why = "ended", None, ""
         if verb not in ("ready", "done"):
             name = "another host" if host is None else f"host {self._generation.hosts[host]['name']}"
-            self._message(f"{name} cannot be reached{f' ({why})' if why else ''}; the hosts come together anew")
+            lost = f"{name} cannot be reached{f' ({why})' if why else ''}"
+            self._message(f"{why if verb == 'early' else lost}; the hosts come together anew")
             number = None if host is None else int(self._generation.hosts[host]["number"])
             self._member.broken(self._generation.number, number)
         return str(verb)

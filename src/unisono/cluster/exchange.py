@@ -1,10 +1,12 @@
 """One round's exchange between hosts: every host ends with the same sums over all of them, and the same agreement.
 
-Each host has left partial sums of its share of the microbatches: a few nodes of the tree. The elements of the flat
+Each host leaves partial sums of its share of the microbatches: a few nodes of the tree. The elements of the flat
 vectors are cut into spans that take turns between hosts. Of each span every host sends its nodes to the span's host,
 which adds all of them along the tree and returns the sum: with one node a host, 2 · (H − 1) / H times the gradients'
-bytes for each of H hosts, as in a ring all-reduce, but in the tree's order of additions. Small things (rows of
-microbatches, which parameters were used, buffers that changed, what the hosts agree on) go from each to each.
+bytes for each of H hosts, as in a ring all-reduce, but in the tree's order of additions. A span is on its way as soon
+as the last microbatch's backward pass has left it behind. Small things (rows of microbatches, which parameters were
+used, buffers that changed, what the hosts agree on) go from each to each, and last, for they are known last: they say
+too that what was sent early has turned out complete.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from unisono.cluster.complete import Complete
 from unisono.frameworks.protocol import Array
 from unisono.gradients.adding import TreeAdder
 from unisono.gradients.tree import Node, aligned_nodes, expression, fold
@@ -65,6 +68,10 @@ class HostGone(Exception):
         self.host = host
 
 
+class SentTooEarly(Exception):
+    """A gradient came twice, and its first part was sent; nobody has used it yet."""
+
+
 class Exchange:
     """The exchanges of one host.
 
@@ -82,6 +89,8 @@ class Exchange:
         self._hosts = hosts
         self._spans = spans([region.length for region in state.layout.regions], hosts)
         self._agreement = Agreement(state)
+        self._complete = Complete(state)
+        self._needed = [self._reached_with(span) for span in self._spans]
         self._adder = TreeAdder()
         self._rooms: dict[tuple[int, int, int], Array] = {}
 
@@ -100,13 +109,17 @@ class Exchange:
         ]
         owned = {node: (host, index) for host, own in enumerate(nodes) for index, node in enumerate(own)}
         local = self._local(plan, total)
-        mine = [expression(total, local, node) for node in nodes[self._host]]
-        changed = self._heads(plan, total, training, mine)
+        mine, counts = [expression(total, local, node) for node in nodes[self._host]], [len(own) for own in nodes]
+        tree = expression(total, owned)
+        self._complete.begin(plan)
         if training:
-            tree = expression(total, owned)
-            if changed.any():
-                self._buffers(plan, changed, mine, [len(own) for own in nodes], tree)
-            self._gradients(mine, [len(own) for own in nodes], tree, 2 * len(self._spans) * (plan.round & 1))
+            self._gradients(mine, counts, tree, 2 * len(self._spans) * (plan.round & 1))
+        self._complete.wait_for_all()
+        if not self._complete.was_sound:
+            raise SentTooEarly
+        changed = self._heads(plan, total, training, mine)
+        if changed.any():
+            self._buffers(plan, changed, mine, counts, tree)
 
     def _local(self, plan: Plan, total: int) -> dict[Node, tuple[int, int]]:
         """Where this host's pipes have left which partial sums."""
@@ -239,7 +252,7 @@ class Exchange:
             for each in pending:
                 each.wait()
             if span.host == self._host:
-                self._add_up(span, tree, mine, nodes)
+                self._add_up(number, tree, mine, nodes)
                 total = self._sum(span)
                 sums += [self._transport.send(total, host, SPANS + tag + 2 * number + 1) for host in self._others]
         for each in (*returned, *sums):
@@ -256,18 +269,33 @@ class Exchange:
                 for host in self._others for node in range(counts[host])
             }  # fmt: skip
             return [self._transport.receive(array, host, tag) for (host, _), array in nodes.items()], nodes
-        sent: list[Pending] = []
-        for node, each in enumerate(mine):
-            values = self._adder(each, self._partial(span), self._room(number, span, self._host, node))
-            sent.append(self._transport.send(values, span.host, tag))
-        return sent, {}
+        return [self._transport.send(values, span.host, tag) for values in self._own(number, mine)], {}
 
-    def _add_up(self, span: Span, tree: Any, mine: Sequence[Any], nodes: dict[tuple[int, int], Array]) -> None:
+    def _own(self, number: int, mine: Sequence[Any]) -> list[Array]:
+        """This host's nodes of a span, once they are complete."""
+        span = self._spans[number]
+        while True:
+            attempts = self._complete.wait_for(self._needed[number])
+            values = []
+            for node, each in enumerate(mine):
+                room = self._room(number, span, self._host, node)
+                found = self._adder(each, self._partial(span), room)
+                if attempts and found is not room:  # a successor of who computes may write there again
+                    room[...] = found
+                    found = room
+                values.append(found)
+            if self._complete.holds(attempts):
+                return values
+
+    def _reached_with(self, span: Span) -> int:
+        """How many parameters' gradients, from the last one on, a span takes."""
+        parameters = self._layout.regions[span.region].parameters
+        first = min(each.number for each in parameters if each.offset < span.stop and each.end > span.start)
+        return len(self._layout.description.parameters) - first
+
+    def _add_up(self, number: int, tree: Any, mine: Sequence[Any], nodes: dict[tuple[int, int], Array]) -> None:
         """The sum of a span over all hosts."""
-        own = [
-            self._adder(each, self._partial(span), np.empty(span.stop - span.start, self._sum(span).dtype))
-            for each in mine
-        ]
+        span, own = self._spans[number], self._own(number, mine)
 
         def leaf(host: int, node: int) -> Array:
             return own[node] if host == self._host else nodes[host, node]

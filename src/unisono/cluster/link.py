@@ -12,7 +12,8 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from unisono.cluster.exchange import Exchange, HostGone, Pending
+from unisono.cluster.complete import SPIN_SECONDS
+from unisono.cluster.exchange import Exchange, HostGone, Pending, SentTooEarly
 from unisono.cluster.link_setup import Setup
 from unisono.cluster.meeting import Store
 from unisono.cluster.snapshot import state_arrays, state_digest
@@ -28,7 +29,6 @@ from unisono.runtime.state import Control, HostState
 NEVER = timedelta(days=365)
 """Messages have no time limit of their own: a slow host is no lost one, and the beats tell them apart."""
 
-SPIN_SECONDS = 100e-6
 LOOK_SECONDS = 0.001
 MOST_BYTES = 1 << 26
 """Of one message of a state on its way to a host that falls in."""
@@ -94,7 +94,6 @@ class Link:
     def __init__(self, setup: Setup, state: HostState, transport: GlooTransport) -> None:
         self._setup, self._state, self._transport = setup, state, transport
         self._exchange = Exchange(state, transport, setup.host, setup.hosts)
-        self._summed = Words(state.segment, "summed", SPIN_SECONDS)
         self._committed = Words(state.segment, "committed", SPIN_SECONDS)
 
     def equalise(self) -> None:
@@ -135,15 +134,13 @@ class Link:
                 self._committed.wait(slot, plan.round + 1)
 
     def _round(self, plan: Plan) -> None:
-        for slot in range(plan.slots):
-            self._summed.wait(slot, plan.round + 1)
         round_ = self._setup.program.at(plan.round)
         self._exchange.round(plan, round_, self._setup.program.nonempty(round_))
         self._state.control.publish(Control.EXCHANGED, plan.round + 1)
 
 
 def main(file: int, parent: int) -> None:
-    """Meet the others, make the states equal, exchange; the channel hears "ready", then "lost" or the end."""
+    """Meet the others, make the states equal, exchange; the channel hears "ready", then "lost", "early" or "done"."""
     die_with_parent(parent)
     channel = Channel(socket.socket(fileno=file))
     setup, files = channel.receive()
@@ -162,6 +159,8 @@ def main(file: int, parent: int) -> None:
         channel.send(("done", None, ""))
     except HostGone as error:
         channel.send(("lost", error.host, str(error)))
+    except SentTooEarly:
+        channel.send(("early", None, "a gradient came in two parts: from now on sums are sent when they are whole"))
     except (RuntimeError, JobError) as error:  # gloo could not connect everybody, or a state came damaged
         channel.send(("lost", None, str(error).splitlines()[0]))
 

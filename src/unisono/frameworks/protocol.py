@@ -251,6 +251,10 @@ class Adapter(Protocol):
     rounds_seen: int
     """Rounds that the schedules have been stepped through."""
 
+    on_gradient: Callable[[int], None] | None
+    """Called by `gradient` with the number of each parameter whose gradient is there, where the framework tells before
+    all of them are."""
+
     shares_compiled: bool
     """Whether processes find what another one has compiled (see `Family.compiled`), so that one compiles for all."""
 

@@ -27,6 +27,7 @@ from unisono.runtime.evaluation import EvaluationSums
 from unisono.runtime.microbatches import Microbatches
 from unisono.runtime.program import Round
 from unisono.runtime.protocol import Action, Plan, following
+from unisono.runtime.reach import Reach
 from unisono.runtime.stagework import Awaited, stage_work
 from unisono.runtime.state import ALL_HOSTS, FLOATING, LOSS, METRICS, RECORDS, SAMPLES, SECONDS, WEIGHT, Control
 from unisono.runtime.sums import PartialSums
@@ -44,6 +45,7 @@ class SlotWork:
         segment = self._segment
         self._control = Words(segment, "control", 0.0)
         self._agreement = Agreement(tools.state)
+        self._reach = Reach(tools.state)
         self._table, self._used = segment["table"], segment["used"]
         self.chunks = self._layout.slices(slots)[slot]
         self._update = Update(tools.state, tools.adapter, slot, self.chunks)
@@ -103,6 +105,7 @@ class SlotWork:
             self._used[self.slot] = 0
             if self.slot == 0:
                 self._used[plan.slots : -1] = 0  # of slots that a larger plan had
+            self._reach.begin(self.slot, plan.round)
             self._adapter.refresh(round_.step)
             self._passes = self._computing(plan, round_, phase)
         started, reading = time.perf_counter(), self._desk.data_seconds
@@ -110,6 +113,7 @@ class SlotWork:
         self._compute_seconds += time.perf_counter() - started - (self._desk.data_seconds - reading)
         if awaited is None:
             self._passes = None
+            self._reach.whole(self.slot)
             self._desk.at(plan, -1)
         return awaited
 
@@ -126,7 +130,10 @@ class SlotWork:
             for step in steps:
                 self._desk.at(plan, step.microbatch)
                 phase("microbatch", plan.round, self.slot, step.microbatch)
+                if plan.hosts and step is steps[-1]:
+                    self._adapter.on_gradient = self._reach.listener(self.slot)
                 self._microbatch(round_, step, self._sums)
+            self._adapter.on_gradient = None
 
     def _cut_for(self, plan: Plan, total: int) -> tuple[Any, Any]:
         """(how this slot folds its microbatches, the sum over all pipes' partial sums, or over all hosts')."""

@@ -51,7 +51,8 @@ class Control:
     END = 5  # rounds − 1 … : the run ends at the copy of this round minus one
     SEATS = 6  # how many seats there are
     EXCHANGED = 7  # rounds whose sums over all hosts are here
-    COUNT = 8
+    WHOLE = 8  # 1: sums may not be sent to other hosts before they are whole
+    COUNT = 9
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,7 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
         add(name, "int64", (slots, 8))
     for name in HANDED:
         add(name, "int64", (slots, 8))
+    add("reached", "int64", (slots, 8))
     add("computing", "int64", (slots, 8))
     add("control", "int64", (Control.COUNT, 8))
     add("ready", "int64", (layout.ring, 8))
@@ -292,6 +294,7 @@ class HostState:
         """Set every word to the start of a round; nobody works yet."""
         for name in ("summed", "normed", "committed"):
             self.segment[name][:, 0] = round
+        self.segment["reached"][:, 0] = 0  # the same round may be shared out otherwise than it was
         for word in (Control.DRAINED, Control.COPIED, Control.EXCHANGED):
             self.control.publish(word, round)
         self.segment["used"][-1] = 0  # what other hosts have used: they may be gone

@@ -36,6 +36,7 @@ class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
 
     shares_compiled = True
+    on_gradient: Callable[[int], None] | None = None
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
         if job.schedule is not None:

@@ -36,6 +36,8 @@ from unisono.job import Job
 class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
 
+    on_gradient: Callable[[int], None] | None = None
+
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
         self._job, self._backend, self._example = job, backends.load(), example
         if job.schedule is not None:

@@ -45,6 +45,7 @@ class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
 
     shares_compiled = False
+    on_gradient: Callable[[int], None] | None = None
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
         self._job, self._example = job, example
@@ -77,6 +78,7 @@ class Adapter:
         self.rounds_seen = 0
         self._into: list[torch.Tensor | None] = [None] * len(self._named)
         self._used = np.zeros(len(self._named), dtype=np.uint8)
+        self._told: list[Callable[[int], None]] = []
         self._hook()
 
     @staticmethod
@@ -223,7 +225,7 @@ class Adapter:
 
     def _receiver(self, number: int) -> Callable[[torch.Tensor], None]:
         # Not `self`: a parameter whose hook holds the parameter is never freed.
-        destinations, used = self._into, self._used
+        destinations, used, told = self._into, self._used, self._told
 
         def receive(parameter: torch.Tensor) -> None:
             gradient, into = parameter.grad, destinations[number]
@@ -237,6 +239,8 @@ class Adapter:
                 into.copy_(gradient)
                 used[number] = 1
             parameter.grad = None
+            if told:
+                told[0](number)
 
         return receive
 
@@ -287,6 +291,7 @@ class Adapter:
             self.model.train()
         self._into[:] = into
         self._used[:] = 0
+        self._told[:] = [self.on_gradient] if self.on_gradient else []
         with self._explained(), self._autocast():
             outputs = self._forward(inputs)
             total, weight = self._finite_loss(outputs, targets, samples)

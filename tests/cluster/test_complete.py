@@ -1,0 +1,84 @@
+"""What an exchange may read while workers compute: never what a successor is about to write again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from products import DESCRIPTION, shape
+from unisono.cluster.complete import Complete
+from unisono.memory.segment import Segment
+from unisono.memory.words import Words
+from unisono.runtime.protocol import Plan
+from unisono.runtime.reach import Reach
+from unisono.runtime.state import Control, HostState, host_layout
+
+PLAN = Plan(2, (0, 2, 4), (0, 1), hosts=(0, 4, 8))
+TOTAL = len(DESCRIPTION.parameters)
+
+
+@pytest.fixture
+def state() -> Iterator[HostState]:
+    layout = host_layout(DESCRIPTION, shape(2, 8, 8))
+    state = HostState(layout, Segment.create(layout.segment))
+    yield state
+    state.segment.close()
+
+
+def begun(state: HostState) -> tuple[Complete, Reach, Words]:
+    complete, reach, summed = Complete(state), Reach(state), Words(state.segment, "summed", 0.0)
+    for slot in range(2):
+        reach.begin(slot, PLAN.round)
+    complete.begin(PLAN)
+    return complete, reach, summed
+
+
+def finish(state: HostState, reach: Reach, summed: Words) -> None:
+    for slot in range(2):
+        reach.whole(slot)
+        summed.publish(slot, PLAN.round + 1)
+
+
+def test_it_waits_for_every_slot(state: HostState) -> None:
+    complete, reach, _ = begun(state)
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(complete.wait_for(1)))
+    thread.start()
+    reach.whole(0)
+    assert not found
+    reach.listener(1)(TOTAL - 1)
+    thread.join(10)
+    assert found == [(1, 1)]
+    assert complete.holds((1, 1))
+
+
+def test_a_successor_s_beginning_is_noticed(state: HostState) -> None:
+    complete, reach, summed = begun(state)
+    for slot in range(2):
+        reach.whole(slot)
+    attempts = complete.wait_for(TOTAL)
+    assert attempts
+    reach.begin(1, PLAN.round)  # its owner has died before it said that it had summed
+    assert not complete.holds(attempts)
+    finish(state, reach, summed)
+    assert complete.wait_for(TOTAL) == ()
+    assert complete.holds(())
+    complete.wait_for_all()
+    assert complete.was_sound
+
+
+def test_a_gradient_in_two_parts_is_noticed_and_then_nothing_is_early(state: HostState) -> None:
+    complete, reach, summed = begun(state)
+    listen = reach.listener(0)
+    listen(TOTAL - 1)
+    reach.whole(1)
+    assert complete.holds(complete.wait_for(1))
+    listen(TOTAL - 1)
+    finish(state, reach, summed)
+    assert not complete.was_sound
+    assert state.control.get(Control.WHOLE)
+    complete.begin(PLAN)
+    assert complete.wait_for(1) == ()
+    assert complete.was_sound
