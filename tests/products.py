@@ -74,10 +74,13 @@ class ProductStage:
         loss = float(y) + (self.lie == "the loss")
         return Passed(x, Crossing(), Measured(loss, 1.0, ((1.0 + (self.lie == "a metric"), 1.0),)))
 
-    def backward(self, kept: float, received: Crossing, into: Mapping[int, Array], used: Array) -> Crossing:
+    def backward(
+        self, kept: float, received: Crossing, into: Mapping[int, Array], used: Array, add: bool = False
+    ) -> Crossing:
         dy = np.float32(1) if self.last else received.arrays[0][0]  # type: ignore[index]
         whole = np.prod([FACTORS[n] for n in self.parameters], dtype=np.float32)
         for n in self.parameters:
-            into[n][:] = dy * kept * whole / np.float32(FACTORS[n]) + (self.lie == f"the gradient of 'factors.{n}'")
+            found = dy * kept * whole / np.float32(FACTORS[n]) + (self.lie == f"the gradient of 'factors.{n}'")
+            into[n][:] = into[n] + found if add else found
             used[n] = 1
         return Crossing((np.array([dy * whole], np.float32),))

@@ -8,12 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import jobs
 import unisono
 from unisono import Job
 from unisono.checkpoint.parameters import sha256_of
 from unisono.execution import Observation, execute
+from unisono.frameworks.pytorch.model import Adapter
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import raise_failure
@@ -189,3 +191,32 @@ def test_verify_does_not_take_augmentation_for_a_wrong_loss(collate: Any) -> Non
     report = unisono.verify(jobs.make(data=Noisy(), collate=collate), workers=[1], steps=1, message=lambda text: None)
     assert report.agree
     assert report.mean_over_samples
+
+
+class Nested(nn.Module):
+    """Its shared layer's gradient comes in two parts: one from the backward pass inside the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.shared, self.last = (
+            nn.Linear(jobs.FEATURES, 33),
+            nn.Linear(33, 33),
+            nn.Linear(33, jobs.CLASSES),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = checkpoint(self.shared, self.first(inputs), use_reentrant=True)
+        out: Tensor = self.last(self.shared(hidden))
+        return out
+
+
+@pytest.mark.parametrize("model", [Nested, jobs.Wild])
+def test_gradients_are_added_at_once_only_where_that_gives_the_same_bits(
+    model: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = jobs.make(model, microbatches=8, batch_size=40, steps=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(Adapter, "can_add", False)
+        later = result(job, 0)
+    for workers in (0, 1, 2, 3):
+        assert result(job, workers) == later

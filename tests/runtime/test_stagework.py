@@ -28,10 +28,10 @@ ROUND = 5
 class Pipe:
     """A pipe of `stages` slots in this process; each may be replaced by a successor that begins again."""
 
-    def __init__(self, stages: int, microbatches: int) -> None:
+    def __init__(self, stages: int, microbatches: int, adds: bool = False) -> None:
         layout = host_layout(DESCRIPTION, shape(stages, 1, microbatches))
         self.state = HostState(layout, Segment.create(layout.segment))
-        self.stages, self.microbatches = stages, microbatches
+        self.stages, self.microbatches, self.adds = stages, microbatches, adds
         self.program = Program(Batches(microbatches, microbatches, microbatches, False), ROUND + 1, None, ())
         self.plan = Plan(ROUND, (0, microbatches), tuple(range(stages)), stages)
         self.fold = fold(0, microbatches, microbatches)
@@ -45,7 +45,7 @@ class Pipe:
         work = StageWork(tools, slot, Microbatches(tools, slot))
         self.in_flight[slot] = 0
         round_ = self.program.at(ROUND)
-        return work.passes(self.plan, round_, self.fold.steps, self.count)
+        return work.passes(self.plan, round_, self.fold.steps, self.count, self.adds)
 
     def take(self, round_: Any, microbatch: int) -> float:
         return 1.0 + microbatch
@@ -70,11 +70,11 @@ def run_to_the_end(pipe: Pipe) -> None:
         unfinished = [slot for slot in unfinished if next(pipe.slots[slot], None) is not None]
 
 
-@given(st.integers(1, 4), st.integers(1, 9), st.data())
+@given(st.integers(1, 4), st.integers(1, 9), st.booleans(), st.data())
 def test_any_interleaving_and_any_deaths_leave_the_sums_of_the_uncut_model(
-    stages: int, microbatches: int, data: st.DataObject
+    stages: int, microbatches: int, adds: bool, data: st.DataObject
 ) -> None:
-    whole, pipe = Pipe(1, microbatches), Pipe(stages, microbatches)
+    whole, pipe = Pipe(1, microbatches), Pipe(stages, microbatches, adds)
     run_to_the_end(whole)
     for slot, dies in data.draw(st.lists(st.tuples(st.integers(0, stages - 1), st.booleans()), max_size=40)):
         if dies:

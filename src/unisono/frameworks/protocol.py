@@ -147,6 +147,10 @@ class Passed:
     measured: Measured | None = None
 
 
+class GradientInParts(Exception):
+    """A parameter's gradient has come in several parts, as nested backward passes give it."""
+
+
 class Stage(Protocol):
     """Consecutive units of a cut model, in one process; any number of microbatches may be on their way through it.
 
@@ -173,7 +177,7 @@ class Stage(Protocol):
             received: what the stage before has sent; nothing in the first one.
         """
 
-    def backward(self, kept: Any, received: Crossing, into: Any, used: Array) -> Crossing:
+    def backward(self, kept: Any, received: Crossing, into: Any, used: Array, add: bool = False) -> Crossing:
         """The backward pass; returns what the stage before receives (nothing from the first one).
 
         Args:
@@ -181,6 +185,7 @@ class Stage(Protocol):
             received: what the next stage has sent; nothing in the last one.
             into: gradient buffers of `Adapter.gradient_buffers`; those of the stage's parameters are written.
             used: set where one of the stage's parameters had a gradient.
+            add: see `Adapter.gradient`.
         """
 
 
@@ -255,6 +260,9 @@ class Adapter(Protocol):
     """Called by `gradient` with the number of each parameter whose gradient is there, where the framework tells before
     all of them are."""
 
+    can_add: bool
+    """Whether `gradient` and `Stage.backward` can add to what gradient buffers hold."""
+
     shares_compiled: bool
     """Whether processes find what another one has compiled (see `Family.compiled`), so that one compiles for all."""
 
@@ -300,8 +308,19 @@ class Adapter(Protocol):
     def gradient_buffers(self, arrays: Mapping[int, Array]) -> Any:
         """What `gradient` writes into, made of one array per trained parameter number."""
 
-    def gradient(self, batch: Any, samples: int, into: Any, used: Array) -> Measured:
-        """Write one microbatch's gradient of Σ loss into gradient buffers; set `used` where there was one."""
+    def gradient(self, batch: Any, samples: int, into: Any, used: Array, add: bool = False) -> Measured:
+        """Write one microbatch's gradient of Σ loss into gradient buffers; set `used` where there was one.
+
+        Args:
+            batch: the microbatch's (inputs, targets).
+            samples: its number of samples.
+            into: what `gradient_buffers` gave.
+            used: a mark per parameter.
+            add: add to what the buffers hold (where `can_add`), once per element: the same bits as adding later.
+
+        Raises:
+            GradientInParts: that cannot be; what the buffers held is lost.
+        """
 
     def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
         """Cut the model as finely as it can be, and measure the pieces on a microbatch.

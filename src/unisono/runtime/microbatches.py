@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from unisono.frameworks.protocol import Array, Measured
+from unisono.frameworks.protocol import Array, GradientInParts, Measured
 from unisono.runtime.failure import failure
 from unisono.runtime.program import Round
 from unisono.runtime.protocol import Plan
@@ -66,9 +66,12 @@ class Microbatches:
 
         Raises:
             WorkerFailed: it failed.
+            GradientInParts: it goes another way.
         """
         try:
             yield
+        except GradientInParts:
+            raise
         except LoaderFailed as error:
             raise WorkerFailed(error.description) from error
         except Exception as error:

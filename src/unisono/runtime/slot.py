@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from unisono.frameworks.protocol import Array
+from unisono.frameworks.protocol import Array, GradientInParts
 from unisono.gradients.tree import FoldStep, Node, expression, fold
 from unisono.memory.packing import pack
 from unisono.memory.segment import touch
@@ -55,6 +55,7 @@ class SlotWork:
         self._desk = Microbatches(tools, slot)
         self._staged = stage_work(tools, slot, slots, self._desk)
         self._sums = self._staged.sums if self._staged else self._sums_of_all()
+        self._adds = bool(tools.adapter.can_add)
         self._passes: Iterator[Awaited] | None = None
         self._cut: tuple[Any, Any, Any] | None = None
         self._compute_seconds = self._wait_seconds = self._update_seconds = 0.0
@@ -109,7 +110,11 @@ class SlotWork:
             self._adapter.refresh(round_.step)
             self._passes = self._computing(plan, round_, phase)
         started, reading = time.perf_counter(), self._desk.data_seconds
-        awaited = next(self._passes, None)
+        try:
+            awaited = next(self._passes, None)
+        except GradientInParts:  # what it was added to is lost: once more, from the first microbatch on
+            self._adds, self._passes = False, None
+            return self.compute(plan, round_, phase)
         self._compute_seconds += time.perf_counter() - started - (self._desk.data_seconds - reading)
         if awaited is None:
             self._passes = None
@@ -125,7 +130,7 @@ class SlotWork:
             self._digests = [blake2b(p.tobytes(), digest_size=8).hexdigest() for p in self._state.parameters()]
         steps, _ = self._cut_for(plan, self._program.nonempty(round_))
         if self._staged:
-            yield from self._staged.passes(plan, round_, steps, phase)
+            yield from self._staged.passes(plan, round_, steps, phase, self._adds)
         elif self._sums:
             for step in steps:
                 self._desk.at(plan, step.microbatch)
@@ -152,19 +157,19 @@ class SlotWork:
 
     def _microbatch(self, round_: Round, step: FoldStep, sums: PartialSums) -> None:
         microbatch, samples = step.microbatch, self._program.samples(round_, step.microbatch)
+        add = self._adds and bool(step.additions)
         with self._desk.placed(f"step {round_.step + 1}, microbatch {microbatch}"):
             batch = self._desk.take(round_, microbatch)
             started = time.perf_counter()
             with self._desk.timed("gradient", microbatch):
                 base = self._desk.load_buffers(round_)
                 self._adapter.seed(key(self._job.seed, "compute", round_.step, microbatch))
-                into = sums.gradients[step.buffer]
-                measured = self._adapter.gradient(batch, samples, into, self._used[self.slot])
+                into = sums.destination(step, add)
+                measured = self._adapter.gradient(batch, samples, into, self._used[self.slot], add)
         if base:
             sums.keep_buffers(self._adapter.live_buffers(), base, samples, microbatch, step.buffer)
         self._desk.enter(microbatch, measured, samples, time.perf_counter() - started)
-        for into_buffer, other in step.additions:
-            sums.add(into_buffer, other)
+        sums.fold(step, add)
 
     def _evaluate_all(self, plan: Plan, round_: Round, phase: Phase) -> None:
         """A wave is shared out among all slots, each with the whole model: nothing is kept for a backward pass."""

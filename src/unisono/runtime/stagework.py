@@ -62,13 +62,19 @@ class StageWork:
         self._used = self._segment["used"][slot]
         self._words = {name: Words(self._segment, name, 0.0) for name in HANDED}
 
-    def passes(self, plan: Plan, round_: Round, steps: Sequence[FoldStep], phase: Phase) -> Iterator[Awaited]:
+    def passes(
+        self, plan: Plan, round_: Round, steps: Sequence[FoldStep], phase: Phase, adds: bool
+    ) -> Iterator[Awaited]:
         """Do every pass of a round; yields what has to be waited for, again and again until it is there.
 
         Args:
             plan, round_: the round.
             steps: the microbatches in order, and how their sums are folded.
             phase: see `Worker`.
+            adds: whether gradients are added at once to what they are added to.
+
+        Raises:
+            GradientInParts: they cannot be.
         """
         in_flight: dict[int, _InFlight] = {}
         completed = time.perf_counter()
@@ -82,7 +88,7 @@ class StageWork:
                 if forward:
                     in_flight[index] = self._forward(round_, step.microbatch, mark)
                 else:
-                    self._backward(round_, step, in_flight.pop(index), mark, completed)
+                    self._backward(round_, step, in_flight.pop(index), mark, completed, adds and bool(step.additions))
                     completed = time.perf_counter()
 
     def _neighbours(self, plan: Plan, forward: bool, index: int) -> Iterator[Awaited]:
@@ -113,19 +119,18 @@ class StageWork:
             live = self._tools.adapter.live_buffers()
             return _InFlight(passed, samples, [live[index].copy() for index in self._stage.buffers])
 
-    def _backward(self, round_: Round, step: FoldStep, done: _InFlight, mark: int, completed: float) -> None:
+    def _backward(self, round_: Round, step: FoldStep, done: _InFlight, mark: int, completed: float, add: bool) -> None:
         microbatch = step.microbatch
         last = self._index == self._stages - 1
         received = Crossing() if last else self._received("backward", self._index, microbatch)
         with self._desk.timed("backward", microbatch):
             base = self._desk.load_buffers(round_)  # for what is computed again
-            into = self.sums.gradients[step.buffer]
-            sent = self._stage.backward(done.passed.kept, received, into, self._used)
+            into = self.sums.destination(step, add)
+            sent = self._stage.backward(done.passed.kept, received, into, self._used, add)
             if self._index:
                 self._send("backward", self._index - 1, microbatch, sent, "returned", mark)
             self.sums.keep_buffers(done.buffers, base, done.samples, microbatch, step.buffer)
-            for target, other in step.additions:
-                self.sums.add(target, other)
+            self.sums.fold(step, add)
         if done.passed.measured is not None:
             self._desk.enter(microbatch, done.passed.measured, done.samples, time.perf_counter() - completed)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unisono.frameworks.protocol import Array
+from unisono.gradients.tree import FoldStep
 from unisono.memory.segment import touch
 from unisono.runtime.state import FLOATING, HostState
 
@@ -68,17 +69,29 @@ class PartialSums:
     def _vector(self, region: int) -> Array:
         return self._segment[f"gradients/{self._pipe}/{region}"]
 
-    def _parts(self, buffer: int) -> Iterator[Array]:
+    def _parts(self, buffer: int, gradients: bool = True) -> Iterator[Array]:
         """The slot's own part of a buffer's sums: gradients, the buffers' elements, whether they changed."""
-        yield from (self._vector(region)[buffer][span] for region, span in self._spans)
+        if gradients:
+            yield from (self._vector(region)[buffer][span] for region, span in self._spans)
         for index in self._buffers:
             yield self._sums[buffer][self._places[index]]
             yield self._changed[buffer][index : index + 1]
 
-    def add(self, into: int, other: int) -> None:
-        """Add a buffer's sums to another's."""
-        for target, addend in zip(self._parts(into), self._parts(other), strict=True):
-            np.add(target, addend, out=target)
+    def destination(self, step: FoldStep, add: bool) -> Any:
+        """Where a microbatch's gradient goes: to a buffer of its own, or (add) at once to what it is added to."""
+        return self.gradients[step.additions[0][0] if add else step.buffer]
+
+    def fold(self, step: FoldStep, added: bool) -> None:
+        """Do a microbatch's additions.
+
+        Args:
+            step: its additions.
+            added: whether the gradients' first one has been done.
+        """
+        for place, (into, other) in enumerate(step.additions):
+            gradients = not (added and place == 0)
+            for target, addend in zip(self._parts(into, gradients), self._parts(other, gradients), strict=True):
+                np.add(target, addend, out=target)
 
     def keep_buffers(
         self, found: Sequence[Array], base: Sequence[Array], samples: int, microbatch: int, buffer: int

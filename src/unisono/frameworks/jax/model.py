@@ -27,6 +27,7 @@ from unisono.frameworks.jax.pieces import chained, first_counts, pieces_of, refu
 from unisono.frameworks.jax.results import measured, numbers
 from unisono.frameworks.jax.stages import Process, Stage
 from unisono.frameworks.jax.updates import TileUpdate, WholeUpdate
+from unisono.frameworks.leaving import leave
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, TensorSpec, Unit
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
@@ -36,6 +37,7 @@ class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
 
     shares_compiled = True
+    can_add = True
     on_gradient: Callable[[int], None] | None = None
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
@@ -180,14 +182,14 @@ class Adapter:
         """One microbatch's destination by parameter number."""
         return [arrays[number] for number in range(len(self._parameters))]
 
-    def gradient(self, batch: Any, samples: int, into: Sequence[Array], used: Array) -> Measured:
+    def gradient(self, batch: Any, samples: int, into: Sequence[Array], used: Array, add: bool = False) -> Measured:
         """See `Adapter.gradient`; as in JAX itself, a parameter that was not used has a gradient of zeros."""
         (total, (weight, metrics, state)), gradients = self._compute.gradient(
             self._parameters, self._state(), self._key, batch, samples
         )
         result = measured(total, weight, metrics)
         for array, gradient in zip(into, gradients, strict=True):
-            np.copyto(array, host(gradient))
+            leave(host(gradient), array, add)
         used[:] = 1
         for shared, value in zip(self._live, state, strict=True):
             np.copyto(shared.array, host(value))

@@ -18,6 +18,7 @@ from unisono.frameworks.jax.cutcompute import CutCompute, Known, Pieces, Traced
 from unisono.frameworks.jax.memory import Shared, host
 from unisono.frameworks.jax.purity import explained
 from unisono.frameworks.jax.results import measured
+from unisono.frameworks.leaving import leave
 from unisono.frameworks.protocol import Array, Crossing, Passed
 
 
@@ -97,7 +98,9 @@ class Stage:
             memory[index] = value
         return arrived[: len(shapes)], Known(known.parameters, memory, known.key)
 
-    def backward(self, kept: _Kept, received: Crossing, into: Sequence[Array], used: Array) -> Crossing:
+    def backward(
+        self, kept: _Kept, received: Crossing, into: Sequence[Array], used: Array, add: bool = False
+    ) -> Crossing:
         """See `Stage.backward`; as in JAX itself, a parameter that was not used has a gradient of zeros."""
         traced = kept.traced
         leaves, flowing, parameters = self._returned(traced, received)
@@ -105,7 +108,7 @@ class Stage:
             sent = Pieces.backward(kept.kept, parameters, flowing, leaves)
             jax.block_until_ready((sent, parameters, flowing))
         for number in self.parameters:
-            np.copyto(into[number], host(parameters[number]) if number in parameters else 0)
+            leave(host(parameters[number]) if number in parameters else 0, into[number], add)
             used[number] = 1
         if self._start == 0:
             return Crossing()

@@ -19,6 +19,7 @@ from unisono.frameworks.keras.functions import Functions
 from unisono.frameworks.keras.update_rules import UpdateRules
 from unisono.frameworks.keras.updates import aligned
 from unisono.frameworks.keras.variables import Variables, dtype_of, of_keras, of_module, value_of
+from unisono.frameworks.leaving import leave
 from unisono.frameworks.protocol import (
     Array,
     ChunkUpdate,
@@ -36,6 +37,7 @@ from unisono.job import Job
 class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
 
+    can_add = True
     on_gradient: Callable[[int], None] | None = None
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
@@ -177,7 +179,9 @@ class Adapter:
         """(number, where its gradient goes) of the trained parameters."""
         return [(number, arrays[number]) for number in self._variables.trained]
 
-    def gradient(self, batch: Any, samples: int, into: Sequence[tuple[int, Array]], used: Array) -> Measured:
+    def gradient(
+        self, batch: Any, samples: int, into: Sequence[tuple[int, Array]], used: Array, add: bool = False
+    ) -> Measured:
         """See `Adapter.gradient`."""
         given = self._tensors(batch)
         (total, weight, outputs, buffers), gradients = self._functions.train(
@@ -185,10 +189,8 @@ class Adapter:
         )
         measured = self._measured(total, weight, outputs, given[1])
         for (number, array), gradient in zip(into, gradients, strict=True):
-            if gradient is None:
-                array[...] = 0
-            else:
-                np.copyto(array, self._backend.array(gradient))
+            leave(0 if gradient is None else self._backend.array(gradient), array, add)
+            if gradient is not None:
                 used[number] = 1
         for live, old, new in zip(self._live, self._buffers, buffers, strict=True):
             if new is not old:

@@ -69,6 +69,7 @@ class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
 
     shares_compiled = False
+    can_add = False
     on_gradient: Callable[[int], None] | None = None
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
@@ -216,8 +217,8 @@ class Adapter:
         """One microbatch's destinations, in the order of the trained parameters: arrays and MXNet's over them."""
         return [(arrays[number], held.over(arrays[number])) for number in self._weights.trained]
 
-    def gradient(self, batch: Any, samples: int, into: Any, used: Array) -> Measured:
-        """See `Adapter.gradient`."""
+    def gradient(self, batch: Any, samples: int, into: Any, used: Array, add: bool = False) -> Measured:
+        """See `Adapter.gradient`; MXNet writes gradients into their places itself, and never adds."""
         inputs, targets = as_framework(tuple(batch))
         self._weights.use_shared()
         trained = [parameter.data() for parameter in self._weights.trained.values()]

@@ -16,6 +16,7 @@ from unisono.errors import JobError, UsageError
 from unisono.frameworks.protocol import (
     Array,
     ChunkUpdate,
+    GradientInParts,
     Measured,
     ModelDescription,
     Source,
@@ -28,7 +29,7 @@ from unisono.frameworks.pytorch import optimizers as torch_optimizers
 from unisono.frameworks.pytorch.data import seed_everything
 from unisono.frameworks.pytorch.stages.cutter import Cutter
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
-from unisono.frameworks.pytorch.stages.parts import Parts
+from unisono.frameworks.pytorch.stages.parts import Parts, settle_unused
 from unisono.frameworks.pytorch.stages.travel import as_array, as_tensor
 from unisono.gradients.regions import Chunk, Kind, Region
 from unisono.job import Job
@@ -45,6 +46,7 @@ class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
 
     shares_compiled = False
+    can_add = True
     on_gradient: Callable[[int], None] | None = None
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
@@ -78,6 +80,7 @@ class Adapter:
         self.rounds_seen = 0
         self._into: list[torch.Tensor | None] = [None] * len(self._named)
         self._used = np.zeros(len(self._named), dtype=np.uint8)
+        self._adding = np.zeros(len(self._named), dtype=np.uint8)
         self._told: list[Callable[[int], None]] = []
         self._hook()
 
@@ -217,7 +220,8 @@ class Adapter:
     def _hook(self) -> None:
         """Send each gradient to the buffer of the microbatch at hand as soon as autograd has it.
 
-        Copying beats letting autograd add into a zeroed view: half the bytes, and they are still in the cache.
+        Copying beats letting autograd add into a zeroed view: half the bytes, and they are still in the cache. Where
+        the buffer holds the sum that this microbatch is added to next, adding at once saves writing and reading it.
         """
         for number, (_, parameter) in enumerate(self._named):
             if parameter.requires_grad:
@@ -225,20 +229,24 @@ class Adapter:
 
     def _receiver(self, number: int) -> Callable[[torch.Tensor], None]:
         # Not `self`: a parameter whose hook holds the parameter is never freed.
-        destinations, used, told = self._into, self._used, self._told
+        destinations, used, adding, told = self._into, self._used, self._adding, self._told
 
         def receive(parameter: torch.Tensor) -> None:
             gradient, into = parameter.grad, destinations[number]
             assert gradient is not None
             assert into is not None
+            parameter.grad = None
             if gradient.is_sparse:
                 gradient = gradient.to_dense()
             if used[number]:
+                if adding[number]:
+                    raise GradientInParts
+                into.add_(gradient)
+            elif adding[number]:
                 into.add_(gradient)
             else:
                 into.copy_(gradient)
-                used[number] = 1
-            parameter.grad = None
+            used[number] = 1
             if told:
                 told[0](number)
 
@@ -284,13 +292,13 @@ class Adapter:
             pairs.append((float(total), float(count)))
         return tuple(pairs)
 
-    def gradient(self, batch: Any, samples: int, into: Sequence[Any], used: Array) -> Measured:
+    def gradient(self, batch: Any, samples: int, into: Sequence[Any], used: Array, add: bool = False) -> Measured:
         """See `Adapter.gradient`."""
         inputs, targets = batch
         if not self.model.training:
             self.model.train()
         self._into[:] = into
-        self._used[:] = 0
+        self._used[:], self._adding[:] = 0, add
         self._told[:] = [self.on_gradient] if self.on_gradient else []
         with self._explained(), self._autocast():
             outputs = self._forward(inputs)
@@ -300,7 +308,7 @@ class Adapter:
         used |= self._used
         for flag, tensor in zip(self._used, self._into, strict=True):
             if tensor is not None and not flag:
-                tensor.zero_()
+                settle_unused(tensor, add)
         self._into[:] = [None] * len(self._into)
         return self._measured(total, weight, outputs, targets)
 
@@ -349,6 +357,7 @@ class Adapter:
                 measured=self._measured,
                 into=self._into,
                 used=self._used,
+                adding=self._adding,
                 example=self._example,
             )
         )

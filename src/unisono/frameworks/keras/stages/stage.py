@@ -14,6 +14,7 @@ from unisono.frameworks.keras.stages.parts import Parts
 from unisono.frameworks.keras.stages.program import Program
 from unisono.frameworks.keras.stages.spans import Span
 from unisono.frameworks.keras.stages.tracing import Tracing
+from unisono.frameworks.leaving import leave
 from unisono.frameworks.protocol import Array, Crossing, Passed
 
 
@@ -69,16 +70,14 @@ class Stage:
         arrays = tuple(None if tensor is None else backend.array(tensor) for tensor in sent)
         return Passed(kept, Crossing(arrays, {"dtypes": halves.dtypes, "seeds": list(moved)}))
 
-    def backward(self, kept: Kept, received: Crossing, into: Any, used: Array) -> Crossing:
+    def backward(self, kept: Kept, received: Crossing, into: Any, used: Array, add: bool = False) -> Crossing:
         """See `Stage.backward`."""
         found, sent = self.gradients(kept, received)
         arrays = dict(into)
         for number in self.parameters:
             gradient = found.get(number)
-            if gradient is None:
-                arrays[number][...] = 0
-            else:
-                np.copyto(arrays[number], gradient)
+            leave(0 if gradient is None else gradient, arrays[number], add)
+            if gradient is not None:
                 used[number] = 1
         return sent
 

@@ -189,8 +189,8 @@ class Stage:
 
     # -- backward ------------------------------------------------------------------------------------------
 
-    def backward(self, kept: _Kept, received: Crossing, into: Any, used: Array) -> Crossing:
-        """See `Stage.backward`."""
+    def backward(self, kept: _Kept, received: Crossing, into: Any, used: Array, add: bool = False) -> Crossing:
+        """See `Stage.backward`; MXNet writes gradients into their places itself, and never adds."""
         uses: dict[int, list[Any]] = {}
         if kept.loss is not None:
             total = kept.loss.value.arrays[0]

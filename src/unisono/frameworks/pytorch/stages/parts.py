@@ -28,7 +28,7 @@ class Parts:
         explained: () → a block that explains known errors of a forward pass.
         loss: (outputs, targets, samples) → total and weight, the total finite.
         measured: (total, weight, outputs, targets) → what is measured.
-        into, used: where the gradient hooks write.
+        into, used, adding: where the gradient hooks write, and where they add.
         example: () → some microbatch.
     """
 
@@ -44,4 +44,13 @@ class Parts:
     measured: Callable[[torch.Tensor, float, Any, Any], Measured]
     into: list[torch.Tensor | None]
     used: Array
+    adding: Array
     example: Callable[[], Any]
+
+
+def settle_unused(tensor: torch.Tensor, add: bool) -> None:
+    """A parameter had no gradient: it is zero, which is added too, for −0 + 0 = 0."""
+    if add:
+        tensor.add_(0.0)
+    else:
+        tensor.zero_()

@@ -97,7 +97,12 @@ class Segment:
         return Computed(leaves, Flowing(tensors, ["tuple", nest]))
 
     def backward(
-        self, computed: Computed, gradients: Sequence[torch.Tensor | None], partial: dict[int, torch.Tensor], into: Any
+        self,
+        computed: Computed,
+        gradients: Sequence[torch.Tensor | None],
+        partial: dict[int, torch.Tensor],
+        into: Any,
+        add: bool = False,
     ) -> list[torch.Tensor | None]:
         """Take it back.
 
@@ -106,6 +111,7 @@ class Segment:
             gradients: of those of the given tensors that need one.
             partial: what later segments have left of shared parameters' gradients; this one's share is added.
             into: where the gradients of its own parameters go.
+            add: see `Adapter.gradient`.
 
         Returns:
             The gradients of those of its first tensors that need one.
@@ -119,7 +125,7 @@ class Segment:
             if number in partial:
                 pairs.append((parameter, partial.pop(number)))
             destinations[number] = into[number] if number in self.owned else torch.empty_like(parameter)
-            used[number] = 0
+            used[number], self.parts.adding[number] = 0, add and number in self.owned
         if computed.total is not None and computed.total.requires_grad:
             computed.total.backward()  # type: ignore[no-untyped-call]
         elif pairs:

@@ -10,7 +10,7 @@ import torch
 
 from unisono.frameworks.protocol import Array, Crossing, Passed
 from unisono.frameworks.pytorch.stages import generators
-from unisono.frameworks.pytorch.stages.parts import Parts
+from unisono.frameworks.pytorch.stages.parts import Parts, settle_unused
 from unisono.frameworks.pytorch.stages.segment import Computed, Flowing, Segment
 from unisono.frameworks.pytorch.stages.travel import as_array, as_tensor, kinds_of
 
@@ -106,7 +106,7 @@ class TorchStage:
             tensors.append(tensor.requires_grad_() if needs else tensor)
         return Flowing(tensors, received.plain)
 
-    def backward(self, kept: _Kept, received: Crossing, into: Any, used: Array) -> Crossing:
+    def backward(self, kept: _Kept, received: Crossing, into: Any, used: Array, add: bool = False) -> Crossing:
         """See `Stage.backward`."""
         program, done = kept.program, kept.done
         arrays = received.arrays
@@ -131,11 +131,11 @@ class TorchStage:
                     None if array is None else as_tensor(array, tensor.dtype)
                     for tensor, array in zip(needing, given, strict=True)
                 ]
-            gradients = segment.backward(computed, gradients, partial, into)
+            gradients = segment.backward(computed, gradients, partial, into, add)
             owned_used += [number for number in segment.owned if self._parts.used[number]]
         used[owned_used] = 1
         for number in set(self.parameters).difference(owned_used):
-            into[number].zero_()
+            settle_unused(into[number], add)
         sent = [None if gradient is None else as_array(gradient) for gradient in gradients or ()]
         shared = [partial.get(number) for number in program.borrowed]
         return Crossing((*sent, *(None if part is None else as_array(part) for part in shared)))
