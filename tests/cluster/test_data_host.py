@@ -55,7 +55,8 @@ def write(folder: Path, there: int, broken: int = -1, steps: int = 9, loss: str 
 def test_data_on_one_host_give_the_same_bits(tmp_path: Path, there: int) -> None:
     write(tmp_path, there)
     expected = hash_alone(tmp_path)
-    with running(tmp_path, (1, 2), "--data-host", there) as hosts:
+    # Nobody waits in vain: that would last as long as a silent host is borne.
+    with running(tmp_path, (1, 2), "--data-host", there, "--host-timeout", "1000") as hosts:
         assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
         assert {host.parameters for host in hosts} == {expected}
 

@@ -22,7 +22,7 @@ from unisono.cluster.meeting import Store, interface_address
 from unisono.cluster.member import Generation, Member
 from unisono.cluster.place import Place
 from unisono.cluster.snapshot import state_digest
-from unisono.errors import UsageError
+from unisono.errors import JobError, UsageError
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.channel import Channel
 from unisono.runtime.companions import Joined, Own
@@ -320,9 +320,9 @@ class Cluster:
 
     def _wait_for_borrowers(self) -> None:
         """Return once all others have finished: they may evaluate still. No longer than a silent host is borne."""
-        store, hosts = self._served, self._generation.hosts if self._generation else ()
-        assert store is not None
+        hosts = self._generation.hosts if self._generation else ()
         deadline = time.monotonic() + self._hosts.timeout
-        with suppress(RuntimeError):  # nobody serves the store any more
+        with suppress(RuntimeError, JobError):  # nobody serves the store any more
+            store = Store(self.place, self.address, False, self._hosts.timeout)
             while time.monotonic() < deadline and not all(store.find(f"{host['number']}/left") for host in hosts):
                 time.sleep(LOOK_SECONDS)
