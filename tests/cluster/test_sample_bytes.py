@@ -55,7 +55,9 @@ def test_arrays_in_any_order_arrive_and_are_private() -> None:
     assert np.array_equal(got, sent + 1)
 
 
-@pytest.mark.parametrize("what", [object(), {1, 2}, np.array([None]), {(1, 2): 3}, 1j], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "what", [object(), {1, 2}, np.array([None]), {(1, 2): 3}, 1j], ids=lambda value: type(value).__name__
+)
 def test_what_cannot_travel_is_named(what: Any) -> None:
     with pytest.raises(JobError, match=r"samples that travel between hosts are numbers.*received"):
         encoded((what, 0), NOTHING)
