@@ -101,7 +101,7 @@ def host_state(leaves: Leaves, plan: Plan, total: int, layout: Any, host: int) -
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 3), min_size=2, max_size=4), st.integers(4, 9), st.integers(0, 3))
+@given(st.lists(st.integers(1, 3), min_size=2, max_size=5), st.integers(5, 9), st.integers(0, 3))
 def test_every_host_ends_with_the_sums_of_one(workers: list[int], microbatches: int, empty: int) -> None:
     total = max(1, microbatches - empty)
     layout = host_layout(DESCRIPTION, shape(1, microbatches, microbatches))

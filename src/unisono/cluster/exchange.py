@@ -288,10 +288,10 @@ class Exchange:
                 return values
 
     def _reached_with(self, span: Span) -> int:
-        """How many parameters' gradients, from the last one on, a span takes."""
-        parameters = self._layout.regions[span.region].parameters
-        first = min(each.number for each in parameters if each.offset < span.stop and each.end > span.start)
-        return len(self._layout.description.parameters) - first
+        """How many parameters' gradients, from the last one on, a span takes; none where it lies between two."""
+        parameters, total = self._layout.regions[span.region].parameters, len(self._layout.description.parameters)
+        found = [each.number for each in parameters if each.offset < span.stop and each.end > span.start]
+        return total - min(found, default=total)
 
     def _add_up(self, number: int, tree: Any, mine: Sequence[Any], nodes: dict[tuple[int, int], Array]) -> None:
         """The sum of a span over all hosts."""
