@@ -20,8 +20,10 @@ import cloudpickle
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.registry import FAMILIES, named_beside
 from unisono.job import Job
+from unisono.planner.devices import out_of_memory_kills
 from unisono.runtime.channel import Channel
-from unisono.runtime.failure import Failure
+from unisono.runtime.deaths import Death
+from unisono.runtime.failure import MEMORY_WAYS_OUT, Failure
 from unisono.runtime.prepare import Cold, Described, Request
 
 POOLS = (
@@ -115,6 +117,7 @@ class Host:
 
     def __init__(self, listen: Callable[[int | None], None], wait_for: Callable[[int], None]) -> None:
         self._listen, self._wait_for = listen, wait_for
+        self._memory_kills = out_of_memory_kills()
         self.children: list[Child] = []
         self._compiled = tempfile.TemporaryDirectory(prefix="unisono-compiled-")
         self._start()
@@ -147,7 +150,10 @@ class Host:
             answer, _ = self._channel.receive()
         except (EOFError, ConnectionError) as error:
             status = self._process.wait()
-            raise HostLost(f"the process that holds the job ended ({status}); see logs/host.log.") from error
+            memory = status == -signal.SIGKILL and out_of_memory_kills() > self._memory_kills
+            death = Death("the process that holds the job", status, memory=memory)
+            ways = f" {MEMORY_WAYS_OUT}" if memory else ""
+            raise HostLost(f"{death.text}; see logs/host.log.{ways}") from error
         if isinstance(answer, Failure):
             if answer.usage:
                 raise UsageError(answer.message)

@@ -103,13 +103,13 @@ class Supervisor:
             if isinstance(key.data, Child):
                 self._selector.unregister(key.fd)
 
-    def _start_over(self) -> None:
+    def _start_over(self, lost: HostLost) -> None:
         """The warm parent died: another one goes on with the same shared memory, from the same words."""
         run = self._run
         plan = run.records.plan
         self._lost = (plan.round, self._lost[1] + 1 if self._lost[0] == plan.round else 1)
         if self._lost[1] >= STRIKES:
-            raise HostLost(f"the process that holds the job ended {STRIKES} times in a row in the same round.")
+            raise HostLost(f"{lost.message} That was so {STRIKES} times in a row in the same round.")
         self._watcher.message("the process that holds the job is gone; another one takes over")
         self._host.close()
         run.members.clear()
@@ -289,8 +289,8 @@ class Supervisor:
                 if time.monotonic() - caught_up >= CATCH_UP_SECONDS:
                     caught_up = time.monotonic()
                     self._host.ask("catch_up", run.records.plan.round)
-            except HostLost:
-                self._start_over()
+            except HostLost as lost:
+                self._start_over(lost)
             plan = run.records.plan
             if self._companions and not run.is_ending(plan) and self._failure is None:
                 self._failure = self._companions.trouble()

@@ -1,0 +1,33 @@
+"""The process that holds the job: how its end is told."""
+
+from __future__ import annotations
+
+import itertools
+import select
+
+import psutil
+import pytest
+
+from unisono.runtime import host
+from unisono.runtime.host import Host, HostLost
+
+
+@pytest.mark.parametrize(
+    ("kills", "text"),
+    [
+        (itertools.repeat(3), "was ended by SIGKILL"),
+        (itertools.count(), "was killed because memory ran out.*Fewer workers"),
+    ],
+    ids=["killed", "memory"],
+)
+def test_why_the_holder_of_the_job_is_gone(kills: object, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "out_of_memory_kills", lambda: next(kills))  # type: ignore[call-overload]
+    before = psutil.Process().children()
+    held = Host(lambda file: None, lambda file: select.select([file], [], [], 60))
+    try:
+        (parent,) = [child for child in psutil.Process().children() if child not in before]
+        parent.kill()
+        with pytest.raises(HostLost, match=f"the process that holds the job {text}"):
+            held.ask("reap", 0)
+    finally:
+        held.close()
