@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from unisono.frameworks.protocol import Array, Crossing, Measured, ModelDescription, Passed, StateSpec, TensorSpec, Unit
-from unisono.runtime.state import Shape
+from unisono.memory.segment import Segment
+from unisono.runtime.state import HostState, Shape, host_layout
 
 FACTORS = (2.0, 3.0, 5.0, 7.0)
 DESCRIPTION = ModelDescription(
@@ -24,6 +26,17 @@ def shape(stages: int, pipes: int, microbatches: int) -> Shape:
         slots=stages * pipes, most=stages * pipes, microbatches=microbatches, metrics=1, evaluations=0,
         evaluation_times=0, object_metrics=False, loaders=1, stages=stages,
     )  # fmt: skip
+
+
+@contextmanager
+def host_state(stages: int, pipes: int, microbatches: int) -> Iterator[HostState]:
+    """A host's shared state for the product, given back afterwards."""
+    layout = host_layout(DESCRIPTION, shape(stages, pipes, microbatches))
+    state = HostState(layout, Segment.create(layout.segment))
+    try:
+        yield state
+    finally:
+        state.segment.close()
 
 
 @dataclass

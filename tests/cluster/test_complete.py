@@ -7,13 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from products import DESCRIPTION, shape
+from products import DESCRIPTION, host_state
 from unisono.cluster.complete import Complete
-from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.runtime.protocol import Plan
 from unisono.runtime.reach import Reach
-from unisono.runtime.state import Control, HostState, host_layout
+from unisono.runtime.state import Control, HostState
 
 PLAN = Plan(2, (0, 2, 4), (0, 1), hosts=(0, 4, 8))
 TOTAL = len(DESCRIPTION.parameters)
@@ -21,10 +20,8 @@ TOTAL = len(DESCRIPTION.parameters)
 
 @pytest.fixture
 def state() -> Iterator[HostState]:
-    layout = host_layout(DESCRIPTION, shape(2, 8, 8))
-    state = HostState(layout, Segment.create(layout.segment))
-    yield state
-    state.segment.close()
+    with host_state(2, 8, 8) as state:
+        yield state
 
 
 def begun(state: HostState) -> tuple[Complete, Reach, Words]:
@@ -42,16 +39,19 @@ def finish(state: HostState, reach: Reach, summed: Words) -> None:
 
 
 def test_it_waits_for_every_slot(state: HostState) -> None:
-    complete, reach, _ = begun(state)
+    complete, reach = Complete(state), Reach(state)
+    complete.begin(PLAN)
     found: list[object] = []
     thread = threading.Thread(target=lambda: found.append(complete.wait_for(1)))
-    thread.start()
+    reach.begin(0, PLAN.round)
     reach.whole(0)
-    assert not found
+    thread.start()
+    reach.begin(1, PLAN.round)
+    reach.begin(1, PLAN.round)  # whose first attempt has left nothing: who does not wait finds an earlier one
     reach.listener(1)(TOTAL - 1)
     thread.join(10)
-    assert found == [(1, 1)]
-    assert complete.holds((1, 1))
+    assert found == [(1, 2)]
+    assert complete.holds((1, 2))
 
 
 def test_a_successor_s_beginning_is_noticed(state: HostState) -> None:

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import signal
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import unisono
 from faults import Fault, Script, hash_of, run, undisturbed
 from frameworks.kits.samples import Pairs, arrays
 from unisono.checkpoint import store
+from unisono.cluster.sample_bytes import decoded, encoded
+from unisono.runtime.samples import RemoteData, samples_at
 
 KITS = sorted(path.stem for path in (Path(__file__).parent / "kits").glob("*.py") if path.stem != "samples")
 
@@ -28,6 +31,36 @@ def kit(request: pytest.FixtureRequest) -> Any:
     if importlib.util.find_spec({"pytorch": "torch"}.get(request.param, request.param)) is None:
         pytest.skip(f"{request.param} is not installed in this environment")
     return importlib.import_module(f"frameworks.kits.{request.param}")
+
+
+class Noisy(Pairs):
+    """The framework's own arrays where it has some for samples, with random augmentation."""
+
+    def __init__(self, functions: Any) -> None:
+        super().__init__()
+        self.functions, self.kind = functions, "nd" if "mxnet" in functions.__name__ else ""
+
+    def __getitem__(self, index: int) -> Any:
+        inputs, target = super().__getitem__(index)
+        noise = np.random.normal(size=inputs.shape).astype("float32")
+        return self.functions.from_array(inputs + noise, self.kind), target
+
+
+class Elsewhere(RemoteData):
+    """Data as another host gives them."""
+
+    def __init__(self, functions: Any) -> None:
+        self.data, self.functions = Noisy(functions), functions
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.samples([index], None)[0]
+
+    def samples(self, indices: Sequence[int], key_of: Callable[[int], int] | None) -> list[Any]:
+        found: list[Any] = samples_at(self.data, indices, key_of, self.functions)
+        return decoded(encoded(found, self.functions), self.functions)  # type: ignore[no-any-return]
 
 
 def numbers(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -55,6 +88,12 @@ def test_same_bits_on_any_number_of_workers(kit: Any) -> None:
     records = assert_one_result(job, (1, 2, 3, 4))
     assert any(record.get("gradient_norm", 0) > 0.5 for record in records)
     assert [record["step"] for record in records if "evaluation/accuracy" in record] == [3, 6]
+
+
+def test_samples_that_another_host_has_read_give_the_same_bits(kit: Any) -> None:
+    functions = importlib.import_module(f"unisono.frameworks.{kit.__name__.rpartition('.')[2]}.data")
+    expected, _ = undisturbed(kit.make(data=Noisy(functions)))
+    assert undisturbed(kit.make(data=Elsewhere(functions)))[0] == expected
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "unknown"])

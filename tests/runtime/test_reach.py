@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from products import DESCRIPTION, shape
-from unisono.memory.segment import Segment
+from products import DESCRIPTION, host_state
 from unisono.runtime.reach import Reach, Reached
-from unisono.runtime.state import Control, HostState, host_layout
+from unisono.runtime.state import Control, HostState
 
 TOTAL = len(DESCRIPTION.parameters)
 TRAINED = [number for number, owner in enumerate(DESCRIPTION.owners) if owner is not None]
@@ -19,27 +18,23 @@ TRAINED = [number for number, owner in enumerate(DESCRIPTION.owners) if owner is
 
 @pytest.fixture
 def state() -> Iterator[HostState]:
-    layout = host_layout(DESCRIPTION, shape(2, 4, 4))
-    state = HostState(layout, Segment.create(layout.segment))
-    yield state
-    state.segment.close()
+    with host_state(2, 4, 4) as state:
+        yield state
 
 
 @given(st.permutations(TRAINED))
 def test_what_is_said_to_be_complete_is_complete(order: list[int]) -> None:
-    layout = host_layout(DESCRIPTION, shape(2, 4, 4))
-    state = HostState(layout, Segment.create(layout.segment))
-    reach = Reach(state)
-    reach.begin(1, 5)
-    listen, came = reach.listener(1), set()
-    for number in order:
-        listen(number)
-        came.add(number)
-        said = range(TOTAL - reach.now(1).gradients, TOTAL)
-        assert came.issuperset(number for number in said if number in TRAINED)
-    assert reach.now(1) == Reached(5, 1, TOTAL)
-    assert not state.control.get(Control.WHOLE)
-    state.segment.close()
+    with host_state(2, 4, 4) as state:
+        reach = Reach(state)
+        reach.begin(1, 5)
+        listen, came = reach.listener(1), set()
+        for number in order:
+            listen(number)
+            came.add(number)
+            said = range(TOTAL - reach.now(1).gradients, TOTAL)
+            assert came.issuperset(number for number in said if number in TRAINED)
+        assert reach.now(1) == Reached(5, 1, TOTAL)
+        assert not state.control.get(Control.WHOLE)
 
 
 def test_a_successor_is_another_attempt_and_has_nothing_yet(state: HostState) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import select
 import selectors
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,7 +22,7 @@ from unisono.cluster.place import Place
 from unisono.cluster.snapshot import state_digest
 from unisono.errors import JobError, UsageError
 from unisono.runtime.agreement import Agreement
-from unisono.runtime.channel import Channel
+from unisono.runtime.channel import Channel, started
 from unisono.runtime.companions import Joined, Own
 from unisono.runtime.failure import Failure
 from unisono.runtime.host import POOLS
@@ -101,7 +99,6 @@ class Cluster:
     def __init__(self, hosts: Hosts, about: Callable[[Described], Mapping[str, Any]], job: bytes | None) -> None:
         self.place, self._hosts, self._about, self._job = hosts.place, hosts, about, job
         self._data_host: DataHost | None = None
-        self._served: Store | None = None
         self._coordinator: Coordinator | None = None
         self._generation: Generation | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -130,8 +127,6 @@ class Cluster:
     def open(self, selector: selectors.BaseSelector, poke: Callable[[], None], watcher: Watcher) -> None:
         """See `Companions`."""
         self._selector, self._message = selector, watcher.message
-        if self._served is None:
-            self.meet()
         place, timeout = self.place, self._hosts.timeout
         self._member = Member(Store(place, self.address, False, timeout), place.host, place.name, timeout, poke)
         if self._job is not None:
@@ -147,11 +142,11 @@ class Cluster:
     def trouble(self) -> Failure | None:
         """See `Companions`."""
         failure, generation = self._member.failure, self._member.generation
-        if failure is None and self._data_host is not None and (reason := self._data_host.trouble()) is not None:
-            return reason
         if failure is not None:
             text = failure["message"] if failure["usage"] else f"host {failure['host']}: {failure['message']}"
             return Failure(text, failure["traceback"], failure["usage"])
+        if self._data_host is not None and (reason := self._data_host.trouble()) is not None:
+            return reason
         if (why := self._member.is_cut_off()) is not None:
             return Failure(
                 f"hosts go on only where they reach {self.place.address}:{self.place.port}, where it is decided who "
@@ -250,23 +245,17 @@ class Cluster:
             self.place, self.address, self._hosts.timeout, self._generation.number, own, len(self._generation.hosts),
             described.layout, described.program, rounds, source, receivers, digest,
         )  # fmt: skip
-        mine, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "unisono.cluster.link", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, **dict.fromkeys(POOLS, "1")},
-                process_group=0,
-            )  # fmt: skip
-        self._channel = Channel(mine)
+        variables = {**os.environ, **dict.fromkeys(POOLS, "1")}
+        self._process, self._channel = started("unisono.cluster.link", env=variables, process_group=0)
         self._channel.send(setup, [state.segment.file])
-        while not select.select([mine], [], [], LOOK_SECONDS)[0]:
+        while not select.select([self._channel.socket], [], [], LOOK_SECONDS)[0]:
             if self.is_called or self.trouble() is not None or interrupted():
                 self.part()
                 return False
         if self._said() != "ready":
             self.part()
             return False
-        self._selector.register(mine, selectors.EVENT_READ, self)
+        self._selector.register(self._channel.socket, selectors.EVENT_READ, self)
         return True
 
     def _said(self) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pickle
 import socket
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from unisono.cluster.place import Place
 from unisono.cluster.sample_store import SampleServer
 from unisono.errors import JobError
 from unisono.frameworks.registry import made
-from unisono.runtime.channel import Channel
+from unisono.runtime.channel import Channel, started
 from unisono.runtime.failure import Failure, failure
 from unisono.runtime.host import environment
 from unisono.runtime.lifeline import die_with_parent
@@ -52,13 +51,7 @@ class DataHost:
     """
 
     def __init__(self, job: bytes, place: Place, address: str, timeout: float) -> None:
-        mine, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "unisono.cluster.data_host", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment(), process_group=0,
-            )  # fmt: skip
-        self._channel = Channel(mine)
+        self._process, self._channel = started("unisono.cluster.data_host", env=environment(), process_group=0)
         self._channel.send(Offer(job, place, address, timeout, str(Path.cwd()), tuple(sys.path)))
 
     def trouble(self) -> Failure | None:
@@ -96,7 +89,7 @@ def main(file: int, parent: int) -> None:
         return
     try:
         store = Store(offer.place, offer.address, False, offer.timeout)
-        SampleServer(store, data, framework.name, framework.data).serve()
+        SampleServer(store, offer.place.host, data, framework).serve()
     except (JobError, RuntimeError) as error:
         channel.send(Failure(f"the process that gives the data to other hosts cannot reach them: {error}"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -11,7 +10,7 @@ import threading
 from dataclasses import replace
 
 from unisono.cluster.order import Ended, News, Order
-from unisono.runtime.channel import Channel
+from unisono.runtime.channel import Channel, started
 
 HEAR_SECONDS = 2.0
 CALLS = 4
@@ -37,15 +36,9 @@ class RayHost:
         Args:
             order: what to do.
         """
-        mine, theirs = socket.socketpair()
         order = replace(order, path=(*order.path, *sys.path))
-        with theirs:
-            # Started by the thread that waits for it: the kernel ends a process whose maker's thread ends.
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "unisono.hosted", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-            )  # fmt: skip
-        channel = Channel(mine)
+        # Started by the thread that waits for it: the kernel ends a process whose maker's thread ends.
+        process, channel = started("unisono.hosted")
         channel.send(order)
         with self._changed:
             self._process = process

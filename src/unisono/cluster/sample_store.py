@@ -13,17 +13,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from unisono.cluster.meeting import START_SECONDS, Store
 from unisono.cluster.place import Place
 from unisono.cluster.sample_bytes import decoded, encoded
 from unisono.errors import JobError
-from unisono.frameworks.protocol import DataFunctions
-from unisono.frameworks.registry import framework
+from unisono.frameworks.registry import Framework, framework
 from unisono.job import Job
-from unisono.runtime.failure import PlacedError, described_error, failure
+from unisono.runtime.failure import failure
 from unisono.runtime.samples import Datasets, RemoteData, samples_at
 
 MOST_BYTES = 4 << 20
@@ -52,17 +51,17 @@ class SampleServer:
 
     Args:
         store: a client of the store.
+        host: this host's number.
         data: where the samples are.
-        family: the framework's package.
-        functions: its data functions.
+        framework: whose they are.
     """
 
-    def __init__(self, store: Store, data: Datasets, family: str, functions: DataFunctions) -> None:
-        self._raw, self._functions = store.raw, functions
+    def __init__(self, store: Store, host: int, data: Datasets, framework: Framework) -> None:
+        self._raw, self._host, self._functions = store.raw, host, framework.data
         self._named: dict[tuple[str, ...], Any] = {("evaluation", n): d for n, d in data.evaluation.items()}
         self._named["training",] = data.training
         evaluation = {name: len(held) for name, held in data.evaluation.items()}
-        store.put("data", {"family": family, "training": len(data.training), "evaluation": evaluation})
+        store.put("data", {"family": framework.name, "training": len(data.training), "evaluation": evaluation})
 
     def serve(self) -> None:
         """Answer for ever."""
@@ -73,20 +72,15 @@ class SampleServer:
     def answer(self, wanted: Mapping[str, Any]) -> None:
         """Answer one request."""
         keys = dict(zip(wanted["indices"], wanted["keys"], strict=True)) if wanted["keys"] else None
-        head: dict[str, Any] = {}
-        pieces: list[bytes] = []
         try:
             held = self._named[tuple(wanted["data"])]
             samples = samples_at(held, wanted["indices"], keys.__getitem__ if keys else None, self._functions)
             data = encoded(samples, self._functions)
             pieces = [data[at : at + MOST_BYTES] for at in range(0, len(data), MOST_BYTES)]
-        except PlacedError as error:
-            described = failure(error.cause, error.where)
-            head = {"message": described.message, "traceback": described.traceback}
+            head: dict[str, Any] = {"pieces": len(pieces)}
         except Exception as error:
-            described = described_error(error)
-            head = {"message": described.message, "traceback": described.traceback}
-        for piece in (json.dumps({"pieces": len(pieces), **head}).encode(), *pieces):
+            head, pieces = asdict(failure(error, f"read on host {self._host}")), []
+        for piece in (json.dumps(head).encode(), *pieces):
             self._raw.queue_push(f"data/given/{wanted['id']}", piece)
 
 
@@ -113,21 +107,21 @@ class Lender:
 
     def training(self) -> RemoteData:
         """What stands for `job.data`."""
-        reader = _Reader(self)
-        return _Remote(reader, ("training",), reader.about["training"])
+        client = _Client(self)
+        return _Remote(client, ("training",), client.about["training"])
 
     def evaluation(self) -> Mapping[str, RemoteData]:
         """What stands for `job.evaluation`."""
-        reader = _Reader(self)
-        return {name: _Remote(reader, ("evaluation", name), n) for name, n in reader.about["evaluation"].items()}
+        client = _Client(self)
+        return {name: _Remote(client, ("evaluation", name), n) for name, n in client.about["evaluation"].items()}
 
 
-class _Reader:
+class _Client:
     """Asks for samples; every process has a client of its own."""
 
     def __init__(self, lender: Lender) -> None:
         self._lender, self._process = lender, -1
-        self._client: Store | None = None
+        self._held: Store | None = None
         started = time.monotonic()
 
         def look() -> None:
@@ -144,10 +138,10 @@ class _Reader:
 
     @property
     def _store(self) -> Store:
-        if self._client is None or self._process != os.getpid():
+        if self._held is None or self._process != os.getpid():
             lender, self._process = self._lender, os.getpid()
-            self._client = Store(lender.place, lender.address, False, lender.timeout)
-        return self._client
+            self._held = Store(lender.place, lender.address, False, lender.timeout)
+        return self._held
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -170,7 +164,7 @@ class _Reader:
         with self._reaching():
             head, data = self._asked(json.dumps(wanted), f"data/given/{own}")
         if "message" in head:
-            raise JobError(f"{head['message']}, read on host {self._lender.host}", head["traceback"])
+            raise JobError(head["message"], head["traceback"])
         samples: list[Any] = decoded(data, framework(self.about["family"]).data)
         return samples
 
@@ -179,14 +173,14 @@ class _Reader:
         raw.queue_push("data/wanted", wanted)
         pausing(lambda: raw.queue_len(answer) > 0, self._look)
         head = json.loads(raw.queue_pop(answer))
-        return head, b"".join(raw.queue_pop(answer) for _ in range(head["pieces"]))
+        return head, b"".join(raw.queue_pop(answer) for _ in range(head.get("pieces", 0)))
 
 
 class _Remote(RemoteData):
     """Data of a job that lie on another host."""
 
-    def __init__(self, reader: _Reader, name: tuple[str, ...], length: int) -> None:
-        self._reader, self._name, self._length = reader, name, length
+    def __init__(self, client: _Client, name: tuple[str, ...], length: int) -> None:
+        self._client, self._name, self._length = client, name, length
 
     def __len__(self) -> int:
         return self._length
@@ -197,4 +191,4 @@ class _Remote(RemoteData):
     def samples(self, indices: Sequence[int], key_of: Callable[[int], int] | None) -> list[Any]:
         """See `RemoteData`."""
         keys = None if key_of is None else [key_of(index) for index in indices]
-        return self._reader.samples(self._name, indices, keys)
+        return self._client.samples(self._name, indices, keys)

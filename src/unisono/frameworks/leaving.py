@@ -1,4 +1,4 @@
-"""How a gradient gets where it belongs, for frameworks that give it as an array of its own."""
+"""How a gradient gets where it belongs."""
 
 from __future__ import annotations
 

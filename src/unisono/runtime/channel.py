@@ -1,14 +1,33 @@
-"""Messages and open files between the supervisor and the warm parent, over a socket pair."""
+"""Messages and open files between two processes of Unisono's, over a socket pair."""
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 _HEAD = struct.Struct("=qq")
+
+
+def started(module: str, **options: Any) -> tuple[subprocess.Popen[bytes], Channel]:
+    """Start a process that runs a module, with its end of a new channel and this process's number as arguments.
+
+    Args:
+        module: its name; its `main` takes both.
+        options: more for `subprocess.Popen`.
+    """
+    mine, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid())],
+            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, **options,
+        )  # fmt: skip
+    return process, Channel(mine)
 
 
 class Channel:

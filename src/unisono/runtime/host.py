@@ -6,8 +6,6 @@ import contextlib
 import os
 import pickle
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -21,7 +19,7 @@ from unisono.errors import JobError, UsageError
 from unisono.frameworks.registry import FAMILIES, named_beside
 from unisono.job import Job
 from unisono.planner.devices import out_of_memory_kills
-from unisono.runtime.channel import Channel
+from unisono.runtime.channel import started
 from unisono.runtime.deaths import Death
 from unisono.runtime.failure import MEMORY_WAYS_OUT, Failure
 from unisono.runtime.prepare import Cold, Described, Request
@@ -123,19 +121,14 @@ class Host:
         self._start()
 
     def _start(self) -> None:
-        mine, theirs = socket.socketpair()
         output, write_end = os.pipe()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "unisono.runtime.parent", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end,
-                env=environment(self._compiled.name),
-                process_group=0,  # a terminal's Ctrl-C is for the supervisor alone
-            )  # fmt: skip
+        self._process, self._channel = started(
+            "unisono.runtime.parent", stdout=write_end, stderr=write_end, env=environment(self._compiled.name),
+            process_group=0,  # a terminal's Ctrl-C is for the supervisor alone
+        )  # fmt: skip
         os.close(write_end)
         self._output = output
         self._listen(output)
-        self._channel = Channel(mine)
 
     def ask(self, *message: Any, files: Sequence[int] = ()) -> Any:
         """Send a request and wait for the answer.
@@ -150,9 +143,8 @@ class Host:
             answer, _ = self._channel.receive()
         except (EOFError, ConnectionError) as error:
             status = self._process.wait()
-            memory = status == -signal.SIGKILL and out_of_memory_kills() > self._memory_kills
-            death = Death("the process that holds the job", status, memory=memory)
-            ways = f" {MEMORY_WAYS_OUT}" if memory else ""
+            death = Death("the process that holds the job", status, memory=self.lacked_memory(status))
+            ways = f" {MEMORY_WAYS_OUT}" if death.memory else ""
             raise HostLost(f"{death.text}; see logs/host.log.{ways}") from error
         if isinstance(answer, Failure):
             if answer.usage:
@@ -213,6 +205,11 @@ class Host:
         status = self.ask("reap", child.process)
         self.forget(child)
         return int(status)
+
+    def lacked_memory(self, status: int) -> bool:
+        """Whether a process of this host that has just ended so was killed by the kernel because memory ran out."""
+        before, self._memory_kills = self._memory_kills, out_of_memory_kills()
+        return status == -signal.SIGKILL and self._memory_kills > before
 
     def forget(self, child: Child) -> None:
         """Close what is held of a child."""

@@ -106,7 +106,8 @@ class SlotWork:
             self._used[self.slot] = 0
             if self.slot == 0:
                 self._used[plan.slots : -1] = 0  # of slots that a larger plan had
-            self._reach.begin(self.slot, plan.round)
+            if plan.hosts:
+                self._reach.begin(self.slot, plan.round)
             self._adapter.refresh(round_.step)
             self._passes = self._computing(plan, round_, phase)
         started, reading = time.perf_counter(), self._desk.data_seconds
@@ -118,7 +119,8 @@ class SlotWork:
         self._compute_seconds += time.perf_counter() - started - (self._desk.data_seconds - reading)
         if awaited is None:
             self._passes = None
-            self._reach.whole(self.slot)
+            if plan.hosts:
+                self._reach.whole(self.slot)
             self._desk.at(plan, -1)
         return awaited
 

@@ -6,7 +6,6 @@ import itertools
 import os
 import select
 import selectors
-import signal
 import time
 from contextlib import suppress
 from typing import Any
@@ -16,7 +15,6 @@ from unisono.frameworks.registry import family_of
 from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
-from unisono.planner.devices import out_of_memory_kills
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.companions import Companions, Own
 from unisono.runtime.control import ControlSocket
@@ -64,7 +62,6 @@ class Supervisor:
         self._stalls = Stalls(stall_seconds)
         self._failure: Failure | None = None
         self._paused = self._stop_wanted = False
-        self._memory_kills = out_of_memory_kills()
         self._last_death: Death
         self._lost = (-1, 0)
         self._loader_strikes: dict[int, int] = {}
@@ -390,15 +387,13 @@ class Supervisor:
             run.crew.left(child.number)
         elif worker:
             self._carry_out(run.crew.died(child.number))
-        before, self._memory_kills = self._memory_kills, out_of_memory_kills()
         reported, status = self._bury(child)
         if reported is not None:
             self._failure = self._failure or reported
             return
         if leaving or run.is_ending(plan) or (not worker and status == 0):
             return
-        memory = status == -signal.SIGKILL and self._memory_kills > before
-        self._last_death = Death(child.name, status, hung, memory)
+        self._last_death = Death(child.name, status, hung, self._host.lacked_memory(status))
         self._watcher.message(f"{self._last_death.text}; its work goes on elsewhere.")
         if not worker:
             self._replace_loader(child, at, self._last_death.own_fault)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from unisono.errors import JobError, UsageError
+from unisono.frameworks.leaving import leave
 from unisono.frameworks.protocol import (
     Array,
     ChunkUpdate,
@@ -29,7 +30,7 @@ from unisono.frameworks.pytorch import optimizers as torch_optimizers
 from unisono.frameworks.pytorch.data import seed_everything
 from unisono.frameworks.pytorch.stages.cutter import Cutter
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
-from unisono.frameworks.pytorch.stages.parts import Parts, settle_unused
+from unisono.frameworks.pytorch.stages.parts import Parts
 from unisono.frameworks.pytorch.stages.travel import as_array, as_tensor
 from unisono.gradients.regions import Chunk, Kind, Region
 from unisono.job import Job
@@ -238,11 +239,9 @@ class Adapter:
             parameter.grad = None
             if gradient.is_sparse:
                 gradient = gradient.to_dense()
-            if used[number]:
-                if adding[number]:
-                    raise GradientInParts
-                into.add_(gradient)
-            elif adding[number]:
+            if used[number] and adding[number]:
+                raise GradientInParts
+            if used[number] or adding[number]:
                 into.add_(gradient)
             else:
                 into.copy_(gradient)
@@ -308,7 +307,7 @@ class Adapter:
         used |= self._used
         for flag, tensor in zip(self._used, self._into, strict=True):
             if tensor is not None and not flag:
-                settle_unused(tensor, add)
+                leave(0, tensor.numpy(), add)
         self._into[:] = [None] * len(self._into)
         return self._measured(total, weight, outputs, targets)
 

@@ -46,11 +46,3 @@ class Parts:
     used: Array
     adding: Array
     example: Callable[[], Any]
-
-
-def settle_unused(tensor: torch.Tensor, add: bool) -> None:
-    """A parameter had no gradient: it is zero, which is added too, for −0 + 0 = 0."""
-    if add:
-        tensor.add_(0.0)
-    else:
-        tensor.zero_()

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from unisono.frameworks.leaving import leave
 from unisono.frameworks.protocol import Array, Crossing, Passed
 from unisono.frameworks.pytorch.stages import generators
-from unisono.frameworks.pytorch.stages.parts import Parts, settle_unused
+from unisono.frameworks.pytorch.stages.parts import Parts
 from unisono.frameworks.pytorch.stages.segment import Computed, Flowing, Segment
 from unisono.frameworks.pytorch.stages.travel import as_array, as_tensor, kinds_of
 
@@ -135,7 +136,7 @@ class TorchStage:
             owned_used += [number for number in segment.owned if self._parts.used[number]]
         used[owned_used] = 1
         for number in set(self.parameters).difference(owned_used):
-            settle_unused(into[number], add)
+            leave(0, into[number].numpy(), add)
         sent = [None if gradient is None else as_array(gradient) for gradient in gradients or ()]
         shared = [partial.get(number) for number in program.borrowed]
         return Crossing((*sent, *(None if part is None else as_array(part) for part in shared)))
