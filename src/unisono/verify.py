@@ -149,7 +149,7 @@ def first_difference(worlds: Sequence[World], names: Sequence[str]) -> tuple[int
     """
     for step, rows in enumerate(zip(*(world.digests for world in worlds), strict=True)):
         for index, name in enumerate(names):
-            if len({row[index] for row in rows}) > 1:
+            if len({row[index] for row in rows if row}) > 1:
                 return step, name
     if len({world.parameters_sha256 for world in worlds}) > 1:
         return len(worlds[0].digests), "one of the last step's"

@@ -26,6 +26,21 @@ def test_slices_partition_every_parameter(members: list[int], slots: int, kind: 
     assert all((counts == 1).all() for counts in seen.values())
 
 
+@given(st.lists(st.tuples(st.integers(1, 2 * BLOCK + 5), st.integers(0, 2)), min_size=1), st.integers(3, 8))
+def test_a_stage_is_updated_by_slots_that_are_done(members: list[tuple[int, int]], slots: int) -> None:
+    sizes, stage_of = zip(*members, strict=True)
+    region = Region.pack(0, "float32", 0, "elementwise", [(i, "", (n,)) for i, n in enumerate(sizes)])
+    covered = np.zeros(region.length, int)
+    for slot, part in enumerate(slices([region], slots, 3, stage_of)):
+        assert [chunk.stage for chunk in part] == sorted((chunk.stage for chunk in part), reverse=True)
+        for chunk in part:
+            assert chunk.stage <= slot % 3
+            assert {stage_of[piece.parameter.number] for piece in chunk.pieces} == {chunk.stage}
+            covered[chunk.start : chunk.stop] += 1  # restoring a chunk touches nothing but its own elements
+    assert covered.max() == 1
+    assert all((covered[p.offset : p.end] == 1).all() for p in region.parameters)
+
+
 @given(sizes, st.integers(1, 9))
 def test_slices_are_balanced_to_a_block(members: list[int], slots: int) -> None:
     region = Region.pack(0, "float32", 0, "elementwise", [(i, "", (n,)) for i, n in enumerate(members)])

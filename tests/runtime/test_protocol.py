@@ -47,9 +47,10 @@ def need(value: int, wanted: int, what: str) -> None:
 
 @dataclass
 class World:
-    """Shared memory (one chunk a slot), the members at work, and the supervisor."""
+    """Shared memory (one chunk a slot and stage), the members at work, and the supervisor."""
 
     clipped: bool
+    stages: int
     rounds: int
     deaths: int
     resizes: tuple[int, ...]
@@ -95,10 +96,26 @@ class World:
             crew.wanted, frozenset(crew.present), frozenset(crew.coming), frozenset(crew.retiring),
         )  # fmt: skip
 
-    def share(self, plan: Plan, slot: int) -> range:
-        """The sixths of the parameters that a slot of this plan updates."""
-        size = 6 // plan.slots
-        return range(slot * size, (slot + 1) * size)
+    def stage(self, stage: int) -> range:
+        """The sixths of the parameters that belong to a stage."""
+        return range(stage * 6 // self.stages, (stage + 1) * 6 // self.stages)
+
+    def chunks(self, plan: Plan, slot: int) -> list[tuple[int, range]]:
+        """(stage whose sums it waits for, sixths) of what a slot of this plan updates."""
+        if self.clipped:
+            return [(0, range(slot * 6 // plan.slots, (slot + 1) * 6 // plan.slots))]
+        found = []
+        for stage in reversed(range(self.stages)):
+            takers = [taker for taker in range(plan.slots) if taker % self.stages >= stage]
+            if slot in takers:
+                place, parts = takers.index(slot), self.stage(stage)
+                run = parts[place * len(parts) // len(takers) : (place + 1) * len(parts) // len(takers)]
+                found.append((stage, run))
+        return found
+
+    def due(self, plan: Plan, slot: int) -> tuple[int, ...]:
+        chunks = self.chunks(plan, slot)
+        return tuple(sum(at >= stage for at, _ in chunks) for stage in range(self.stages))
 
     def carry_out(self, decisions: list[Decision]) -> None:
         for decision in decisions:
@@ -163,7 +180,7 @@ class World:
         """A member decides what to do; it may act on it much later."""
         for slot in range(plan.slots):
             if owner(plan.members[slot], self.heirs.get) == member:
-                action = next_action(plan, slot, self.words, 1, self.clipped, self.copied, 0)
+                action = next_action(plan, slot, self.words, self.due(plan, slot), self.clipped, self.copied, 0)
                 if action.do not in WAITS:
                     world = self.clone()
                     world.intends[member] = (slot, action)
@@ -183,8 +200,9 @@ class World:
         """Do an action write by write."""
         now, words = plan.round, self.words[slot]
         if action.do is Do.COMPUTE:
-            for part in self.slices:
-                need(part, now, "parameters while computing")
+            used = self.stage(slot % self.stages) if slot // self.stages < plan.pipes else range(0)
+            for part in used:
+                need(self.slices[part], now, "parameters while computing")
             self.sums[slot] = TORN
             yield
             self.sums[slot] = now
@@ -198,56 +216,60 @@ class World:
             self.norms[slot] = now
             yield
             self.words[slot] = words._replace(normed=now + 1)
-        elif action.do is Do.UPDATE:
-            for other in range(plan.slots):
-                need(self.sums[other], now, "partial sums under the update")
-                need(self.norms[other] if self.clipped else now, now, "norms under the update")
-            for part in self.share(plan, slot):
-                need(self.slices[part], now, "parameters under the update")
-            self.scratch[slot] = TORN
-            yield
-            self.scratch[slot] = now
-            yield
-            self.words[slot] = words._replace(progress=mark(now, 1))
-            yield
-            yield from self.update_in_place(plan, slot)
-        elif action.do is Do.RESTORE:
-            need(self.scratch[slot], now, "old values in scratch")
-            for part in self.share(plan, slot):
-                self.slices[part] = TORN
-            yield
-            for part in self.share(plan, slot):
-                self.slices[part] = now
-            yield
-            yield from self.update_in_place(plan, slot)
+        elif action.do in (Do.UPDATE, Do.RESTORE):
+            for chunk in range(action.chunk, action.stop):
+                stage, parts = self.chunks(plan, slot)[chunk]
+                if action.do is Do.RESTORE and chunk == action.chunk:
+                    need(self.scratch[slot], now << 8 | chunk, "old values in scratch")
+                    for part in parts:
+                        self.slices[part] = TORN
+                    yield
+                    for part in parts:
+                        self.slices[part] = now
+                    yield
+                else:
+                    self.scratch[slot] = TORN
+                    yield
+                    for part in parts:
+                        need(self.slices[part], now, "parameters under the update")
+                    self.scratch[slot] = now << 8 | chunk
+                    yield
+                    self.words[slot] = self.words[slot]._replace(progress=mark(now, 2 * chunk + 1))
+                    yield
+                for other in range(plan.slots):
+                    if other % self.stages >= stage:
+                        need(self.sums[other], now, "partial sums under the update")
+                    need(self.norms[other] if self.clipped else now, now, "norms under the update")
+                yield from self.update_in_place(plan, slot, chunk)
         else:
             if slot == 0 and not any(other and other.round == now + 1 for other in self.plans):
-                boundaries = even(MICROBATCHES, len(self.seats))
+                boundaries = even(MICROBATCHES, len(self.seats) // self.stages)
                 stop, due = now + 1 == self.rounds, now + 1 in self.copies
                 self.plans[now + 1 & 1] = None
                 yield
-                self.plans[now + 1 & 1] = following(plan, boundaries, self.seats, 1, due, 0, stop)
+                self.plans[now + 1 & 1] = following(plan, boundaries, self.seats, self.stages, due, 0, stop)
                 yield
             self.words[slot] = words._replace(committed=now + 1)
 
-    def update_in_place(self, plan: Plan, slot: int) -> Iterator[None]:
-        for part in self.share(plan, slot):
+    def update_in_place(self, plan: Plan, slot: int, chunk: int) -> Iterator[None]:
+        _, parts = self.chunks(plan, slot)[chunk]
+        for part in parts:
             need(self.slices[part], plan.round, "parameters under the update")
             self.slices[part] = TORN
         yield
-        for part in self.share(plan, slot):
+        for part in parts:
             self.slices[part] = plan.round + 1
         yield
-        self.words[slot] = self.words[slot]._replace(progress=mark(plan.round, 2))
+        self.words[slot] = self.words[slot]._replace(progress=mark(plan.round, 2 * chunk + 2))
 
 
 def explore(slots: int, rounds: int, deaths: int, resizes: tuple[int, ...] = (), clipped: bool = False,
-            copies: frozenset[int] = frozenset()) -> int:  # fmt: skip
+            copies: frozenset[int] = frozenset(), stages: int = 1) -> int:  # fmt: skip
     """Visit every reachable world; returns how many."""
     crew = Crew(slots)
-    first = World(clipped, rounds, deaths, resizes, copies, crew)
+    first = World(clipped, stages, rounds, deaths, resizes, copies, crew)
     first.carry_out(crew.begin())
-    first.plans[0] = Plan(0, even(MICROBATCHES, slots), first.seats)
+    first.plans[0] = Plan(0, even(MICROBATCHES, slots // stages), first.seats, stages)
     seen, waiting = {first.key}, [first]
     while waiting:
         world = waiting.pop()
@@ -274,9 +296,14 @@ def explore(slots: int, rounds: int, deaths: int, resizes: tuple[int, ...] = (),
         ({"slots": 2, "rounds": 2, "deaths": 2, "clipped": True}, 10_000),
         ({"slots": 2, "rounds": 2, "deaths": 1, "resizes": (1,), "copies": frozenset({1})}, 5_000),
         ({"slots": 1, "rounds": 3, "deaths": 2, "resizes": (2,)}, 30_000),
+        ({"slots": 2, "stages": 2, "rounds": 2, "deaths": 1, "copies": frozenset({1})}, 5_000),
+        ({"slots": 2, "stages": 2, "rounds": 2, "deaths": 1, "clipped": True}, 3_000),
+        ({"slots": 2, "stages": 2, "rounds": 2, "deaths": 1, "resizes": (3,)}, 20_000),
+        ({"slots": 3, "stages": 3, "rounds": 2, "deaths": 0}, 2_000),
         pytest.param({"slots": 3, "rounds": 2, "deaths": 2}, 500_000, marks=SOAK),
         pytest.param({"slots": 3, "rounds": 2, "deaths": 1, "resizes": (2,), "clipped": True}, 100_000, marks=SOAK),
         pytest.param({"slots": 1, "rounds": 3, "deaths": 1, "resizes": (3,)}, 100_000, marks=SOAK),
+        pytest.param({"slots": 3, "stages": 3, "rounds": 2, "deaths": 1}, 100_000, marks=SOAK),
     ],
     ids=str,
 )
@@ -286,12 +313,16 @@ def test_no_order_of_events_goes_wrong(settings: dict[str, Any], least: int) -> 
 
 def skip_the_barrier(plan: Plan, slot: int, *rest: Any) -> Action:
     action = protocol.next_action(plan, slot, *rest)
-    return Action(Do.UPDATE) if action.do is Do.AWAIT_SUMS else action
+    return Action(Do.UPDATE, 0, 1) if action.do is Do.AWAIT_SUMS else action
+
+
+def forget_the_later_stages(plan: Plan, slot: int, words: Any, due: Any, *rest: Any) -> Action:
+    return protocol.next_action(plan, slot, words, (due[0],) * len(due), *rest)
 
 
 def make_again(plan: Plan, slot: int, *rest: Any) -> Action:
     action = protocol.next_action(plan, slot, *rest)
-    return Action(Do.UPDATE) if action.do is Do.RESTORE else action
+    return action._replace(do=Do.UPDATE) if action.do is Do.RESTORE else action
 
 
 def no_heir(member: int, heir_of: Any) -> int:
@@ -303,18 +334,21 @@ def over_when_one_is(plans: Any, committed: Any) -> Plan | None:
 
 
 @pytest.mark.parametrize(
-    ("name", "mutant", "what"),
+    ("name", "mutant", "stages", "what"),
     [
-        ("next_action", skip_the_barrier, "partial sums under the update"),
-        ("next_action", make_again, "parameters under the update"),
-        ("owner", no_heir, "a hang"),
-        ("in_force", over_when_one_is, "needed"),
+        ("next_action", skip_the_barrier, 1, "partial sums under the update"),
+        ("next_action", make_again, 1, "parameters under the update"),
+        ("next_action", forget_the_later_stages, 2, "parameters while computing|partial sums under the update"),
+        ("owner", no_heir, 1, "a hang"),
+        ("in_force", over_when_one_is, 1, "needed"),
     ],
 )
-def test_the_model_sees_a_broken_rule(monkeypatch: pytest.MonkeyPatch, name: str, mutant: Any, what: str) -> None:
+def test_the_model_sees_a_broken_rule(
+    monkeypatch: pytest.MonkeyPatch, name: str, mutant: Any, stages: int, what: str
+) -> None:
     monkeypatch.setitem(globals(), name, mutant)
     with pytest.raises(Wrong, match=what):
-        explore(slots=2, rounds=2, deaths=1)
+        explore(slots=2, rounds=2, deaths=1, stages=stages)
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 4), st.integers(0, 3), st.integers(0, 2**40))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Literal
 
 import numpy as np
@@ -87,10 +87,17 @@ class Piece:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What is updated in one undo-logged go: a contiguous span of a region and the pieces in it."""
+    """What is updated in one undo-logged go: a contiguous span of a region and the pieces in it.
+
+    Attributes:
+        region: its number.
+        pieces: what is in the span.
+        stage: the stage of the model that the pieces belong to.
+    """
 
     region: int
     pieces: tuple[Piece, ...]
+    stage: int = 0
 
     @property
     def start(self) -> int:
@@ -123,42 +130,68 @@ def _merge(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
     return tuple(merged)
 
 
-def slices(regions: Sequence[Region], slots: int) -> list[list[Chunk]]:
-    """Share the update out: each slot gets a contiguous run of units, about the same number of elements.
+def slices(regions: Sequence[Region], slots: int, stages: int = 1, stage_of: Sequence[int] = ()) -> list[list[Chunk]]:
+    """Share the update out: each slot gets contiguous runs of units, about the same number of elements.
+
+    A stage's parameters are shared among the slots that are not busy with an earlier one when its sums are complete:
+    those of this stage and of later ones. The last stage is updated first.
 
     Args:
         regions: the trained regions.
         slots: how many slots there are.
+        stages: stages of the model; slot k is one of stage k mod stages.
+        stage_of: the stage of each parameter by number; nothing = all of them wait for the first one.
 
     Returns:
         For each slot the chunks it updates; together they are disjoint and cover every trained element.
 
-    >>> region = Region.pack(0, "float32", 0, "elementwise", [(0, "w", (3 * BLOCK,))])
+    >>> region = Region.pack(0, "float32", 0, "elementwise", [(0, "w", (3 * BLOCK,)), (1, "v", (2 * BLOCK,))])
     >>> [[(chunk.start // BLOCK, chunk.stop // BLOCK) for chunk in part] for part in slices([region], 2)]
-    [[(0, 1)], [(1, 3)]]
+    [[(0, 2)], [(2, 5)]]
+    >>> [[(chunk.start // BLOCK, chunk.stop // BLOCK) for chunk in part] for part in slices([region], 2, 2, [0, 1])]
+    [[(0, 1)], [(3, 5), (1, 3)]]
     """
     units = [(region.index, unit) for region in regions for unit in _units(region)]
-    weights = [sum(piece.stop - piece.start for piece in unit) for _, unit in units]
+    parts: list[list[Chunk]] = [[] for _ in range(slots)]
+    for stage in reversed(range(stages)):
+        own = [at for at, (_, unit) in enumerate(units) if _stage(unit, stage_of) == stage]
+        takers = [slot for slot in range(slots) if slot % stages >= stage]
+        for taker, run in zip(takers, _shared([_size(units[at][1]) for at in own], len(takers)), strict=True):
+            parts[taker] += _chunks([(at, *units[at]) for at in own[run.start : run.stop]], stage)
+    return parts
+
+
+def _size(unit: Sequence[Piece]) -> int:
+    return sum(piece.stop - piece.start for piece in unit)
+
+
+def _stage(unit: Sequence[Piece], stage_of: Sequence[int]) -> int:
+    """The stage whose sums are complete last, of those that a unit belongs to."""
+    return min(stage_of[piece.parameter.number] for piece in unit) if stage_of else 0
+
+
+def _shared(weights: Sequence[int], parts: int) -> list[range]:
+    """Runs of about the same weight."""
     total, done = max(sum(weights), 1), 0
-    parts: list[list[tuple[int, tuple[Piece, ...]]]] = [[] for _ in range(slots)]
-    for unit, weight in zip(units, weights, strict=True):
-        parts[min((2 * done + weight) * slots // (2 * total), slots - 1)].append(unit)
+    counts = [0] * parts
+    for weight in weights:
+        counts[min((2 * done + weight) * parts // (2 * total), parts - 1)] += 1
         done += weight
-    return [_chunks(part) for part in parts]
+    ends = list(accumulate(counts))
+    return [range(end - count, end) for count, end in zip(counts, ends, strict=True)]
 
 
-def _chunks(units: Sequence[tuple[int, tuple[Piece, ...]]]) -> list[Chunk]:
+def _chunks(units: Sequence[tuple[int, int, tuple[Piece, ...]]], stage: int) -> list[Chunk]:
+    """Join units (place among all, region, pieces) that are neighbours."""
     chunks: list[Chunk] = []
-    for region, members in groupby(units, key=lambda unit: unit[0]):
-        held: list[Piece] = []
-        size = 0
-        for _, unit in members:
-            weight = sum(piece.stop - piece.start for piece in unit)
-            if held and size + weight > CHUNK:
-                chunks.append(Chunk(region, _merge(held)))
-                held, size = [], 0
-            held.extend(unit)
-            size += weight
-        if held:
-            chunks.append(Chunk(region, _merge(held)))
+    held: list[Piece] = []
+    before = (0, 0)  # place, region
+    for at, region, unit in units:
+        if held and ((at - 1, region) != before or _size(held) + _size(unit) > CHUNK):
+            chunks.append(Chunk(before[1], _merge(held), stage))
+            held = []
+        held.extend(unit)
+        before = at, region
+    if held:
+        chunks.append(Chunk(before[1], _merge(held), stage))
     return chunks

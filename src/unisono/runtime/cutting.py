@@ -49,6 +49,15 @@ class Cut:
         """The units of each stage."""
         return [self.units[a:b] for a, b in zip(self.cuts, self.cuts[1:], strict=False)]
 
+    def stage_of(self, parameters: int) -> tuple[int, ...]:
+        """The first stage that uses each of so many parameters."""
+        found = [0] * parameters
+        for stage, units in reversed(list(enumerate(self.stages))):
+            for unit in units:
+                for number in unit.parameters:
+                    found[number] = stage
+        return tuple(found)
+
 
 def probe_microbatches(program: Program, reader: SampleReader) -> list[Probe]:
     """Two microbatches, and one of each other size that occurs in an epoch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -293,6 +293,8 @@ def prepare(job: Job, request: Request) -> Prepared:
         reader = SampleReader(job, program, data, framework.data)
         probes = probe_microbatches(program, reader)
         cut = cut_in_stages(adapter, host, layout, request.recompute, probes, job.seed, usable_memory())
+        if job.clip_norm is None and not request.several_hosts:  # otherwise an update needs all sums
+            host = replace(host, stage_of=cut.stage_of(len(host.description.parameters)))
     digest = data_digest(SampleReader(job, program, data, framework.data), framework) if request.several_hosts else ""
     described = Described(framework.name, host, program, len(data.training), cut, packed, digest)
     prepared = Prepared(job, request, framework, described, adapter)

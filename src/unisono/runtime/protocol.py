@@ -144,7 +144,7 @@ class Do(Enum):
 
     COMPUTE = "compute its microbatches and leave partial sums"
     AWAIT_STAGE = "wait until a neighbouring stage has handed a microbatch over"
-    AWAIT_SUMS = "wait until every slot has summed"
+    AWAIT_SUMS = "wait until the slots have summed whose sums its next chunk is updated with"
     AWAIT_COPY = "wait until the supervisor has copied the state"
     AWAIT_HOSTS = "wait until the sums over all hosts are here"
     PUBLISH_NORMS = "publish the norms of its blocks"
@@ -159,14 +159,15 @@ WAITS = frozenset({Do.AWAIT_SUMS, Do.AWAIT_COPY, Do.AWAIT_HOSTS, Do.AWAIT_NORMS,
 
 
 class Action(NamedTuple):
-    """What to do, and on which chunk."""
+    """What to do, on which chunk, and up to which one."""
 
     do: Do
     chunk: int = 0
+    stop: int = 0
 
 
 def next_action(
-    plan: Plan, slot: int, words: Sequence[SlotWords], chunks: int, clipped: bool, copied: int, exchanged: int
+    plan: Plan, slot: int, words: Sequence[SlotWords], due: Sequence[int], clipped: bool, copied: int, exchanged: int
 ) -> Action:
     """The successor rule: what the owner of a slot does next, whoever did the work so far.
 
@@ -174,7 +175,9 @@ def next_action(
         plan: the plan in force.
         slot: the slot.
         words: every slot's words.
-        chunks: chunks of the slot's slice (0 in an evaluation wave).
+        due: by stage, how many chunks of the slot's slice may be updated once all slots of this stage and of later ones
+            have summed (nothing in an evaluation wave). The parameters of a stage are used by no earlier one, so
+            these may still be computing. Where an update needs all sums, only the first stage's number is not 0.
         clipped: whether the update waits for every block's norm.
         copied: rounds whose copy, where the plan asks for one, is made.
         exchanged: rounds whose sums over all hosts, where the plan has several, are here.
@@ -185,7 +188,11 @@ def next_action(
         return Action(Do.DONE)
     if own.summed < target:
         return Action(Do.COMPUTE)
-    if any(words[other].summed < target for other in range(plan.slots)):
+    behind = [other % plan.stages for other in range(plan.slots) if words[other].summed < target]
+    stage = max(behind) + 1 if behind else 0
+    stop = due[stage] if stage < len(due) else 0
+    at = position(own.progress, plan.round)
+    if behind and at >= 2 * stop:
         return Action(Do.AWAIT_SUMS)
     if plan.copy and copied < target:
         return Action(Do.AWAIT_COPY)
@@ -195,10 +202,9 @@ def next_action(
         return Action(Do.PUBLISH_NORMS)
     if clipped and any(words[other].normed < target for other in range(plan.slots)):
         return Action(Do.AWAIT_NORMS)
-    at = position(own.progress, plan.round)
-    if at >= 2 * chunks:
+    if at >= 2 * stop:
         return Action(Do.COMMIT)
-    return Action(Do.RESTORE if at & 1 else Do.UPDATE, at >> 1)
+    return Action(Do.RESTORE if at & 1 else Do.UPDATE, at >> 1, stop)
 
 
 def is_over(plan: Plan, committed: Callable[[int], int]) -> bool:

@@ -73,7 +73,6 @@ class Running:
             member: whose slots.
             clipped: whether the job clips gradients.
         """
-        chunks = self.described.layout.slices(plan.slots)
         training = self.described.program.at(plan.round).evaluation is None
         copied, exchanged = self.control.get(Control.COPIED), self.control.get(Control.EXCHANGED)
         marks: list[Any] = []
@@ -81,8 +80,8 @@ class Running:
         for slot in range(plan.slots):
             if owner(plan.members[slot], self.state.heirs.of) != member:
                 continue
-            count = len(chunks[slot]) if training else 0
-            action = next_action(plan, slot, self.words, count, clipped and training, copied, exchanged)
+            due = self.described.layout.due(plan.slots, slot) if training else ()
+            action = next_action(plan, slot, self.words, due, clipped and training, copied, exchanged)
             at = int(self.state.segment["computing"][slot, 0])
             marks.append((plan.round, at, self.words[slot]))
             if action.do is Do.COMPUTE and (self._awaits_loader(plan, at) or self._awaits_stage(plan, slot)):

@@ -26,7 +26,7 @@ from unisono.runtime.balance import balanced, smoothed
 from unisono.runtime.evaluation import EvaluationSums
 from unisono.runtime.microbatches import Microbatches
 from unisono.runtime.program import Round
-from unisono.runtime.protocol import Action, Plan, following
+from unisono.runtime.protocol import Action, Plan, following, position
 from unisono.runtime.reach import Reach
 from unisono.runtime.stagework import Awaited, stage_work
 from unisono.runtime.state import ALL_HOSTS, FLOATING, LOSS, METRICS, RECORDS, SAMPLES, SECONDS, WEIGHT, Control
@@ -47,8 +47,8 @@ class SlotWork:
         self._agreement = Agreement(tools.state)
         self._reach = Reach(tools.state)
         self._table, self._used = segment["table"], segment["used"]
-        self.chunks = self._layout.slices(slots)[slot]
-        self._update = Update(tools.state, tools.adapter, slot, self.chunks)
+        self.due = self._layout.due(slots, slot)
+        self._update = Update(tools.state, tools.adapter, slot, self._layout.slices(slots)[slot])
         self._evaluation = EvaluationSums(
             tools.job, tools.program, tools.state, tools.adapter.metric_objects(), self._outputs_again
         )
@@ -129,7 +129,9 @@ class SlotWork:
             self._evaluate_all(plan, round_, phase)
             return
         if self._tools.trace and self.slot == 0:
-            self._digests = [blake2b(p.tobytes(), digest_size=8).hexdigest() for p in self._state.parameters()]
+            begun = any(position(word, plan.round) for word in self._segment["progress"][:, 0].tolist())
+            parameters = [] if begun else self._state.parameters()  # a successor may come too late to see them
+            self._digests = [blake2b(values.tobytes(), digest_size=8).hexdigest() for values in parameters]
         steps, _ = self._cut_for(plan, self._program.nonempty(round_))
         if self._staged:
             yield from self._staged.passes(plan, round_, steps, phase, self._adds)
@@ -216,7 +218,7 @@ class SlotWork:
         self._update_seconds += time.perf_counter() - started
 
     def update(self, plan: Plan, round_: Round, action: Action, progress: Words, phase: Phase) -> None:
-        """Update the slice from the action's chunk on."""
+        """Update the action's chunks of the slice."""
         started = time.perf_counter()
         _, tree = self._cut_for(plan, self._program.nonempty(round_))
         weight = float(self._sums_of(round_)[WEIGHT])

@@ -122,13 +122,20 @@ class HostLayout:
     scalars: int
     gradient_buffers: int
     segment: SegmentLayout = field(repr=False)
-    _slices: dict[int, list[list[Chunk]]] = field(default_factory=dict, repr=False)
+    stage_of: tuple[int, ...] = ()
+    """The stage of each parameter, where a stage is updated before the ones before it have summed."""
+    _slices: dict[int, list[list[Chunk]]] = field(init=False, default_factory=dict, repr=False)
 
     def slices(self, slots: int) -> list[list[Chunk]]:
         """What each slot of a world updates."""
         if slots not in self._slices:
-            self._slices[slots] = slices(self.regions, slots)
+            self._slices[slots] = slices(self.regions, slots, self.shape.stages, self.stage_of)
         return self._slices[slots]
+
+    def due(self, slots: int, slot: int) -> tuple[int, ...]:
+        """How many of a slot's chunks may be updated once all slots of a stage and of later ones have summed."""
+        chunks = self.slices(slots)[slot]
+        return tuple(sum(chunk.stage >= stage for chunk in chunks) for stage in range(self.shape.stages))
 
     @property
     def norms(self) -> NormTable:

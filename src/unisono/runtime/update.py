@@ -129,7 +129,7 @@ class Update:
             round, step: where the run is.
             tree, weight: as in `publish_norms`.
             clip_norm: limit on the global norm, or None.
-            action: UPDATE or RESTORE, and the chunk to begin with.
+            action: UPDATE or RESTORE, the chunk to begin with and the one to stop before.
             progress: the slots' words.
             phase: see `Worker`.
         """
@@ -138,7 +138,7 @@ class Update:
         before, after = segment["scalars"][step & 1], segment["scalars"][(step + 1) & 1]
         factor = 1.0 if clip_norm is None else clip_coefficient(self.norm(), clip_norm)
         begun = action.do is Do.RESTORE
-        for index in range(action.chunk, len(self._chunks)):
+        for index in range(action.chunk, action.stop):
             chunk = self._chunks[index]
             if begun:
                 chunk.restore()

@@ -128,11 +128,11 @@ class Worker:
         """Work on a slot until it has to wait; returns for what."""
         work = self._slot(plan, slot)
         work.begin(plan.round)
-        chunks = 0 if round_.evaluation is not None else len(work.chunks)
+        due = () if round_.evaluation is not None else work.due
         clipped = self._clipped and round_.evaluation is None
         while True:
             copied, exchanged = self._control.get(Control.COPIED), self._control.get(Control.EXCHANGED)
-            action = next_action(plan, slot, self._words, chunks, clipped, copied, exchanged)
+            action = next_action(plan, slot, self._words, due, clipped, copied, exchanged)
             if action.do in WAITS:
                 return action
             self._phase(action.do.name.lower(), plan.round, slot, action.chunk)
@@ -195,8 +195,11 @@ class Worker:
             words = {Do.AWAIT_SUMS: self._words.summed, Do.AWAIT_NORMS: self._words.normed}.get(
                 do, self._words.committed
             )
-            for slot in range(plan.slots):
+            for slot in sorted(range(plan.slots), key=lambda slot: -(slot % plan.stages)):
+                behind = words.get(slot) < target
                 if not words.wait(slot, target, lambda: self._control.get(Control.DEATHS) != deaths, SHORT_SECONDS):
+                    break
+                if behind and plan.stages > 1:  # a stage may be complete now
                     break
         if mine and do is not Do.DONE:
             self._slots[plan.slots, mine[0]].waited(time.perf_counter() - started)
