@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import jobs
+from cluster.hosts import wait_until
 from faults import CORES, KILLS, Fault, Script, hash_of, run, undisturbed
 from unisono import Job, Layout
 from unisono.errors import UsageError
@@ -74,8 +77,9 @@ def deaths(slots: int, rounds: int) -> tuple[Fault, ...]:
 
 
 @pytest.mark.parametrize("layout", ["data=1,pipeline=3", "data=2,pipeline=2"])
-def test_a_death_in_every_phase_of_every_stage(tmp_path: Path, layout: str) -> None:
-    job = jobs.make(jobs.Deep, optimizer=jobs.adamw, clip_norm=0.5, steps=30)
+@pytest.mark.parametrize("clip_norm", [0.5, None])
+def test_a_death_in_every_phase_of_every_stage(tmp_path: Path, layout: str, clip_norm: float | None) -> None:
+    job = jobs.make(jobs.Deep, optimizer=jobs.adamw, clip_norm=clip_norm, steps=30)
     wanted = Layout.parse(layout)
     script = Script(tmp_path, deaths(wanted.workers, 27))
     expected, records = undisturbed(job)
@@ -95,6 +99,29 @@ def test_a_death_between_any_two_passes(tmp_path: Path) -> None:
     outcome, _, _ = run(job, 2, layout=Layout(pipeline=2), phase=script)
     raise_failure(outcome)
     assert script.struck == len(passes)
+    assert hash_of(outcome) == undisturbed(job)[0]
+
+
+class LateStage:
+    """In round 3 the first stage's last backward pass is held up until the last stage is updated; then it dies."""
+
+    def __init__(self, folder: Path) -> None:
+        self.updated, self.died = folder / "updated", folder / "died"
+
+    def __call__(self, phase: str, round_: int, slot: int, chunk: int) -> None:
+        if (phase, round_, slot) == ("updated", 3, 1):
+            self.updated.touch()
+        if (phase, round_, slot, chunk) == ("backward", 3, 0, 3) and not self.died.exists():
+            wait_until(self.updated.exists)
+            self.died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_stage_is_updated_while_an_earlier_one_computes_and_even_dies(tmp_path: Path) -> None:
+    job, late = jobs.make(jobs.Deep, optimizer=jobs.adamw, steps=6, microbatches=4, drop_last=True), LateStage(tmp_path)
+    outcome, _, _ = run(job, 2, layout=Layout(pipeline=2), phase=late)
+    raise_failure(outcome)
+    assert late.died.exists()
     assert hash_of(outcome) == undisturbed(job)[0]
 
 

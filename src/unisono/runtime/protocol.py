@@ -10,6 +10,9 @@ one owner at any time. Whoever owns a slot goes on from its words:
     progress    mark(round, 2k): the chunks before k are updated; mark(round, 2k + 1): scratch holds the old values of k
     committed   rounds that are complete for this slot
 
+A stage's parameters are used by no earlier stage, so with a pipeline they are updated as soon as this stage and the
+later ones have summed.
+
 With several hosts each has slots, words and plans of its own; its update also waits until the sums over all hosts have
 come (`exchanged`), which is what keeps hosts within one round of each other.
 
