@@ -45,7 +45,7 @@ test-mxnet: .venv-mxnet/installed
 # Hosts, launchers and networks: as root, with the Debian packages in .ci/packages; what cannot be started here is
 # skipped with a reason.
 test-hosts: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m hosts -rs --durations=25
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m hosts -o timeout=600 -rs --durations=25
 
 soak: .venv/installed
 	$(BIN)/python -m pytest -m soak

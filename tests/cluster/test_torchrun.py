@@ -77,7 +77,7 @@ def test_unisono_lost_under_a_living_agent(network: Network, tmp_path: Path, exp
     wait_until(lambda: has_checkpoint(tmp_path))
     if lost is not None:
         agents[lost].kill_unisono()
-        wait_until(lambda: agents[0].text.count("2 hosts with their workers") == 2)
+        wait_until(lambda: agents[0].text.count("2 hosts with their workers") >= 2)
     (tmp_path / "slow").unlink()
     assert {agent.parameters() for agent in agents} == {expected}
 
@@ -108,7 +108,7 @@ def test_c10d_starts_all_anew_where_a_unisono_is_lost(network: Network, tmp_path
     wait_until(lambda: has_checkpoint(tmp_path))
     for lost, times in ((1, 2), (0, 3)):
         agents[lost].kill_unisono()
-        wait_until(lambda times=times: any(agent.text.count("2 hosts with their workers") == times for agent in agents))
+        wait_until(lambda times=times: any(agent.text.count("2 hosts with their workers") >= times for agent in agents))
     (tmp_path / "slow").unlink()
     assert {agent.parameters() for agent in agents} == {expected}
 
