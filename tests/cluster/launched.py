@@ -16,7 +16,7 @@ import psutil
 from cluster.hosts import TESTS, hash_alone, job_file
 from cluster.namespaces import Network
 
-WAITING = """jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=300,
+WAITING = """jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=200,
         loss=lambda outputs, targets: [time.sleep(0.1 * __import__("os").path.exists("slow")),
          torch.nn.functional.cross_entropy(outputs, targets)][1])"""
 """It takes its time as long as there is a file `slow`."""

@@ -48,7 +48,7 @@ def test_an_interrupt_ends_everything_and_the_run_resumes_on_other_hosts(tmp_pat
         wait_until(lambda: not unisonos(tmp_path))
         (tmp_path / "slow").unlink()
         with training(tmp_path, cluster, "--hosts", 1, "--resume", "out") as train:
-            train.check(expected, 300)
+            train.check(expected, 200)
             assert "1 host with their workers" in train.text
 
 

@@ -32,7 +32,7 @@ def test_a_lost_node_costs_nothing_and_another_joins(tmp_path: Path, expected: s
             cluster.add()
             wait_until(lambda: train.text.count("2 hosts with their workers") >= 2)
             (tmp_path / "slow").unlink()
-            train.check(expected, 300)
+            train.check(expected, 200)
 
 
 def test_the_folder_is_taken_over_when_its_node_dies(tmp_path: Path, expected: str) -> None:
@@ -44,7 +44,7 @@ def test_the_folder_is_taken_over_when_its_node_dies(tmp_path: Path, expected: s
             process.kill()
         wait_until(lambda: "keeps the run folder" in train.text)
         (tmp_path / "slow").unlink()
-        train.check(expected, 300)
+        train.check(expected, 200)
 
 
 def test_a_host_that_hangs_is_replaced(tmp_path: Path, expected: str) -> None:
@@ -56,7 +56,7 @@ def test_a_host_that_hangs_is_replaced(tmp_path: Path, expected: str) -> None:
         wait_until(lambda: "Ray is asked for another one" in train.text and "keeps the run folder" in train.text)
         wait_until(lambda: train.text.count("2 hosts with their workers") >= 2)
         (tmp_path / "slow").unlink()
-        train.check(expected, 300)
+        train.check(expected, 200)
 
 
 def test_without_the_driver_all_hosts_end_and_the_run_resumes(tmp_path: Path, expected: str) -> None:
@@ -67,4 +67,4 @@ def test_without_the_driver_all_hosts_end_and_the_run_resumes(tmp_path: Path, ex
             wait_until(lambda: not unisonos(tmp_path))
         (tmp_path / "slow").unlink()
         with training(tmp_path, cluster, "--resume", "out") as train:
-            train.check(expected, 300)
+            train.check(expected, 200)
