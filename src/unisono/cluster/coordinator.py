@@ -19,6 +19,9 @@ class Coordinator:
         store: a client of its own.
         expected: hosts that the run begins with.
         timeout: seconds after which a silent host is lost.
+
+    Attributes:
+        left_out: the orders of hosts that have belonged to the run, and without which the others have gone on.
     """
 
     def __init__(self, store: Store, expected: int, timeout: float) -> None:
@@ -27,6 +30,8 @@ class Coordinator:
         self._seen: dict[int, Seen] = {}
         self._beats: dict[int, int] = {}
         self._names: dict[int, str] = {}
+        self._belonged: set[int] = set()
+        self.left_out: frozenset[int] = frozenset()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="unisono-coordinator", daemon=True)
         self._thread.start()
@@ -70,6 +75,9 @@ class Coordinator:
             {"number": number, **self._seen[number].report[gathered.generation]} for number in gathered.hosts
         ]
         self._store.tell(f"world/{gathered.generation}", reports)
+        self._belonged.update(gathered.hosts)
+        out = [self._seen[number] for number in self._belonged.difference(gathered.hosts)]
+        self.left_out = frozenset(host.order for host in out if not host.left)
 
     def _refuse(self, number: int, torn: tuple[int, ...]) -> None:
         self._store.tell(f"{number}/torn", [self._names[other] for other in torn])
