@@ -42,9 +42,10 @@ test-mxnet: .venv-mxnet/installed
 		tests/runtime/test_recovery.py tests/test_layering.py tests/test_platform_check.py \
 		tests/test_docstrings.py
 
-# Hosts, launchers and networks: as root, with Debian's iproute2; what cannot be started here is skipped with a reason.
+# Hosts, launchers and networks: as root, with the Debian packages in .ci/packages; what cannot be started here is
+# skipped with a reason.
 test-hosts: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m hosts
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m hosts -o timeout=600 -rs --durations=25
 
 soak: .venv/installed
 	$(BIN)/python -m pytest -m soak

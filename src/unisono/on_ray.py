@@ -12,7 +12,7 @@ from typing import Any
 from unisono.among_hosts import train_among_hosts
 from unisono.cluster.cluster import Hosts
 from unisono.cluster.order import Order
-from unisono.cluster.ray import Ray, connected, cpus_of, reserved, sized
+from unisono.cluster.ray import Ray, connected, cpus_of, driver_node, reserved, sized
 from unisono.cluster.ray_driver import Driver, meeting_place
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.execution import Interrupts
@@ -56,10 +56,11 @@ def train_on_ray(
             pickled(work), Hosts(place, interface, host_timeout, data_host), place.prefix, str(Path.cwd()), _own_path(),
             tuple(sys.argv),
         )  # fmt: skip
+        nodes = {} if data_host is None else {data_host: driver_node(ray, workers * threads)}
         folder = RunFolder.reopen(path) if resumes else RunFolder.create(path)
         folder.update(key=order.key, exit="running", process=os.getpid(), error=None, signal=None)
         try:
-            with reserved(hosts, workers * threads, shown.message, interrupts) as group:
+            with reserved(hosts, workers * threads, nodes, shown.message, interrupts) as group:
                 if group is not None:
                     shown.message(f"{hosts} hosts of Ray's with {workers} workers each; run folder {path}")
                     Driver(ray, group, hosts, workers * threads, order, shown, interrupts).run()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from cluster.hosts import job_file
+from cluster.launched import WAITING, waiting_hash
 from cluster.namespaces import Network, Unavailable
 
 
@@ -18,3 +21,11 @@ def network(request: pytest.FixtureRequest) -> Iterator[Network]:
         pytest.skip(str(reason))
     with made:
         yield made
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> str:
+    """The hash of a job, put into the test's folder, that takes its time until the file `slow` is gone."""
+    job_file(tmp_path, WAITING)
+    (tmp_path / "slow").touch()
+    return waiting_hash()

@@ -7,22 +7,36 @@ import re
 import signal
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
-from cluster.hosts import TESTS
+from cluster.hosts import TESTS, hash_alone, job_file
 from cluster.namespaces import Network
 
-LONG = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=240)"
+WAITING = """jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=200,
+        loss=lambda outputs, targets: [time.sleep(0.1 * __import__("os").path.exists("slow")),
+         torch.nn.functional.cross_entropy(outputs, targets)][1])"""
+"""It takes its time as long as there is a file `slow`."""
 TRAIN = [sys.executable, "-m", "unisono", "train", "job.py", "--workers", "1", "--out", "out"]
-TRAIN += ["--checkpoint-every", "20"]
+TRAIN += ["--checkpoint-every", "10"]
+RESUME = [*TRAIN[: TRAIN.index("--out")], "--resume", "out"]
 
 
 def environment(**more: str) -> dict[str, str]:
     """The environment of a launcher whose processes find the tests' jobs."""
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(TESTS)]))
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more}
+
+
+@cache
+def waiting_hash() -> str:
+    """The hash of `WAITING`."""
+    with TemporaryDirectory() as folder:
+        job_file(Path(folder), WAITING)
+        return hash_alone(Path(folder))
 
 
 def hashes(output: Path) -> list[str]:

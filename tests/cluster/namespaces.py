@@ -24,6 +24,9 @@ from typing import Any, Self
 INTERFACE = "eth0"
 """What every host calls its end of the cable."""
 
+NOBODY = "02:00:00:00:00:00"
+"""A hardware address that no host has."""
+
 CONGESTION_CONTROL = "reno"
 # A new namespace takes over this machine's choice, which may be anything. Reno is always allowed, and within a
 # millisecond's reach cubic, the usual one, behaves like it.
@@ -110,6 +113,12 @@ class Network:
     def mend(self, host: int) -> None:
         """Undo `cut`."""
         self._ip(self._switch, f"link set {_port(host)} master bridge up")
+
+    def tear(self, one: int, other: int) -> None:
+        """From now on what two hosts send to each other vanishes; they reach all others still, and nobody is told."""
+        for here, there in ((one, other), (other, one)):
+            astray = f"neighbour replace {self.address(there)} lladdr {NOBODY} dev {INTERFACE} nud permanent"
+            self._ip(self._names[here], astray)
 
     def limit(self, bits_per_second: float | None) -> None:
         """Limit every cable to so many bits a second in each direction; None: as fast as the processor copies."""

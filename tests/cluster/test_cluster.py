@@ -66,6 +66,17 @@ def test_a_lost_host_costs_nothing(tmp_path: Path, number: int, workers: tuple[i
     assert steps == list(range(1, 81))
 
 
+@pytest.mark.hosts
+def test_a_slow_host_is_no_lost_one(tmp_path: Path) -> None:
+    loss = PATIENT.replace("0.02", "6 * (len(outputs) == 7)")  # the last microbatch, which the other host waits for
+    job_file(tmp_path, f"jobs.make(microbatches=4, batch_size=31, steps=3, loss={loss})")
+    expected = hash_alone(tmp_path)
+    with running(tmp_path, (1, 1), "--host-timeout", "2") as hosts:
+        assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
+        assert {host.parameters for host in hosts} == {expected}
+        assert hosts[0].text.count("with their workers") == 1
+
+
 def killable_workers(host: HostProcess) -> list[psutil.Process]:
     found = []
     for process in host.tree():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.cluster.membership import GRACE_SECONDS, Call, Gathered, Membership, Seen
+from unisono.cluster.membership import GRACE_SECONDS, Call, Gathered, Membership, Refused, Seen
 
 TIMEOUT = 5.0
 
@@ -13,7 +14,7 @@ TIMEOUT = 5.0
 def begun(count: int) -> tuple[Membership, dict[int, Seen]]:
     """A run on so many hosts, which have come together."""
     membership = Membership(count, TIMEOUT)
-    seen = {number: Seen(count - number, 0.0) for number in range(1, count + 1)}
+    seen = {number: Seen(count - number, 0.0, f"address {number}") for number in range(1, count + 1)}
     assert membership.look(0.0, seen) == Call(1)
     for host in seen.values():
         host.answered, host.report[1] = 1, {}
@@ -89,6 +90,80 @@ def test_who_has_lost_one_that_has_finished_does_the_rest_alone() -> None:
     assert membership.look(1.1, seen) == Gathered(2, (2,))
 
 
+def after_tears(count: int, *pairs: tuple[int, int]) -> tuple[Membership, dict[int, Seen], Gathered]:
+    """What becomes of so many hosts where one of each pair says that it is torn from the other."""
+    membership, seen = begun(count)
+    for one, other in pairs:
+        seen[one].torn[1] = [*seen[one].torn.get(1, ()), other]
+        seen[other].suspected.add(1)
+    assert membership.look(0.1, seen) is None  # others may be about to say so too
+    assert membership.look(0.2 + GRACE_SECONDS, seen) == Call(2)
+    for host in seen.values():
+        host.heard, host.answered, host.report[2] = 3.0, 2, {}
+    gathered = membership.look(3.0, seen)
+    assert isinstance(gathered, Gathered)
+    return membership, seen, gathered
+
+
+@pytest.mark.parametrize(
+    ("count", "pairs", "hosts", "torn"),
+    [
+        (2, [(1, 2)], (2,), {1: (2,)}),  # host 2 is the first in order, 1 the last
+        (2, [(2, 1)], (2,), {1: (2,)}),
+        (3, [(2, 1), (1, 2)], (3, 2), {1: (2,)}),
+        (4, [(3, 1), (3, 2)], (4, 2, 1), {3: (2, 1)}),
+        (4, [(1, 3), (2, 3)], (4, 2, 1), {3: (2, 1)}),
+        (4, [(4, 1), (4, 2), (4, 3)], (4,), {1: (4,), 2: (4,), 3: (4,)}),  # the first stays
+        (4, [(1, 2), (3, 4)], (4, 2), {1: (2,), 3: (4,)}),
+    ],
+)
+def test_of_torn_hosts_the_smaller_part_is_left_out(
+    count: int, pairs: list[tuple[int, int]], hosts: tuple[int, ...], torn: dict[int, tuple[int, ...]]
+) -> None:
+    membership, _, gathered = after_tears(count, *pairs)
+    assert gathered == Gathered(2, hosts, torn)
+    assert membership.hosts == hosts
+
+
+def test_who_comes_from_where_one_was_left_out_is_refused_and_nobody_is_called() -> None:
+    membership, seen, _ = after_tears(3, (1, 2))
+    seen[4] = Seen(2, 3.0, "address 1")
+    assert membership.look(3.1, seen) == Refused(4, (2,))
+    assert membership.look(3.2, seen) is None
+    seen[5] = Seen(2, 3.3, "address 5")
+    assert membership.look(3.3, seen) == Call(3)
+
+
+def test_a_torn_host_that_is_silent_is_just_lost() -> None:
+    membership, seen = begun(3)
+    seen[2].torn[1], seen[3].torn[1] = [1], [1]
+    seen[1].suspected.add(1)
+    assert membership.look(0.0, seen) is None
+    assert membership.look(0.1 + GRACE_SECONDS, seen) == Call(2)
+    for number in (2, 3):
+        seen[number].heard, seen[number].answered, seen[number].report[2] = 4.0, 2, {}
+    assert membership.look(4.0, seen) is None
+    assert membership.look(5.1, seen) == Gathered(2, (3, 2))
+    seen[4] = Seen(2, 5.2, "address 1")
+    assert membership.look(5.2, seen) == Call(3)
+
+
+@given(st.integers(2, 6), st.data())
+def test_those_who_go_on_all_reach_each_other(count: int, data: st.DataObject) -> None:
+    numbers = st.integers(1, count)
+    pairs = data.draw(st.lists(st.tuples(numbers, numbers).filter(lambda pair: pair[0] != pair[1]), max_size=12))
+    if not pairs:
+        return
+    _, _, gathered = after_tears(count, *pairs)
+    assert gathered.hosts[0] == count  # the first in order
+    assert not any({one, other} <= set(gathered.hosts) for one, other in pairs)
+    assert set(gathered.hosts) | set(gathered.torn) == set(range(1, count + 1))
+    torn = {frozenset(pair) for pair in pairs}
+    assert all(others and all({host, other} in torn for other in others) for host, others in gathered.torn.items())
+    mirrored = [pair if data.draw(st.booleans()) else pair[::-1] for pair in data.draw(st.permutations(pairs))]
+    assert after_tears(count, *mirrored)[2] == gathered  # whoever of two says it, and in whichever order
+
+
 @given(st.data())
 def test_generations_follow_each_other_and_hold_only_living_hosts_that_reported(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 4))
@@ -97,7 +172,7 @@ def test_generations_follow_each_other_and_hold_only_living_hosts_that_reported(
     for _ in range(data.draw(st.integers(1, 40))):
         now += data.draw(st.sampled_from([0.1, 1.0, 3.0]))
         for number, host in seen.items():
-            what = data.draw(st.sampled_from(["beat", "beat", "answer", "report", "break", "nothing"]))
+            what = data.draw(st.sampled_from(["beat", "beat", "answer", "report", "break", "tear", "nothing"]))
             if what != "nothing":
                 host.heard = now
             if what in ("answer", "report") and called:
@@ -107,9 +182,11 @@ def test_generations_follow_each_other_and_hold_only_living_hosts_that_reported(
             if what == "break":
                 host.broken.add(generation)
                 seen[data.draw(st.sampled_from(sorted(seen)))].suspected.add(generation)
+            if what == "tear":
+                host.torn[generation] = [other for other in seen if other != number][:2]
             assert number in seen
         if data.draw(st.booleans()) and len(seen) < 6:
-            seen[len(seen) + 1] = Seen(len(seen), now)
+            seen[len(seen) + 1] = Seen(len(seen), now, f"address {data.draw(st.integers(1, 6))}")
         decision = membership.look(now, seen)
         if isinstance(decision, Call):
             assert (called, decision.generation) == (None, generation + 1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from cluster.hosts import hash_alone, job_file, wait_until
-from cluster.launched import LONG, TRAIN, environment, has_checkpoint, hashes, kill_unisono
+from cluster.hosts import wait_until
+from cluster.launched import RESUME, TRAIN, environment, has_checkpoint, hashes, kill_unisono
 from cluster.namespaces import Network
 
 pytestmark = [
@@ -27,7 +28,7 @@ esac
 """
 
 
-def mpirun(network: Network, folder: Path, *flags: str) -> subprocess.Popen[bytes]:
+def mpirun(network: Network, folder: Path, *flags: str, train: Sequence[str] = TRAIN) -> subprocess.Popen[bytes]:
     """Start Unisono on all hosts of a network; everything is printed to a file."""
     agent = folder / "agent.sh"
     cases = []
@@ -43,25 +44,41 @@ def mpirun(network: Network, folder: Path, *flags: str) -> subprocess.Popen[byte
             [
                 "mpirun", "--allow-run-as-root", "-N", "1", "-H", hosts, "--mca", "plm", "rsh", "--mca",
                 "plm_rsh_agent", agent, "--mca", "oob_tcp_if_include", "eth0", "-x", "PYTHONPATH", "-x",
-                f"MASTER_ADDR={network.address(0)}", *flags, *TRAIN,
+                f"MASTER_ADDR={network.address(0)}", *flags, *train,
             ],
             cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         )  # fmt: skip
 
 
-def test_the_same_bits(network: Network, tmp_path: Path) -> None:
-    job_file(tmp_path, LONG)
-    expected = hash_alone(tmp_path)
+def test_the_same_bits(network: Network, tmp_path: Path, expected: str) -> None:
+    (tmp_path / "slow").unlink()
     process = mpirun(network, tmp_path)
     assert process.wait(120) == 0, (tmp_path / "output.txt").read_text()
     assert hashes(tmp_path / "output.txt") == [expected] * 2
 
 
-def test_a_lost_host(network: Network, tmp_path: Path) -> None:
-    job_file(tmp_path, LONG)
-    expected = hash_alone(tmp_path)
+def test_a_lost_unisono(network: Network, tmp_path: Path, expected: str) -> None:
+    output = tmp_path / "output.txt"
     process = mpirun(network, tmp_path, "--enable-recovery")
     wait_until(lambda: has_checkpoint(tmp_path))
     kill_unisono(network, 1)
+    wait_until(lambda: "1 host with" in output.read_text())
+    (tmp_path / "slow").unlink()
     process.wait(120)
-    assert hashes(tmp_path / "output.txt") == [expected], (tmp_path / "output.txt").read_text()
+    assert hashes(output) == [expected], output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("lost", "flags"), [(0, ["--enable-recovery"]), (1, [])], ids=["of rank 0", "without --enable-recovery"]
+)
+def test_a_lost_unisono_that_ends_the_run(
+    network: Network, tmp_path: Path, expected: str, lost: int, flags: list[str]
+) -> None:
+    process = mpirun(network, tmp_path, *flags)
+    wait_until(lambda: has_checkpoint(tmp_path))
+    kill_unisono(network, lost)
+    process.wait(120)
+    (tmp_path / "slow").unlink()
+    again = mpirun(network, tmp_path, train=RESUME)
+    assert again.wait(120) == 0, (tmp_path / "output.txt").read_text()
+    assert hashes(tmp_path / "output.txt") == [expected] * 2

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cluster.hosts import hash_alone, job_file, running, wait_until
+from cluster.hosts import HostProcess, hash_alone, job_file, running, wait_until
 from cluster.namespaces import Network
 
 LAYERS = "torch.nn.Linear(jobs.FEATURES, 30_000), torch.nn.Linear(30_000, jobs.CLASSES)"
 WIDE = f"jobs.make(lambda: torch.nn.Sequential({LAYERS}), optimizer=jobs.sgd, microbatches=4, steps={{steps}})"
 PARAMETERS = 21 * 30_000 + 30_001 * 5
 LONG = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=160)"
+SLOW_IF = (
+    "[time.sleep(0.1 * __import__('os').path.exists('slow')), torch.nn.functional.cross_entropy(outputs, targets)][1]"
+)
+LONG_IF = LONG.replace("steps=160", f"steps=160, loss=lambda outputs, targets: {SLOW_IF}")
+"""It takes its time as long as there is a file `slow`."""
 
 
 @pytest.mark.hosts
@@ -46,6 +52,34 @@ def test_a_torn_cable_parts_a_host(tmp_path: Path, network: Network) -> None:
         assert "Resume the run from its checkpoint" in second.text
         assert first.wait() == 0, first.text
         assert first.parameters == expected
+
+
+@pytest.mark.hosts
+@pytest.mark.parametrize("network", [3], indirect=True)
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_of_two_that_cannot_reach_each_other_one_is_left_out(tmp_path: Path, network: Network, when: str) -> None:
+    job_file(tmp_path, LONG_IF)
+    expected = hash_alone(tmp_path)
+    (tmp_path / "slow").touch()
+    if when == "before":
+        network.tear(1, 2)
+    with running(tmp_path, (1, 1, 1), "--host-timeout", "3", network=network) as hosts:
+        if when == "while":
+            wait_until(lambda: hosts[0].steps() > 20)
+            network.tear(1, 2)
+        assert hosts[2].wait() == 1
+        assert "do not reach each other, though both reach 10.77.0.1:29400" in hosts[2].text
+        if when == "while":  # what comes again there is told so, and the others are not disturbed
+            arguments = ["job.py", "--workers", "1", "--out", "out", "--host-timeout", "3"]
+            again = HostProcess(tmp_path, 2, 3, 29400, arguments, None, network.command(2, []), network.address(0))
+            hosts.append(again)
+            assert again.wait() == 1
+            assert again.text.count("do not reach each other, though") == 2
+        (tmp_path / "slow").unlink()
+        assert [host.wait() for host in hosts[:2]] == [0, 0], [host.text for host in hosts]
+        assert {host.parameters for host in hosts[:2]} == {expected}
+        met = re.findall(r"(\d) hosts? with their workers", hosts[0].text)
+        assert met == (["3", "2"] if when == "while" else ["2"])
 
 
 NOSY = """

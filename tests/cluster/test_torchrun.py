@@ -1,22 +1,35 @@
-"""torchrun as it is, one agent in each namespace: the same bits, and what becomes of a run that loses a process."""
+"""torchrun as it is, one agent in each namespace: the same bits, and what becomes of a run that loses something."""
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
-from cluster.hosts import LIMIT_SECONDS, TESTS, hash_alone, job_file, wait_until
+from cluster.hosts import LIMIT_SECONDS, wait_until
+from cluster.launched import RESUME, TRAIN, environment, has_checkpoint, hashes
 from cluster.namespaces import Network
 
 pytestmark = pytest.mark.hosts
 
-LONG = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=240)"
+
+def static(network: Network, host: int) -> list[str]:
+    """How agents find each other: all are named beforehand."""
+    return [
+        "--nnodes=2", f"--node-rank={host}", f"--master-addr={network.address(0)}", "--master-port=29500",
+    ]  # fmt: skip
+
+
+def c10d(network: Network, host: int) -> list[str]:
+    """How agents find each other: they come and go. The first ones wait for others for a second, not for thirty."""
+    return [
+        "--nnodes=1:2", "--rdzv-backend=c10d", f"--rdzv-endpoint={network.address(0)}:29400", "--rdzv-id=first",
+        f"--rdzv-conf=is_host={int(not host)},last_call_timeout=1", f"--local-addr={network.address(host)}",
+    ]  # fmt: skip
 
 
 class Agent:
@@ -26,21 +39,26 @@ class Agent:
         network, host: where.
         folder: of job.py.
         flags: of torchrun.
+        train: the rest of the command.
+        variables: more of its environment.
     """
 
-    def __init__(self, network: Network, host: int, folder: Path, *flags: str) -> None:
-        self.folder, self.output = folder, folder / f"agent{host}.txt"
+    def __init__(
+        self, network: Network, host: int, folder: Path, flags: Sequence[str], train: Sequence[str] = TRAIN,
+        **variables: str,
+    ) -> None:  # fmt: skip
+        self.output = folder / f"agent{host}.txt"
+        launch = [sys.executable, "-m", "torch.distributed.run", *flags, "--nproc-per-node=1", "--max-restarts=2"]
         with self.output.open("ab") as output:
             self.process = network.popen(
-                host,
-                [
-                    sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={host}",
-                    "--nproc-per-node=1", f"--master-addr={network.address(0)}", "--master-port=29500", *flags,
-                    "-m", "unisono", "train", "job.py", "--workers", "1", "--out", "out", "--checkpoint-every", "20",
-                ],
-                cwd=folder, env={**os.environ, "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{TESTS}"},
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                host, [*launch, *train[1:]], cwd=folder, env=environment(**variables), stdin=subprocess.DEVNULL,
+                stdout=output, stderr=output,
             )  # fmt: skip
+
+    @property
+    def text(self) -> str:
+        """What it and its Unisono have printed."""
+        return self.output.read_text()
 
     def kill_unisono(self) -> None:
         """SIGKILL to the agent's Unisono and all that it has made; the agent lives."""
@@ -48,24 +66,58 @@ class Agent:
             process.kill()
 
     def parameters(self) -> str:
-        """The hash that it printed, after it has ended well."""
-        assert self.process.wait(LIMIT_SECONDS) == 0, self.output.read_text()
-        return re.findall(r"parameters (\w{64})", self.output.read_text())[-1]
-
-    def has_checkpoint(self) -> bool:
-        """Whether host 0 has written one."""
-        return any((self.folder / "out" / "checkpoints").glob("step-*"))
+        """The hash that its Unisono printed last, after it has ended well."""
+        assert self.process.wait(LIMIT_SECONDS) == 0, self.text
+        return hashes(self.output)[-1]
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("lost", [None, 0, 1], ids=["none", "host 0's", "host 1's"])
-def test_unisono_lost_under_a_living_agent(network: Network, tmp_path: Path, lost: int | None) -> None:
-    job_file(tmp_path, LONG)
-    expected = hash_alone(tmp_path)
-    agents = [Agent(network, host, tmp_path, "--max-restarts=2") for host in range(2)]
+def test_unisono_lost_under_a_living_agent(network: Network, tmp_path: Path, expected: str, lost: int | None) -> None:
+    agents = [Agent(network, host, tmp_path, static(network, host)) for host in range(2)]
+    wait_until(lambda: has_checkpoint(tmp_path))
     if lost is not None:
-        wait_until(agents[0].has_checkpoint)
         agents[lost].kill_unisono()
+        wait_until(lambda: agents[0].text.count("2 hosts with their workers") >= 2)
+    (tmp_path / "slow").unlink()
     assert {agent.parameters() for agent in agents} == {expected}
-    times = agents[0].output.read_text().count("2 hosts with their workers")
-    assert times == (1 if lost is None else 2)
+
+
+@pytest.mark.parametrize("rendezvous", [static, c10d])
+def test_a_host_lost_with_its_agent(network: Network, tmp_path: Path, expected: str, rendezvous: type) -> None:
+    agents = [Agent(network, host, tmp_path, rendezvous(network, host)) for host in range(2)]
+    wait_until(lambda: has_checkpoint(tmp_path))
+    network.kill(1)
+    wait_until(lambda: "1 host with" in agents[0].text)
+    (tmp_path / "slow").unlink()
+    wait_until(lambda: hashes(agents[0].output) == [expected])  # torchrun itself waits on, for the other agent
+
+
+@pytest.mark.parametrize("rendezvous", [static, c10d])
+def test_host_0_lost_with_its_agent(network: Network, tmp_path: Path, expected: str, rendezvous: type) -> None:
+    agents = [Agent(network, host, tmp_path, rendezvous(network, host)) for host in range(2)]
+    wait_until(lambda: has_checkpoint(tmp_path))
+    network.kill(0)
+    assert agents[1].process.wait(LIMIT_SECONDS) != 0
+    (tmp_path / "slow").unlink()
+    agents = [Agent(network, host, tmp_path, rendezvous(network, host), RESUME) for host in range(2)]
+    assert {agent.parameters() for agent in agents} == {expected}
+
+
+def test_c10d_starts_all_anew_where_a_unisono_is_lost(network: Network, tmp_path: Path, expected: str) -> None:
+    agents = [Agent(network, host, tmp_path, c10d(network, host)) for host in range(2)]
+    wait_until(lambda: has_checkpoint(tmp_path))
+    for lost, times in ((1, 2), (0, 3)):
+        agents[lost].kill_unisono()
+        wait_until(lambda times=times: any(agent.text.count("2 hosts with their workers") >= times for agent in agents))
+    (tmp_path / "slow").unlink()
+    assert {agent.parameters() for agent in agents} == {expected}
+
+
+def test_c10d_takes_an_agent_that_is_added(network: Network, tmp_path: Path, expected: str) -> None:
+    apart = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    agents = [Agent(network, 0, tmp_path, c10d(network, 0), **apart)]
+    wait_until(lambda: has_checkpoint(tmp_path))
+    agents.append(Agent(network, 1, tmp_path, c10d(network, 1), **apart))
+    wait_until(lambda: any("2 hosts with their workers" in agent.text for agent in agents))
+    (tmp_path / "slow").unlink()
+    assert {agent.parameters() for agent in agents} == {expected}

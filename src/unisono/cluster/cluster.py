@@ -128,7 +128,9 @@ class Cluster:
         """See `Companions`."""
         self._selector, self._message = selector, watcher.message
         place, timeout = self.place, self._hosts.timeout
-        self._member = Member(Store(place, self.address, False, timeout), place.host, place.name, timeout, poke)
+        self._member = Member(
+            Store(place, self.address, False, timeout), place.host, place.name, self.address, timeout, poke
+        )
         if self._job is not None:
             self._data_host = DataHost(self._job, place, self.address, timeout)
 
@@ -153,6 +155,14 @@ class Cluster:
                 f"belongs to the run; host {self.place.name} has lost it ({why}). Resume the run from "
                 "its checkpoint."
             )
+        if self._member.torn is not None:
+            others = " and ".join(f"host {name}" for name in self._member.torn)
+            return Failure(
+                f"every host must reach every other; host {self.place.name} and {others} do not reach each other, "
+                f"though both reach {self.place.address}:{self.place.port}, and the run goes on "
+                "without this host. Mend the network between them; to have this host again, stop the run and "
+                "resume it on all."
+            )
         if generation is not None and generation.own is None:
             return Failure(
                 f"host {self.place.name} was not heard of for {self._hosts.timeout:g} s, and the others went on "
@@ -166,6 +176,7 @@ class Cluster:
         """See `Companions`."""
         while True:
             generation = self._gather(self._report(described, state, own), interrupted)
+            self.part()
             if not isinstance(generation, Generation):
                 return generation
             if (problem := differing(generation)) is not None:
@@ -240,7 +251,6 @@ class Cluster:
         """Start the process that speaks to the others, and let it make all states equal; whether it has."""
         assert self._generation is not None
         own, (rounds, digest) = self._generation.own or 0, standing
-        self._whole = self._whole and own not in receivers
         setup = Setup(
             self.place, self.address, self._hosts.timeout, self._generation.number, own, len(self._generation.hosts),
             described.layout, described.program, rounds, source, receivers, digest,
@@ -248,30 +258,40 @@ class Cluster:
         variables = {**os.environ, **dict.fromkeys(POOLS, "1")}
         self._process, self._channel = started("unisono.cluster.link", env=variables, process_group=0)
         self._channel.send(setup, [state.segment.file])
+        if not self._hears("met", interrupted):
+            return False
+        self._whole = self._whole and own not in receivers
+        with suppress(ConnectionError):  # it has died, as will be heard
+            self._channel.send("go on")
+        if not self._hears("ready", interrupted):
+            return False
+        self._selector.register(self._channel.socket, selectors.EVENT_READ, self)
+        return True
+
+    def _hears(self, what: str, interrupted: Callable[[], bool]) -> bool:
+        """Wait for the link to say something; whether it has said that."""
+        assert self._channel is not None
         while not select.select([self._channel.socket], [], [], LOOK_SECONDS)[0]:
             if self.is_called or self.trouble() is not None or interrupted():
                 self.part()
                 return False
-        if self._said() != "ready":
-            self.part()
-            return False
-        self._selector.register(self._channel.socket, selectors.EVENT_READ, self)
-        return True
+        return self._said() == what
 
     def _said(self) -> str:
         """What the link says; where it has lost a host, the others hear of it."""
         assert self._channel is not None
         assert self._generation is not None
         try:
-            (verb, host, why), _ = self._channel.receive()
+            (verb, places, why), _ = self._channel.receive()
         except (EOFError, ConnectionError):
-            verb, host, why = "ended", None, ""
-        if verb not in ("ready", "done"):
-            name = "another host" if host is None else f"host {self._generation.hosts[host]['name']}"
-            lost = f"{name} cannot be reached{f' ({why})' if why else ''}"
+            verb, places, why = "ended", (), ""
+        if verb not in ("met", "ready", "done"):
+            hosts = [self._generation.hosts[place] for place in places]
+            names = " and ".join(f"host {host['name']}" for host in hosts) or "another host"
+            lost = f"{names} cannot be reached{f' ({why})' if why else ''}"
             self._message(f"{why if verb == 'early' else lost}; the hosts come together anew")
-            number = None if host is None else int(self._generation.hosts[host]["number"])
-            self._member.broken(self._generation.number, number)
+            numbers = [int(host["number"]) for host in hosts]
+            self._member.broken(self._generation.number, numbers, verb == "torn")
         return str(verb)
 
     def hear(self) -> None:
@@ -286,17 +306,17 @@ class Cluster:
             return
         if self._channel.socket in self._selector.get_map():
             self._selector.unregister(self._channel.socket)
-        self._channel.close()
         self._process.kill()
         self._process.wait()
+        self._channel.close()
         self._process = self._channel = None
 
     def close(self, failure: Failure | None) -> None:
         """See `Companions`; host 0 stays until all others have left."""
         self.part()
         generation = self._member.generation
-        left_out = generation is not None and generation.own is None  # then the run is not this host's to end
-        alone = left_out or self._member.is_cut_off() is not None
+        left_out = self._member.torn is not None or (generation is not None and generation.own is None)
+        alone = left_out or self._member.is_cut_off() is not None  # then the run is not this host's to end
         if failure is not None and self._member.failure is None and not alone:
             self._member.fail(self.place.name, failure)
         self._member.leave()

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from unisono.cluster.meeting import Store
-from unisono.cluster.membership import Call, Gathered, Membership, Seen
+from unisono.cluster.membership import Call, Gathered, Membership, Refused, Seen
 
 LOOK_SECONDS = 0.1
 
@@ -19,6 +19,9 @@ class Coordinator:
         store: a client of its own.
         expected: hosts that the run begins with.
         timeout: seconds after which a silent host is lost.
+
+    Attributes:
+        left_out: the orders of hosts that have belonged to the run, and without which the others have gone on.
     """
 
     def __init__(self, store: Store, expected: int, timeout: float) -> None:
@@ -26,6 +29,9 @@ class Coordinator:
         self._membership = Membership(expected, timeout)
         self._seen: dict[int, Seen] = {}
         self._beats: dict[int, int] = {}
+        self._names: dict[int, str] = {}
+        self._belonged: set[int] = set()
+        self.left_out: frozenset[int] = frozenset()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="unisono-coordinator", daemon=True)
         self._thread.start()
@@ -56,7 +62,11 @@ class Coordinator:
                 if isinstance(decision, Call):
                     self._store.tell("call", decision.generation)
                 elif isinstance(decision, Gathered):
+                    for number, others in decision.torn.items():
+                        self._refuse(number, others)
                     self._publish(decision)
+                elif isinstance(decision, Refused):
+                    self._refuse(decision.host, decision.torn)
         except (RuntimeError, ValueError):
             return  # the store is gone, and hosts find that out by themselves
 
@@ -65,6 +75,12 @@ class Coordinator:
             {"number": number, **self._seen[number].report[gathered.generation]} for number in gathered.hosts
         ]
         self._store.tell(f"world/{gathered.generation}", reports)
+        self._belonged.update(gathered.hosts)
+        out = [self._seen[number] for number in self._belonged.difference(gathered.hosts)]
+        self.left_out = frozenset(host.order for host in out if not host.left)
+
+    def _refuse(self, number: int, torn: tuple[int, ...]) -> None:
+        self._store.tell(f"{number}/torn", [self._names[other] for other in torn])
 
     def _listen(self, now: float) -> None:
         """Hear every host."""
@@ -75,7 +91,8 @@ class Coordinator:
         store = self._store
         hello = store.find(f"{number}/hello") if number not in self._seen else None
         if hello is not None:
-            self._seen[number] = Seen(int(hello["order"]), now)
+            self._seen[number] = Seen(int(hello["order"]), now, hello["address"])
+            self._names[number] = hello["name"]
         host = self._seen.get(number)
         if host is None or host.left:
             return
@@ -89,7 +106,10 @@ class Coordinator:
             host.report[coming] = report
         generation = self._membership.generation
         broken = store.find(f"broken/{generation}/{number}")
-        if broken is not None and generation not in host.broken:
-            host.broken.add(generation)
-            if broken["host"] in self._seen:
-                self._seen[broken["host"]].suspected.add(generation)
+        if broken is not None:
+            if broken["torn"]:
+                host.torn[generation] = broken["hosts"]
+            else:
+                host.broken.add(generation)
+            for other in broken["hosts"]:
+                self._seen[other].suspected.add(generation)

@@ -9,16 +9,15 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from datetime import timedelta
-from typing import Any
+from contextlib import suppress
 
 from unisono.cluster.complete import SPIN_SECONDS
-from unisono.cluster.exchange import Exchange, HostGone, Pending, SentTooEarly
+from unisono.cluster.exchange import Exchange, HostGone, SentTooEarly
+from unisono.cluster.gloo import GlooTransport, Torn
 from unisono.cluster.link_setup import Setup
-from unisono.cluster.meeting import Store
+from unisono.cluster.meeting import Store, torch_distributed
 from unisono.cluster.snapshot import state_arrays, state_digest
 from unisono.errors import JobError
-from unisono.frameworks.protocol import Array
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.runtime.channel import Channel
@@ -26,60 +25,9 @@ from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.protocol import Plan, in_force
 from unisono.runtime.state import Control, HostState
 
-NEVER = timedelta(days=365)
-"""Messages have no time limit of their own: a slow host is no lost one, and the beats tell them apart."""
-
 LOOK_SECONDS = 0.001
 MOST_BYTES = 1 << 26
 """Of one message of a state on its way to a host that falls in."""
-
-
-class _Work:
-    """A message of torch.distributed on its way; keeps its memory alive."""
-
-    def __init__(self, work: Any, tensor: Any, host: int) -> None:
-        self._work, self._tensor, self._host = work, tensor, host
-
-    def wait(self) -> None:
-        try:
-            self._work.wait(NEVER)
-        except RuntimeError as error:
-            raise HostGone(self._host, str(error).splitlines()[0]) from error
-
-
-class GlooTransport:
-    """Messages by gloo.
-
-    Args:
-        store: where its processes find each other.
-        address: the address that it listens on.
-        host, hosts: which one this is, of how many.
-    """
-
-    def __init__(self, store: Any, address: str, host: int, hosts: int) -> None:
-        from torch import from_numpy
-        from torch.distributed import ProcessGroupGloo
-
-        options = ProcessGroupGloo._Options()
-        options._devices = [ProcessGroupGloo.create_device(hostname=address)]
-        options._timeout = timedelta(seconds=60)  # to find each other; messages wait without a limit
-        self._group = ProcessGroupGloo(store, host, hosts, options)
-        self._from_numpy = from_numpy
-
-    def send(self, array: Array, host: int, tag: int) -> Pending:
-        """See `Transport`."""
-        return self._begin(self._group.send, array, host, tag)
-
-    def receive(self, array: Array, host: int, tag: int) -> Pending:
-        """See `Transport`."""
-        return self._begin(self._group.recv, array, host, tag)
-
-    def _begin(self, act: Any, array: Array, host: int, tag: int) -> Pending:
-        tensor = self._from_numpy(array.reshape(-1).view("uint8"))
-        try:
-            return _Work(act([tensor], host, tag), tensor, host)
-        except RuntimeError as error:
-            raise HostGone(host, str(error).splitlines()[0]) from error
 
 
 class Link:
@@ -140,29 +88,39 @@ class Link:
 
 
 def main(file: int, parent: int) -> None:
-    """Meet the others, make the states equal, exchange; the channel hears "ready", then "lost", "early" or "done"."""
+    """Meet the others, make the states equal, exchange; the channel hears "met", then "ready", then "done".
+
+    Instead of each of them it may hear of what has come between: "lost", "torn" or "early".
+    """
     die_with_parent(parent)
     channel = Channel(socket.socket(fileno=file))
     setup, files = channel.receive()
     state = HostState(setup.layout, Segment(files[0], setup.layout.segment))
+    lost: tuple[str, tuple[int, ...], str]
     try:
         store = Store(setup.place, setup.address, serve=False, timeout=setup.timeout)
-        from torch.distributed import PrefixStore
-
-        link = Link(
-            setup, state,
-            GlooTransport(PrefixStore(f"gloo/{setup.generation}", store.raw), setup.address, setup.host, setup.hosts),
-        )  # fmt: skip
+        where = torch_distributed().PrefixStore(f"gloo/{setup.generation}", store.raw)
+        transport = GlooTransport(where, setup.address, setup.host, setup.hosts, setup.timeout)
+        transport.meet()
+        channel.send(("met", (), ""))
+        channel.receive()  # the supervisor has noted that the state may change from now on
+        link = Link(setup, state, transport)
         link.equalise()
-        channel.send(("ready", None, ""))
+        channel.send(("ready", (), ""))
         link.run()
-        channel.send(("done", None, ""))
+        channel.send(("done", (), ""))
+        return
     except HostGone as error:
-        channel.send(("lost", error.host, str(error)))
+        lost = ("lost", (error.host,), str(error))
+    except Torn as error:
+        lost = ("torn", error.hosts, str(error))
     except SentTooEarly:
-        channel.send(("early", None, "a gradient came in two parts: from now on sums are sent when they are whole"))
-    except (RuntimeError, JobError) as error:  # gloo could not connect everybody, or a state came damaged
-        channel.send(("lost", None, str(error).splitlines()[0]))
+        lost = ("early", (), "a gradient came in two parts: from now on sums are sent when they are whole")
+    except (RuntimeError, JobError) as error:  # the store is gone, or a state came damaged
+        lost = ("lost", (), str(error).splitlines()[0])
+    channel.send(lost)
+    with suppress(EOFError, ConnectionError):
+        channel.receive()  # to be killed: the connections to all others hold until they have been called
 
 
 if __name__ == "__main__":

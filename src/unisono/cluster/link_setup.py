@@ -16,7 +16,7 @@ class Setup:
     Attributes:
         place: where hosts meet.
         address: this host's address on the interface between hosts.
-        timeout: seconds that the store may take to answer.
+        timeout: seconds that the store may take to answer, and other hosts.
         generation: of which hosts.
         host, hosts: which one this is, of how many.
         layout, program: what they share.

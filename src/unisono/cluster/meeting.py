@@ -4,14 +4,15 @@ Everything in it is JSON text under these keys; nothing is pickled.
 
     arrivals             how many hosts have come; a host's number is its count
     news                 grows with everything that hosts should look at
-    NUMBER/hello         order and name of a host
+    NUMBER/hello         order, name and address of a host
     NUMBER/beat          grows while the host lives
     decides              grows while the process that decides lives
     NUMBER/answer        the latest call that it has heard
     NUMBER/left          it has finished
     call                 the generation whose hosts come to rest and report
     report/G/NUMBER      what a host says of itself before generation G
-    broken/G/NUMBER      a host of generation G cannot reach another one (its number, or null)
+    broken/G/NUMBER      a host of generation G cannot reach others (their numbers), torn: by new connections either
+    NUMBER/torn          it has no place among the hosts, as it cannot reach some of them (their names)
     world/G              the hosts of generation G with their reports, in order
     failure              why the run fails: host, message, traceback
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -38,20 +38,25 @@ class Member:
         store: a client of the store.
         order: its place among the hosts.
         name: how people know it.
+        address: where it can be reached.
         timeout: seconds for which the store may be silent.
         poke: wakes the supervisor.
     """
 
-    def __init__(self, store: Store, order: int, name: str, timeout: float, poke: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, order: int, name: str, address: str, timeout: float, poke: Callable[[], None]
+    ) -> None:
         self._store, self._timeout, self._poke = store, timeout, poke
         self.number = store.count("arrivals", 1)
         store.put(f"{self.number}/beat", 0)
-        store.put(f"{self.number}/hello", {"order": order, "name": name})
+        store.put(f"{self.number}/hello", {"order": order, "name": name, "address": address})
         self.called = 0
         """The latest generation for which hosts are called together."""
         self.generation: Generation | None = None
         self.failure: dict[str, Any] | None = None
         """Why the run has failed on some host."""
+        self.torn: list[str] | None = None
+        """The hosts that this one cannot reach, for which the others go on without it."""
         self._unsaid: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._heard = time.monotonic()
         self._lost: str | None = None
@@ -63,9 +68,15 @@ class Member:
         """This host is at rest: say what it has."""
         self._say(f"report/{generation}/{self.number}", dict(what))
 
-    def broken(self, generation: int, host: int | None) -> None:
-        """Another host of the generation (by its number in the store) cannot be reached."""
-        self._say(f"broken/{generation}/{self.number}", {"host": host})
+    def broken(self, generation: int, hosts: Sequence[int], torn: bool) -> None:
+        """Others cannot be reached.
+
+        Args:
+            generation: of which hosts.
+            hosts: who, by their numbers in the store, as far as is known.
+            torn: by new connections either.
+        """
+        self._say(f"broken/{generation}/{self.number}", {"hosts": [*hosts], "torn": torn})
 
     def fail(self, host: str, failure: Failure) -> None:
         """The run fails, because of this host."""
@@ -127,5 +138,6 @@ class Member:
         if hosts is not None and (self.generation is None or self.generation.number < self.called):
             own = next((place for place, host in enumerate(hosts) if host["number"] == self.number), None)
             self.generation = Generation(self.called, tuple(hosts), own)
+        self.torn = store.find(f"{self.number}/torn")
         self.failure = store.find("failure")
         self._poke()

@@ -3,16 +3,21 @@
 A *generation* is a set of hosts that exchange with each other. When one of its hosts is lost, or a new one has come,
 all are called together; those that answer are the next generation. Only the process beside the store decides, so
 hosts that cannot reach it can never go on by themselves: two halves of a torn network are never both alive.
+
+Hosts that reach it, but not each other, are *torn*: where a connection has broken, all are called together, and try new
+ones; of two hosts for whom these fail too, one is left out. It is the one that is torn from the most others, of equal
+ones the last in order, and never the first of all hosts, which keeps the run folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 GRACE_SECONDS = 2.0
-"""How long a host whose connections have broken may take to answer a call: a living one answers at once."""
+"""How long a host whose connections have broken may take to answer a call, and those that are torn from others to say
+so after the first one: a living one answers at once, and all of them have begun to try at the same time."""
 
 
 @dataclass
@@ -22,19 +27,23 @@ class Seen:
     Attributes:
         order: its place among the hosts, as the launcher numbers them.
         heard: when it was last heard of (monotonic seconds).
+        address: where it can be reached.
         answered: the latest call that it has heard.
         report: generation → what it said of itself when it was at rest.
         suspected: generations in which another host could not reach it any more.
         broken: generations in which it could not reach another host any more.
+        torn: generation → the hosts whom it could not reach by new connections.
         left: whether it has finished.
     """
 
     order: int
     heard: float
+    address: str = ""
     answered: int = 0
     report: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     suspected: set[int] = field(default_factory=set)
     broken: set[int] = field(default_factory=set)
+    torn: dict[int, Sequence[int]] = field(default_factory=dict)
     left: bool = False
 
 
@@ -47,10 +56,25 @@ class Call:
 
 @dataclass(frozen=True)
 class Gathered:
-    """The hosts of a generation, in order, by their numbers in the store."""
+    """The hosts of a generation, in order, by their numbers in the store.
+
+    Attributes:
+        generation: which.
+        hosts: who belongs to it.
+        torn: who is left out → the hosts whom it cannot reach.
+    """
 
     generation: int
     hosts: tuple[int, ...]
+    torn: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A host that has come has no place: it is where one has been left out, which could not reach others."""
+
+    host: int
+    torn: tuple[int, ...]
 
 
 class Membership:
@@ -66,7 +90,7 @@ class Membership:
     Call(generation=1)
     >>> host.report[1] = {}
     >>> membership.look(0.1, {5: host})
-    Gathered(generation=1, hosts=(5,))
+    Gathered(generation=1, hosts=(5,), torn={})
     """
 
     def __init__(self, expected: int, timeout: float) -> None:
@@ -75,14 +99,21 @@ class Membership:
         self.hosts: tuple[int, ...] = ()
         self._called_at: float | None = None
         self._known: set[int] = set()
+        self._torn_at: float | None = None
+        self._left_out: dict[str, tuple[int, ...]] = {}
 
-    def look(self, now: float, seen: Mapping[int, Seen]) -> Call | Gathered | None:
+    def look(self, now: float, seen: Mapping[int, Seen]) -> Call | Gathered | Refused | None:
         """What to do now, if anything.
 
         Args:
             now: monotonic seconds.
             seen: all hosts that ever came, by number.
         """
+        for number, host in seen.items():
+            # It would be torn from the same hosts again, and stop them for nothing.
+            if number not in self._known and host.address in self._left_out:
+                self._known.add(number)
+                return Refused(number, self._left_out[host.address])
         if self._called_at is None:
             if not self._is_due(now, seen):
                 return None
@@ -100,7 +131,10 @@ class Membership:
         lost = any(self._is_lost(now, host) or self.generation in host.broken for host in staying)
         new = any(number not in self._known and not self._is_lost(now, host) for number, host in seen.items())
         ending = len(staying) < len(self.hosts)  # the run is over for one of them: who comes now comes too late
-        return lost or (new and not ending)
+        if self._torn_at is None and any(self.generation in host.torn for host in staying):
+            self._torn_at = now
+        torn = self._torn_at is not None and now - self._torn_at > GRACE_SECONDS
+        return lost or torn or (new and not ending)
 
     def _gathered(self, now: float, called_at: float, seen: Mapping[int, Seen]) -> Gathered | None:
         coming = self.generation + 1
@@ -116,7 +150,30 @@ class Membership:
             return None
         if not wanted or any(coming not in seen[number].report for number in wanted):
             return None
-        self.generation, self._called_at = coming, None
-        self.hosts = tuple(sorted(wanted, key=lambda number: (seen[number].order, number)))
+        torn = self._torn(wanted, seen)
+        self._left_out |= {seen[number].address: others for number, others in torn.items()}
+        self.generation, self._called_at, self._torn_at = coming, None, None
+        self.hosts = in_order([number for number in wanted if number not in torn], seen)
         self._known |= set(seen)
-        return Gathered(coming, self.hosts)
+        return Gathered(coming, self.hosts, torn)
+
+    def _torn(self, wanted: Sequence[int], seen: Mapping[int, Seen]) -> dict[int, tuple[int, ...]]:
+        """Whom to leave out so that all others reach each other, with the hosts from which each is torn."""
+        cannot: dict[int, set[int]] = {number: set() for number in wanted}
+        for number in wanted:
+            for other in set(seen[number].torn.get(self.generation, ())) & set(wanted):
+                cannot[number].add(other)
+                cannot[other].add(number)
+        found = {}
+        while any(cannot.values()):
+            _, *others = in_order(cannot, seen)
+            worst = max(reversed(others), key=lambda number: len(cannot[number]))
+            found[worst] = in_order(cannot.pop(worst), seen)
+            for rest in cannot.values():
+                rest.discard(worst)
+        return found
+
+
+def in_order(hosts: Iterable[int], seen: Mapping[int, Seen]) -> tuple[int, ...]:
+    """Hosts by their places among all."""
+    return tuple(sorted(hosts, key=lambda number: (seen[number].order, number)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,21 +135,44 @@ def cpus_of(ray: Any) -> list[float]:
     return [float(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
 
 
+def driver_node(ray: Any, cpus: int) -> str:
+    """The node that the driver runs on, to be a host: it has the data.
+
+    Args:
+        ray: the package, connected.
+        cpus: that a host needs.
+
+    Raises:
+        UsageError: it has not got them.
+    """
+    own = str(ray.get_runtime_context().get_node_id())
+    has = next((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == own), 0)
+    if has < cpus:
+        raise UsageError(
+            f"on Ray the data host is the node that the driver runs on; it has {has:g} CPUs, and each host needs {cpus}"
+            ". Start the driver on a node with so many, or ask for fewer with --workers-per-host."
+        )
+    return own
+
+
 @contextmanager
 def reserved(
-    hosts: int, cpus: int, message: Callable[[str], None], interrupted: Callable[[], bool]
+    hosts: int, cpus: int, nodes: Mapping[int, str], message: Callable[[str], None], interrupted: Callable[[], bool]
 ) -> Iterator[Any | None]:
     """A placement group with a bundle on a node of its own for each host; None where the wait was interrupted.
 
     Args:
         hosts: bundles.
         cpus: of each.
+        nodes: host → the node that it must be on.
         message: says what a person should know.
         interrupted: looked at while waiting.
     """
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    group = placement_group([{"CPU": cpus}] * hosts, strategy="STRICT_SPREAD", name="unisono")
+    where = [{"ray.io/node-id": nodes[host]} if host in nodes else {} for host in range(hosts)]
+    bundles = [{"CPU": cpus}] * hosts
+    group = placement_group(bundles, strategy="STRICT_SPREAD", name="unisono", bundle_label_selector=where)
     try:
         waited = 0
         while not (is_there := group.wait(timeout_seconds=1)) and not interrupted():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 import uuid
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -103,6 +104,7 @@ class Driver:
                 self._ask(bundle)
             while not self._is_over():
                 self._look()
+                self._leave(coordinator.left_out)
             self._conclude()
         finally:
             for host in self._hosts:
@@ -146,6 +148,11 @@ class Driver:
         if host.name:
             self._shown.message(f"{what}; Ray is asked for another one")
         self._wishes[bundle] = time.monotonic() + min(0.5 * 2 ** self._failures[bundle], MOST_PAUSE_SECONDS)
+
+    def _leave(self, numbers: Set[int]) -> None:
+        """Have others in place of hosts that the run has gone on without: one that hangs is alive to Ray."""
+        for host in [host for host in self._hosts if host.number in numbers and host.ended is None]:
+            self._lost(host, "the others did not hear of it")
 
     # -- the loop ------------------------------------------------------------------------------------------
 

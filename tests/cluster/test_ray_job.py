@@ -1,0 +1,54 @@
+"""`ray job submit`, which copies the job's folder, runs the driver in the cluster, and stops it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.hosts import LIMIT_SECONDS, TESTS, free_port, job_file, wait_until
+from cluster.launched import WAITING, waiting_hash
+from cluster.ray_clusters import Nodes, nodes
+
+pytest.importorskip("ray", reason="the package ray is not installed: pip install unisono[ray]")
+pytest.importorskip("aiohttp_cors", reason="takes Ray's job server: pip install 'ray[default]'")
+pytestmark = [pytest.mark.hosts, pytest.mark.filterwarnings("ignore")]
+
+
+def job(cluster: Nodes, verb: str, *arguments: object) -> str:
+    """What `ray job VERB` prints, after it has ended well."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", verb, "--address", cluster.dashboard]
+    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def submit(cluster: Nodes, name: str, folder: Path, *arguments: object) -> str:
+    """Have the cluster train what a folder holds."""
+    command = [sys.executable, "-m", "unisono", "train", "job.py", "--on", "ray", *arguments]
+    return job(cluster, "submit", "--no-wait", "--submission-id", name, "--working-dir", folder, "--", *command)
+
+
+def test_a_submitted_job_is_stopped_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "60")
+    slow, out, folder = tmp_path / "slow", tmp_path / "out", tmp_path / "folder"
+    folder.mkdir()
+    job_file(folder, WAITING.replace('"slow"', repr(str(slow))))
+    for module in ("jobs.py", "faults.py"):  # found on the hosts only if they travel with the job
+        shutil.copy(TESTS / module, folder)
+    slow.touch()
+    with nodes(2, include_dashboard=True, dashboard_port=free_port()) as cluster:
+        submit(cluster, "first", folder, "--out", out)
+        wait_until(lambda: (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") > 5)
+        job(cluster, "stop", "first")
+        manifest = json.loads((out / "run.json").read_text())
+        assert (manifest["exit"], manifest["signal"]) == ("interrupted", 15)
+        slow.unlink()
+        submit(cluster, "second", folder, "--resume", out)
+        wait_until(lambda: json.loads((out / "run.json").read_text())["exit"] == "completed")
+        wait_until(lambda: "succeeded" in job(cluster, "status", "second"))
+        assert f"parameters {waiting_hash()}" in job(cluster, "logs", "second")
