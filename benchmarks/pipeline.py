@@ -111,8 +111,8 @@ def peak_bytes(mode: str, case: str) -> int:
     return peak
 
 
-def idle(case: str, steps: int) -> dict[int, float]:
-    """How long each stage of Unisono's pipe has nothing to do (see `idle_shares`)."""
+def idle(case: str, steps: int) -> tuple[dict[int, float], dict[int, float]]:
+    """How long each stage of Unisono's pipe has nothing to do, and how long at least (see `idle_shares`)."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run(starts(OURS, case, steps, folder, timeline=True), folder)
@@ -144,13 +144,19 @@ def tables(raw: dict[str, Any]) -> str:
                 lines.append(f"| {case} | {name} | failed | | |")
     parts = ["\n".join(lines)]
     if raw["idle"]:
-        lines = ["| case | idle share of stage 0 | of stage 1 | mean | (p−1)/(m+p−1) | mean / predicted |"]
-        lines += ["| --- | --- | --- | --- | --- | --- |"]
-        for case, shares in raw["idle"].items():
-            mean, predicted = statistics.fmean(shares.values()), bubble(2, parsed(case)[1])
+        lines = [
+            "| case | idle share of stage 0 | of stage 1 | mean | at once | mean / at once | (p−1)/(m+p−1) |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for case, (shares, least) in raw["idle"].items():
+            mean, possible = statistics.fmean(shares.values()), statistics.fmean(least.values())
             measured = " | ".join(f"{share:.1%}" for share in shares.values())
-            lines.append(f"| {case} | {measured} | {mean:.1%} | {predicted:.1%} | {mean / predicted:.2f} |")
-        parts.append("\n".join(lines))
+            ratio, predicted = mean / possible, bubble(2, parsed(case)[1])
+            lines.append(f"| {case} | {measured} | {mean:.1%} | {possible:.1%} | {ratio:.2f} | {predicted:.1%} |")
+        parts.append(
+            "\n".join(lines) + "\n\nAt once: the same passes, each begun as soon as its stage and its "
+            "neighbour's pass have come so far; with passes that are alike that is (p−1)/(m+p−1)."
+        )
     about = raw["settings"]
     parts.append(
         f"Medians of {about['rounds']} interleaved runs, {about['steps']} steps each (of the MLP "

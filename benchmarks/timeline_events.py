@@ -84,24 +84,53 @@ def _row(worker: int, entries: list[dict[str, Any]]) -> list[Event]:
     return events
 
 
-def idle_shares(events: Sequence[Event], first: int) -> dict[int, float]:
+def idle_shares(events: Sequence[Event], first: int) -> tuple[dict[int, float], dict[int, float]]:
     """The share of a step's passes in which each worker of a pipe did none: medians over the steps.
 
-    A step's passes last from the first start to the last end in the whole pipe, so that with stages that are alike the
+    A step's passes last from the first start to the last end in the whole pipe, so that with passes that are alike the
     share is (p − 1) / (m + p − 1).
 
     Args:
-        events: of the workers of one pipe.
+        events: of the workers of one pipe, in the order of its stages.
         first: the first step that counts.
+
+    Returns:
+        The shares, and what they would be with the same passes if nothing were lost between them: each begun as soon as
+        its worker and its neighbour's pass have come so far.
     """
     steps: dict[int, dict[int, list[Event]]] = {}
-    for event in events:
+    for event in sorted(events, key=lambda event: event.started):
         if event.name in PASSES and event.step >= first:
             steps.setdefault(event.step, {}).setdefault(event.worker, []).append(event)
     shares: dict[int, list[float]] = {}
+    least: dict[int, list[float]] = {}
     for workers in steps.values():
         passes = [event for done in workers.values() for event in done]
         whole = max(event.ended for event in passes) - min(event.started for event in passes)
+        shortest = _shortest([workers[worker] for worker in sorted(workers)])
         for worker, done in workers.items():
-            shares.setdefault(worker, []).append(1 - sum(event.ended - event.started for event in done) / whole)
-    return {worker: statistics.median(values) for worker, values in sorted(shares.items())}
+            busy = sum(event.ended - event.started for event in done)
+            shares.setdefault(worker, []).append(1 - busy / whole)
+            least.setdefault(worker, []).append(1 - busy / shortest)
+    medians = [
+        {worker: statistics.median(values) for worker, values in sorted(found.items())} for found in (shares, least)
+    ]
+    return medians[0], medians[1]
+
+
+def _shortest(stages: Sequence[Sequence[Event]]) -> float:
+    """How long a pipe's passes take, each stage's in its order, if each begins as soon as it can."""
+    ended: dict[tuple[int, str, int | None], float] = {}
+    now, at = [0.0] * len(stages), [0] * len(stages)
+    for _ in range(sum(map(len, stages))):  # at least one of them can begin each time
+        for stage, passes in enumerate(stages):
+            while at[stage] < len(passes):
+                event = passes[at[stage]]
+                neighbour = stage - 1 if event.name == "forward" else stage + 1
+                given = ended.get((neighbour, event.name, event.microbatch)) if 0 <= neighbour < len(stages) else 0.0
+                if given is None:
+                    break
+                now[stage] = max(now[stage], given) + event.ended - event.started
+                ended[stage, event.name, event.microbatch] = now[stage]
+                at[stage] += 1
+    return max(now)
