@@ -2,15 +2,16 @@
 
 python pipeline_peer.py MODE CASE STEPS FOLDER [timeline]
 
-MODE: a layout of Unisono ("data=2", "pipeline=2"), or "ddp" or "pipelining", which are started twice, with RANK,
-WORLD_SIZE, CORES, MASTER_ADDR and MASTER_PORT. All train the same parameters on the same samples: an equal last loss
-shows that they did the same work. FOLDER gets result.json: the seconds of each step and the last loss; Unisono's run
-lies in its run/.
+MODE: a layout of Unisono ("data=2", "pipeline=2"), or "ddp", "pipelining" or "halves", which are started twice, with
+RANK, WORLD_SIZE, CORES, MASTER_ADDR and MASTER_PORT. All train the same parameters on the same samples: an equal last
+loss shows that they did the same work. "halves" is no contender but their bound, and has no loss: see there. FOLDER
+gets result.json: the seconds of each step and the last loss; Unisono's run lies in its run/.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -84,6 +85,29 @@ def pipelining_step(case: Case, rank: int) -> Step:
     return step
 
 
+def halves_step(case: Case, rank: int) -> Step:
+    """What a step of two stages takes at least: in plain PyTorch, both at the same time, each half's passes for one
+    microbatch more than there are (1F1B's bubble), and its update. Nothing is handed over, and nobody waits."""
+    whole = case.model()
+    half = whole[case.cut :] if rank else whole[: case.cut]
+    updates = optimizer(half)
+    with torch.no_grad():
+        crossing = whole[: case.cut](case.tensors()[0][: case.rows])
+
+    def step(inputs: Tensor, targets: Tensor) -> float:
+        updates.zero_grad()
+        for number in (0, *range(case.microbatches)):
+            rows = slice(number * case.rows, (number + 1) * case.rows)
+            if rank:
+                torch.autograd.backward(F.cross_entropy(half(crossing.detach().requires_grad_()), targets[rows]))
+            else:
+                torch.autograd.backward(half(inputs[rows]), crossing)  # any values will do
+        updates.step()
+        return math.nan
+
+    return step
+
+
 def timed(case: Case, step: Step, steps: int) -> tuple[list[float], float]:
     """The seconds of each step, and this process's last loss."""
     inputs, targets = case.tensors()
@@ -99,15 +123,17 @@ def timed(case: Case, step: Step, steps: int) -> tuple[list[float], float]:
     return seconds, loss
 
 
+STEPS = {"ddp": ddp_step, "pipelining": pipelining_step, "halves": halves_step}
+
+
 def main(mode: str, case_name: str, steps: int, folder: Path, timeline: bool) -> None:
     """Train so many steps and write how long each took."""
     case, writes = CASES[case_name], True
-    if mode in ("ddp", "pipelining"):
+    if mode in STEPS:
         rank, _ = pinned()
         torch.set_num_threads(1)
         dist.init_process_group("gloo")
-        make = ddp_step if mode == "ddp" else pipelining_step
-        seconds, loss = timed(case, make(case, rank), steps)
+        seconds, loss = timed(case, STEPS[mode](case, rank), steps)
         if mode == "ddp":
             both = torch.tensor(loss)
             dist.all_reduce(both)
