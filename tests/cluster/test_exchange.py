@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from hypothesis import given, settings
@@ -25,7 +25,7 @@ from unisono.runtime.state import ALL_HOSTS, Control, HostState, host_layout
 from unisono.runtime.update import tree_sum
 
 ROUND = 2
-Mail = dict[tuple[int, int, int], "queue.Queue[bytes]"]
+Mail = dict[tuple[int, ...], "queue.Queue[bytes]"]
 
 
 @dataclass
@@ -57,12 +57,15 @@ class Post:
 
     def send(self, array: Any, host: int, tag: int) -> Now:
         """See `Transport`."""
-        self._mail[self._host, host, tag].put(array.tobytes())
+        self._box(self._host, host, tag).put(array.tobytes())
         return Now()
 
     def receive(self, array: Any, host: int, tag: int) -> Later:
         """See `Transport`."""
-        return Later(self._mail[host, self._host, tag], array)
+        return Later(self._box(host, self._host, tag), array)
+
+    def _box(self, *way: int) -> queue.Queue[bytes]:
+        return self._mail.setdefault(way, queue.Queue())  # atomic, unlike a defaultdict's
 
 
 class Leaves:
@@ -101,14 +104,22 @@ def host_state(leaves: Leaves, plan: Plan, total: int, layout: Any, host: int) -
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 3), min_size=2, max_size=5), st.integers(5, 9), st.integers(0, 3))
-def test_every_host_ends_with_the_sums_of_one(workers: list[int], microbatches: int, empty: int) -> None:
+@given(
+    st.lists(st.integers(1, 3), min_size=2, max_size=5), st.integers(5, 9), st.integers(0, 3),
+    st.sampled_from([1 << 20, 1]),
+)  # fmt: skip
+def test_every_host_ends_with_the_sums_of_one(workers: list[int], microbatches: int, empty: int, most: int) -> None:
+    with patch.multiple("unisono.partition.hosts", MOST_ELEMENTS=most, LEAST_ELEMENTS=1):  # few spans, or many
+        _exchange(workers, microbatches, empty)
+
+
+def _exchange(workers: list[int], microbatches: int, empty: int) -> None:
     total = max(1, microbatches - empty)
     layout = host_layout(DESCRIPTION, shape(1, microbatches, microbatches))
     leaves = Leaves(microbatches, layout)
     program = Program(Batches(total, microbatches, microbatches, False), ROUND + 1, None, ())
     shares = host_shares(microbatches, workers)
-    mail: Mail = defaultdict(queue.Queue)
+    mail: Mail = {}
     states, threads = [], []
     for host, count in enumerate(workers):
         start, stop = shares[host : host + 2]

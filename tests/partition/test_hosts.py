@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.partition.hosts import host_shares, spans
+from unisono.partition.hosts import LEAST_ELEMENTS, MOST_ELEMENTS, host_shares, spans
 
 
 @given(st.integers(1, 64), st.lists(st.integers(1, 9), min_size=1, max_size=9))
@@ -27,3 +27,5 @@ def test_spans_cover_every_element_once_and_hosts_alike(lengths: list[int], host
         assert sum(span.stop - span.start for span in own) == length
     elements = [sum(span.stop - span.start for span in found if span.host == host) for host in range(hosts)]
     assert max(elements) - min(elements) <= len(found)
+    assert all(span.stop - span.start <= MOST_ELEMENTS for span in found)
+    assert all(span.stop - span.start <= LEAST_ELEMENTS for span in found if span.start == 0)

@@ -28,7 +28,10 @@ from unisono.runtime.protocol import Plan
 from unisono.runtime.state import ALL_HOSTS, FLOATING, Control, HostState
 
 WINDOW = 8
-"""Spans on their way at once."""
+"""Spans handed over at once."""
+
+AHEAD = 2 * WINDOW
+"""Spans for whose nodes there is room: a sender waits to hear of it, and that message may queue behind spans."""
 
 HEAD, BUFFERS, SPANS = 0, 1, 2
 """Tags of a round's messages; spans have two each from SPANS on."""
@@ -241,15 +244,16 @@ class Exchange:
             self._transport.receive(self._sum(span), span.host, SPANS + tag + 2 * number + 1)
             for number, span in enumerate(self._spans) if span.host != self._host
         ]  # fmt: skip
-        waiting: deque[tuple[list[Pending], dict[tuple[int, int], Array]]] = deque()
+        arriving: deque[tuple[list[Pending], dict[tuple[int, int], Array]]] = deque()
+        leaving: deque[list[Pending]] = deque()
         sums: list[Pending] = []
-        handed = 0
         for number, span in enumerate(self._spans):
-            while handed < min(number + WINDOW, len(self._spans)):
-                waiting.append(self._hand_over(handed, mine, counts, SPANS + tag + 2 * handed))
-                handed += 1
-            pending, nodes = waiting.popleft()
-            for each in pending:
+            for ahead in self._entering(number, AHEAD):
+                arriving.append(self._expect(ahead, counts, SPANS + tag + 2 * ahead))
+            for ahead in self._entering(number, WINDOW):
+                leaving.append(self._hand_over(ahead, mine, SPANS + tag + 2 * ahead))
+            pending, nodes = arriving.popleft()
+            for each in (*pending, *leaving.popleft()):
                 each.wait()
             if span.host == self._host:
                 self._add_up(number, tree, mine, nodes)
@@ -258,18 +262,29 @@ class Exchange:
         for each in (*returned, *sums):
             each.wait()
 
-    def _hand_over(
-        self, number: int, mine: Sequence[Any], counts: Sequence[int], tag: int
+    def _entering(self, number: int, window: int) -> range:
+        """The spans that come into a window as a span's turn comes."""
+        return range(number + window - 1 if number else 0, min(number + window, len(self._spans)))
+
+    def _expect(
+        self, number: int, counts: Sequence[int], tag: int
     ) -> tuple[list[Pending], dict[tuple[int, int], Array]]:
-        """Begin to send this host's nodes of a span, or to receive the others'."""
+        """Begin to receive the others' nodes of a span of this host's."""
+        span = self._spans[number]
+        if span.host != self._host:
+            return [], {}
+        nodes = {
+            (host, node): self._room(number, span, host, node)
+            for host in self._others for node in range(counts[host])
+        }  # fmt: skip
+        return [self._transport.receive(array, host, tag) for (host, _), array in nodes.items()], nodes
+
+    def _hand_over(self, number: int, mine: Sequence[Any], tag: int) -> list[Pending]:
+        """Begin to send this host's nodes of another's span."""
         span = self._spans[number]
         if span.host == self._host:
-            nodes = {
-                (host, node): self._room(number, span, host, node)
-                for host in self._others for node in range(counts[host])
-            }  # fmt: skip
-            return [self._transport.receive(array, host, tag) for (host, _), array in nodes.items()], nodes
-        return [self._transport.send(values, span.host, tag) for values in self._own(number, mine)], {}
+            return []
+        return [self._transport.send(values, span.host, tag) for values in self._own(number, mine)]
 
     def _own(self, number: int, mine: Sequence[Any]) -> list[Array]:
         """This host's nodes of a span, once they are complete."""
@@ -317,7 +332,7 @@ class Exchange:
     def _room(self, number: int, span: Span, host: int, node: int) -> Array:
         """Memory for a node of a span while it is on its way."""
         dtype = np.dtype(self._layout.regions[span.region].dtype)
-        key = (number % WINDOW, host, node)
+        key = (number % AHEAD, host, node)
         needed = (span.stop - span.start) * dtype.itemsize
         if key not in self._rooms or self._rooms[key].size < needed:
             self._rooms[key] = np.empty(needed, np.uint8)

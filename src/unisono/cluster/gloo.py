@@ -57,7 +57,10 @@ class _Work:
 
 
 class GlooTransport:
-    """Messages by gloo.
+    """Messages by gloo, in a group of connections for each direction.
+
+    gloo's thread turns in circles while another one sends on the connection that it would receive from, and a message
+    that says where to write queues behind all that is sent the same way.
 
     Args:
         store: where its processes find each other.
@@ -67,24 +70,31 @@ class GlooTransport:
     """
 
     def __init__(self, store: Any, address: str, host: int, hosts: int, timeout: float) -> None:
-        group = torch_distributed().ProcessGroupGloo
         from torch import from_numpy
 
-        options = group._Options()
-        # Lazy: a pair connects with its first message, so that one which cannot does not keep the others from it.
-        options._devices = [group.create_device(hostname=address, lazy_init=True)]
-        options._timeout = timedelta(seconds=timeout)
-        self._group = group(store, host, hosts, options)
+        c10d = torch_distributed()
+        gloo = c10d.ProcessGroupGloo
+
+        def group(name: str) -> Any:
+            options = gloo._Options()
+            # Lazy: a pair connects with its first message, so that one which cannot does not keep the others from it.
+            options._devices = [gloo.create_device(hostname=address, lazy_init=True)]
+            options._timeout = timedelta(seconds=timeout)
+            return gloo(c10d.PrefixStore(name, store), host, hosts, options)
+
+        self._up, self._down = group("up"), group("down")
         self._from_numpy = from_numpy
         self._store, self._host, self._hosts, self._timeout = store, host, hosts, timeout
 
     def send(self, array: Array, host: int, tag: int) -> Pending:
         """See `Transport`."""
-        return self._begin(self._group.send, array, host, tag)
+        group = self._up if host > self._host else self._down
+        return self._begin(group.send, array, host, tag)
 
     def receive(self, array: Array, host: int, tag: int) -> Pending:
         """See `Transport`."""
-        return self._begin(self._group.recv, array, host, tag)
+        group = self._up if host < self._host else self._down
+        return self._begin(group.recv, array, host, tag)
 
     def _begin(self, act: Any, array: Array, host: int, tag: int) -> Pending:
         tensor = self._from_numpy(array.reshape(-1).view("uint8"))
@@ -122,9 +132,10 @@ class GlooTransport:
 
     def _greet(self, other: int, reached: set[int]) -> None:
         try:
-            came = self.receive(np.empty(HELLO_BYTES, np.uint8), other, 0)
-            self.send(np.zeros(HELLO_BYTES, np.uint8), other, 0).wait()
-            came.wait()
+            # In the same order on both sides: a pair's first message blocks until both are there.
+            first, second = (self.send, self.receive) if other > self._host else (self.receive, self.send)
+            for hello in [act(np.zeros(HELLO_BYTES, np.uint8), other, 0) for act in (first, second)]:
+                hello.wait()
         except HostGone:
             return  # where the other process has died, its host says so; else the time runs out
         reached.add(other)

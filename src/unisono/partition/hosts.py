@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-MOST_ELEMENTS = 1 << 18
-"""Elements of a span at most: a few are on their way at any time, so that sending and summing overlap."""
+MOST_ELEMENTS, LEAST_ELEMENTS = 1 << 20, 1 << 16
+"""Elements of a span: few messages, as each costs time of a processor; of the last ones: the sum of the very last one
+returns when nothing else is on its way."""
 
 
 def host_shares(microbatches: int, workers: Sequence[int]) -> tuple[int, ...]:
@@ -45,7 +46,8 @@ class Span:
 def spans(lengths: Sequence[int], hosts: int) -> list[Span]:
     """Cut regions into spans that take turns between hosts: each sums an equal part, whichever part is done first.
 
-    The last ones come first: a backward pass reaches the last parameters first.
+    The last ones come first: a backward pass reaches the last parameters first. Towards the end each turn takes half of
+    what is left.
 
     Args:
         lengths: elements of each region.
@@ -55,10 +57,11 @@ def spans(lengths: Sequence[int], hosts: int) -> list[Span]:
     [(0, 5, 10), (1, 0, 5)]
     """
     found = []
-    for region, length in reversed(list(enumerate(lengths))):
-        count = hosts * max(1, -(-length // (hosts * MOST_ELEMENTS)))
-        ends = [length * k // count for k in range(count + 1)]
-        for k in range(count):
-            start, stop = ends[count - 1 - k], ends[count - k]
-            found += [Span(k % hosts, region, start, stop)] if start < stop else []
+    for region, stop in reversed(list(enumerate(lengths))):
+        while stop:
+            each = min(MOST_ELEMENTS, max(LEAST_ELEMENTS, stop // (2 * hosts)))
+            turn = min(stop, hosts * each)
+            ends = [stop - turn * k // hosts for k in range(hosts + 1)]
+            found += [Span(k, region, ends[k + 1], ends[k]) for k in range(hosts) if ends[k + 1] < ends[k]]
+            stop -= turn
     return found
