@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unisono.frameworks.protocol import Array, Crossing, Passed
 from unisono.gradients.tree import FoldStep
@@ -80,13 +80,17 @@ class StageWork:
         completed = time.perf_counter()
         for do, index in schedule(self._index, self._stages, len(steps)):
             step, forward = steps[index], do == "forward"
+            where, batch = f"step {round_.step + 1}, microbatch {step.microbatch}", None
+            if forward:  # while the neighbour computes
+                with self._desk.placed(where):
+                    batch = self._desk.take(round_, step.microbatch)
             yield from self._neighbours(plan, forward, index)
             self._desk.at(plan, step.microbatch)
             phase(do, plan.round, self._slot, step.microbatch)
             mark = self._mark(plan, index)
-            with self._desk.placed(f"step {round_.step + 1}, microbatch {step.microbatch}"):
+            with self._desk.placed(where):
                 if forward:
-                    in_flight[index] = self._forward(round_, step.microbatch, mark)
+                    in_flight[index] = self._forward(round_, step.microbatch, batch, mark)
                 else:
                     self._backward(round_, step, in_flight.pop(index), mark, completed, adds and bool(step.additions))
                     completed = time.perf_counter()
@@ -106,9 +110,8 @@ class StageWork:
     def _mark(self, plan: Plan, index: int) -> int:
         return plan.round * self._state.layout.shape.passes + index + 1
 
-    def _forward(self, round_: Round, microbatch: int, mark: int) -> _InFlight:
+    def _forward(self, round_: Round, microbatch: int, batch: Any, mark: int) -> _InFlight:
         samples = self._tools.program.samples(round_, microbatch)
-        batch = self._desk.take(round_, microbatch)
         received = Crossing() if self._index == 0 else self._received("forward", self._index - 1, microbatch)
         with self._desk.timed("forward", microbatch):
             self._desk.load_buffers(round_)
