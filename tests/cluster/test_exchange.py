@@ -14,18 +14,19 @@ from hypothesis import strategies as st
 
 from products import DESCRIPTION, shape
 from unisono.cluster.exchange import Exchange
-from unisono.gradients.tree import expression, fold
+from unisono.gradients.tree import Node, expression, fold
 from unisono.memory.segment import Segment
 from unisono.partition.batches import Batches
-from unisono.partition.hosts import host_shares
+from unisono.partition.hosts import host_shares, spans
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.program import Program
 from unisono.runtime.protocol import Plan, even
+from unisono.runtime.reach import Reach
 from unisono.runtime.state import ALL_HOSTS, Control, HostState, host_layout
 from unisono.runtime.update import tree_sum
 
 ROUND = 2
-Mail = dict[tuple[int, ...], "queue.Queue[bytes]"]
+Mail = dict[tuple[int, ...], queue.Queue[bytes]]
 
 
 @dataclass
@@ -66,6 +67,38 @@ class Post:
 
     def _box(self, *way: int) -> queue.Queue[bytes]:
         return self._mail.setdefault(way, queue.Queue())  # atomic, unlike a defaultdict's
+
+
+class Written(Post):
+    """Sends when it is waited for; by then a successor has begun to write again what is not of one microbatch."""
+
+    def __init__(self, mail: Mail, host: int, state: HostState, sums: slice) -> None:
+        super().__init__(mail, host)
+        self._state, self._sums = state, sums
+
+    def send(self, array: Any, host: int, tag: int) -> Any:
+        """See `Transport`."""
+        self._state.segment["gradients/0/0"][0, self._sums] = np.nan
+        return Slow(self, array, host, tag)
+
+    def put(self, array: Any, host: int, tag: int) -> None:
+        """Send it; the successor has done the rest."""
+        super().send(array, host, tag)
+        self._state.segment["summed"][:, 0] = ROUND + 1
+
+
+@dataclass
+class Slow:
+    """A message that has not been read yet."""
+
+    post: Written
+    array: Any
+    host: int
+    tag: int
+
+    def wait(self) -> None:
+        """Read it."""
+        self.post.put(self.array, self.host, self.tag)
 
 
 class Leaves:
@@ -147,4 +180,34 @@ def _exchange(workers: list[int], microbatches: int, empty: int) -> None:
         assert np.bitwise_or.reduce(state.segment["used"], axis=0)[0] == 1
         assert Agreement(state).stop
     for state in (*states, alone):
+        state.segment.close()
+
+
+def test_what_is_sent_early_stays_as_it_was() -> None:
+    total, shares = 5, (0, 3, 5)  # host 0 has a sum of two microbatches and a single one
+    layout = host_layout(DESCRIPTION, shape(1, total, total))
+    leaves, mail = Leaves(total, layout), Mail()
+    program = Program(Batches(total, total, total, False), ROUND + 1, None, ())
+    plans = [Plan(ROUND, shares[host : host + 2], (0,), hosts=shares) for host in (0, 1)]
+    states = [host_state(leaves, plan, total, layout, host) for host, plan in enumerate(plans)]
+    for host, state in enumerate(states):
+        Agreement(state).begin(host, [1, 1])
+    states[0].segment["summed"][:, 0] = ROUND
+    reach = Reach(states[0])
+    reach.begin(0, ROUND)
+    reach.whole(0)
+    theirs = next(span for span in spans([layout.regions[0].length], 2) if span.host == 1)
+    posts = (Written(mail, 0, states[0], slice(theirs.start, theirs.stop)), Post(mail, 1))
+    threads = []
+    for host, plan in enumerate(plans):
+        exchange = Exchange(states[host], posts[host], host, 2)
+        threads.append(threading.Thread(target=exchange.round, args=(plan, program.at(ROUND), total)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    expected = tree_sum(expression(total, {Node(0, k): (k,) for k in range(total)}), lambda k: leaves.gradients[k])
+    for state in states:
+        assert np.array_equal(state.segment[f"gradients/{ALL_HOSTS}/0"][0], expected)
         state.segment.close()

@@ -96,6 +96,7 @@ class Exchange:
         self._needed = [self._reached_with(span) for span in self._spans]
         self._adder = TreeAdder()
         self._rooms: dict[tuple[int, int, int], Array] = {}
+        self._of_one: set[tuple[int, int]] = set()
 
     def round(self, plan: Plan, round_: Round, total: int) -> None:
         """Exchange what the round needs.
@@ -112,6 +113,7 @@ class Exchange:
         ]
         owned = {node: (host, index) for host, own in enumerate(nodes) for index, node in enumerate(own)}
         local = self._local(plan, total)
+        self._of_one = {place for node, place in local.items() if node.level == 0}
         mine, counts = [expression(total, local, node) for node in nodes[self._host]], [len(own) for own in nodes]
         tree = expression(total, owned)
         self._complete.begin(plan)
@@ -295,7 +297,8 @@ class Exchange:
             for node, each in enumerate(mine):
                 room = self._room(number, span, self._host, node)
                 found = self._adder(each, self._partial(span), room)
-                if attempts and found is not room:  # a successor of who computes may write there again
+                # A successor of who computes may write there again: of one microbatch the same bits, else half a sum.
+                if attempts and found is not room and each not in self._of_one:
                     room[...] = found
                     found = room
                 values.append(found)
