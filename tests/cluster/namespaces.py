@@ -103,7 +103,17 @@ class Network:
         """Start a program on a host, with `subprocess.Popen`'s options; it ends with the network at the latest."""
         process = subprocess.Popen(self.command(host, argv), **options)
         self._started.append(process)
+        deadline = time.monotonic() + KILL_SECONDS
+        while process.poll() is None and not self._holds(host, process.pid):  # else the janitor might not find it
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{argv} has not begun on host {host}")
+            time.sleep(0.001)
         return process
+
+    def _holds(self, host: int, process: int) -> bool:
+        with suppress(OSError):  # it has ended
+            return Path(f"/proc/{process}/ns/net").samefile(f"/run/netns/{self._names[host]}")
+        return False
 
     def cut(self, host: int) -> None:
         """From now on a host's packets vanish, both ways; nobody is told."""
