@@ -24,6 +24,9 @@ SHORT_SECONDS = 0.01
 SEVERAL_SECONDS = 0.001
 """The same for who waits for several words: only one of them wakes it."""
 
+HAND_OVER_SPINS = 10
+"""How many times as long a wait for a neighbouring stage looks before it sleeps: it is short, and many follow."""
+
 PREPARED_SLOTS = 8
 """Slots that a newcomer prepares for."""
 
@@ -68,7 +71,7 @@ class Worker:
         self._heirs = tools.state.heirs
         self._clipped = tools.job.clip_norm is not None
         self._phase = phase or (lambda phase, round_, slot, chunk: None)
-        self._handed = {name: Words(tools.state.segment, name, spin_seconds) for name in HANDED}
+        self._handed = {name: Words(tools.state.segment, name, HAND_OVER_SPINS * spin_seconds) for name in HANDED}
         self._awaited: dict[int, Awaited] = {}
         self._schedule = Schedule(tools.program, tools.adapter, tools.state.segment["losses"])
         self._slots: dict[tuple[int, int], SlotWork] = {}
