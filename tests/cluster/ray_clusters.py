@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import psutil
@@ -67,6 +67,8 @@ def nodes(count: int, head_cpus: int = 0, **head: object) -> Iterator[Nodes]:
     """
     # Else whatever runs beside the tests slows the hosts, not the driver. Ray spells it so.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+    # Ray notes the cluster there, and makes the folder only for nodes that have none of their own.
+    Path(gettempdir(), "ray").mkdir(exist_ok=True)
     with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         cluster = Nodes(Path(folder))
         try:
