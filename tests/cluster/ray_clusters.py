@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -58,6 +59,14 @@ class Nodes:
 
 
 @contextmanager
+def _alone() -> Iterator[None]:
+    """One cluster at a time on this machine: with two, hosts were not started for minutes now and then."""
+    with Path(gettempdir(), "unisono-tests-ray").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def nodes(count: int, head_cpus: int = 0, **head: object) -> Iterator[Nodes]:
     """A Ray cluster of so many nodes with a CPU each, and a head.
 
@@ -69,7 +78,7 @@ def nodes(count: int, head_cpus: int = 0, **head: object) -> Iterator[Nodes]:
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     # Ray notes the cluster there, and makes the folder only for nodes that have none of their own.
     Path(gettempdir(), "ray").mkdir(exist_ok=True)
-    with TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+    with _alone(), TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         cluster = Nodes(Path(folder))
         try:
             cluster.add(head_cpus, dashboard_agent_listen_port=free_port(), **{"include_dashboard": False, **head})
