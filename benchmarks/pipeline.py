@@ -5,7 +5,7 @@ python benchmarks/pipeline.py [--rounds 3] [--steps 12] [--only transformer-8,tr
 Contenders take turns in one go, each in another order each round, on the same two cores with one thread a process:
 Unisono with `Layout(pipeline=2)` and `Layout(data=2)`, torch.distributed.pipelining (1F1B, gloo) with the same two
 halves, and DDP (gloo) that exchanges gradients once a step. Same parameters, samples, microbatches and fused AdamW; the
-last losses must agree. Beside them the bound of any such pipeline: both halves in plain PyTorch, for one microbatch
+last losses must agree. Beside them, for comparison: both halves in plain PyTorch, for one microbatch
 more than there are, with nothing handed over. The first steps are left out. A step's time is the interval between two
 ends of a step, the update included. Memory (PSS) and Unisono's timeline come from runs of their own, which are not
 timed.
@@ -54,7 +54,7 @@ CONTENDERS = {
     "data=2": "Unisono, data=2",
     "pipelining": "torch.distributed.pipelining",
     "ddp": "DDP",
-    "halves": "bound: plain halves",
+    "halves": "plain halves, nothing handed over",
 }
 """The peer script's mode → how tables name it. The first one is compared with the others."""
 

@@ -4,7 +4,7 @@ python pipeline_peer.py MODE CASE STEPS FOLDER [timeline]
 
 MODE: a layout of Unisono ("data=2", "pipeline=2"), or "ddp", "pipelining" or "halves", which are started twice, with
 RANK, WORLD_SIZE, CORES, MASTER_ADDR and MASTER_PORT. All train the same parameters on the same samples: an equal last
-loss shows that they did the same work. "halves" is no contender but their bound, and has no loss: see there. FOLDER
+loss shows that they did the same work. "halves" is no contender, and has no loss: see there. FOLDER
 gets result.json: the seconds of each step and the last loss; Unisono's run lies in its run/.
 """
 
@@ -86,7 +86,7 @@ def pipelining_step(case: Case, rank: int) -> Step:
 
 
 def halves_step(case: Case, rank: int) -> Step:
-    """What a step of two stages takes at least: in plain PyTorch, both at the same time, each half's passes for one
+    """What two stages take without each other: in plain PyTorch, both at the same time, each half's passes for one
     microbatch more than there are (1F1B's bubble), and its update. Nothing is handed over, and nobody waits."""
     whole = case.model()
     half = whole[case.cut :] if rank else whole[: case.cut]

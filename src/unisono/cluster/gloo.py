@@ -78,6 +78,7 @@ class GlooTransport:
         def group(name: str) -> Any:
             options = gloo._Options()
             # Lazy: a pair connects with its first message, so that one which cannot does not keep the others from it.
+            # Two lazy groups on one device never connect: each has its own.
             options._devices = [gloo.create_device(hostname=address, lazy_init=True)]
             options._timeout = timedelta(seconds=timeout)
             return gloo(c10d.PrefixStore(name, store), host, hosts, options)

@@ -82,6 +82,7 @@ class StageWork:
             step, forward = steps[index], do == "forward"
             where, batch = f"step {round_.step + 1}, microbatch {step.microbatch}", None
             if forward:  # while the neighbour computes
+                self._desk.at(plan, step.microbatch)
                 with self._desk.placed(where):
                     batch = self._desk.take(round_, step.microbatch)
             yield from self._neighbours(plan, forward, index)
