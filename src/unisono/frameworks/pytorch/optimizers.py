@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from unisono.errors import UsageError
 from unisono.frameworks.protocol import Array, StateSpec
@@ -69,6 +71,19 @@ def _clone(master: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
     clone.state = defaultdict(dict)
     clone.param_groups = groups
     return clone
+
+
+def _bare_step(master: Optimizer) -> Callable[[Optimizer], Any]:
+    """The class's `step` without what torch wraps around its own classes': records for its profiler, and hooks.
+
+    A step is called for each chunk, and the wrappers take as long as the rest of it besides the arithmetic.
+    """
+    hooks = (
+        master._optimizer_step_pre_hooks, master._optimizer_step_post_hooks,
+        _global_optimizer_pre_hooks, _global_optimizer_post_hooks,
+    )  # fmt: skip
+    step = type(master).step
+    return step if any(hooks) or type(master) not in ELEMENTWISE | PER_TENSOR else inspect.unwrap(step)
 
 
 def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,6 +225,7 @@ class TorchChunkUpdate:
                 self._leads[index] = self._groups.index(group)
             groups[group]["params"].append(self._tensors[-1])
         self._optimizer = _clone(master, [groups[index] for index in self._groups])
+        self._bare_step = _bare_step(master)
         self._known: tuple[list[list[float]], list[int]] | None = None
 
     def step(self, before: Array, after: Array, used: Array) -> None:
@@ -222,7 +238,8 @@ class TorchChunkUpdate:
             self._install(rows, flags)
         else:
             self._restore_settings(rows)
-        self._optimizer.step()
+        with torch.no_grad():
+            self._bare_step(self._optimizer)
         results = [self._collect(index, row) for index, row in enumerate(rows)]
         for number, owned, result in zip(self._numbers, self._owned, results, strict=True):
             if owned:

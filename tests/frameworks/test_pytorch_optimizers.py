@@ -1,0 +1,99 @@
+"""Updates of single chunks by torch's optimizers."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("torch is not installed in this environment", allow_module_level=True)
+
+import torch
+
+from unisono.frameworks.pytorch import optimizers
+from unisono.frameworks.pytorch.optimizers import ELEMENTWISE, TorchChunkUpdate
+from unisono.gradients.regions import Chunk, Piece, Region
+
+STEPS = 3
+SIZES = (96, 5, 64)
+
+
+class Chunked:
+    """A model of vectors whose parameters one optimizer updates, in two chunks."""
+
+    def __init__(self, make: Callable[[list[torch.Tensor]], torch.optim.Optimizer]) -> None:
+        self.values = [torch.linspace(0.5, 2, size, requires_grad=True) for size in SIZES]
+        self.master = optimizers.prepare(make(self.values))[0]
+        kind = optimizers.kind_of(self.master)
+        assert kind == "elementwise"
+        spec = optimizers.state_of(self.master, kind, {id(value): n for n, value in enumerate(self.values)})
+        region = Region.pack(0, "float32", 0, kind, [(n, "", (size,)) for n, size in enumerate(SIZES)])
+        self.first, self.second, self.third = region.parameters
+        self.parameters, self.gradients = (np.zeros(region.length, np.float32) for _ in range(2))
+        self.scalars = np.zeros((2, len(SIZES), 1 + len(spec.scalars)))
+        state = {name: np.zeros(region.length, np.float32) for name in spec.vectors}
+        for place, value in zip(region.parameters, self.values, strict=True):
+            self.parameters[place.offset : place.end] = value.detach().numpy()
+        for number, held in optimizers.initial_state(self.master):
+            place = next(p for p, value in zip(region.parameters, self.values, strict=True) if value is number)
+            for name in spec.vectors:
+                state[name][place.offset : place.end] = held[name].numpy()
+            self.scalars[:, place.number] = [1.0, *(float(held[name]) for name in spec.scalars)]
+        chunks = [
+            Chunk(0, (Piece(self.first, 0, 64),)),
+            Chunk(0, (Piece(self.first, 64, 96), Piece(self.second, 0, 5), Piece(self.third, 0, 64))),
+        ]
+        self.updates = [
+            TorchChunkUpdate(
+                self.master, spec, region, chunk,
+                (self.parameters[chunk.start : chunk.stop], self.gradients[chunk.start : chunk.stop], {
+                    piece.parameter.number: {
+                        name: vector[piece.parameter.offset + piece.start : piece.parameter.offset + piece.stop]
+                        for name, vector in state.items()
+                    }
+                    for piece in chunk.pieces
+                }),
+                dict.fromkeys(range(len(SIZES)), 0),
+            )
+            for chunk in chunks
+        ]  # fmt: skip
+
+    def step(self, number: int) -> None:
+        for place, value in zip((self.first, self.second, self.third), self.values, strict=True):
+            gradient = torch.linspace(-1, 1 + number, value.numel())
+            value.grad = gradient
+            self.gradients[place.offset : place.end] = gradient.numpy()
+        for update in self.updates:
+            update.step(self.scalars[number & 1], self.scalars[(number + 1) & 1], np.ones(len(SIZES), np.uint8))
+
+    def found(self) -> list[Any]:
+        return [self.parameters[place.offset : place.end] for place in (self.first, self.second, self.third)]
+
+
+@pytest.mark.parametrize("kind", sorted(ELEMENTWISE, key=lambda kind: kind.__name__))
+def test_chunks_get_the_bits_of_the_whole_step(kind: type[torch.optim.Optimizer]) -> None:
+    chunked = Chunked(lambda values: kind(values, lr=0.1))
+    for number in range(STEPS):
+        chunked.step(number)
+        chunked.master.step()
+        for found, value in zip(chunked.found(), chunked.values, strict=True):
+            np.testing.assert_array_equal(found, value.detach().numpy())
+
+
+def test_an_optimizers_hooks_see_every_chunks_step() -> None:
+    seen: list[str] = []
+
+    def make(values: list[torch.Tensor]) -> torch.optim.Optimizer:
+        optimizer = torch.optim.SGD(values, lr=0.1)
+        optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+        optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+        return optimizer
+
+    chunked = Chunked(make)
+    seen.clear()  # of how the optimizer was probed
+    chunked.step(0)
+    assert seen == ["before", "after"] * 2
