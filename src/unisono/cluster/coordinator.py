@@ -29,6 +29,7 @@ class Coordinator:
         self._membership = Membership(expected, timeout)
         self._seen: dict[int, Seen] = {}
         self._beats: dict[int, int] = {}
+        self._news = -1
         self._names: dict[int, str] = {}
         self._belonged: set[int] = set()
         self.left_out: frozenset[int] = frozenset()
@@ -58,6 +59,7 @@ class Coordinator:
                 now = time.monotonic()
                 self._store.count("decides", 1)
                 self._listen(now)
+                self._feel(now)
                 decision = self._membership.look(now, self._seen)
                 if isinstance(decision, Call):
                     self._store.tell("call", decision.generation)
@@ -83,9 +85,19 @@ class Coordinator:
         self._store.tell(f"{number}/torn", [self._names[other] for other in torn])
 
     def _listen(self, now: float) -> None:
-        """Hear every host."""
-        for number in range(1, self._store.count("arrivals") + 1):
-            self._hear(number, now)
+        """Hear every host, if there is any news."""
+        news = self._store.count("news")
+        if news != self._news:
+            self._news = news
+            for number in range(1, self._store.count("arrivals") + 1):
+                self._hear(number, now)
+
+    def _feel(self, now: float) -> None:
+        """Notice whose heart has beaten: one question for all of them, however many."""
+        staying = [number for number, host in self._seen.items() if not host.left]
+        for number, beat in zip(staying, self._store.find_all([f"{number}/beat" for number in staying]), strict=True):
+            if beat != self._beats.get(number):
+                self._beats[number], self._seen[number].heard = beat, now
 
     def _hear(self, number: int, now: float) -> None:
         store = self._store
@@ -96,9 +108,6 @@ class Coordinator:
         host = self._seen.get(number)
         if host is None or host.left:
             return
-        beat = store.find(f"{number}/beat")
-        if beat != self._beats.get(number):
-            self._beats[number], host.heard = beat, now
         host.answered = store.find(f"{number}/answer") or 0
         host.left = bool(store.find(f"{number}/left"))
         coming = self._membership.generation + 1

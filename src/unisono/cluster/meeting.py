@@ -3,7 +3,7 @@
 Everything in it is JSON text under these keys; nothing is pickled.
 
     arrivals             how many hosts have come; a host's number is its count
-    news                 grows with everything that hosts should look at
+    news                 grows with everything that hosts or who decides should look at
     NUMBER/hello         order, name and address of a host
     NUMBER/beat          grows while the host lives
     decides              grows while the process that decides lives
@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -126,6 +127,10 @@ class Store:
     def find(self, key: str) -> Any:
         """A value, or None."""
         return json.loads(self.raw.get(key)) if self.raw.check([key]) else None
+
+    def find_all(self, keys: Sequence[str]) -> list[Any]:
+        """Values that are there for certain, in one go."""
+        return [json.loads(value) for value in self.raw.multi_get([*keys])] if keys else []
 
     def count(self, key: str, more: int = 0) -> int:
         """Add to a counter; returns it."""

@@ -49,7 +49,7 @@ class Member:
         self._store, self._timeout, self._poke = store, timeout, poke
         self.number = store.count("arrivals", 1)
         store.put(f"{self.number}/beat", 0)
-        store.put(f"{self.number}/hello", {"order": order, "name": name, "address": address})
+        store.tell(f"{self.number}/hello", {"order": order, "name": name, "address": address})
         self.called = 0
         """The latest generation for which hosts are called together."""
         self.generation: Generation | None = None
@@ -132,7 +132,7 @@ class Member:
         store = self._store
         called = store.find("call") or 0
         if called > self.called:
-            store.put(f"{self.number}/answer", called)
+            store.tell(f"{self.number}/answer", called)
             self.called = called
         hosts = store.find(f"world/{self.called}")
         if hosts is not None and (self.generation is None or self.generation.number < self.called):
