@@ -21,13 +21,15 @@ from unisono.training import RunSettings, newest, train_in_folder
 
 
 def train_among_hosts(
-    job: Job, request: Request, path: Path, resumes: bool, settings: RunSettings, shown: Display, hosts: Hosts
-) -> Run:
+    job: Job, request: Request, path: Path, named: bool, resumes: bool, settings: RunSettings, shown: Display,
+    hosts: Hosts,
+) -> Run:  # fmt: skip
     """Host 0 keeps the run folder; every other host has one of its own in it (or by its name, on its own disk).
 
     Args:
         job, request, settings: as in `train_in_folder`.
         path: the run folder.
+        named: whether the caller has named it; else it is host 0's.
         resumes: whether to go on from its newest checkpoint.
         shown: where progress is shown.
         hosts: how this process takes part.
@@ -44,6 +46,7 @@ def train_among_hosts(
 
     companions = Cluster(hosts, about, pickled(job) if hosts.lends else None)
     again = where.restarts + companions.meet() > 0  # here an interrupt still ends it at once
+    path = path if named else companions.folder(path)
     if hosts.data_host is not None and not hosts.lends:
         job = Lender(companions.place, companions.address, hosts.timeout, hosts.data_host).borrowed(job)
     if where.host:

@@ -59,7 +59,7 @@ def layout_of(layout: Layout | str | None) -> Layout:
     return layout if isinstance(layout, Layout) else Layout.parse(layout) if layout else Layout()
 
 
-def default_folder(name: str) -> Path:
+def _default_folder(name: str) -> Path:
     """runs/NAME-DATE-TIME."""
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
@@ -78,6 +78,7 @@ def train(
     layout: Layout | str | None = None,
     recompute: str = "none",
     timeline: bool = False,
+    name: str = "job",
     out: str | Path | None = None,
     resume: str | Path | None = None,
     checkpoint_every: int | str | None = None,
@@ -104,7 +105,8 @@ def train(
         recompute: "blocks" keeps only what crosses between the model's blocks and computes the rest again for the
             backward pass: less memory, more time, the same result.
         timeline: write `timeline.json` (what every worker did when since this start), which ui.perfetto.dev opens.
-        out: the run folder; default runs/job-DATE-TIME.
+        name: what the run folder is called where `out` does not say: runs/NAME-DATE-TIME.
+        out: the run folder.
         resume: the folder of an earlier run to go on with, instead of `out`.
         checkpoint_every: steps (200) or a time ("10m") between checkpoints; one is written at the end anyway.
         keep: how many checkpoints to keep, besides the best one.
@@ -134,7 +136,7 @@ def train(
         _checked(job)
         wish = partial(_request, job, threads=threads, layout=layout, recompute=recompute, timeline=timeline,
                        settings=settings, shown=shown)  # fmt: skip
-        path, split = _folder_of(out, resume), layout_of(layout)
+        path, split = _folder_of(name, out, resume), layout_of(layout)
         least = split.workers if split.data else None
         return train_on_ray(on, job, threads, least, wish, path, resume is not None, settings, shown, interface,
                             host_timeout, data_host)  # fmt: skip
@@ -145,11 +147,12 @@ def train(
             raise UsageError(
                 f"data_host is the number of one of several hosts; received {data_host}, and there is one."
             )
-        return _prepared(job, request, out, resume, settings, shown)()
+        return _prepared(job, request, name, out, resume, settings, shown)()
     if debug:
         raise UsageError(f"debug runs in one process; {found.launcher} has started {found.hosts} hosts. Start one.")
     hosts = Hosts(found, interface, host_timeout, data_host)
-    return train_among_hosts(job, request, _folder_of(out, resume), resume is not None, settings, shown, hosts)
+    path, named = _folder_of(name, out, resume), out is not None or resume is not None
+    return train_among_hosts(job, request, path, named, resume is not None, settings, shown, hosts)
 
 
 def start(
@@ -160,6 +163,7 @@ def start(
     layout: Layout | str | None = None,
     recompute: str = "none",
     timeline: bool = False,
+    name: str = "job",
     out: str | Path | None = None,
     resume: str | Path | None = None,
     checkpoint_every: int | str | None = None,
@@ -186,7 +190,7 @@ def start(
         )
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, False, None)
     request = _request(job, workers, threads, layout, recompute, timeline, settings, Silent())
-    go = _prepared(job, request, out, resume, settings, Silent())
+    go = _prepared(job, request, name, out, resume, settings, Silent())
     run = go.run
 
     def work() -> None:
@@ -246,7 +250,7 @@ def _request(
     )  # fmt: skip
 
 
-def _folder_of(out: str | Path | None, resume: str | Path | None) -> Path:
+def _folder_of(name: str, out: str | Path | None, resume: str | Path | None) -> Path:
     """The run folder.
 
     Raises:
@@ -254,13 +258,14 @@ def _folder_of(out: str | Path | None, resume: str | Path | None) -> Path:
     """
     if out is not None and resume is not None:
         raise UsageError(f"a resumed run goes on in its own folder; received out={out} and resume={resume}.")
-    return Path(resume or out or default_folder("job"))
+    return Path(resume or out or _default_folder(name))
 
 
 def _prepared(
-    job: Job, request: Request, out: str | Path | None, resume: str | Path | None, settings: RunSettings, shown: Display
-) -> _Prepared:
-    path, resumed = _folder_of(out, resume), None
+    job: Job, request: Request, name: str, out: str | Path | None, resume: str | Path | None, settings: RunSettings,
+    shown: Display,
+) -> _Prepared:  # fmt: skip
+    path, resumed = _folder_of(name, out, resume), None
     if resume is not None:
         folder = RunFolder.reopen(path)
         resumed = newest(folder, shown.message)

@@ -94,11 +94,9 @@ def train(
         job = replace(job, epochs=epochs, steps=steps)
     if seed is not None:
         job = replace(job, seed=seed)
-    if resume is None:
-        out = out or api.default_folder(loaded.name)
     run = api.train(
-        job, workers=workers, threads=threads, out=out, resume=resume, arguments=loaded.arguments, on=cluster,
-        **settings,
+        job, workers=workers, threads=threads, name=loaded.name, out=out, resume=resume, arguments=loaded.arguments,
+        on=cluster, **settings,
     )  # fmt: skip
     manifest = run.manifest
     first = manifest.get("first_step_seconds")

@@ -124,4 +124,4 @@ def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Displa
     if (needed := asked.workers * asked.threads) < len(cores):
         cores = cores[: needed - 1]  # Ray may give the others away, and to whom is not known: too few to be pinned to
     request = replace(asked, cores=cores)
-    train_among_hosts(work["job"], request, work["out"], work["resumes"], work["settings"], shown, hosts)
+    train_among_hosts(work["job"], request, work["out"], True, work["resumes"], work["settings"], shown, hosts)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from cluster.hosts import HostProcess, hash_alone, job_file, running, wait_until
+from cluster.hosts import HostProcess, free_port, hash_alone, job_file, running, wait_until
 
 WILD = "jobs.make(jobs.Wild, optimizer=jobs.adamw, clip_norm=0.5, microbatches=8, batch_size=40, steps=9, {more})"
 PATIENT = "lambda outputs, targets: [time.sleep(0.02), torch.nn.functional.cross_entropy(outputs, targets)][1]"
@@ -35,6 +37,33 @@ def test_the_same_bits_on_any_hosts(tmp_path: Path, workers: tuple[int, ...]) ->
     )
     kept = ("step", "loss", "gradient_norm", "evaluation/loss", "evaluation/accuracy")
     assert [[r.get(key) for key in kept] for r in together] == [[r.get(key) for key in kept] for r in alone]
+
+
+@pytest.mark.hosts
+def test_host_0_names_the_folder_where_nobody_has(tmp_path: Path) -> None:
+    job_file(tmp_path, "jobs.make(steps=3)")
+    port, hosts = free_port(), list[HostProcess]()
+
+    def is_served() -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return True
+        return False
+
+    try:
+        hosts.append(HostProcess(tmp_path, 0, 2, port, ["job.py", "--workers", "1"]))
+        wait_until(is_served)  # it has looked at its clock
+        now = int(time.time())
+        wait_until(lambda: int(time.time()) > now)
+        hosts.append(HostProcess(tmp_path, 1, 2, port, ["job.py", "--workers", "1"]))
+        assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
+    finally:
+        for host in hosts:
+            host.signal_all()
+            host.process.wait()
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("job-")
+    assert len(list((folder / "hosts").iterdir())) == 1
+    assert all(f"runs/{folder.name}" in host.text for host in hosts)
 
 
 @pytest.mark.hosts

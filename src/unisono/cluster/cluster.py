@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from unisono.cluster.attempts import find_attempt, open_attempt
@@ -123,6 +124,24 @@ class Cluster:
         if decides:
             self._coordinator = Coordinator(Store(place, self.address, False, timeout), place.hosts, timeout)
         return attempt - 1
+
+    def folder(self, own: Path) -> Path:
+        """The run folder where the command names none: host 0's, for clocks differ, and a disk may be shared.
+
+        Args:
+            own: what this host would call it.
+
+        Raises:
+            JobError: host 0 does not say.
+        """
+        key, deadline = f"{self.place.prefix.rpartition('/')[2]}/folder", time.monotonic() + self._hosts.timeout
+        if self.place.host == 0:
+            self._served.put(key, str(own))
+        while (found := self._served.find(key)) is None:
+            if time.monotonic() > deadline:
+                raise JobError("host 0 names the run folder, and has not. See what it says, or name one with --out.")
+            time.sleep(LOOK_SECONDS)
+        return Path(found)
 
     def open(self, selector: selectors.BaseSelector, poke: Callable[[], None], watcher: Watcher) -> None:
         """See `Companions`."""

@@ -14,6 +14,7 @@ Everything in it is JSON text under these keys; nothing is pickled.
     broken/G/NUMBER      a host of generation G cannot reach others (their numbers), torn: by new connections either
     NUMBER/torn          it has no place among the hosts, as it cannot reach some of them (their names)
     world/G              the hosts of generation G with their reports, in order
+    folder               the run folder as host 0 calls it, where the command does not
     failure              why the run fails: host, message, traceback
 """
 
