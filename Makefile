@@ -72,7 +72,7 @@ bench-hosts: .venv/installed
 	$(BIN)/python benchmarks/hosts.py
 
 lock: .venv/installed
-	$(BIN)/pip freeze --exclude-editable > requirements.lock
+	$(BIN)/pip freeze --exclude-editable | sed 's/+.*//' > requirements.lock  # +cpu: a build, not a version
 
 lock-mxnet: .venv-mxnet/installed
 	$(MXNET)/pip freeze --exclude-editable > requirements-mxnet.lock

@@ -200,6 +200,8 @@ def test_a_second_interrupt_ends_at_once(file: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=1.5)  # before the round would have been abandoned
     assert process.returncode == 130
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (manifest["exit"], manifest["signal"]) == ("interrupted", signal.SIGINT)
 
 
 def test_a_long_step_is_abandoned_when_interrupted(file: Path, tmp_path: Path) -> None:

@@ -35,10 +35,12 @@ class Interrupts:
 
     Args:
         seconds: time after which the run is asked to stop as if by SIGTERM, or None.
+        at_once: called with the second signal's number, before the process ends.
     """
 
-    def __init__(self, seconds: float | None = None) -> None:
+    def __init__(self, seconds: float | None = None, at_once: Callable[[int], None] = lambda number: None) -> None:
         self.received: int | None = None
+        self._at_once = at_once
         self._end = None if seconds is None else time.monotonic() + seconds
         self.out_of_time = False
 
@@ -50,6 +52,7 @@ class Interrupts:
 
     def _handle(self, number: int, frame: object) -> None:
         if self.received is not None:
+            self._at_once(number)
             os._exit(128 + number)
         self.received = number
 

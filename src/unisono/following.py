@@ -123,7 +123,7 @@ def follow(
         UnisonoError: it failed, here or on another host.
     """
     started = time.monotonic()
-    interrupts = Interrupts(settings.max_seconds)
+    interrupts = Interrupts(settings.max_seconds, folder.interrupted)
     run_folder = RunFolder(path or folder.path)
     keeper = Keeper(
         run_folder.checkpoints, settings.checkpointing, job.best, job.patience, display.message,

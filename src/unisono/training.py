@@ -278,7 +278,7 @@ def train_in_folder(
     Raises:
         UnisonoError: it failed; run.json says so too.
     """
-    interrupts = Interrupts(settings.max_seconds)
+    interrupts = Interrupts(settings.max_seconds, folder.interrupted)
     keeper = Keeper(
         folder.checkpoints, settings.checkpointing, job.best, job.patience, display.message,
         lambda best: folder.update(best=dict(best)),

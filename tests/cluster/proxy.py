@@ -1,7 +1,7 @@
 """A TCP proxy that delays, stalls or drops what passes through it: the kernel's own tool for that is often missing.
 
 On another host of a test's network it runs as a program, told by lines on its input ("delay 0.1", "stall", "flow",
-"drop"), and ends with its input:
+"drop"), says "done" after each, and ends with its input:
 
     python proxy.py ADDRESS PORT TARGET-ADDRESS TARGET-PORT
 """
@@ -141,6 +141,7 @@ def main(address: str, port: str, target: str, target_port: str) -> None:
                 proxy.delay = float(value)
             else:
                 {"stall": proxy.stall, "flow": proxy.flow, "drop": proxy.drop}[order]()
+            print("done", flush=True)
 
 
 if __name__ == "__main__":

@@ -52,8 +52,17 @@ def python(network: Network, host: int, *argv: object) -> subprocess.Popen[str]:
 
 def ready(process: subprocess.Popen[str]) -> None:
     """Wait for its first line."""
+    assert answer(process) == ["ready"]
+
+
+def answer(process: subprocess.Popen[str], line: str = "") -> list[str]:
+    """The words of its next line, once it has been told something."""
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    assert process.stdin is not None
+    if line:
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+    return process.stdout.readline().split()
 
 
 def serve(network: Network, host: int) -> None:
@@ -156,13 +165,6 @@ def through_proxy(network: Network) -> subprocess.Popen[str]:
     return process
 
 
-def order(process: subprocess.Popen[str], line: str) -> None:
-    """Tell a proxy what to do."""
-    assert process.stdin is not None
-    process.stdin.write(line + "\n")
-    process.stdin.flush()
-
-
 def send_slowly(network: Network) -> subprocess.Popen[str]:
     """A client of host 0 that sends a byte through the proxy for each line on its input, and says how it went."""
     script = """
@@ -186,25 +188,19 @@ def test_a_proxy_delays_stalls_and_drops(network: Network) -> None:
     told = through_proxy(network)
     client = send_slowly(network)
 
-    def answer() -> list[str]:
-        assert client.stdout is not None
-        order(client, "go")
-        return client.stdout.readline().split()
+    def order(line: str) -> None:
+        assert answer(told, line) == ["done"]
 
-    assert float(answer()[1]) < 0.15
-    order(told, "delay 0.2")
-    time.sleep(0.1)
-    assert 0.4 <= float(answer()[1]) < 0.9
-    order(told, "delay 0")
-    order(told, "stall")
-    time.sleep(0.1)
-    assert answer() == ["TimeoutError"]
-    order(told, "flow")
-    time.sleep(0.1)
-    assert answer()[0] == "1"
-    order(told, "drop")
-    time.sleep(0.1)
-    assert answer()[0] in ("ConnectionResetError", "BrokenPipeError")
+    assert answer(client, "go")[0] == "1"
+    order("delay 0.2")
+    assert float(answer(client, "go")[1]) >= 0.4  # there and back
+    order("delay 0")
+    order("stall")
+    assert answer(client, "go") == ["TimeoutError"]
+    order("flow")
+    assert answer(client, "go")[0] == "1"
+    order("drop")
+    assert answer(client, "go")[0] in ("ConnectionResetError", "BrokenPipeError")
     assert told.stdin is not None
     told.stdin.close()
     assert told.wait(10) == 0

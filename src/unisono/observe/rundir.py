@@ -98,6 +98,10 @@ class RunFolder:
                 aside.unlink(missing_ok=True)
             print(f"unisono: {self.path / RUN} could not be written: {error}", file=sys.stderr)
 
+    def interrupted(self, number: int) -> None:
+        """Say in run.json that this signal has ended the run at once."""
+        self.update(exit="interrupted", reason="signal", signal=number)
+
     @property
     def parameters(self) -> Path:
         """The final parameters' file."""
