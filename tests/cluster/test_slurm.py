@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from cluster.hosts import wait_until
-from cluster.launched import TRAIN, has_checkpoint, hashes, kill_unisono
+from cluster.launched import RESUME, TRAIN, has_checkpoint, hashes, kill_unisono
 from cluster.namespaces import Network
 from cluster.slurm import HAS_SLURM, Slurm
 
@@ -33,11 +33,11 @@ def slurm(network: Network) -> Iterator[Slurm]:
         yield cluster
 
 
-def srun(slurm: Slurm, folder: Path, *flags: str) -> subprocess.Popen[bytes]:
+def srun(slurm: Slurm, folder: Path, *flags: str, train: Sequence[str] = TRAIN) -> subprocess.Popen[bytes]:
     """Start Unisono on all nodes; everything is printed to a file."""
     with (folder / "output.txt").open("wb") as output:
         return slurm.network.popen(
-            slurm.login, ["srun", "--nodes=2", "--ntasks-per-node=1", *flags, *TRAIN],
+            slurm.login, ["srun", "--nodes=2", "--ntasks-per-node=1", *flags, *train],
             cwd=folder, env=slurm.variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         )  # fmt: skip
 
@@ -58,6 +58,17 @@ def test_a_lost_unisono(slurm: Slurm, tmp_path: Path, expected: str) -> None:
     (tmp_path / "slow").unlink()
     process.wait(120)
     assert hashes(tmp_path / "output.txt") == [expected], (tmp_path / "output.txt").read_text()
+
+
+def test_the_first_nodes_lost_unisono(slurm: Slurm, tmp_path: Path, expected: str) -> None:
+    process = srun(slurm, tmp_path, *GOES_ON)
+    wait_until(lambda: has_checkpoint(tmp_path))
+    kill_unisono(slurm.network, 0)
+    assert process.wait(120) != 0
+    (tmp_path / "slow").unlink()
+    again = srun(slurm, tmp_path, train=RESUME)
+    assert again.wait(120) == 0, (tmp_path / "output.txt").read_text()
+    assert hashes(tmp_path / "output.txt") == [expected] * 2
 
 
 def test_a_lost_node(slurm: Slurm, tmp_path: Path, expected: str) -> None:
