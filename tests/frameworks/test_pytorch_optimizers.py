@@ -38,8 +38,8 @@ class Chunked:
         state = {name: np.zeros(region.length, np.float32) for name in spec.vectors}
         for place, value in zip(region.parameters, self.values, strict=True):
             self.parameters[place.offset : place.end] = value.detach().numpy()
-        for number, held in optimizers.initial_state(self.master):
-            place = next(p for p, value in zip(region.parameters, self.values, strict=True) if value is number)
+        for parameter, held in optimizers.initial_state(self.master):
+            place = next(p for p, value in zip(region.parameters, self.values, strict=True) if value is parameter)
             for name in spec.vectors:
                 state[name][place.offset : place.end] = held[name].numpy()
             self.scalars[:, place.number] = [1.0, *(float(held[name]) for name in spec.scalars)]
