@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from products import DESCRIPTION, shape
@@ -19,6 +19,7 @@ from unisono.memory.segment import Segment
 from unisono.partition.batches import Batches
 from unisono.partition.hosts import host_shares, spans
 from unisono.runtime.agreement import Agreement
+from unisono.runtime.folding import folding
 from unisono.runtime.program import Program
 from unisono.runtime.protocol import Plan, even
 from unisono.runtime.reach import Reach
@@ -141,6 +142,7 @@ def host_state(leaves: Leaves, plan: Plan, total: int, layout: Any, host: int) -
     st.lists(st.integers(1, 3), min_size=2, max_size=5), st.integers(5, 9), st.integers(0, 3),
     st.sampled_from([1 << 20, 1]),
 )  # fmt: skip
+@example([2, 2], 8, 0, 1)  # two hosts with one node each swap them
 def test_every_host_ends_with_the_sums_of_one(workers: list[int], microbatches: int, empty: int, most: int) -> None:
     with patch.multiple("unisono.partition.hosts", MOST_ELEMENTS=most, LEAST_ELEMENTS=1):  # few spans, or many
         _exchange(workers, microbatches, empty)
@@ -153,7 +155,7 @@ def _exchange(workers: list[int], microbatches: int, empty: int) -> None:
     program = Program(Batches(total, microbatches, microbatches, False), ROUND + 1, None, ())
     shares = host_shares(microbatches, workers)
     mail: Mail = {}
-    states, threads = [], []
+    states, plans, threads = [], [], []
     for host, count in enumerate(workers):
         start, stop = shares[host : host + 2]
         boundaries = tuple(start + boundary for boundary in even(stop - start, count))
@@ -163,6 +165,7 @@ def _exchange(workers: list[int], microbatches: int, empty: int) -> None:
         exchange = Exchange(state, Post(mail, host), host, len(workers))
         threads.append(threading.Thread(target=exchange.round, args=(plan, program.at(ROUND), total)))
         states.append(state)
+        plans.append(plan)
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -172,10 +175,12 @@ def _exchange(workers: list[int], microbatches: int, empty: int) -> None:
     whole = Plan(ROUND, (0, microbatches), (0,))
     alone = host_state(leaves, whole, total, layout, 0)
     tree = expression(total, {node: (0, buffer) for node, buffer in folded.final.items()})
-    for state in states:
-        for name in ("gradients/{}/0", "buffer_sums/{}"):
+    for state, plan in zip(states, plans, strict=True):
+        trees = folding(plan, 0, total)
+        for name, sums in (("gradients/{}/0", trees.gradients), ("buffer_sums/{}", trees.buffers)):
             expected = tree_sum(tree, lambda pipe, buffer, name=name: alone.segment[name.format(pipe)][buffer])
-            assert np.array_equal(state.segment[name.format(ALL_HOSTS)][0], expected)
+            found = tree_sum(sums, lambda pipe, buffer, at=state.segment, name=name: at[name.format(pipe)][buffer])
+            assert np.array_equal(found, expected)
         assert np.array_equal(state.segment["table"][:total], leaves.table[:total])
         assert np.bitwise_or.reduce(state.segment["used"], axis=0)[0] == 1
         assert Agreement(state).stop

@@ -7,8 +7,6 @@ from unisono.runtime.protocol import Plan
 from unisono.runtime.reach import Reach
 from unisono.runtime.state import Control, HostState
 
-SPIN_SECONDS = 100e-6
-
 Attempts = tuple[int, ...]
 """By slot, the attempt at its share that has left what is read; () once all slots have summed."""
 
@@ -22,7 +20,7 @@ class Complete:
 
     def __init__(self, state: HostState) -> None:
         self._reach, self._control = Reach(state), state.control
-        self._summed = Words(state.segment, "summed", SPIN_SECONDS)
+        self._summed = Words(state.segment, "summed", 0.0)
 
     def begin(self, plan: Plan) -> None:
         """Turn to a round."""

@@ -3,8 +3,9 @@
 Each host leaves partial sums of its share of the microbatches: a few nodes of the tree. The elements of the flat
 vectors are cut into spans that take turns between hosts. Of each span every host sends its nodes to the span's host,
 which adds all of them along the tree and returns the sum: with one node a host, 2 · (H − 1) / H times the gradients'
-bytes for each of H hosts, as in a ring all-reduce, but in the tree's order of additions. A span is on its way as soon
-as the last microbatch's backward pass has left it behind. Small things (rows of microbatches, which parameters were
+bytes for each of H hosts, as in a ring all-reduce, but in the tree's order of additions. (Two hosts with one node each
+give it to each other: the same bytes, one way only.) A span is on its way as soon as the last microbatch's backward
+pass has left it behind. Small things (rows of microbatches, which parameters were
 used, buffers that changed, what the hosts agree on) go from each to each, and last, for they are known last: they say
 too that what was sent early has turned out complete.
 """
@@ -20,7 +21,8 @@ import numpy as np
 from unisono.cluster.complete import Complete
 from unisono.frameworks.protocol import Array
 from unisono.gradients.adding import TreeAdder
-from unisono.gradients.tree import Node, aligned_nodes, expression, fold
+from unisono.gradients.hosts import nodes_of, swapped
+from unisono.gradients.tree import Node, expression, fold
 from unisono.partition.hosts import Span, spans
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.program import Round
@@ -106,19 +108,18 @@ class Exchange:
             round_: its round.
             total: non-empty microbatches.
         """
-        training = round_.evaluation is None
-        nodes = [
-            aligned_nodes(min(start, total), min(stop, total), total)
-            for start, stop in zip(plan.hosts, plan.hosts[1:], strict=False)
-        ]
+        training, nodes = round_.evaluation is None, nodes_of(plan.hosts, total)
         owned = {node: (host, index) for host, own in enumerate(nodes) for index, node in enumerate(own)}
         local = self._local(plan, total)
         self._of_one = {place for node, place in local.items() if node.level == 0}
         mine, counts = [expression(total, local, node) for node in nodes[self._host]], [len(own) for own in nodes]
         tree = expression(total, owned)
         self._complete.begin(plan)
-        if training:
-            self._gradients(mine, counts, tree, 2 * len(self._spans) * (plan.round & 1))
+        tag = SPANS + 2 * len(self._spans) * (plan.round & 1)
+        if training and swapped(nodes):
+            self._swap(mine, tag)
+        elif training:
+            self._gradients(mine, counts, tree, tag)
         self._complete.wait_for_all()
         if not self._complete.was_sound:
             raise SentTooEarly
@@ -240,10 +241,22 @@ class Exchange:
 
     # -- gradients -----------------------------------------------------------------------------------------
 
+    def _swap(self, mine: Sequence[Any], tag: int) -> None:
+        """This host's node to the other one, and the other's from it: who updates adds them up."""
+        (other,) = self._others
+        came = [self._transport.receive(self._sum(span), other, tag + n) for n, span in enumerate(self._spans)]
+        leaving: deque[Pending] = deque()
+        for number in range(len(self._spans)):
+            if number >= WINDOW:
+                leaving.popleft().wait()
+            leaving += [self._transport.send(values, other, tag + number) for values in self._own(number, mine)]
+        for each in (*leaving, *came):
+            each.wait()
+
     def _gradients(self, mine: Sequence[Any], counts: Sequence[int], tree: Any, tag: int) -> None:
         """Nodes to each span's host, sums back from it; a window of spans is on its way at any time."""
         returned = [
-            self._transport.receive(self._sum(span), span.host, SPANS + tag + 2 * number + 1)
+            self._transport.receive(self._sum(span), span.host, tag + 2 * number + 1)
             for number, span in enumerate(self._spans) if span.host != self._host
         ]  # fmt: skip
         arriving: deque[tuple[list[Pending], dict[tuple[int, int], Array]]] = deque()
@@ -251,16 +264,16 @@ class Exchange:
         sums: list[Pending] = []
         for number, span in enumerate(self._spans):
             for ahead in self._entering(number, AHEAD):
-                arriving.append(self._expect(ahead, counts, SPANS + tag + 2 * ahead))
+                arriving.append(self._expect(ahead, counts, tag + 2 * ahead))
             for ahead in self._entering(number, WINDOW):
-                leaving.append(self._hand_over(ahead, mine, SPANS + tag + 2 * ahead))
+                leaving.append(self._hand_over(ahead, mine, tag + 2 * ahead))
             pending, nodes = arriving.popleft()
             for each in (*pending, *leaving.popleft()):
                 each.wait()
             if span.host == self._host:
                 self._add_up(number, tree, mine, nodes)
                 total = self._sum(span)
-                sums += [self._transport.send(total, host, SPANS + tag + 2 * number + 1) for host in self._others]
+                sums += [self._transport.send(total, host, tag + 2 * number + 1) for host in self._others]
         for each in (*returned, *sums):
             each.wait()
 

@@ -11,7 +11,6 @@ import sys
 import time
 from contextlib import suppress
 
-from unisono.cluster.complete import SPIN_SECONDS
 from unisono.cluster.exchange import Exchange, HostGone, SentTooEarly
 from unisono.cluster.gloo import GlooTransport, Torn
 from unisono.cluster.link_setup import Setup
@@ -42,7 +41,7 @@ class Link:
     def __init__(self, setup: Setup, state: HostState, transport: GlooTransport) -> None:
         self._setup, self._state, self._transport = setup, state, transport
         self._exchange = Exchange(state, transport, setup.host, setup.hosts)
-        self._committed = Words(state.segment, "committed", SPIN_SECONDS)
+        self._committed = Words(state.segment, "committed", 0.0)  # waits are long: who computes needs the core
 
     def equalise(self) -> None:
         """Give the source's state to who needs it.

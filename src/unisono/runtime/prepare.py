@@ -155,8 +155,9 @@ class Prepared:
 
     @property
     def spin_seconds(self) -> float:
-        """How long waits look before they sleep: not at all when workers outnumber cores."""
-        return SPIN_SECONDS if self.layout.shape.slots <= len(self.request.cores) else 0.0
+        """How long waits look before they sleep: not at all when workers, and who speaks to others, outnumber cores."""
+        processes = self.layout.shape.slots + self.request.several_hosts
+        return SPIN_SECONDS if processes <= len(self.request.cores) else 0.0
 
     def ring(self, segment: Segment) -> Ring:
         """The ring of samples in this process."""

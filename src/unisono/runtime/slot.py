@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from unisono.frameworks.protocol import Array, GradientInParts
-from unisono.gradients.tree import FoldStep, Node, expression, fold
+from unisono.gradients.tree import FoldStep, fold
 from unisono.memory.packing import pack
 from unisono.memory.segment import touch
 from unisono.memory.words import Words
@@ -24,12 +24,13 @@ from unisono.partition.keys import key
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.balance import balanced, smoothed
 from unisono.runtime.evaluation import EvaluationSums
+from unisono.runtime.folding import Folding, folding
 from unisono.runtime.microbatches import Microbatches
 from unisono.runtime.program import Round
 from unisono.runtime.protocol import Action, Plan, following, position
 from unisono.runtime.reach import Reach
 from unisono.runtime.stagework import Awaited, stage_work
-from unisono.runtime.state import ALL_HOSTS, FLOATING, LOSS, METRICS, RECORDS, SAMPLES, SECONDS, WEIGHT, Control
+from unisono.runtime.state import FLOATING, LOSS, METRICS, RECORDS, SAMPLES, SECONDS, WEIGHT, Control
 from unisono.runtime.sums import PartialSums
 from unisono.runtime.tools import Phase, Tools
 from unisono.runtime.update import Update, tree_sum
@@ -57,7 +58,7 @@ class SlotWork:
         self._sums = self._staged.sums if self._staged else self._sums_of_all()
         self._adds = bool(tools.adapter.can_add)
         self._passes: Iterator[Awaited] | None = None
-        self._cut: tuple[Any, Any, Any] | None = None
+        self._folded: tuple[Any, Folding] | None = None
         self._compute_seconds = self._wait_seconds = self._update_seconds = 0.0
         self._digests: list[str] = []
         self._round_started, self._begun = 0.0, -1  # when the round of this number began here
@@ -132,7 +133,7 @@ class SlotWork:
             begun = any(position(word, plan.round) for word in self._segment["progress"][:, 0].tolist())
             parameters = [] if begun else self._state.parameters()  # a successor may come too late to see them
             self._digests = [blake2b(values.tobytes(), digest_size=8).hexdigest() for values in parameters]
-        steps, _ = self._cut_for(plan, self._program.nonempty(round_))
+        steps = self._folding(plan, self._program.nonempty(round_)).steps
         if self._staged:
             yield from self._staged.passes(plan, round_, steps, phase, self._adds)
         elif self._sums:
@@ -144,20 +145,11 @@ class SlotWork:
                 self._microbatch(round_, step, self._sums)
             self._adapter.on_gradient = None
 
-    def _cut_for(self, plan: Plan, total: int) -> tuple[Any, Any]:
-        """(how this slot folds its microbatches, the sum over all pipes' partial sums, or over all hosts')."""
+    def _folding(self, plan: Plan, total: int) -> Folding:
         signature = (plan.boundaries, plan.hosts, total)
-        if self._cut is None or self._cut[0] != signature:
-            owned: dict[Node, tuple[int, int]] = {}
-            mine: Any = ()
-            for pipe in range(plan.pipes):
-                run = plan.share(pipe)
-                folded = fold(min(run.start, total), min(run.stop, total), total)
-                owned.update({node: (pipe, buffer) for node, buffer in folded.final.items()})
-                if pipe == self.slot // plan.stages:
-                    mine = folded.steps
-            self._cut = (signature, mine, (ALL_HOSTS, 0) if plan.hosts else expression(total, owned))
-        return self._cut[1], self._cut[2]
+        if self._folded is None or self._folded[0] != signature:
+            self._folded = signature, folding(plan, self.slot // plan.stages, total)
+        return self._folded[1]
 
     def _microbatch(self, round_: Round, step: FoldStep, sums: PartialSums) -> None:
         microbatch, samples = step.microbatch, self._program.samples(round_, step.microbatch)
@@ -212,7 +204,7 @@ class SlotWork:
     def publish_norms(self, plan: Plan, round_: Round) -> None:
         """Publish the norms of the slice's blocks."""
         started = time.perf_counter()
-        _, tree = self._cut_for(plan, self._program.nonempty(round_))
+        tree = self._folding(plan, self._program.nonempty(round_)).gradients
         with self._desk.timed("norms"):
             self._update.publish_norms(tree, float(self._sums_of(round_)[WEIGHT]))
         self._update_seconds += time.perf_counter() - started
@@ -220,7 +212,7 @@ class SlotWork:
     def update(self, plan: Plan, round_: Round, action: Action, progress: Words, phase: Phase) -> None:
         """Update the action's chunks of the slice."""
         started = time.perf_counter()
-        _, tree = self._cut_for(plan, self._program.nonempty(round_))
+        tree = self._folding(plan, self._program.nonempty(round_)).gradients
         weight = float(self._sums_of(round_)[WEIGHT])
         with self._desk.timed("update"):
             self._update.apply(plan.round, round_.step, tree, weight, self._job.clip_norm, action, progress, phase)
@@ -246,7 +238,7 @@ class SlotWork:
         specs = self._layout.description.buffers
         if not specs:
             return
-        _, tree = self._cut_for(plan, self._program.nonempty(round_))
+        tree = self._folding(plan, self._program.nonempty(round_)).buffers
         samples = float(self._sums_of(round_)[SAMPLES])
         sums = tree_sum(tree, lambda pipe, buffer: self._segment[f"buffer_sums/{pipe}"][buffer])
         changed = tree_sum(tree, lambda pipe, buffer: self._segment[f"buffer_changed/{pipe}"][buffer])

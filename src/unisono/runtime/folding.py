@@ -1,0 +1,60 @@
+"""How a round's microbatches are folded by one pipe, and what is added up over all: pure, from the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from unisono.gradients.hosts import nodes_of, swapped
+from unisono.gradients.tree import FoldStep, Node, expression, fold
+from unisono.runtime.protocol import Plan
+from unisono.runtime.state import ALL_HOSTS
+
+
+@dataclass(frozen=True)
+class Folding:
+    """A round's additions.
+
+    Attributes:
+        steps: how a pipe folds its microbatches.
+        gradients: the sum of the gradients, as nested pairs of (pipe, buffer); what came from other hosts lies under
+            `ALL_HOSTS`.
+        buffers: the sum of the buffers, in the same way.
+    """
+
+    steps: tuple[FoldStep, ...]
+    gradients: Any
+    buffers: Any
+
+
+def folding(plan: Plan, pipe: int, total: int) -> Folding:
+    """The additions of a round.
+
+    Args:
+        plan: its plan.
+        pipe: whose steps.
+        total: microbatches that are not empty.
+
+    >>> folding(Plan(0, (0, 1, 2), (0, 1)), 0, 2).gradients
+    ((0, 0), (1, 0))
+    >>> folding(Plan(0, (2, 4), (0,), hosts=(0, 2, 4)), 0, 4).gradients
+    ((-1, 0), ((0, 0), (0, 1)))
+    >>> folding(Plan(0, (4, 6), (0,), hosts=(0, 2, 4, 6)), 0, 6).gradients
+    (-1, 0)
+    """
+    steps: tuple[FoldStep, ...] = ()
+    owned: dict[Node, tuple[int, int]] = {}
+    for each in range(plan.pipes):
+        run = plan.share(each)
+        folded = fold(min(run.start, total), min(run.stop, total), total)
+        owned.update({node: (each, buffer) for node, buffer in folded.final.items()})
+        if each == pipe:
+            steps = folded.steps
+    if not plan.hosts:
+        tree = expression(total, owned)
+        return Folding(steps, tree, tree)
+    nodes, sums = nodes_of(plan.hosts, total), (ALL_HOSTS, 0)
+    if not swapped(nodes):
+        return Folding(steps, sums, sums)
+    owned.update({node: sums for own in nodes for node in own if node.start not in plan.own})
+    return Folding(steps, expression(total, owned), sums)
