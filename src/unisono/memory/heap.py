@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGE_BYTES, _KEPT_BYTES = 8 << 20, 256 << 20
+_KEPT_BYTES = 1 << 30
+
+LARGE_BYTES = 32 << 20
+"""The largest arrays that the library ever cuts from the heap."""
 
 
 def trim() -> None:
@@ -15,13 +18,14 @@ def trim() -> None:
         give_back(0)
 
 
-def keep_large_apart() -> None:
-    """Map arrays from 8 MiB on one by one instead of cutting them from the heap.
+def keep_freed(apart_bytes: int) -> None:
+    """Keep what a step frees for the next one, which needs it again: fresh pages are cleared first, the large ones too.
 
-    A stage frees one microbatch's activations while it keeps the next one's. In the heap that leaves gaps into which
-    what comes next does not fit: a half more memory was measured.
+    Args:
+        apart_bytes: arrays from this size on are mapped one by one instead of being cut from the heap; at most what the
+            library itself would come to, `LARGE_BYTES`.
     """
     option = getattr(ctypes.CDLL(None), "mallopt", None)
     if option is not None:
-        option(_M_MMAP_THRESHOLD, _LARGE_BYTES)
-        option(_M_TRIM_THRESHOLD, _KEPT_BYTES)  # setting the other one has stopped the library from adapting it
+        option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        option(_M_MMAP_THRESHOLD, apart_bytes)  # setting one stops the library from adapting the other

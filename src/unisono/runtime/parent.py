@@ -25,6 +25,7 @@ from functools import partial
 
 from unisono.frameworks.registry import framework
 from unisono.job import Job
+from unisono.memory.heap import trim
 from unisono.memory.segment import Segment
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import STACK_SIGNAL, Failure, failure
@@ -164,7 +165,7 @@ class Parent:
         if initialise:
             self._prepared.initialise(self._state)
         self._prepared.bind(self._state)
-        ctypes.CDLL(None).malloc_trim(0)  # the model's first values are in shared memory now
+        trim()  # the model's first values are in shared memory now
 
     def attend(self, described: Described, segment: int, event: int) -> None:
         """The shared memory is written: get ready to fork."""

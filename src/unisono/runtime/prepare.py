@@ -14,7 +14,7 @@ from unisono.errors import UsageError
 from unisono.frameworks.protocol import DataFunctions
 from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
-from unisono.memory.heap import keep_large_apart
+from unisono.memory.heap import LARGE_BYTES, keep_freed
 from unisono.memory.packing import dumps
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
@@ -34,6 +34,10 @@ from unisono.runtime.tools import Tools
 from unisono.runtime.worker import Worker
 
 SPIN_SECONDS = 100e-6
+
+STAGE_LARGE_BYTES = 8 << 20
+"""A stage frees one microbatch's activations while it keeps the next one's. In the heap that leaves gaps into which
+what comes next does not fit, unless large ones are kept apart: a half more memory was measured."""
 
 
 @dataclass(frozen=True)
@@ -210,8 +214,7 @@ class Prepared:
             take: how it gets microbatches; default: from the ring that the loaders fill.
         """
         self.framework.data.pin(self.request.threads)
-        if self.described.cut is not None:
-            keep_large_apart()
+        keep_freed(LARGE_BYTES if self.described.cut is None else STAGE_LARGE_BYTES)
         ring, reader = self.ring(state.segment), self.reader()
         tools = Tools(
             job=self.job, program=self.program, state=state, adapter=self.adapter, read=reader.read,

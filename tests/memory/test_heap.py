@@ -1,0 +1,38 @@
+"""What a process frees stays its own: the next step gets it without fresh pages."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+import numpy as np
+from unisono.memory.heap import LARGE_BYTES, keep_freed
+
+def step():  # the last one freed lies at the heap's end
+    return sum(array[0] for array in [np.ones(1 << 20) for _ in range(8)])
+
+if sys.argv[1] == "kept":
+    keep_freed(LARGE_BYTES)
+for _ in range(4):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str) -> int:
+    """Page faults of ten steps of 64 MiB."""
+    command = [sys.executable, "-c", PROGRAM, how]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc lets itself be told")
+def test_a_step_needs_no_fresh_pages() -> None:
+    assert faults("kept") < 100 < 1000 < faults("freed")
