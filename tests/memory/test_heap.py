@@ -35,4 +35,4 @@ def faults(how: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc lets itself be told")
 def test_a_step_needs_no_fresh_pages() -> None:
-    assert faults("kept") < 100 < 1000 < faults("freed")
+    assert 10 * faults("kept") < faults("freed")  # pages may be large: only the ratio is the same everywhere

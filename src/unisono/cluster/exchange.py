@@ -5,9 +5,9 @@ vectors are cut into spans that take turns between hosts. Of each span every hos
 which adds all of them along the tree and returns the sum: with one node a host, 2 · (H − 1) / H times the gradients'
 bytes for each of H hosts, as in a ring all-reduce, but in the tree's order of additions. (Two hosts with one node each
 give it to each other: the same bytes, one way only.) A span is on its way as soon as the last microbatch's backward
-pass has left it behind. Small things (rows of microbatches, which parameters were
-used, buffers that changed, what the hosts agree on) go from each to each, and last, for they are known last: they say
-too that what was sent early has turned out complete.
+pass has left it behind. Small things (rows of microbatches, which parameters were used, buffers that changed, what the
+hosts agree on) go from each to each, and last, for they are known last: they say too that what was sent early has
+turned out complete.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from unisono.cluster.complete import Complete
 from unisono.frameworks.protocol import Array
 from unisono.gradients.adding import TreeAdder
 from unisono.gradients.hosts import nodes_of, swapped
-from unisono.gradients.tree import Node, expression, fold
+from unisono.gradients.tree import expression
 from unisono.partition.hosts import Span, spans
 from unisono.runtime.agreement import Agreement
+from unisono.runtime.folding import partial_sums
 from unisono.runtime.program import Round
 from unisono.runtime.protocol import Plan
 from unisono.runtime.state import ALL_HOSTS, FLOATING, Control, HostState
@@ -110,7 +111,7 @@ class Exchange:
         """
         training, nodes = round_.evaluation is None, nodes_of(plan.hosts, total)
         owned = {node: (host, index) for host, own in enumerate(nodes) for index, node in enumerate(own)}
-        local = self._local(plan, total)
+        local = partial_sums(plan, total)
         self._of_one = {place for node, place in local.items() if node.level == 0}
         mine, counts = [expression(total, local, node) for node in nodes[self._host]], [len(own) for own in nodes]
         tree = expression(total, owned)
@@ -126,15 +127,6 @@ class Exchange:
         changed = self._heads(plan, total, training, mine)
         if changed.any():
             self._buffers(plan, changed, mine, counts, tree)
-
-    def _local(self, plan: Plan, total: int) -> dict[Node, tuple[int, int]]:
-        """Where this host's pipes have left which partial sums."""
-        found = {}
-        for pipe in range(plan.pipes):
-            run = plan.share(pipe)
-            folded = fold(min(run.start, total), min(run.stop, total), total)
-            found.update({node: (pipe, buffer) for node, buffer in folded.final.items()})
-        return found
 
     # -- small things --------------------------------------------------------------------------------------
 
@@ -242,7 +234,7 @@ class Exchange:
     # -- gradients -----------------------------------------------------------------------------------------
 
     def _swap(self, mine: Sequence[Any], tag: int) -> None:
-        """This host's node to the other one, and the other's from it: who updates adds them up."""
+        """This host's node to the other one, a window of spans at once, and its from there: who updates adds them."""
         (other,) = self._others
         came = [self._transport.receive(self._sum(span), other, tag + n) for n, span in enumerate(self._spans)]
         leaving: deque[Pending] = deque()

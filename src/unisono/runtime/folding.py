@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unisono.gradients.hosts import nodes_of, swapped
-from unisono.gradients.tree import FoldStep, Node, expression, fold
+from unisono.gradients.tree import Fold, FoldStep, Node, expression, fold
 from unisono.runtime.protocol import Plan
 from unisono.runtime.state import ALL_HOSTS
 
@@ -27,6 +27,23 @@ class Folding:
     buffers: Any
 
 
+def partial_sums(plan: Plan, total: int) -> dict[Node, tuple[int, int]]:
+    """Where a host's pipes leave which nodes of the tree: (pipe, buffer).
+
+    Args:
+        plan: the round's plan.
+        total: microbatches that are not empty.
+
+    >>> partial_sums(Plan(0, (0, 1, 2), (0, 1)), 2)
+    {Node(level=0, index=0): (0, 0), Node(level=0, index=1): (1, 0)}
+    """
+    return {
+        node: (pipe, buffer)
+        for pipe in range(plan.pipes)
+        for node, buffer in _fold(plan, pipe, total).final.items()
+    }  # fmt: skip
+
+
 def folding(plan: Plan, pipe: int, total: int) -> Folding:
     """The additions of a round.
 
@@ -42,14 +59,8 @@ def folding(plan: Plan, pipe: int, total: int) -> Folding:
     >>> folding(Plan(0, (4, 6), (0,), hosts=(0, 2, 4, 6)), 0, 6).gradients
     (-1, 0)
     """
-    steps: tuple[FoldStep, ...] = ()
-    owned: dict[Node, tuple[int, int]] = {}
-    for each in range(plan.pipes):
-        run = plan.share(each)
-        folded = fold(min(run.start, total), min(run.stop, total), total)
-        owned.update({node: (each, buffer) for node, buffer in folded.final.items()})
-        if each == pipe:
-            steps = folded.steps
+    steps = _fold(plan, pipe, total).steps if pipe < plan.pipes else ()
+    owned = partial_sums(plan, total)
     if not plan.hosts:
         tree = expression(total, owned)
         return Folding(steps, tree, tree)
@@ -58,3 +69,8 @@ def folding(plan: Plan, pipe: int, total: int) -> Folding:
         return Folding(steps, sums, sums)
     owned.update({node: sums for own in nodes for node in own if node.start not in plan.own})
     return Folding(steps, expression(total, owned), sums)
+
+
+def _fold(plan: Plan, pipe: int, total: int) -> Fold:
+    run = plan.share(pipe)
+    return fold(min(run.start, total), min(run.stop, total), total)
