@@ -27,6 +27,7 @@ from unisono.frameworks.protocol import (
     Unit,
 )
 from unisono.frameworks.pytorch import optimizers as torch_optimizers
+from unisono.frameworks.pytorch.chunks import TorchChunkUpdate
 from unisono.frameworks.pytorch.data import seed_everything
 from unisono.frameworks.pytorch.stages.cutter import Cutter
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
@@ -396,7 +397,7 @@ class Adapter:
         state: Mapping[int, Mapping[str, Array]],
     ) -> ChunkUpdate:
         """See `Adapter.chunk_update`."""
-        return torch_optimizers.TorchChunkUpdate(
+        return TorchChunkUpdate(
             self._masters[region.optimizer],
             self._states[region.optimizer],
             region,

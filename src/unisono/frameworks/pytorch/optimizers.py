@@ -1,4 +1,4 @@
-"""torch.optim classes run on pieces: what kind each is, what state it has, and the update of one chunk."""
+"""torch.optim classes run on pieces: what kind each is, what state it has, and the same class over other tensors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from unisono.errors import UsageError
-from unisono.frameworks.protocol import Array, StateSpec
-from unisono.gradients.regions import Chunk, Kind, Region
+from unisono.frameworks.protocol import StateSpec
+from unisono.gradients.regions import Kind
 
 ELEMENTWISE = {
     torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad,
@@ -63,17 +63,17 @@ def prepare(built: object) -> list[Optimizer]:
     return optimizers
 
 
-def _clone(master: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
+def clone(master: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
     """An optimizer of the same class and settings over other tensors, with an empty state."""
-    clone = master.__class__.__new__(master.__class__)
+    made = master.__class__.__new__(master.__class__)
     held = {name: value for name, value in vars(master).items() if name not in ("state", "param_groups", "step")}
-    vars(clone).update(held)
-    clone.state = defaultdict(dict)
-    clone.param_groups = groups
-    return clone
+    vars(made).update(held)
+    made.state = defaultdict(dict)
+    made.param_groups = groups
+    return made
 
 
-def _bare_step(master: Optimizer) -> Callable[[Optimizer], Any]:
+def bare_step(master: Optimizer) -> Callable[[Optimizer], Any]:
     """The class's `step` without what torch wraps around its own classes': records for its profiler, and hooks.
 
     A step is called for each chunk, and the wrappers take as long as the rest of it besides the arithmetic.
@@ -86,7 +86,8 @@ def _bare_step(master: Optimizer) -> Callable[[Optimizer], Any]:
     return step if any(hooks) or type(master) not in ELEMENTWISE | PER_TENSOR else inspect.unwrap(step)
 
 
-def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+def settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A group without its parameters."""
     return {name: value for name, value in group.items() if name not in ("params", "param_names")}
 
 
@@ -96,7 +97,7 @@ def plain_settings(master: Optimizer) -> dict[str, Any]:
         "class": type(master).__name__,
         "groups": [
             {name: value if isinstance(value, int | float | str | None) else repr(value)
-             for name, value in _settings(group).items()}
+             for name, value in settings(group).items()}
             for group in master.param_groups
         ],
     }  # fmt: skip
@@ -104,10 +105,10 @@ def plain_settings(master: Optimizer) -> dict[str, Any]:
 
 def _probe(master: Optimizer, tensors: Sequence[tuple[int, torch.Tensor]], steps: int = 1) -> Optimizer:
     """Run the class on stand-in tensors (group index, values) and return the optimizer with its state."""
-    groups = [{**_settings(group), "params": []} for group in master.param_groups]
+    groups = [{**settings(group), "params": []} for group in master.param_groups]
     for index, tensor in tensors:
         groups[index]["params"].append(tensor)
-    optimizer = _clone(master, [group for group in groups if group["params"]])
+    optimizer = clone(master, [group for group in groups if group["params"]])
     for step in range(steps):
         for _, tensor in tensors:
             tensor.grad = torch.linspace(-1, 1 + step, tensor.numel(), dtype=tensor.dtype).reshape(tensor.shape)
@@ -127,7 +128,7 @@ def _is_elementwise(master: Optimizer) -> bool:
     grads = [torch.linspace(-1, 1 + step, 192) for step in range(3)]
     groups = [[whole], list(halves)]
     for tensors in groups:
-        optimizer = _clone(master, [{**_settings(master.param_groups[0]), "params": tensors}])
+        optimizer = clone(master, [{**settings(master.param_groups[0]), "params": tensors}])
         for grad in grads:
             parts = [grad] if len(tensors) == 1 else [grad[:64].clone(), grad[64:].clone()]
             for tensor, part in zip(tensors, parts, strict=True):
@@ -176,6 +177,7 @@ def state_of(master: Optimizer, kind: Kind, numbers: Mapping[int, int]) -> State
 
 
 GROUP = "group."
+"""Begins the name of a scalar that the optimizer keeps in its groups."""
 
 
 def _changing_settings(master: Optimizer, stepped: Optimizer) -> list[str]:
@@ -184,105 +186,10 @@ def _changing_settings(master: Optimizer, stepped: Optimizer) -> list[str]:
     names = {
         name
         for before, after in zip(held, stepped.param_groups, strict=True)
-        for name, value in _settings(after).items()
+        for name, value in settings(after).items()
         if isinstance(value, int | float) and value != before.get(name)
     }
     return [GROUP + name for name in sorted(names)]
-
-
-class TorchChunkUpdate:
-    """The optimizer's own `step` over the pieces of one chunk, in scratch memory."""
-
-    def __init__(
-        self,
-        master: Optimizer,
-        spec: StateSpec,
-        region: Region,
-        chunk: Chunk,
-        scratch: tuple[Array, Array, Mapping[int, Mapping[str, Array]]],
-        group_of: Mapping[int, int],
-    ) -> None:
-        parameters, gradients, state = scratch
-        self._master = master
-        self._scalars = spec.scalars
-        self._numbers = [piece.parameter.number for piece in chunk.pieces]
-        self._owned = [piece.start == 0 for piece in chunk.pieces]
-        self._tensors: list[torch.Tensor] = []
-        self._gradients: list[torch.Tensor] = []
-        self._views: list[dict[str, torch.Tensor]] = []
-        self._groups = sorted({group_of[number] for number in self._numbers})
-        groups = {index: {**_settings(master.param_groups[index]), "params": []} for index in self._groups}
-        self._leads: dict[int, int] = {}  # first piece of each group → the clone's group
-        for index, piece in enumerate(chunk.pieces):
-            start = piece.parameter.offset + piece.start - chunk.start
-            shape = (piece.stop - piece.start,) if region.kind == "elementwise" else piece.parameter.shape
-            stop = start + piece.stop - piece.start
-            self._tensors.append(torch.from_numpy(parameters[start:stop]).view(shape))
-            self._gradients.append(torch.from_numpy(gradients[start:stop]).view(shape))
-            self._views.append({k: torch.from_numpy(v) for k, v in state[piece.parameter.number].items()})
-            group = group_of[piece.parameter.number]
-            if not groups[group]["params"]:
-                self._leads[index] = self._groups.index(group)
-            groups[group]["params"].append(self._tensors[-1])
-        self._optimizer = _clone(master, [groups[index] for index in self._groups])
-        self._bare_step = _bare_step(master)
-        self._known: tuple[list[list[float]], list[int]] | None = None
-
-    def step(self, before: Array, after: Array, used: Array) -> None:
-        """See `ChunkUpdate.step`."""
-        width = 1 + len(self._scalars)
-        rows, flags = before[self._numbers, :width].tolist(), used[self._numbers].tolist()
-        for own, index in zip(self._optimizer.param_groups, self._groups, strict=True):
-            own.update(_settings(self._master.param_groups[index]))
-        if (rows, flags) != self._known:
-            self._install(rows, flags)
-        else:
-            self._restore_settings(rows)
-        with torch.no_grad():
-            self._bare_step(self._optimizer)
-        results = [self._collect(index, row) for index, row in enumerate(rows)]
-        for number, owned, result in zip(self._numbers, self._owned, results, strict=True):
-            if owned:
-                after[number, :width] = result
-        self._known = (results, flags)
-
-    def _install(self, rows: list[list[float]], flags: list[int]) -> None:
-        for index, tensor in enumerate(self._tensors):
-            tensor.grad = self._gradients[index] if flags[index] else None
-            self._optimizer.state.pop(tensor, None)
-            if rows[index][0]:
-                state: dict[str, Any] = dict(self._views[index])
-                for key, value in zip(self._scalars, rows[index][1:], strict=True):
-                    if not key.startswith(GROUP):
-                        state[key] = torch.tensor(value, dtype=torch.float32)
-                self._optimizer.state[tensor] = state
-        self._restore_settings(rows)
-
-    def _restore_settings(self, rows: list[list[float]]) -> None:
-        for index, group in self._leads.items():
-            if rows[index][0]:
-                for key, value in zip(self._scalars, rows[index][1:], strict=True):
-                    if key.startswith(GROUP):
-                        self._optimizer.param_groups[group][key.removeprefix(GROUP)] = value
-
-    def _collect(self, index: int, row: list[float]) -> list[float]:
-        """Bring a piece's state home: tensors that the optimizer made anew into their views, scalars returned."""
-        state = self._optimizer.state.get(self._tensors[index])
-        if not state:
-            return row
-        for key, view in self._views[index].items():
-            if key in state and state[key] is not view and state[key] is not None:
-                view.copy_(state[key].reshape(view.shape))
-                state[key] = view
-        scalars = [self._scalar(index, state, key) for key in self._scalars]
-        return [1.0, *scalars]
-
-    def _scalar(self, index: int, state: Mapping[str, Any], key: str) -> float:
-        if not key.startswith(GROUP):
-            value = state.get(key)
-            return 0.0 if value is None else float(value)
-        group = self._leads.get(index)
-        return 0.0 if group is None else float(self._optimizer.param_groups[group][key.removeprefix(GROUP)])
 
 
 def initial_state(master: Optimizer) -> Sequence[tuple[torch.Tensor, Mapping[str, Any]]]:

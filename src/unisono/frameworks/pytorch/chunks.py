@@ -1,0 +1,182 @@
+"""The update of one chunk by a torch optimizer, in shared memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from unisono.frameworks.protocol import Array, StateSpec
+from unisono.frameworks.pytorch.optimizers import GROUP, Optimizer, bare_step, clone, settings
+from unisono.gradients.regions import Chunk, Piece, Region
+
+GRAIN = 64
+"""Elements; a tensor whose size is a multiple gets the same bits alone and as the beginning of a longer one: kernels
+take no rest of it another way than the whole vectors before."""
+
+
+def runs(pieces: Sequence[Piece], group_of: Mapping[int, int]) -> list[range]:
+    """Neighbours that may be stepped as one tensor where the optimizer is elementwise: a call takes a few microseconds
+    for each tensor besides the arithmetic.
+
+    Args:
+        pieces: of a chunk.
+        group_of: parameter number → the optimizer's group.
+
+    Returns:
+        Consecutive ranges of the pieces: of one group each, with nothing between them in memory.
+
+    >>> members = [(0, "w", (2, 64)), (1, "b", (64,)), (2, "v", (3,)), (3, "c", (64,))]
+    >>> region = Region.pack(0, "float32", 0, "elementwise", members)
+    >>> runs([Piece(parameter, 0, parameter.size) for parameter in region.parameters], {0: 0, 1: 0, 2: 0, 3: 0})
+    [range(0, 3), range(3, 4)]
+    """
+    found: list[range] = []
+    for index, piece in enumerate(pieces):
+        before = pieces[index - 1]
+        joins = (
+            index > 0
+            and group_of[before.parameter.number] == group_of[piece.parameter.number]
+            and before.parameter.offset + before.stop == piece.parameter.offset + piece.start
+            and (before.stop - before.start) % GRAIN == 0
+        )
+        start = found.pop().start if joins else index
+        found.append(range(start, index + 1))
+    return found
+
+
+class TorchChunkUpdate:
+    """The optimizer's own `step` over the pieces of one chunk.
+
+    Args:
+        master: the job's optimizer.
+        spec: its state.
+        region, chunk: what is updated.
+        scratch: the chunk's parameters, gradients, and per parameter number its state.
+        group_of: parameter number → the optimizer's group.
+    """
+
+    def __init__(
+        self, master: Optimizer, spec: StateSpec, region: Region, chunk: Chunk,
+        scratch: tuple[Array, Array, Mapping[int, Mapping[str, Array]]], group_of: Mapping[int, int],
+    ) -> None:  # fmt: skip
+        self._numbers = [piece.parameter.number for piece in chunk.pieces]
+        self._owned = [index for index, piece in enumerate(chunk.pieces) if piece.start == 0]
+        self._width = 1 + len(spec.scalars)
+        alone = [range(index, index + 1) for index in range(len(chunk.pieces))]
+        self._runs = runs(chunk.pieces, group_of) if region.kind == "elementwise" else alone
+        held = master, spec, region, chunk, scratch, group_of
+        self._joined = _Stepper(*held, self._runs)
+        self._alone = self._joined if self._runs == alone else _Stepper(*held, alone)
+
+    def step(self, before: Array, after: Array, used: Array) -> None:
+        """See `ChunkUpdate.step`."""
+        rows, flags = before[self._numbers, : self._width].tolist(), used[self._numbers].tolist()
+        alike = all(
+            flags[index] == flags[run.start] and rows[index] == rows[run.start] for run in self._runs for index in run
+        )
+        results = (self._joined if alike else self._alone).step(rows, flags)
+        after[[self._numbers[index] for index in self._owned], : self._width] = [results[i] for i in self._owned]
+
+
+class _Stepper:
+    """An optimizer like the master over one tensor a run."""
+
+    def __init__(
+        self, master: Optimizer, spec: StateSpec, region: Region, chunk: Chunk,
+        scratch: tuple[Array, Array, Mapping[int, Mapping[str, Array]]], group_of: Mapping[int, int],
+        runs: Sequence[range],
+    ) -> None:  # fmt: skip
+        parameters, gradients, state = scratch
+        self._master, self._scalars, self._runs = master, spec.scalars, runs
+        self._tensors: list[torch.Tensor] = []
+        self._gradients: list[torch.Tensor] = []
+        self._views: list[dict[str, torch.Tensor]] = []
+        self._groups = sorted({group_of[piece.parameter.number] for piece in chunk.pieces})
+        groups = {index: {**settings(master.param_groups[index]), "params": []} for index in self._groups}
+        self._leads: dict[int, int] = {}  # first tensor of each group → the clone's group
+        for index, run in enumerate(runs):
+            first, last = chunk.pieces[run.start], chunk.pieces[run.stop - 1]
+            start = first.parameter.offset + first.start - chunk.start
+            stop = last.parameter.offset + last.stop - chunk.start
+            shape = (stop - start,) if region.kind == "elementwise" else first.parameter.shape
+            self._tensors.append(torch.from_numpy(parameters[start:stop]).view(shape))
+            self._gradients.append(torch.from_numpy(gradients[start:stop]).view(shape))
+            views = state[first.parameter.number]
+            self._views.append({key: torch.from_numpy(_span(view, run, stop - start)) for key, view in views.items()})
+            group = group_of[first.parameter.number]
+            if not groups[group]["params"]:
+                self._leads[index] = self._groups.index(group)
+            groups[group]["params"].append(self._tensors[-1])
+        self._optimizer = clone(master, [groups[index] for index in self._groups])
+        self._bare_step = bare_step(master)
+        self._known: tuple[list[list[float]], list[int]] | None = None
+
+    def step(self, rows: Sequence[list[float]], flags: Sequence[int]) -> list[list[float]]:
+        """One step.
+
+        Args:
+            rows: per piece its scalars, alike within a run.
+            flags: per piece whether it has a gradient, alike within a run.
+
+        Returns:
+            Per piece its scalars after the step.
+        """
+        firsts = [rows[run.start] for run in self._runs]
+        marks = [flags[run.start] for run in self._runs]
+        for own, index in zip(self._optimizer.param_groups, self._groups, strict=True):
+            own.update(settings(self._master.param_groups[index]))
+        if (firsts, marks) != self._known:
+            self._install(firsts, marks)
+        else:
+            self._restore_settings(firsts)
+        with torch.no_grad():
+            self._bare_step(self._optimizer)
+        results = [self._collect(index, row) for index, row in enumerate(firsts)]
+        self._known = (results, marks)
+        return [result for run, result in zip(self._runs, results, strict=True) for _ in run]
+
+    def _install(self, rows: Sequence[list[float]], flags: Sequence[int]) -> None:
+        for index, tensor in enumerate(self._tensors):
+            tensor.grad = self._gradients[index] if flags[index] else None
+            self._optimizer.state.pop(tensor, None)
+            if rows[index][0]:
+                state: dict[str, Any] = dict(self._views[index])
+                for key, value in zip(self._scalars, rows[index][1:], strict=True):
+                    if not key.startswith(GROUP):
+                        state[key] = torch.tensor(value, dtype=torch.float32)
+                self._optimizer.state[tensor] = state
+        self._restore_settings(rows)
+
+    def _restore_settings(self, rows: Sequence[list[float]]) -> None:
+        for index, group in self._leads.items():
+            if rows[index][0]:
+                for key, value in zip(self._scalars, rows[index][1:], strict=True):
+                    if key.startswith(GROUP):
+                        self._optimizer.param_groups[group][key.removeprefix(GROUP)] = value
+
+    def _collect(self, index: int, row: list[float]) -> list[float]:
+        """Bring a tensor's state home: what the optimizer made anew into its views, scalars returned."""
+        state = self._optimizer.state.get(self._tensors[index])
+        if not state:
+            return row
+        for key, view in self._views[index].items():
+            if key in state and state[key] is not view and state[key] is not None:
+                view.copy_(state[key].reshape(view.shape))
+                state[key] = view
+        scalars = [self._scalar(index, state, key) for key in self._scalars]
+        return [1.0, *scalars]
+
+    def _scalar(self, index: int, state: Mapping[str, Any], key: str) -> float:
+        if not key.startswith(GROUP):
+            value = state.get(key)
+            return 0.0 if value is None else float(value)
+        group = self._leads.get(index)
+        return 0.0 if group is None else float(self._optimizer.param_groups[group][key.removeprefix(GROUP)])
+
+
+def _span(first: Array, run: range, size: int) -> Array:
+    """A run's part of a state vector, of which `first` is the first piece's: they lie as the parameters do."""
+    return first if len(run) == 1 else np.lib.stride_tricks.as_strided(first, (size,), (first.itemsize,))
