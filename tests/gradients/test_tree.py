@@ -44,4 +44,16 @@ def test_a_slot_leaves_few_nodes_and_needs_few_buffers(world: tuple[int, list[in
     most = 2 * max(total - 1, 1).bit_length()
     for start, stop in pairwise(boundaries):
         assert len(aligned_nodes(start, stop, total)) <= max(most - 2, 1)
-        assert fold(start, stop, total).buffers <= most + 1
+        folded = fold(start, stop, total)
+        assert folded.buffers <= most + 1
+        assert set(folded.final.values()) <= folded.written(add=True) <= folded.written(add=False)
+
+
+@given(worlds())
+def test_after_the_last_microbatch_nothing_is_added_that_its_gradient_cannot_be_written_with(
+    world: tuple[int, list[int]],
+) -> None:
+    total, boundaries = world
+    for start, stop in pairwise(boundaries):
+        for step in fold(start, stop, total).steps[-1:]:
+            assert len(step.additions) <= 1

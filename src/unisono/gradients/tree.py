@@ -97,6 +97,10 @@ class FoldStep:
     buffer: int
     additions: tuple[tuple[int, int], ...]
 
+    def destination(self, add: bool) -> int:
+        """The buffer that the gradient is written into: its own, or (add) at once that of what it is added to."""
+        return self.additions[0][0] if add and self.additions else self.buffer
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -110,20 +114,29 @@ class Fold:
         """Buffers needed."""
         return 1 + max((step.buffer for step in self.steps), default=-1)
 
+    def written(self, add: bool) -> set[int]:
+        """The buffers that gradients are written into; see `FoldStep.destination`.
+
+        >>> fold(0, 8, 8).written(add=True), fold(0, 8, 8).written(add=False)
+        ({0, 1, 2}, {0, 1, 2, 3})
+        """
+        return {step.destination(add) for step in self.steps}
+
 
 def fold(start: int, stop: int, total: int) -> Fold:
     """Work through a run of microbatches one after another, adding siblings as soon as both are there.
 
-    After the last one nothing is added: others wait for the run then, and who updates reads each partial sum once.
+    Of the last one only the first addition is done, with which its gradient may be written at once: others wait for
+    the run then, and who updates reads each partial sum once.
 
     Args:
         start, stop: the run.
         total: how many microbatches there are.
 
     >>> [(step.buffer, step.additions) for step in fold(0, 4, 4).steps]
-    [(0, ()), (1, ((0, 1),)), (1, ()), (2, ())]
+    [(0, ()), (1, ((0, 1),)), (1, ()), (2, ((1, 2),))]
     >>> fold(0, 4, 4).final
-    {Node(level=1, index=0): 0, Node(level=0, index=2): 1, Node(level=0, index=3): 2}
+    {Node(level=1, index=0): 0, Node(level=1, index=1): 1}
     """
     steps: list[FoldStep] = []
     final: dict[Node, int] = {}
@@ -132,9 +145,11 @@ def fold(start: int, stop: int, total: int) -> Fold:
         held: list[Node] = []  # the stack of partial sums inside this node; buffer = base + place
         for microbatch in range(node.start, min(node.stop, total)):
             held.append(Node(0, microbatch))
-            additions = []
-            while held[-1].level < node.level and microbatch < min(stop, total) - 1:
+            additions: list[tuple[int, int]] = []
+            while held[-1].level < node.level:
                 top = held[-1]
+                if microbatch == min(stop, total) - 1 and additions:
+                    break
                 if top.index & 1:
                     additions.append((base + len(held) - 2, base + len(held) - 1))
                     held[-2:] = [Node(top.level + 1, top.index >> 1)]

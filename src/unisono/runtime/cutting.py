@@ -94,7 +94,7 @@ def cut_in_stages(
              u.crossing_bytes, u.joined)
         for u in units
     ]  # fmt: skip
-    free = max(memory - _state_bytes(host, layout), 0) // (layout.data or 1)
+    free = max(memory - _state_bytes(host, layout, adapter.can_add), 0) // (layout.data or 1)
     if recompute:  # each stage keeps one unit's activations while it computes them again
         free = max(free - layout.pipeline * max(unit.activation_bytes for unit in units), 0)
     cuts = choose(costs, layout.pipeline, HAND_OVER_SECONDS, COPY_SECONDS_PER_BYTE, free)
@@ -105,7 +105,7 @@ def cut_in_stages(
     return Cut(units, cuts)
 
 
-def _state_bytes(host: HostLayout, layout: Layout) -> int:
+def _state_bytes(host: HostLayout, layout: Layout, add: bool) -> int:
     """Parameters, optimizer state and the partial sums of every pipe."""
     total = 0
     for name, area in host.segment.areas.items():
@@ -113,7 +113,7 @@ def _state_bytes(host: HostLayout, layout: Layout) -> int:
             total += int(np.prod(area.shape, dtype=np.int64)) * np.dtype(area.dtype).itemsize
     gradients = sum(region.length * np.dtype(region.dtype).itemsize for region in host.regions)
     pipes, microbatches = layout.data or 1, host.shape.microbatches
-    return total + pipes * fold(0, -(-microbatches // pipes), microbatches).buffers * gradients
+    return total + pipes * len(fold(0, -(-microbatches // pipes), microbatches).written(add)) * gradients
 
 
 class _Trial:

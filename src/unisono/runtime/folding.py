@@ -55,7 +55,7 @@ def folding(plan: Plan, pipe: int, total: int) -> Folding:
     >>> folding(Plan(0, (0, 1, 2), (0, 1)), 0, 2).gradients
     ((0, 0), (1, 0))
     >>> folding(Plan(0, (2, 4), (0,), hosts=(0, 2, 4)), 0, 4).gradients
-    ((-1, 0), ((0, 0), (0, 1)))
+    ((-1, 0), (0, 0))
     >>> folding(Plan(0, (4, 6), (0,), hosts=(0, 2, 4, 6)), 0, 6).gradients
     (-1, 0)
     """

@@ -73,11 +73,11 @@ class SlotWork:
 
     def touch(self, plan: Plan) -> None:
         """Map the memory that this slot works on into this process."""
-        used = fold(plan.run(self.slot).start, plan.run(self.slot).stop, self._layout.shape.microbatches).buffers
+        folded = fold(plan.run(self.slot).start, plan.run(self.slot).stop, self._layout.shape.microbatches)
         for region in self._layout.regions:
             touch(self._segment[f"parameters/{region.index}"])
-        if self._sums and used:
-            self._sums.touch(used)
+        if self._sums:
+            self._sums.touch(folded.written(self._adds))
         self._update.touch()
 
     def begin(self, round: int) -> None:

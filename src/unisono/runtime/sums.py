@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -78,8 +78,8 @@ class PartialSums:
             yield self._changed[buffer][index : index + 1]
 
     def destination(self, step: FoldStep, add: bool) -> Any:
-        """Where a microbatch's gradient goes: to a buffer of its own, or (add) at once to what it is added to."""
-        return self.gradients[step.additions[0][0] if add else step.buffer]
+        """Where a microbatch's gradient goes."""
+        return self.gradients[step.destination(add)]
 
     def fold(self, step: FoldStep, added: bool) -> None:
         """Do a microbatch's additions.
@@ -116,7 +116,7 @@ class PartialSums:
             if microbatch == 0:
                 self._segment[f"buffer_first/{index}"][...] = value
 
-    def touch(self, buffers: int) -> None:
-        """Map the memory of so many buffers into this process."""
-        for part in chain.from_iterable(self._parts(buffer) for buffer in range(buffers)):
+    def touch(self, buffers: Iterable[int]) -> None:
+        """Map the memory of these buffers into this process."""
+        for part in chain.from_iterable(self._parts(buffer) for buffer in buffers):
             touch(part)

@@ -140,6 +140,9 @@ class Update:
         begun = action.do is Do.RESTORE
         for index in range(action.chunk, action.stop):
             chunk = self._chunks[index]
+            self._sum(chunk, tree, weight)  # before the values that the optimizer reads next come into the cache
+            if factor != 1.0:
+                np.multiply(chunk.gradients, chunk.gradients.dtype.type(factor), out=chunk.gradients)
             if begun:
                 chunk.restore()
             else:
@@ -147,9 +150,6 @@ class Update:
                 phase("saved", round, self._slot, index)
                 progress.put(self._slot, mark(round, 2 * index + 1))
             phase("marked", round, self._slot, index)
-            self._sum(chunk, tree, weight)
-            if factor != 1.0:
-                np.multiply(chunk.gradients, chunk.gradients.dtype.type(factor), out=chunk.gradients)
             chunk.updater.step(before, after, used)
             phase("updated", round, self._slot, index)
             progress.put(self._slot, mark(round, 2 * index + 2))

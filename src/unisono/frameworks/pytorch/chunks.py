@@ -62,23 +62,31 @@ class TorchChunkUpdate:
         self, master: Optimizer, spec: StateSpec, region: Region, chunk: Chunk,
         scratch: tuple[Array, Array, Mapping[int, Mapping[str, Array]]], group_of: Mapping[int, int],
     ) -> None:  # fmt: skip
-        self._numbers = [piece.parameter.number for piece in chunk.pieces]
-        self._owned = [index for index, piece in enumerate(chunk.pieces) if piece.start == 0]
+        self._numbers = np.array([piece.parameter.number for piece in chunk.pieces])
+        self._owned = np.array([index for index, piece in enumerate(chunk.pieces) if piece.start == 0], dtype=np.intp)
         self._width = 1 + len(spec.scalars)
         alone = [range(index, index + 1) for index in range(len(chunk.pieces))]
         self._runs = runs(chunk.pieces, group_of) if region.kind == "elementwise" else alone
         held = master, spec, region, chunk, scratch, group_of
-        self._joined = _Stepper(*held, self._runs)
+        self._joined = self._stepper = _Stepper(*held, self._runs)
         self._alone = self._joined if self._runs == alone else _Stepper(*held, alone)
+        self._expected = b""
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
-        rows, flags = before[self._numbers, : self._width].tolist(), used[self._numbers].tolist()
+        rows, flags = before[self._numbers, : self._width], used[self._numbers]
+        if rows.tobytes() + flags.tobytes() != self._expected:
+            self._install(rows.tolist(), flags.tolist())
+        rows = np.repeat(self._stepper.step(), self._stepper.lengths, axis=0)
+        after[self._numbers[self._owned], : self._width] = rows[self._owned]
+        self._expected = rows.tobytes() + flags.tobytes()
+
+    def _install(self, rows: list[list[float]], flags: list[int]) -> None:
         alike = all(
             flags[index] == flags[run.start] and rows[index] == rows[run.start] for run in self._runs for index in run
         )
-        results = (self._joined if alike else self._alone).step(rows, flags)
-        after[[self._numbers[index] for index in self._owned], : self._width] = [results[i] for i in self._owned]
+        self._stepper = self._joined if alike else self._alone
+        self._stepper.install(rows, flags)
 
 
 class _Stepper:
@@ -112,48 +120,42 @@ class _Stepper:
             groups[group]["params"].append(self._tensors[-1])
         self._optimizer = clone(master, [groups[index] for index in self._groups])
         self._bare_step = bare_step(master)
-        self._known: tuple[list[list[float]], list[int]] | None = None
+        self._rows: list[list[float]] = []
+        self.lengths = [len(run) for run in runs]
+        """Pieces of each run."""
 
-    def step(self, rows: Sequence[list[float]], flags: Sequence[int]) -> list[list[float]]:
-        """One step.
+    def install(self, rows: Sequence[list[float]], flags: Sequence[int]) -> None:
+        """Go on from other scalars than the last step has left, or with other gradients.
 
         Args:
             rows: per piece its scalars, alike within a run.
             flags: per piece whether it has a gradient, alike within a run.
-
-        Returns:
-            Per piece its scalars after the step.
         """
-        firsts = [rows[run.start] for run in self._runs]
-        marks = [flags[run.start] for run in self._runs]
-        for own, index in zip(self._optimizer.param_groups, self._groups, strict=True):
-            own.update(settings(self._master.param_groups[index]))
-        if (firsts, marks) != self._known:
-            self._install(firsts, marks)
-        else:
-            self._restore_settings(firsts)
-        with torch.no_grad():
-            self._bare_step(self._optimizer)
-        results = [self._collect(index, row) for index, row in enumerate(firsts)]
-        self._known = (results, marks)
-        return [result for run, result in zip(self._runs, results, strict=True) for _ in run]
-
-    def _install(self, rows: Sequence[list[float]], flags: Sequence[int]) -> None:
-        for index, tensor in enumerate(self._tensors):
-            tensor.grad = self._gradients[index] if flags[index] else None
+        self._rows = [rows[run.start] for run in self._runs]
+        for index, (run, tensor, row) in enumerate(zip(self._runs, self._tensors, self._rows, strict=True)):
+            tensor.grad = self._gradients[index] if flags[run.start] else None
             self._optimizer.state.pop(tensor, None)
-            if rows[index][0]:
+            if row[0]:
                 state: dict[str, Any] = dict(self._views[index])
-                for key, value in zip(self._scalars, rows[index][1:], strict=True):
+                for key, value in zip(self._scalars, row[1:], strict=True):
                     if not key.startswith(GROUP):
                         state[key] = torch.tensor(value, dtype=torch.float32)
                 self._optimizer.state[tensor] = state
-        self._restore_settings(rows)
 
-    def _restore_settings(self, rows: Sequence[list[float]]) -> None:
+    def step(self) -> list[list[float]]:
+        """One step; returns the scalars after it, by run."""
+        for own, index in zip(self._optimizer.param_groups, self._groups, strict=True):
+            own.update(settings(self._master.param_groups[index]))
+        self._restore_settings()
+        with torch.no_grad():
+            self._bare_step(self._optimizer)
+        self._rows = [self._collect(index, row) for index, row in enumerate(self._rows)]
+        return self._rows
+
+    def _restore_settings(self) -> None:
         for index, group in self._leads.items():
-            if rows[index][0]:
-                for key, value in zip(self._scalars, rows[index][1:], strict=True):
+            if self._rows[index][0]:
+                for key, value in zip(self._scalars, self._rows[index][1:], strict=True):
                     if key.startswith(GROUP):
                         self._optimizer.param_groups[group][key.removeprefix(GROUP)] = value
 
