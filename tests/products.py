@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -43,6 +43,7 @@ def host_state(stages: int, pipes: int, microbatches: int) -> Iterator[HostState
 class Product:
     """y = x · Πf; its stages can be made to lie about something. Its buffer counts the first stage's forward passes."""
 
+    can_add: ClassVar[bool] = True
     lie: str = ""
     activation_bytes: int = 8
     seen: Array = field(default_factory=lambda: np.zeros(1, np.float32))
