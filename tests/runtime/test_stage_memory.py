@@ -20,7 +20,7 @@ import jobs
 
 # Four workers with the whole model hold 2.3 GB of words and their gradients at the end of a step, whichever of them
 # computes when; a pipe's four hold 1.3 GB.
-ROWS, WORDS = 750, 4_000_000
+ROWS, WORDS = 375, 4_000_000
 
 class Block(nn.Module):
     # keeps two arrays of rows x 1024 floats for its backward pass, and hands on rows x 16
@@ -35,12 +35,12 @@ class Net(nn.Sequential):
         super().__init__(nn.Embedding(WORDS, 16), *(Block() for _ in range(12)), nn.Linear(16, jobs.CLASSES))
 
 def data():
-    words = torch.arange(8 * ROWS) * 61 % WORDS
+    words = torch.arange(16 * ROWS) * 61 % WORDS
     return TensorDataset(words, words % jobs.CLASSES)
 
 def job():
     return jobs.make(Net, optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1), data=data,
-                     batch_size=8 * ROWS, microbatches=8, steps=1)
+                     batch_size=16 * ROWS, microbatches=16, steps=1)
 """
 
 
