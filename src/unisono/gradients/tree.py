@@ -109,11 +109,6 @@ class Fold:
     steps: tuple[FoldStep, ...]
     final: Mapping[Node, int]
 
-    @property
-    def buffers(self) -> int:
-        """Buffers needed."""
-        return 1 + max((step.buffer for step in self.steps), default=-1)
-
     def written(self, add: bool) -> set[int]:
         """The buffers that gradients are written into; see `FoldStep.destination`.
 
