@@ -4,10 +4,11 @@ python benchmarks/hosts.py [--rounds 3] [--steps 30] [--only mlp-32,…] [--rate
 
 Hosts are network namespaces of this machine, joined by a cable that is limited to so many gigabits a second ("none":
 as fast as the processor copies). Each has a core of its own, to which everything on it is pinned, and one worker with
-one thread, started by torchrun in both. Same parameters, samples a step, microbatch shape and fused SGD. Contenders
-take turns in one go, each in another order each round; the first steps are left out. Bytes are the interfaces'
-counters, those of a run of the first steps alone taken off. What the cable and gloo can do by themselves is measured
-first.
+one thread, started by torchrun in both. Same parameters, samples a step, microbatch shape and fused SGD. Beside DDP as
+it is: DDP whose update first copies a chunk's old values, the least that going on after a kill at any instant takes
+where optimizers work in place. Contenders take turns in one go, each in another order each round; the first steps are
+left out. Bytes are the interfaces' counters, those of a run of the first steps alone taken off. What the cable and gloo
+can do by themselves is measured first.
 Raw figures and settings: results/hosts.json; the tables: results/hosts.md. It takes root and `ip` (package iproute2).
 """
 
@@ -42,7 +43,7 @@ WARM_UP = 10
 PORT = 29500
 LIMIT_SECONDS = 300.0
 
-CONTENDERS = {"unisono": "Unisono", "ddp": "DDP"}
+CONTENDERS = {"unisono": "Unisono", "ddp": "DDP", "ddp-keeping": "DDP that keeps old values"}
 """Contender → how tables name it. The first is compared with the others."""
 
 RATES = {"none": "unlimited", "10": "10 Gb/s", "1": "1 Gb/s"}

@@ -1,4 +1,4 @@
-"""One process of DDP (gloo) or of the limit: the same loop with no synchronisation at all.
+"""One process of DDP (gloo), of DDP that keeps old values, or of the limit: the same loop with no synchronisation.
 
 Started by torchrun; process 0 writes the step times to the file named last.
 """
@@ -15,8 +15,39 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from models import CASES, optimizer
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
+
+CHUNK = 1 << 18
+"""Elements that are updated in one go where old values are kept, as in Unisono."""
+
+
+class KeepingOld:
+    """An optimizer that works in place chunk by chunk and first copies a chunk's old values: the least that lets
+    somebody else do the chunk again where a process is killed amid it."""
+
+    def __init__(self, name: str, model: nn.Module) -> None:
+        self._model, self._old = model, torch.empty(3, CHUNK)
+        self._chunks = [
+            (parameter, number, chunk, optimizer(name, nn.ParameterList([chunk])))
+            for parameter in model.parameters()
+            for number, chunk in enumerate(map(nn.Parameter, parameter.detach().view(-1).split(CHUNK)))
+        ]
+
+    def zero_grad(self) -> None:
+        """See torch.optim.Optimizer."""
+        self._model.zero_grad()
+
+    def step(self) -> None:
+        """See torch.optim.Optimizer."""
+        for parameter, number, chunk, updates in self._chunks:
+            assert parameter.grad is not None
+            chunk.grad = parameter.grad.view(-1)[number * CHUNK : number * CHUNK + len(chunk)]
+            state = [value for value in updates.state[chunk].values() if value is not None and value.dim()]
+            for old, value in zip(self._old, [chunk.detach(), *state], strict=False):
+                old[: len(value)].copy_(value)
+            updates.step()
 
 
 def main(contender: str, case_name: str, optimizer_name: str, steps: int, file: Path) -> None:
@@ -29,8 +60,9 @@ def main(contender: str, case_name: str, optimizer_name: str, steps: int, file: 
     case = CASES[case_name]
     torch.manual_seed(0)
     model = case.model()
-    trained = DistributedDataParallel(model, gradient_as_bucket_view=True) if contender == "ddp" else model
-    updates = optimizer(optimizer_name, model)
+    trained = model if contender == "limit" else DistributedDataParallel(model, gradient_as_bucket_view=True)
+    keeping = contender == "ddp-keeping"
+    updates = KeepingOld(optimizer_name, model) if keeping else optimizer(optimizer_name, model)
     data = case.data()
     sampler: DistributedSampler[object] = DistributedSampler(data, world, rank)
     loader = DataLoader(data, case.batch_size // world, sampler=sampler, drop_last=True)
