@@ -5,10 +5,10 @@ python benchmarks/pipeline.py [--rounds 3] [--steps 12] [--only transformer-8,tr
 Contenders take turns in one go, each in another order each round, on the same two cores with one thread a process:
 Unisono with `Layout(pipeline=2)` and `Layout(data=2)`, torch.distributed.pipelining (1F1B, gloo) with the same two
 halves, and DDP (gloo) that exchanges gradients once a step. Same parameters, samples, microbatches and fused AdamW; the
-last losses must agree. Beside them, for comparison: both halves in plain PyTorch, for one microbatch
-more than there are, with nothing handed over. The first steps are left out. A step's time is the interval between two
-ends of a step, the update included. Memory (PSS) and Unisono's timeline come from runs of their own, which are not
-timed.
+last losses must agree. Beside them, for comparison: both halves in plain PyTorch, for one microbatch more than there
+are, with nothing handed over; and these with sums along the tree and old values kept, as plainly as can be. The first
+steps are left out. A step's time is the interval between two ends of a step, the update included. Memory (PSS) and
+Unisono's timeline come from runs of their own, which are not timed.
 Raw figures and settings: results/pipeline.json; the tables: results/pipeline.md.
 """
 
@@ -55,6 +55,7 @@ CONTENDERS = {
     "pipelining": "torch.distributed.pipelining",
     "ddp": "DDP",
     "halves": "plain halves, nothing handed over",
+    "halves-keeping": "the same, summed along the tree, old values kept",
 }
 """The peer script's mode → how tables name it. The first one is compared with the others."""
 

@@ -2,10 +2,10 @@
 
 python pipeline_peer.py MODE CASE STEPS FOLDER [timeline]
 
-MODE: a layout of Unisono ("data=2", "pipeline=2"), or "ddp", "pipelining" or "halves", which are started twice, with
-RANK, WORLD_SIZE, CORES, MASTER_ADDR and MASTER_PORT. All train the same parameters on the same samples: an equal last
-loss shows that they did the same work. "halves" is no contender, and has no loss: see there. FOLDER
-gets result.json: the seconds of each step and the last loss; Unisono's run lies in its run/.
+MODE: a layout of Unisono ("data=2", "pipeline=2"), or "ddp", "pipelining", "halves" or "halves-keeping", which are
+started twice, with RANK, WORLD_SIZE, CORES, MASTER_ADDR and MASTER_PORT. All train the same parameters on the same
+samples: an equal last loss shows that they did the same work. Halves are no contenders, and have no loss: see there.
+FOLDER gets result.json: the seconds of each step and the last loss; Unisono's run lies in its run/.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from common import pinned
 from pipeline_models import BATCHES, CASES, Case, optimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 from torch.nn.parallel import DistributedDataParallel
 
 import unisono
 
 Step = Callable[[Tensor, Tensor], float]
+
+CHUNK = 1 << 18
+"""Elements that are updated in one go where old values are kept, as in Unisono."""
 
 
 def unisono_run(case: Case, layout: str, steps: int, folder: Path, timeline: bool) -> tuple[list[float], float]:
@@ -85,24 +88,86 @@ def pipelining_step(case: Case, rank: int) -> Step:
     return step
 
 
+def half_of(case: Case, rank: int) -> tuple[nn.Sequential, Callable[[Tensor, Tensor, int], None]]:
+    """A stage, and its passes for a microbatch (inputs and targets of a batch, number) with nothing handed over."""
+    whole = case.model()
+    half = whole[case.cut :] if rank else whole[: case.cut]
+    with torch.no_grad():
+        crossing = whole[: case.cut](case.tensors()[0][: case.rows])
+
+    def passes(inputs: Tensor, targets: Tensor, number: int) -> None:
+        rows = slice(number * case.rows, (number + 1) * case.rows)
+        if rank:
+            torch.autograd.backward(F.cross_entropy(half(crossing.detach().requires_grad_()), targets[rows]))
+        else:
+            torch.autograd.backward(half(inputs[rows]), crossing)  # any values will do
+
+    return half, passes
+
+
 def halves_step(case: Case, rank: int) -> Step:
     """What two stages take without each other: in plain PyTorch, both at the same time, each half's passes for one
     microbatch more than there are (1F1B's bubble), and its update. Nothing is handed over, and nobody waits."""
-    whole = case.model()
-    half = whole[case.cut :] if rank else whole[: case.cut]
+    half, passes = half_of(case, rank)
     updates = optimizer(half)
-    with torch.no_grad():
-        crossing = whole[: case.cut](case.tensors()[0][: case.rows])
 
     def step(inputs: Tensor, targets: Tensor) -> float:
         updates.zero_grad()
         for number in (0, *range(case.microbatches)):
-            rows = slice(number * case.rows, (number + 1) * case.rows)
-            if rank:
-                torch.autograd.backward(F.cross_entropy(half(crossing.detach().requires_grad_()), targets[rows]))
-            else:
-                torch.autograd.backward(half(inputs[rows]), crossing)  # any values will do
+            passes(inputs, targets, number)
         updates.step()
+        return math.nan
+
+    return step
+
+
+def halves_keeping_step(case: Case, rank: int) -> Step:
+    """The same with what Unisono promises, done as plainly: gradients are added along the tree over microbatches (as
+    each comes; a power of two of them), and an update copies each chunk's old values first. Parameters, and each
+    partial sum, are one flat vector, so that a chunk is one tensor."""
+    half, passes = half_of(case, rank)
+    parameters = list(half.parameters())
+    sizes = [parameter.numel() for parameter in parameters]
+    values = torch.cat([parameter.detach().view(-1) for parameter in parameters])
+    sums = torch.zeros((case.microbatches - 1).bit_length(), len(values))
+    chunks = [nn.Parameter(chunk) for chunk in values.split(CHUNK)]
+    for chunk, gradient in zip(chunks, sums[0].split(CHUNK), strict=True):
+        chunk.grad = gradient
+    updates = [optimizer(nn.ParameterList([chunk])) for chunk in chunks]
+    old = torch.empty(3, CHUNK)
+    current: int | None = None  # the microbatch
+
+    def receiver(places: tuple[Tensor, ...]) -> Callable[[Tensor], None]:
+        def receive(parameter: Tensor) -> None:
+            gradient, parameter.grad = parameter.grad, None
+            assert gradient is not None
+            if current is None:
+                return
+            held = current.bit_count()  # partial sums before it
+            complete = (~current & (current + 1)).bit_length() - 1  # nodes of the tree that it completes
+            if not complete:
+                places[held].copy_(gradient.view(-1))
+            for node in range(held - 1, held - 1 - complete, -1):
+                places[node].add_(gradient.view(-1) if node == held - 1 else places[node + 1])
+
+        return receive
+
+    by_sum = [each.split(sizes) for each in sums]
+    for number, (parameter, value) in enumerate(zip(parameters, values.split(sizes), strict=True)):
+        parameter.data = value.view_as(parameter)
+        parameter.register_post_accumulate_grad_hook(receiver(tuple(places[number] for places in by_sum)))
+
+    def step(inputs: Tensor, targets: Tensor) -> float:
+        nonlocal current
+        for current in (None, *range(case.microbatches)):
+            passes(inputs, targets, current or 0)
+        for chunk, own in zip(chunks, updates, strict=True):
+            assert chunk.grad is not None
+            chunk.grad.div_(case.microbatches)
+            state = [value for value in own.state[chunk].values() if value.dim()]
+            for copy, value in zip(old, (chunk.detach(), *state), strict=False):
+                copy[: len(value)].copy_(value)
+            own.step()
         return math.nan
 
     return step
@@ -123,7 +188,7 @@ def timed(case: Case, step: Step, steps: int) -> tuple[list[float], float]:
     return seconds, loss
 
 
-STEPS = {"ddp": ddp_step, "pipelining": pipelining_step, "halves": halves_step}
+STEPS = {"ddp": ddp_step, "pipelining": pipelining_step, "halves": halves_step, "halves-keeping": halves_keeping_step}
 
 
 def main(mode: str, case_name: str, steps: int, folder: Path, timeline: bool) -> None:
