@@ -9,6 +9,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,35 +21,18 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 
-CHUNK = 1 << 18
-"""Elements that are updated in one go where old values are kept, as in Unisono."""
+sys.path.append(str(Path(__file__).parent / "peers"))
+
+from keeping import KeepingOld, chunks
 
 
-class KeepingOld:
-    """An optimizer that works in place chunk by chunk and first copies a chunk's old values: the least that lets
-    somebody else do the chunk again where a process is killed amid it."""
-
-    def __init__(self, name: str, model: nn.Module) -> None:
-        self._model, self._old = model, torch.empty(3, CHUNK)
-        self._chunks = [
-            (parameter, number, chunk, optimizer(name, nn.ParameterList([chunk])))
-            for parameter in model.parameters()
-            for number, chunk in enumerate(map(nn.Parameter, parameter.detach().view(-1).split(CHUNK)))
-        ]
-
-    def zero_grad(self) -> None:
-        """See torch.optim.Optimizer."""
-        self._model.zero_grad()
-
-    def step(self) -> None:
-        """See torch.optim.Optimizer."""
-        for parameter, number, chunk, updates in self._chunks:
-            assert parameter.grad is not None
-            chunk.grad = parameter.grad.view(-1)[number * CHUNK : number * CHUNK + len(chunk)]
-            state = [value for value in updates.state[chunk].values() if value is not None and value.dim()]
-            for old, value in zip(self._old, [chunk.detach(), *state], strict=False):
-                old[: len(value)].copy_(value)
-            updates.step()
+def update(contender: str, optimizer_name: str, model: nn.Module) -> Callable[[], object]:
+    """What a step ends with."""
+    if contender != "ddp-keeping":
+        return optimizer(optimizer_name, model).step
+    parameters = list(model.parameters())
+    updates = KeepingOld(partial(optimizer, optimizer_name), chunks(parameters))
+    return lambda: updates.step(chunks(parameter.grad for parameter in parameters))
 
 
 def main(contender: str, case_name: str, optimizer_name: str, steps: int, file: Path) -> None:
@@ -61,8 +46,7 @@ def main(contender: str, case_name: str, optimizer_name: str, steps: int, file: 
     torch.manual_seed(0)
     model = case.model()
     trained = model if contender == "limit" else DistributedDataParallel(model, gradient_as_bucket_view=True)
-    keeping = contender == "ddp-keeping"
-    updates = KeepingOld(optimizer_name, model) if keeping else optimizer(optimizer_name, model)
+    update_parameters = update(contender, optimizer_name, model)
     data = case.data()
     sampler: DistributedSampler[object] = DistributedSampler(data, world, rank)
     loader = DataLoader(data, case.batch_size // world, sampler=sampler, drop_last=True)
@@ -71,9 +55,9 @@ def main(contender: str, case_name: str, optimizer_name: str, steps: int, file: 
     last = time.perf_counter()
     while len(seconds) < steps:
         for inputs, targets in loader:
-            updates.zero_grad()
+            model.zero_grad()
             F.cross_entropy(trained(inputs), targets).backward()
-            updates.step()
+            update_parameters()
             now = time.perf_counter()
             seconds.append(now - last)
             last = now

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from common import pinned
+from keeping import KeepingOld, chunks
 from pipeline_models import BATCHES, CASES, Case, optimizer
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
@@ -30,9 +31,6 @@ from torch.nn.parallel import DistributedDataParallel
 import unisono
 
 Step = Callable[[Tensor, Tensor], float]
-
-CHUNK = 1 << 18
-"""Elements that are updated in one go where old values are kept, as in Unisono."""
 
 
 def unisono_run(case: Case, layout: str, steps: int, folder: Path, timeline: bool) -> tuple[list[float], float]:
@@ -130,11 +128,7 @@ def halves_keeping_step(case: Case, rank: int) -> Step:
     sizes = [parameter.numel() for parameter in parameters]
     values = torch.cat([parameter.detach().view(-1) for parameter in parameters])
     sums = torch.zeros((case.microbatches - 1).bit_length(), len(values))
-    chunks = [nn.Parameter(chunk) for chunk in values.split(CHUNK)]
-    for chunk, gradient in zip(chunks, sums[0].split(CHUNK), strict=True):
-        chunk.grad = gradient
-    updates = [optimizer(nn.ParameterList([chunk])) for chunk in chunks]
-    old = torch.empty(3, CHUNK)
+    updates = KeepingOld(optimizer, chunks([values]))
     current: int | None = None  # the microbatch
 
     def receiver(places: tuple[Tensor, ...]) -> Callable[[Tensor], None]:
@@ -161,13 +155,7 @@ def halves_keeping_step(case: Case, rank: int) -> Step:
         nonlocal current
         for current in (None, *range(case.microbatches)):
             passes(inputs, targets, current or 0)
-        for chunk, own in zip(chunks, updates, strict=True):
-            assert chunk.grad is not None
-            chunk.grad.div_(case.microbatches)
-            state = [value for value in own.state[chunk].values() if value.dim()]
-            for copy, value in zip(old, (chunk.detach(), *state), strict=False):
-                copy[: len(value)].copy_(value)
-            own.step()
+        updates.step(gradient.div_(case.microbatches) for gradient in chunks(sums[:1]))
         return math.nan
 
     return step
