@@ -7,20 +7,34 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
+from hypothesis import HealthCheck, settings
+
+from waiting import limit
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# The same examples each time, and none refused for being slow; --hypothesis-profile=explore draws others.
+settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("explore", settings.get_profile("same"), derandomize=False, max_examples=1000)
+settings.load_profile("same")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test that hangs outside a wait of its own is ended too: later than any wait."""
+    item.add_marker(pytest.mark.timeout(3 * limit()), append=False)
+    return (yield)
+
 
 @pytest.fixture(autouse=True)
-def nothing_left_running() -> object:
+def nothing_left_running() -> Iterator[None]:
     """After each test no process that it started is alive."""
-    import psutil
-
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
-    _, alive = psutil.wait_procs(left, timeout=5)
+    _, alive = psutil.wait_procs(left, timeout=limit())
     assert not alive, [child.cmdline() for child in alive]
 
 

@@ -15,7 +15,6 @@ from cluster.namespaces import Network
 
 pytestmark = [
     pytest.mark.hosts,
-    pytest.mark.timeout(300),
     pytest.mark.skipif(shutil.which("mpirun") is None, reason="takes Open MPI (Debian's package openmpi-bin)"),
 ]
 

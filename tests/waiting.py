@@ -1,0 +1,65 @@
+"""How tests wait: for a thing, with a limit that only a hang reaches, however slow the machine is.
+
+The only module of the tests that sleeps or looks at a clock (`test_no_time.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+HANG_SECONDS = 600.0
+"""How long an idle machine waits for anything before it is a hang."""
+
+LOOK_SECONDS = 0.01
+
+
+def slowness() -> float:
+    """How many times slower than idle the machine is now: what wants to run per core, over the share of time in which
+    not everything stood still for memory or the disk."""
+    minute, _, _, entities, _ = Path("/proc/loadavg").read_text().split()
+    wanting = max(float(minute), float(entities.split("/")[0]))
+    moving = 1.0 - max(_stalled("memory"), _stalled("io"))
+    return max(1.0, wanting / len(os.sched_getaffinity(0))) / max(0.05, moving)
+
+
+def _stalled(resource: str) -> float:
+    """The share of the last ten seconds in which everything waited for a resource; 0 where the kernel doesn't tell."""
+    try:
+        full = Path(f"/proc/pressure/{resource}").read_text().splitlines()[1]
+    except OSError:
+        return 0.0
+    return float(full.split("avg10=")[1].split()[0]) / 100.0
+
+
+def limit() -> float:
+    """Seconds for one blocking call: `subprocess.run(…, timeout=limit())`, `process.wait(limit())`."""
+    return HANG_SECONDS * slowness()
+
+
+def until(condition: Callable[[], T], what: str) -> T:
+    """Wait until a condition is true.
+
+    Args:
+        condition: looked at again and again; what it raises ends the wait.
+        what: what is waited for, as it reads in "waited in vain until …".
+
+    Returns:
+        What the condition gave.
+
+    >>> until(lambda: 7, "seven is true")
+    7
+    """
+    waited, looked = 0.0, time.monotonic()
+    while not (found := condition()):
+        assert waited < HANG_SECONDS, f"waited in vain until {what}"
+        time.sleep(LOOK_SECONDS)
+        now = time.monotonic()
+        waited += (now - looked) / slowness()
+        looked = now
+    return found
