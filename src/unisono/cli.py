@@ -1,4 +1,4 @@
-"""Commands to calls, nothing else."""
+"""Commands to calls, nothing else. Each imports what it calls: `--help` waits for none of it."""
 
 from __future__ import annotations
 
@@ -7,27 +7,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from unisono import api
-from unisono.cluster.ray import Ray
-from unisono.compare import compare as compare_jobs
 from unisono.errors import JobError, UnisonoError, UsageError
-from unisono.frameworks.registry import FAMILIES
-from unisono.jobfile import LoadedJob, load
-from unisono.observe.rundir import read_run
 from unisono.partition.layout import Layout
-from unisono.partitioning import partition as partition_job
-from unisono.planner.devices import inspect
-from unisono.platform_check import require_linux
-from unisono.runtime.control import request
-from unisono.runtime.host import POOLS
-from unisono.verify import verify as verify_job
 from unisono.version import __version__
+
+if TYPE_CHECKING:
+    from unisono.cluster.ray import Ray
+    from unisono.jobfile import LoadedJob
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -83,6 +73,10 @@ def train(
     workers_per_host: int | None, ship: Path | None, **settings: Any,
 ) -> int:  # fmt: skip
     """Train the job of FILE.py[:NAME] with key=value ARGUMENTS."""
+    from unisono import api
+    from unisono.jobfile import load
+    from unisono.runtime.host import POOLS
+
     cluster = _cluster(on, address=address, hosts=hosts, workers_per_host=workers_per_host, ship=ship)
     if settings["debug"]:  # the job's objects may compute when they are made, here
         os.environ.update(dict.fromkeys(POOLS, str(threads)))
@@ -110,6 +104,8 @@ def train(
 def _cluster(on: str | None, **settings: Any) -> Ray | None:
     """What `--on ray` and its options say."""
     if on is not None:
+        from unisono.cluster.ray import Ray
+
         return Ray(**settings)
     for name, value in settings.items():
         if value is not None:
@@ -146,9 +142,12 @@ def _is_layout(text: str) -> bool:
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Steps at each.")
 def verify(file: str, arguments: tuple[str, ...], workers: str, layouts: str, steps: int) -> int:
     """Train the first steps at each world size, or in each layout, and compare the parameters' bits."""
+    from unisono import api, verification
+    from unisono.jobfile import load
+
     job = load(file, arguments).job
-    report = verify_job(job, api.worlds(workers), steps, message=lambda text: None, layouts=layouts.split())
-    Console(soft_wrap=True).print(report.render())
+    report = verification.verify(job, api.worlds(workers), steps, message=lambda text: None, layouts=layouts.split())
+    _print(report.render())
     return 0 if report.agree else 1
 
 
@@ -159,9 +158,13 @@ def verify(file: str, arguments: tuple[str, ...], workers: str, layouts: str, st
 @click.option("--pipeline", type=click.IntRange(1), default=1, show_default=True, help="Stages of a pipe.")
 def partition(file: str, arguments: tuple[str, ...], workers: int | None, threads: int, pipeline: int) -> int:
     """Show what each worker gets of the data and of the model."""
+    from unisono import partitioning
+    from unisono.jobfile import load
+    from unisono.runtime.host import POOLS
+
     os.environ.update(dict.fromkeys(POOLS, str(threads)))  # the model computes here, and is measured
-    report = partition_job(load(file, arguments).job, workers, pipeline, threads)
-    Console(soft_wrap=True).print(report.render())
+    report = partitioning.partition(load(file, arguments).job, workers, pipeline, threads)
+    _print(report.render())
     return 0 if report.sound else 1
 
 
@@ -176,9 +179,12 @@ def compare(
     files: tuple[str, ...], pythons: tuple[str, ...], backends: str | None, workers: str | None, steps: int, rounds: int
 ) -> int:
     """Which job of FILE.py[:NAME]… trains fastest here? They run in turn on equal terms."""
+    from unisono import api
+    from unisono.compare import compare as compare_jobs
+
     counts = None if workers is None else api.worlds(workers)
     found = compare_jobs(files, pythons, backends, counts, steps, rounds, lambda text: click.echo(text, err=True))
-    Console(soft_wrap=True).print(found.render(), markup=False, highlight=False)
+    _print(found.render(), markup=False, highlight=False)
     return found.exit_status
 
 
@@ -190,6 +196,8 @@ def compare(
 @click.option("--at", default="final", show_default=True, help="final, best, or the step of a checkpoint.")
 def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int | None, threads: int, at: str) -> int:
     """Evaluate the parameters of RUN_DIR on the job's evaluation data."""
+    from unisono import api
+
     job = _with_kept(file, run_dir, arguments).job
     values = api.evaluate(job, run_dir, workers=workers, threads=threads, at=at)
     for name, value in values.items():
@@ -207,6 +215,8 @@ def predict(file: str, run_dir: Path, inputs: tuple[str, ...], at: str) -> int:
 
     Write -- before inputs that begin with a dash.
     """
+    from unisono import api
+
     for answer in api.open(run_dir, _with_kept(file, run_dir, ()).job).infer(inputs, at):
         print(answer, flush=True)
     return 0
@@ -214,6 +224,9 @@ def predict(file: str, run_dir: Path, inputs: tuple[str, ...], at: str) -> int:
 
 def _with_kept(file: str, run_dir: Path, arguments: tuple[str, ...]) -> LoadedJob:
     """The job with the arguments that the run was made with, unless others are given."""
+    from unisono.jobfile import load
+    from unisono.observe.rundir import read_run
+
     kept = read_run(run_dir).get("arguments", {})
     return load(file, arguments or [f"{key}={value}" for key, value in kept.items()])
 
@@ -223,6 +236,8 @@ def _with_kept(file: str, run_dir: Path, arguments: tuple[str, ...]) -> LoadedJo
 @click.argument("workers", type=int)
 def resize(run_dir: Path, workers: int) -> int:
     """Give the running run of RUN_DIR another number of WORKERS; 0 pauses it."""
+    from unisono.runtime.control import request
+
     granted = request(run_dir, resize=workers)["workers"]
     print(f"{run_dir}: {granted} workers" if granted else f"{run_dir}: paused; resize it again to go on")
     return 0
@@ -231,6 +246,11 @@ def resize(run_dir: Path, workers: int) -> int:
 @commands.command()
 def devices() -> int:
     """Show this host's cores, memory, CPU and accelerators."""
+    from rich.table import Table
+
+    from unisono.planner.devices import inspect
+    from unisono.platform_check import require_linux
+
     require_linux()
     found = inspect()
     table = Table(show_header=False)
@@ -238,15 +258,18 @@ def devices() -> int:
     table.add_row("usable memory", f"{found.memory_bytes / 2**30:.1f} GiB")
     table.add_row("CPU", f"{found.cpu} ({', '.join(found.features) or 'no known vector instructions'})")
     table.add_row("accelerators", ", ".join(found.accelerators) or "none")
-    Console().print(table)
+    _print(table)
     return 0
+
+
+def _print(shown: Any, **options: Any) -> None:
+    from rich.console import Console
+
+    Console(soft_wrap=True).print(shown, **options)
 
 
 def main() -> None:
     """The command `unisono`: exit status 0 done, 1 the job failed, 2 wrong use, 130/143 interrupted."""
-    for family in FAMILIES:
-        for name, value in family.preferred.items():
-            os.environ.setdefault(name, value)
     try:
         status = commands.main(standalone_mode=False)
     except click.ClickException as error:

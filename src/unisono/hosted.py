@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.cluster.order import Ended, Order
-from unisono.frameworks.registry import FAMILIES
+from unisono.frameworks.registry import settle_environment
 from unisono.on_ray import train_as_host
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import Failure, described_error
@@ -74,9 +74,7 @@ def _ended(order: Order, shown: Telling) -> Ended:
     with suppress(OSError):
         os.chdir(order.folder)
     sys.argv = list(order.command)
-    for family in FAMILIES:
-        for name, value in family.preferred.items():
-            os.environ.setdefault(name, value)
+    settle_environment()
     try:
         work = pickle.loads(order.work)
     except Exception as error:

@@ -15,6 +15,7 @@ from typing import Any
 import cloudpickle
 
 from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.frameworks.registry import settle_environment
 from unisono.job import Job
 from unisono.usertrace import user_traceback
 
@@ -43,6 +44,7 @@ def load(spec: str, assignments: Sequence[str] = ()) -> LoadedJob:
     path = Path(file)
     if not path.is_file():
         raise UsageError(f"a job is a Python file; {file!r} does not exist. Write unisono train FILE.py[:NAME].")
+    settle_environment()
     module = _execute(path)
     made = getattr(module, name or "job", None)
     if made is None:

@@ -86,7 +86,7 @@ class FolderObservation(Observation):
     def __post_init__(self) -> None:
         self._waits_for_first_step = True
         self._metrics = MetricsFile(self.folder.metrics, self.message)
-        self._tensorboard = TensorBoard(self.folder.path)
+        self._tensorboard = TensorBoard(self.folder.path, self.message)
         self._timeline = Timeline(self.folder.timeline, self.message) if self.request.timeline else None
 
     def described(self, described: Described) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
 
 from unisono.errors import UsageError
 from unisono.observe.logs import LineLog
@@ -47,13 +48,16 @@ def events(folder: Path) -> list[Event]:
     found, at = [], 0
     while at < len(data):
         length = int.from_bytes(data[at : at + 8], "little")
-        found.append(Event.FromString(data[at + 12 : at + 12 + length]))
-        at += 16 + length
+        event, after = data[at + 12 : at + 12 + length], at + 12 + length
+        assert int.from_bytes(data[at + 8 : at + 12], "little") == masked_crc32c(data[at : at + 8])
+        assert int.from_bytes(data[after : after + 4], "little") == masked_crc32c(event)
+        found.append(Event.FromString(event))
+        at = after + 4
     return found
 
 
 def test_events_carry_the_same_names(tmp_path: Path) -> None:
-    board = TensorBoard(tmp_path)
+    board = TensorBoard(tmp_path, print)
     board.write(STEP)
     board.close()
     tags = {value.tag: value.simple_value for event in events(tmp_path) for value in event.summary.value}
@@ -61,8 +65,26 @@ def test_events_carry_the_same_names(tmp_path: Path) -> None:
     assert set(tags) == {"epoch", "loss", "samples_per_second", "compute_seconds/0", "compute_seconds/1"}
 
 
+def test_a_disk_that_takes_no_events_is_reported_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    board = TensorBoard(tmp_path / "missing", said.append)
+    board.write(STEP)
+    board.restart(1)
+    board.close()
+    assert len(said) == 1
+    assert "training goes on" in said[0]
+
+
+def test_a_resumed_run_tells_tensorboard_what_to_forget(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path, print)
+    board.restart(300)
+    board.close()
+    assert [(event.step, event.session_log.status) for event in events(tmp_path)] == [(0, 0), (301, SessionLog.START)]
+    assert events(tmp_path)[0].file_version == "brain.Event:2"
+
+
 def test_of_fast_steps_the_last_and_every_evaluation_are_kept(tmp_path: Path) -> None:
-    board = TensorBoard(tmp_path)
+    board = TensorBoard(tmp_path, print)
     for step in range(1, 101):
         board.write({**STEP, "step": step})
         if step % 50 == 0:

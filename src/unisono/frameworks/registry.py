@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -63,6 +64,14 @@ FAMILIES = (
     Family("mxnet", ("mxnet",), "mxnet", True, environment={"MXNET_ENGINE_TYPE": "NaiveEngine"}),  # see its engine.py
 )
 """In order of precedence: a class may come from several (a Keras model on PyTorch is a `torch.nn.Module` too)."""
+
+
+def settle_environment() -> None:
+    """Put into this process's environment what frameworks should find there when they are imported, unless a person
+    has set something else."""
+    for family in FAMILIES:
+        for name, value in family.preferred.items():
+            os.environ.setdefault(name, value)
 
 
 @dataclass(frozen=True)

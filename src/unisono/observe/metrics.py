@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.event_file_writer import EventFileWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-
 from unisono.errors import UsageError
+from unisono.observe.appending import append
+from unisono.observe.events import EventFile
 
 FLUSH_SECONDS = 0.2
 EVENT_SECONDS = 0.05
@@ -71,15 +68,11 @@ class MetricsFile:
         if not self._waiting:
             return
         data = "".join(line + "\n" for line in self._waiting).encode()
-        size = os.fstat(self._file.fileno()).st_size
         try:
-            while data:
-                data = data[self._file.write(data) or 0 :]
+            append(self._file, data)
             self._waiting = []
             self._troubled = False
         except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._file.fileno(), size)  # no torn line stays before what is written later
             if not self._troubled:
                 self._message(f"{self._path} could not be written: {error}; training goes on")
             self._troubled = True
@@ -111,19 +104,27 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 class TensorBoard:
     """Writes each record as one event with a scalar per number.
 
+    A disk that does not take an event is reported once, and the event is left out: `metrics.jsonl` has it too.
+
     Args:
         folder: where the event file goes.
+        message: says what a person should know.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._writer = EventFileWriter(str(folder))
+    def __init__(self, folder: Path, message: Callable[[str], None]) -> None:
+        self._message = message
+        self._troubled = False
+        self._file: EventFile | None = None
         self._left_out: dict[str, Any] | None = None
         self._written = 0.0
+        with self._reported():
+            self._file = EventFile(folder)
 
     def restart(self, step: int) -> None:
         """Tell TensorBoard to forget what earlier files say of later steps."""
-        log = SessionLog(status=SessionLog.START)
-        self._writer.add_event(Event(step=step + 1, wall_time=time.time(), session_log=log))
+        if self._file is not None:
+            with self._reported():
+                self._file.restart(step + 1)
 
     def write(self, record: dict[str, Any]) -> None:
         """Write a record's numbers; lists become name/0, name/1 …
@@ -139,14 +140,25 @@ class TensorBoard:
             self._left_out, self._written = None, time.monotonic()
 
     def _event(self, record: dict[str, Any]) -> None:
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in _scalars(record)]
-        self._writer.add_event(Event(step=record["step"], wall_time=time.time(), summary=Summary(value=values)))
+        if self._file is not None:
+            with self._reported():
+                self._file.scalars(record["step"], _scalars(record))
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._troubled:
+                self._message(f"TensorBoard's events could not be written: {error}; training goes on")
+            self._troubled = True
 
     def close(self) -> None:
-        """Write what is left and end the writer's thread."""
+        """Write what is left."""
         if self._left_out is not None:
             self._event(self._left_out)
-        self._writer.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _scalars(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
