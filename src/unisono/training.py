@@ -19,9 +19,10 @@ from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.execution import Interrupts, Observation, execute, observed
 from unisono.job import Job
 from unisono.observe.logs import LineLog
-from unisono.observe.metrics import MetricsFile, TensorBoard, read_metrics
+from unisono.observe.metrics import MetricsFile, read_metrics
 from unisono.observe.progress import Display
 from unisono.observe.rundir import RunFolder
+from unisono.observe.tensorboard import TensorBoard
 from unisono.observe.timeline import Timeline
 from unisono.runtime.companions import Companions
 from unisono.runtime.control import ControlSocket
