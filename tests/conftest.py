@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 
 from waiting import limit
 
+pytest_plugins = ["few"]
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples each time, and none refused for being slow; --hypothesis-profile=explore draws others.

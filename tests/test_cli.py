@@ -108,6 +108,7 @@ def test_train_writes_the_run_folder(file: Path, tmp_path: Path) -> None:
     assert "already holds one" in again.stderr
 
 
+@pytest.mark.few("raise-texts0", "nan-texts1", "segv-texts8")
 @pytest.mark.parametrize(
     ("fault", "texts"),
     [
@@ -139,6 +140,7 @@ def test_a_failed_job_says_what_and_where(file: Path, tmp_path: Path, fault: str
     assert list((tmp_path / "out" / "checkpoints").glob("step-*/state.json")), "the last good state"
 
 
+@pytest.mark.few("arguments0-does not exist", "arguments6-dance")
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -163,6 +165,7 @@ def test_more_workers_than_microbatches_go_on_with_fewer(file: Path, tmp_path: P
     assert "Going on with 2" in done.stdout
 
 
+@pytest.mark.few("2")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_saves_and_leaves_nothing(file: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = started(file, tmp_path)
@@ -392,6 +395,7 @@ def job(folder=""):
 """
 
 
+@pytest.mark.thorough
 def test_fashion_mnist_in_one_epoch(tmp_path: Path) -> None:
     folder = DATA / "fashion_mnist"
     if not folder.exists():
@@ -438,6 +442,9 @@ def test_partition_shows_what_each_worker_gets(file: Path, tmp_path: Path) -> No
     assert done.stdout.count(": yes") == 2
 
 
+@pytest.mark.few(
+    "arguments1-Ask for --workers 4, or a smaller layout.", "arguments5-Ask for --workers 2, or a smaller layout."
+)
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

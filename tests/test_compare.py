@@ -61,6 +61,7 @@ def test_two_jobs_and_one_that_fails(folder: Path) -> None:
     assert not list((folder / "tmp").glob("unisono-compare-*"))
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="Keras is not installed")
 def test_one_keras_job_over_its_backends(folder: Path) -> None:
     job = TESTS.parent / "examples" / "digits_keras.py"
@@ -74,6 +75,7 @@ def test_one_keras_job_over_its_backends(folder: Path) -> None:
     assert [row[:3] for row in rows if len(row) == 9] == expected, output
 
 
+@pytest.mark.few("arguments0-texts0", "arguments3-texts3")
 @pytest.mark.parametrize(
     ("arguments", "texts"),
     [

@@ -42,6 +42,7 @@ def test_the_fastest_is_taken_and_each_is_named_with_its_time() -> None:
     assert messages[-1] == f"going on with {chosen}, the fastest"
 
 
+@pytest.mark.thorough
 def test_a_layout_that_cannot_be_is_no_choice() -> None:
     chosen, messages = tried(jobs.make(microbatches=1))
     assert chosen == Layout(2)
@@ -52,6 +53,7 @@ def broken(outputs: Tensor, targets: Tensor) -> Tensor:
     raise ValueError("no loss today")
 
 
+@pytest.mark.thorough
 def test_a_job_that_fails_in_every_layout_fails_with_its_own_error() -> None:
     with pytest.raises(JobError, match="no loss today"):
         tried(jobs.make(loss=broken))

@@ -14,6 +14,8 @@ import pytest
 from cluster import proxy
 from cluster.namespaces import Network, Unavailable, leftovers
 
+pytestmark = pytest.mark.hosts
+
 PORT = 5000
 SERVE = """
 import socket, sys

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from commands import EXAMPLES, train
 
 
+@pytest.mark.thorough
 def test_digits_then_finetune(tmp_path: Path) -> None:
     records = train(EXAMPLES / "digits_torch.py", "epochs=8", out=tmp_path / "backbone")
     assert records[-1]["evaluation/accuracy"] >= 0.96

@@ -44,6 +44,7 @@ def idx(folder: Path, classes: int = 4) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("example", "needed"), [("images", "torch"), ("images_keras", "tensorflow")])
 def test_pictures_are_told_apart(example: str, needed: str, tmp_path: Path) -> None:
     pytest.importorskip(needed)

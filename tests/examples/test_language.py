@@ -11,6 +11,7 @@ from unisono.errors import UsageError
 from unisono.jobfile import load
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("example", "needed"), [("language", "torch"), ("language_jax", "flax")])
 def test_a_text_is_learnt_and_gone_on_with(
     example: str, needed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -42,10 +42,12 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.thorough
 def test_speech_has_the_same_bits_on_any_number_of_workers(songs: Path) -> None:
     verified(EXAMPLES / "speech.py", f"data={songs}", *SETTINGS)
 
 
+@pytest.mark.thorough
 def test_speech_learns_and_writes_down_a_recording(songs: Path, tmp_path: Path) -> None:
     file, run = EXAMPLES / "speech.py", tmp_path / "run"
     records = train(file, f"data={songs}", *SETTINGS, "epochs=7", out=run)

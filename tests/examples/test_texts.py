@@ -21,6 +21,7 @@ def reviews(folder: Path, suffix: str, separator: str, header: str = "") -> Path
     return folder
 
 
+@pytest.mark.few("text-table0")
 @pytest.mark.parametrize(
     ("example", "table"), [("text", (".csv", ",", "text,label\n")), ("sentiment_zh", (".tsv", "\t"))]
 )

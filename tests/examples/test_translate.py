@@ -34,6 +34,7 @@ def captions(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_captions_are_translated(tmp_path: Path) -> None:
     data = captions(tmp_path / "data")
     settings = [f"data={data}", *SMALL, "epochs=15"]

@@ -85,7 +85,7 @@ def test_same_bits_on_any_number_of_workers(kit: Any) -> None:
     job = kit.make(
         "wild", clip_norm=0.5, evaluation=lambda: Pairs(50, 2), evaluate_every=3, metrics={"accuracy": kit.accuracy}
     )
-    records = assert_one_result(job, (1, 2, 3, 4))
+    records = assert_one_result(job, (2, 3))
     assert any(record.get("gradient_norm", 0) > 0.5 for record in records)
     assert [record["step"] for record in records if "evaluation/accuracy" in record] == [3, 6]
 
@@ -96,11 +96,13 @@ def test_samples_that_another_host_has_read_give_the_same_bits(kit: Any) -> None
     assert undisturbed(kit.make(data=Elsewhere(functions)))[0] == expected
 
 
+@pytest.mark.few("pytorch-unknown")
 @pytest.mark.parametrize("optimizer", ["adam", "unknown"])
 def test_same_bits_with_every_kind_of_optimizer(kit: Any, optimizer: str) -> None:
     assert_one_result(kit.make("wild", optimizer=kit.OPTIMIZERS[optimizer]), (2, 3))
 
 
+@pytest.mark.few("pytorch")
 def test_weighted_losses_and_odd_microbatches(kit: Any) -> None:
     assert_one_result(kit.make(loss=kit.weighted_loss, batch_size=26, microbatches=7), (3,))
 
@@ -112,6 +114,7 @@ def test_schedules_follow_the_global_step(kit: Any) -> None:
     assert rates[0] < rates[-1]
 
 
+@pytest.mark.few("pytorch")
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core only")
 def test_bits_do_not_depend_on_the_number_of_cores(kit: Any) -> None:
     job = kit.make("wild", optimizer=kit.OPTIMIZERS["adam"], steps=4)
@@ -125,6 +128,7 @@ def test_bits_do_not_depend_on_the_number_of_cores(kit: Any) -> None:
     assert hash_of(outcome) == expected
 
 
+@pytest.mark.few("jax-adam", "keras-adam", "mxnet-adam", "pytorch-adam")
 @pytest.mark.parametrize("optimizer", ["adam", "unknown"])
 def test_deaths_cost_no_bit(kit: Any, tmp_path: Path, optimizer: str) -> None:
     job = kit.make("wild", steps=12, optimizer=kit.OPTIMIZERS[optimizer], clip_norm=0.5)
@@ -138,6 +142,7 @@ def test_deaths_cost_no_bit(kit: Any, tmp_path: Path, optimizer: str) -> None:
     assert script.struck >= 5
 
 
+@pytest.mark.few("jax-cnn-adam", "keras-cnn-adam", "mxnet-cnn-adam", "pytorch-cnn-adam")
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_it_agrees_with_the_frameworks_own_loop(kit: Any, model: str, optimizer: str) -> None:

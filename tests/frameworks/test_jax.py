@@ -86,6 +86,7 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.few("variables")
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_one_result_and_its_model(form: str, tmp_path: Path) -> None:
     evaluated = {"evaluation": lambda: Pairs(50, 2), "metrics": {"accuracy": kit.accuracy}}
@@ -144,6 +145,7 @@ def test_all_others_update_the_whole_model(name: str) -> None:
     assert Optimizer(WHOLE[name], SHAPES).kind == "whole"
 
 
+@pytest.mark.few("global norm")
 @pytest.mark.parametrize("name", ["injected", "half", "global norm", "novograd", "steps", "noise", "finite"])
 def test_states_of_all_shapes_survive_deaths(name: str, tmp_path: Path) -> None:
     job = kit.make("mlp", optimizer={**ELEMENTWISE, **WHOLE}[name])
@@ -154,6 +156,7 @@ def test_states_of_all_shapes_survive_deaths(name: str, tmp_path: Path) -> None:
     assert hash_of(outcome) == expected
 
 
+@pytest.mark.few("adamw")
 @pytest.mark.parametrize("name", ["adamw", "lion", "rmsprop", "radam", "half"])
 def test_the_cut_of_slices_never_reaches_a_bit(name: str) -> None:
     """Parameters of awkward sizes, updated by 1 to 5 slots: the same bits as one."""

@@ -239,6 +239,7 @@ JOBS: dict[str, Callable[[], Job]] = {
 }
 
 
+@pytest.mark.few("sequential", "pieces")
 @pytest.mark.parametrize("name", JOBS)
 def test_every_cut_gives_the_uncut_bits(name: str) -> None:
     machine = Machine(JOBS[name](), SIZES if name in ("sequential", "tied", "pieces") else SIZES[:2])

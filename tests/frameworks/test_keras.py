@@ -116,6 +116,7 @@ def _held(values: Any) -> Any:
     return array
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["Nadam", "Lion", "Muon"])
 def test_other_optimizers_give_the_same_bits_too(name: str) -> None:
     same_bits(kit.make("wild", optimizer=lambda steps: getattr(OPTIMIZERS, name)(0.01)), 3)
@@ -290,6 +291,7 @@ class Wild(keras.Model):
         return self.last(self.frozen(self.noise(self.shared(self.shared(hidden)))))
 
 
+@pytest.mark.few("adam")
 @pytest.mark.parametrize("optimizer", ["adam", "unknown"])
 def test_an_unbuilt_model_with_everything_gives_the_same_bits(optimizer: str) -> None:
     job = kit.make(model=Wild, optimizer=kit.OPTIMIZERS[optimizer], evaluation=lambda: Pairs(50, 2), steps=4)
@@ -344,6 +346,7 @@ class Line(tf.Module):
         return hidden @ second["kernel"] + second["bias"]
 
 
+@pytest.mark.few("adam")
 @pytest.mark.parametrize("optimizer", ["adam", "unknown"])
 def test_a_module_of_tensorflow(optimizer: str) -> None:
     job = kit.make(model=Line, optimizer=kit.OPTIMIZERS[optimizer], evaluation=lambda: Pairs(50, 2))

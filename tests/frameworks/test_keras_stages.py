@@ -265,11 +265,13 @@ MODELS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.few("wild", "skips")
 @pytest.mark.parametrize("name", MODELS)
 def test_every_cut_gives_the_uncut_bits(name: str) -> None:
     every_cut(kit.make(MODELS[name], metrics={"accuracy": kit.accuracy}))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["wild", "images"])
 def test_bfloat16_crosses_as_it_is(name: str) -> None:
     every_cut(kit.make(MODELS[name], precision="bfloat16"))

@@ -105,6 +105,7 @@ def several_blocks() -> Any:
     return kit.sequential(nn.Dense(137, activation="tanh"), nn.Dense(73), nn.Dense(CLASSES))
 
 
+@pytest.mark.few("adam", "lamb", "dcasgd")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_agree_with_gluons_trainer_and_themselves(name: str) -> None:
     job = kit.make(model="mlp", optimizer=OPTIMIZERS[name](), batch_size=100, steps=10, order="sequential")
@@ -130,6 +131,7 @@ def noisy(steps: int) -> Any:
     return mx.SGLD(learning_rate=1e-4)
 
 
+@pytest.mark.few("nadam")
 @pytest.mark.parametrize("optimizer", [scheduled, nadam, noisy])
 def test_what_optimizers_keep_in_themselves_outlives_workers(optimizer: Any, tmp_path: Path) -> None:
     job = kit.make("wild", optimizer=optimizer, steps=12)
@@ -231,6 +233,7 @@ def convolution(**options: Any) -> Any:
     return model
 
 
+@pytest.mark.few("options2")
 @pytest.mark.parametrize("options", [{}, {"active": True}, {"static_alloc": True}])
 def test_evaluation_leaves_the_weights_layout_alone(options: dict[str, Any]) -> None:
     """oneDNN rewrites a convolution's weight in predict mode; the others of the host share that memory."""

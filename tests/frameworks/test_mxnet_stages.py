@@ -292,6 +292,7 @@ def make(model: Callable[[], Any], **changes: Any) -> Job:
 MODELS: dict[str, Callable[[], Any]] = {"wild": wild, "images": images, "tied": lambda: tied(3)}
 
 
+@pytest.mark.few("wild", "images")
 @pytest.mark.parametrize("name", MODELS)
 def test_every_cut_gives_the_uncut_bits(name: str) -> None:
     machine, whole, places = check_every_cut(make(MODELS[name]))

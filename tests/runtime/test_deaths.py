@@ -58,6 +58,7 @@ def everywhere(rounds: int, clipped: bool) -> tuple[Fault, ...]:
     return tuple(faults)
 
 
+@pytest.mark.few("adamw", "whole")
 @pytest.mark.parametrize(
     ("optimizer", "model", "changes"),
     [

@@ -42,6 +42,7 @@ def mixing(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
     return inputs * torch.rand(()), torch.tensor([sample[1] for sample in samples])
 
 
+@pytest.mark.few("mixing")
 @pytest.mark.parametrize("collate", [None, mixing])
 def test_random_transforms_are_keyed_by_sample(collate: Any) -> None:
     job = jobs.make(data=Noisy, collate=collate, order=by_length(range(60), 32))

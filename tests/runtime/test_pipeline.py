@@ -36,6 +36,7 @@ def kept(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in record.items() if name in KEPT} for record in records]
 
 
+@pytest.mark.few("deep-data=2,pipeline=2", "odd-data=1,pipeline=3")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", JOBS)
 def test_every_layout_gives_the_bits_of_one_process(name: str, layout: str) -> None:
@@ -50,7 +51,7 @@ def test_every_layout_gives_the_bits_of_one_process(name: str, layout: str) -> N
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("layout", ["data=1", "pipeline=3"])
+@pytest.mark.parametrize("layout", ["data=3", "pipeline=3"])
 def test_one_process_owns_all_stages_where_it_is_debugged(layout: str, recompute: bool) -> None:
     request = Request(3, 1, CORES, Layout.parse(layout), recompute)
     outcome = execute(JOBS["deep"], request, Observation(JOBS["deep"], Silent()), debug=True)
@@ -76,6 +77,7 @@ def deaths(slots: int, rounds: int) -> tuple[Fault, ...]:
     )
 
 
+@pytest.mark.few("0.5-data=2,pipeline=2")
 @pytest.mark.parametrize("layout", ["data=1,pipeline=3", "data=2,pipeline=2"])
 @pytest.mark.parametrize("clip_norm", [0.5, None])
 def test_a_death_in_every_phase_of_every_stage(tmp_path: Path, layout: str, clip_norm: float | None) -> None:
@@ -153,6 +155,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.few("too many stages", "too few microbatches")
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_is_refused_with_the_way_out(case: str) -> None:
     job, workers, layout, text = REFUSED[case]

@@ -31,7 +31,7 @@ from unisono.runtime.protocol import (
 )  # fmt: skip
 from unisono.runtime.recovery import Crew, Decision, Fork, Inherit, Retire, Seat
 
-SOAK = pytest.mark.soak
+THOROUGH = pytest.mark.thorough
 TORN = -9
 MICROBATCHES = 3
 
@@ -300,10 +300,10 @@ def explore(slots: int, rounds: int, deaths: int, resizes: tuple[int, ...] = (),
         ({"slots": 2, "stages": 2, "rounds": 2, "deaths": 1, "clipped": True}, 3_000),
         ({"slots": 2, "stages": 2, "rounds": 2, "deaths": 1, "resizes": (3,)}, 20_000),
         ({"slots": 3, "stages": 3, "rounds": 2, "deaths": 0}, 2_000),
-        pytest.param({"slots": 3, "rounds": 2, "deaths": 2}, 500_000, marks=SOAK),
-        pytest.param({"slots": 3, "rounds": 2, "deaths": 1, "resizes": (2,), "clipped": True}, 100_000, marks=SOAK),
-        pytest.param({"slots": 1, "rounds": 3, "deaths": 1, "resizes": (3,)}, 100_000, marks=SOAK),
-        pytest.param({"slots": 3, "stages": 3, "rounds": 2, "deaths": 1}, 100_000, marks=SOAK),
+        pytest.param({"slots": 3, "rounds": 2, "deaths": 2}, 500_000, marks=THOROUGH),
+        pytest.param({"slots": 3, "rounds": 2, "deaths": 1, "resizes": (2,), "clipped": True}, 100_000, marks=THOROUGH),
+        pytest.param({"slots": 1, "rounds": 3, "deaths": 1, "resizes": (3,)}, 100_000, marks=THOROUGH),
+        pytest.param({"slots": 3, "stages": 3, "rounds": 2, "deaths": 1}, 100_000, marks=THOROUGH),
     ],
     ids=str,
 )

@@ -84,6 +84,7 @@ KINDS: dict[str, Job] = {
 }
 
 
+@pytest.mark.few("wild", "muon", "global")
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_hash(kind: str) -> None:
     results = {workers: result(KINDS[kind], workers) for workers in (0, 2, 3)}
@@ -186,6 +187,7 @@ def noisy(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
     return inputs + torch.randn_like(inputs), torch.tensor([target for _, target in samples])
 
 
+@pytest.mark.few("noisy")
 @pytest.mark.parametrize("collate", [None, noisy])
 def test_verify_does_not_take_augmentation_for_a_wrong_loss(collate: Any) -> None:
     report = unisono.verify(jobs.make(data=Noisy(), collate=collate), workers=[1], steps=1, message=lambda text: None)
@@ -210,6 +212,7 @@ class Nested(nn.Module):
         return out
 
 
+@pytest.mark.few("Nested")
 @pytest.mark.parametrize("model", [Nested, jobs.Wild])
 def test_gradients_are_added_at_once_only_where_that_gives_the_same_bits(
     model: type[nn.Module], monkeypatch: pytest.MonkeyPatch

@@ -71,7 +71,7 @@ def test_forty_random_kills() -> None:
     assert soak(40).done >= 40
 
 
-@pytest.mark.soak
+@pytest.mark.thorough
 def test_a_thousand_random_kills_leave_everything_where_it_was() -> None:
     gc.collect()
     before = torch.get_num_threads(), psutil.Process().num_fds()

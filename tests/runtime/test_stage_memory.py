@@ -56,6 +56,7 @@ def trained(folder: Path, layout: str, group: Path) -> subprocess.CompletedProce
     )  # fmt: skip
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("memory_group", [2600 << 20], indirect=True)
 def test_a_model_too_large_for_copies_trains_in_stages(tmp_path: Path, memory_group: Path) -> None:
     copies = trained(tmp_path, "data=4", memory_group)
