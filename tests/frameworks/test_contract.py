@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -21,16 +20,6 @@ from frameworks.kits.samples import Pairs, arrays
 from unisono.checkpoint import store
 from unisono.cluster.sample_bytes import decoded, encoded
 from unisono.runtime.samples import RemoteData, samples_at
-
-KITS = sorted(path.stem for path in (Path(__file__).parent / "kits").glob("*.py") if path.stem != "samples")
-
-
-@pytest.fixture(params=KITS)
-def kit(request: pytest.FixtureRequest) -> Any:
-    """Each framework's kit that is installed here."""
-    if importlib.util.find_spec({"pytorch": "torch"}.get(request.param, request.param)) is None:
-        pytest.skip(f"{request.param} is not installed in this environment")
-    return importlib.import_module(f"frameworks.kits.{request.param}")
 
 
 class Noisy(Pairs):
