@@ -12,6 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 import jobs
 import unisono
+from frameworks.loops.pytorch import TOLERANCE, Loop
+from held import hold
 from unisono import Job
 from unisono.checkpoint.parameters import sha256_of
 from unisono.execution import Observation, execute
@@ -71,6 +73,32 @@ def warmup(optimizer: Any, steps: int) -> Any:
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
 
 
+def halved(optimizer: Any, steps: int) -> Any:
+    return torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
+
+
+def wide() -> nn.Module:
+    """BatchNorm, dropout, and a parameter of three blocks with the larger part of the gradient."""
+    return nn.Sequential(
+        nn.Linear(jobs.FEATURES, 600), nn.BatchNorm1d(600), nn.ReLU(), nn.Dropout(0.2), nn.Linear(600, jobs.CLASSES)
+    )
+
+
+class Noisy:
+    """Samples that are other ones each time they are read."""
+
+    def __len__(self) -> int:
+        return jobs.SAMPLES
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.randn(jobs.FEATURES), index % jobs.CLASSES
+
+
+def noisy(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    inputs = torch.stack([inputs for inputs, _ in samples])
+    return inputs + torch.randn_like(inputs), torch.tensor([target for _, target in samples])
+
+
 KINDS: dict[str, Job] = {
     "wild": jobs.make(jobs.Wild, clip_norm=0.5, evaluation=jobs.dataset, metrics={"accuracy": jobs.accuracy}),
     "odd": jobs.make(jobs.Wild, batch_size=26, microbatches=7),
@@ -93,7 +121,7 @@ def test_one_hash(kind: str) -> None:
     assert all(torch.isfinite(torch.tensor(record["loss"])) for record in results[0][1] if "loss" in record)
 
 
-ELEMENTWISE = {
+OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
     "nesterov": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
     "dampened": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, dampening=0.5),
@@ -110,43 +138,21 @@ ELEMENTWISE = {
 }
 
 
-def plain(job: Job, model: nn.Module, make: Any, steps: int) -> nn.Module:
-    """An ordinary full-batch loop, written with no Unisono."""
-    optimizer = make(list(model.parameters()))
-    inputs, targets = jobs.dataset().tensors
-    for _ in range(steps):
-        optimizer.zero_grad()
-        F.cross_entropy(model(inputs), targets).backward()
-        if job.clip_norm:
-            nn.utils.clip_grad_norm_(model.parameters(), job.clip_norm)
-        optimizer.step()
-    return model
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_are_the_plain_loops(kind: str) -> None:
+    hold(KINDS[kind], Loop, TOLERANCE)
 
 
-def relative(ours: dict[str, Any], model: nn.Module) -> float:
-    worst = 0.0
-    for name, tensor in model.state_dict().items():
-        mine = torch.from_numpy(ours[name].copy())
-        worst = max(worst, float((mine - tensor).norm() / tensor.norm()))
-    return worst
+@pytest.mark.few("sgd", "nesterov", "dampened", "adam", "adamw", "rmsprop", "nadam", "radam", "adadelta", "global")
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_give_the_bits_of_plain_pytorch(name: str) -> None:
+    make = OPTIMIZERS[name]
+    hold(jobs.make(optimizer=lambda m: make(list(m.parameters())), steps=10), Loop, TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ELEMENTWISE)
-def test_optimizers_agree_with_plain_pytorch(name: str) -> None:
-    make = ELEMENTWISE[name]
-    job = jobs.make(optimizer=lambda m: make(list(m.parameters())), batch_size=100, steps=10, order="sequential")
-    outcome = execute(job, Request(1, 1, (0, 1)), Observation(job, Silent()), debug=True)
-    torch.manual_seed(0)
-    assert relative(outcome.state.saved(10).arrays, plain(job, jobs.Mlp(), make, 10)) <= 1e-5
-
-
-@pytest.mark.parametrize("model", [jobs.Mlp, jobs.Convolution, jobs.Attention])
-def test_fifty_steps_agree_with_plain_pytorch(model: Any) -> None:
-    make = lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)  # noqa: E731
-    job = jobs.make(model, optimizer=lambda m: make(list(m.parameters())), batch_size=100, steps=50, clip_norm=1.0)
-    outcome = execute(job, Request(1, 1, (0, 1)), Observation(job, Silent()), debug=True)
-    torch.manual_seed(0)
-    assert relative(outcome.state.saved(50).arrays, plain(job, model(), make, 50)) <= 1e-5
+def test_a_clipped_parameter_of_several_blocks_has_the_plain_loops_values_at_any_number_of_workers() -> None:
+    job = jobs.make(wide, clip_norm=0.5, schedule=halved, data=Noisy, collate=noisy, epochs=2, steps=None)
+    hold(job, Loop, TOLERANCE, workers=3)
 
 
 def test_verify_tells_the_first_difference() -> None:
@@ -170,21 +176,6 @@ def test_verify_warns_of_a_loss_that_is_no_mean_over_samples() -> None:
     report = unisono.verify(job, workers=[1], steps=1, message=lambda text: None)
     assert report.agree
     assert not report.mean_over_samples
-
-
-class Noisy:
-    """Samples that are other ones each time they are read."""
-
-    def __len__(self) -> int:
-        return jobs.SAMPLES
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return torch.randn(jobs.FEATURES), index % jobs.CLASSES
-
-
-def noisy(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-    inputs = torch.stack([inputs for inputs, _ in samples])
-    return inputs + torch.randn_like(inputs), torch.tensor([target for _, target in samples])
 
 
 @pytest.mark.few("noisy")

@@ -60,13 +60,17 @@ class Loop:
             pairs = [metric(outputs, targets) for metric in self.job.metrics.values()]
         return total, Part(total.item(), float(weight), [(float(a), float(b)) for a, b in pairs])
 
+    def _autocast(self) -> Any:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.job.precision == "bfloat16")
+
     def gradient(self, batch: Any, samples: int) -> Part:
         inputs, targets = batch
         parameters = list(self.model.parameters())
         for parameter in parameters:
             parameter.grad = None
         self.model.train()
-        total, part = self._measured(self.model(inputs), targets, samples)
+        with self._autocast():
+            total, part = self._measured(self.model(inputs), targets, samples)
         total.backward()
         part.gradients = [None if p.grad is None else p.grad.numpy().copy() for p in parameters]
         part.buffers = self.buffers
@@ -75,7 +79,7 @@ class Loop:
     def evaluate(self, batch: Any, samples: int) -> Part:
         inputs, targets = batch
         self.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._autocast():
             return self._measured(self.model(inputs), targets, samples)[1]
 
     @property
