@@ -21,17 +21,17 @@ DESCRIPTION = ModelDescription(
 )  # fmt: skip
 
 
-def shape(stages: int, pipes: int, microbatches: int) -> Shape:
+def shape(stages: int, pipes: int, microbatches: int, object_metrics: bool = False) -> Shape:
     return Shape(
         slots=stages * pipes, most=stages * pipes, microbatches=microbatches, metrics=1, evaluations=0,
-        evaluation_times=0, object_metrics=False, loaders=1, stages=stages,
+        evaluation_times=0, object_metrics=object_metrics, loaders=1, stages=stages,
     )  # fmt: skip
 
 
 @contextmanager
-def host_state(stages: int, pipes: int, microbatches: int) -> Iterator[HostState]:
+def host_state(stages: int, pipes: int, microbatches: int, object_metrics: bool = False) -> Iterator[HostState]:
     """A host's shared state for the product, given back afterwards."""
-    layout = host_layout(DESCRIPTION, shape(stages, pipes, microbatches))
+    layout = host_layout(DESCRIPTION, shape(stages, pipes, microbatches, object_metrics))
     state = HostState(layout, Segment.create(layout.segment))
     try:
         yield state

@@ -54,6 +54,51 @@ def test_it_waits_for_every_slot(state: HostState) -> None:
     assert complete.holds((1, 2))
 
 
+class Waits(Exception):
+    """Who calls would sleep now."""
+
+
+@pytest.fixture
+def never_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever would sleep says so instead."""
+
+    def wait(self: Words, index: int, value: int, *rest: object) -> bool:
+        if self.get(index) < value:
+            raise Waits
+        return True
+
+    monkeypatch.setattr(Words, "wait", wait)
+
+
+@pytest.mark.usefixtures("never_asleep")
+@pytest.mark.parametrize("late", [0, 1])
+def test_where_nothing_is_sent_early_every_slot_has_to_have_summed(state: HostState, late: int) -> None:
+    state.control.publish(Control.WHOLE, 1)
+    complete, reach, summed = begun(state)
+    for slot in range(2):
+        reach.whole(slot)
+        summed.publish(slot, PLAN.round + (slot != late))
+    for wait in (lambda: complete.wait_for(1), complete.wait_for_all):
+        with pytest.raises(Waits):
+            wait()
+    summed.publish(late, PLAN.round + 1)
+    assert complete.wait_for(1) == ()
+
+
+@pytest.mark.usefixtures("never_asleep")
+def test_sums_of_the_last_round_are_not_taken_for_this_one_s(state: HostState) -> None:
+    complete, reach, summed = Complete(state), Reach(state), Words(state.segment, "summed", 0.0)
+    complete.begin(PLAN)
+    for slot in range(2):
+        reach.begin(slot, PLAN.round - 1)
+        reach.whole(slot)
+        summed.publish(slot, PLAN.round)
+    with pytest.raises(Waits):
+        complete.wait_for(1)
+    with pytest.raises(Waits):
+        complete.wait_for_all()
+
+
 def test_a_successor_s_beginning_is_noticed(state: HostState) -> None:
     complete, reach, summed = begun(state)
     for slot in range(2):

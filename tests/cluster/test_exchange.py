@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from products import DESCRIPTION, shape
 from unisono.cluster.exchange import Exchange
+from unisono.frameworks.protocol import TensorSpec
 from unisono.gradients.tree import Node, expression, fold
 from unisono.memory.segment import Segment
 from unisono.partition.batches import Batches
@@ -23,10 +24,12 @@ from unisono.runtime.folding import folding
 from unisono.runtime.program import Program
 from unisono.runtime.protocol import Plan, even
 from unisono.runtime.reach import Reach
-from unisono.runtime.state import ALL_HOSTS, Control, HostState, host_layout
+from unisono.runtime.state import ALL_HOSTS, FLOATING, Control, HostState, host_layout
 from unisono.runtime.update import tree_sum
 
 ROUND = 2
+BUFFERS = (TensorSpec("mean", (3,), "float32"), TensorSpec("count", (2,), "int64"), TensorSpec("var", (2,), "float64"))
+BUFFERED = replace(DESCRIPTION, buffers=BUFFERS)
 Mail = dict[tuple[int, ...], queue.Queue[bytes]]
 
 
@@ -105,14 +108,16 @@ class Slow:
 class Leaves:
     """What every microbatch of the round gives, whoever computes it."""
 
-    def __init__(self, microbatches: int, layout: Any) -> None:
+    def __init__(self, microbatches: int, layout: Any, changed: tuple[bool, ...] = (True, True, True)) -> None:
         generator = np.random.default_rng(0)
         area = layout.segment.areas
         lengths = {name: area[f"{name}/0" if name != "gradients" else "gradients/0/0"].shape[1]
                    for name in ("gradients", "buffer_sums", "buffer_changed")}  # fmt: skip
         self.gradients = generator.normal(size=(microbatches, lengths["gradients"])).astype(np.float32)
         self.buffer_sums = generator.normal(size=(microbatches, lengths["buffer_sums"]))
-        self.buffer_changed = np.ones((microbatches, lengths["buffer_changed"]))
+        self.buffer_changed = np.zeros((microbatches, lengths["buffer_changed"]))
+        self.buffer_changed[0] = changed  # by the first microbatch alone: the others' values count all the same
+        self.count = np.array([7, 9])
         self.table = generator.normal(size=(microbatches, area["table"].shape[1]))
 
 
@@ -131,6 +136,8 @@ def host_state(leaves: Leaves, plan: Plan, total: int, layout: Any, host: int) -
                     state.segment[name][into] += state.segment[name][other]
             state.segment["table"][step.microbatch] = leaves.table[step.microbatch]
             state.segment["used"][pipe, 0] = 1
+            if step.microbatch == 0:
+                state.segment["buffer_first/1"][...] = leaves.count
     state.segment["summed"][:, 0] = ROUND + 1
     state.seat(plan.members)
     state.control.publish(Control.STOP, int(host == 1))
@@ -140,18 +147,21 @@ def host_state(leaves: Leaves, plan: Plan, total: int, layout: Any, host: int) -
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(1, 3), min_size=2, max_size=5), st.integers(5, 9), st.integers(0, 3),
-    st.sampled_from([1 << 20, 1]),
+    st.sampled_from([1 << 20, 1]), st.tuples(st.booleans(), st.booleans(), st.booleans()),
 )  # fmt: skip
-@example([2, 2], 8, 0, 1)  # two hosts with one node each swap them
-def test_every_host_ends_with_the_sums_of_one(workers: list[int], microbatches: int, empty: int, most: int) -> None:
+@example([2, 2], 8, 0, 1, (True, True, True))  # two hosts with one node each swap them
+@example([1, 2, 1], 9, 0, 1, (False, True, True))
+def test_every_host_ends_with_the_sums_of_one(
+    workers: list[int], microbatches: int, empty: int, most: int, changed: tuple[bool, ...]
+) -> None:
     with patch.multiple("unisono.partition.hosts", MOST_ELEMENTS=most, LEAST_ELEMENTS=1):  # few spans, or many
-        _exchange(workers, microbatches, empty)
+        _exchange(workers, microbatches, empty, changed)
 
 
-def _exchange(workers: list[int], microbatches: int, empty: int) -> None:
+def _exchange(workers: list[int], microbatches: int, empty: int, changed: tuple[bool, ...]) -> None:
     total = max(1, microbatches - empty)
-    layout = host_layout(DESCRIPTION, shape(1, microbatches, microbatches))
-    leaves = Leaves(microbatches, layout)
+    layout = host_layout(BUFFERED, shape(1, microbatches, microbatches))
+    leaves = Leaves(microbatches, layout, changed)
     program = Program(Batches(total, microbatches, microbatches, False), ROUND + 1, None, ())
     shares = host_shares(microbatches, workers)
     mail: Mail = {}
@@ -161,6 +171,7 @@ def _exchange(workers: list[int], microbatches: int, empty: int) -> None:
         boundaries = tuple(start + boundary for boundary in even(stop - start, count))
         plan = Plan(ROUND, boundaries, tuple(range(count)), hosts=shares)
         state = host_state(leaves, plan, total, layout, host)
+        state.segment["used"][0, 1] = host == len(workers) - 1
         Agreement(state).begin(host, workers)
         exchange = Exchange(state, Post(mail, host), host, len(workers))
         threads.append(threading.Thread(target=exchange.round, args=(plan, program.at(ROUND), total)))
@@ -171,18 +182,28 @@ def _exchange(workers: list[int], microbatches: int, empty: int) -> None:
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
+    used = [np.bitwise_or.reduce(state.segment["used"][:-1], axis=0) for state in states]
     folded = fold(0, total, total)
     whole = Plan(ROUND, (0, microbatches), (0,))
     alone = host_state(leaves, whole, total, layout, 0)
     tree = expression(total, {node: (0, buffer) for node, buffer in folded.final.items()})
-    for state, plan in zip(states, plans, strict=True):
+    for host, (state, plan) in enumerate(zip(states, plans, strict=True)):
         trees = folding(plan, 0, total)
-        for name, sums in (("gradients/{}/0", trees.gradients), ("buffer_sums/{}", trees.buffers)):
-            expected = tree_sum(tree, lambda pipe, buffer, name=name: alone.segment[name.format(pipe)][buffer])
-            found = tree_sum(sums, lambda pipe, buffer, at=state.segment, name=name: at[name.format(pipe)][buffer])
-            assert np.array_equal(found, expected)
+
+        def summed(name: str, tree: Any, at: Any) -> Any:
+            return tree_sum(tree, lambda pipe, buffer: at[name.format(pipe)][buffer])
+
+        gradients = summed("gradients/{}/0", trees.gradients, state.segment)
+        assert np.array_equal(gradients, summed("gradients/{}/0", tree, alone.segment))
+        flags = summed("buffer_changed/{}", trees.buffers, state.segment)[: len(changed)]
+        assert (flags != 0).tolist() == list(changed)
+        sums = summed("buffer_sums/{}", trees.buffers, state.segment)
+        kept = np.repeat(changed, [spec.elements if spec.dtype in FLOATING else 0 for spec in BUFFERS])
+        assert np.array_equal(sums[kept], summed("buffer_sums/{}", tree, alone.segment)[kept])
+        if changed[1]:
+            assert np.array_equal(state.segment["buffer_first/1"], leaves.count)
         assert np.array_equal(state.segment["table"][:total], leaves.table[:total])
-        assert np.bitwise_or.reduce(state.segment["used"], axis=0)[0] == 1
+        assert np.array_equal(state.segment["used"][-1], np.bitwise_or.reduce(used[:host] + used[host + 1 :], axis=0))
         assert Agreement(state).stop
     for state in (*states, alone):
         state.segment.close()
@@ -190,7 +211,7 @@ def _exchange(workers: list[int], microbatches: int, empty: int) -> None:
 
 def test_what_is_sent_early_stays_as_it_was() -> None:
     total, shares = 5, (0, 3, 5)  # host 0 has a sum of two microbatches and a single one
-    layout = host_layout(DESCRIPTION, shape(1, total, total))
+    layout = host_layout(BUFFERED, shape(1, total, total))
     leaves, mail = Leaves(total, layout), Mail()
     program = Program(Batches(total, total, total, False), ROUND + 1, None, ())
     plans = [Plan(ROUND, shares[host : host + 2], (0,), hosts=shares) for host in (0, 1)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -34,6 +34,7 @@ from unisono.runtime.recovery import Crew, Decision, Fork, Inherit, Retire, Seat
 THOROUGH = pytest.mark.thorough
 TORN = -9
 MICROBATCHES = 3
+HOSTS = (0, MICROBATCHES, 2 * MICROBATCHES)
 
 
 class Wrong(AssertionError):
@@ -68,6 +69,8 @@ class World:
     alive: frozenset[int] = frozenset()
     unnoticed: frozenset[int] = frozenset()
     copied: int = 0
+    hosts: tuple[int, ...] = ()
+    exchanged: int = 0
     intends: dict[int, tuple[int, Action]] = field(default_factory=dict)
 
     def clone(self) -> World:
@@ -91,8 +94,8 @@ class World:
         return (
             tuple(self.words), tuple(self.sums), tuple(self.norms), tuple(self.scratch), tuple(self.slices),
             tuple(self.plans), self.seats, tuple(sorted(self.heirs.items())), self.alive, self.unnoticed,
-            self.copied, tuple(sorted((m, s, a.do.name, a.chunk) for m, (s, a) in self.intends.items())),
-            self.deaths, self.resizes,
+            self.copied, self.exchanged, self.deaths, self.resizes,
+            tuple(sorted((m, s, a.do.name, a.chunk) for m, (s, a) in self.intends.items())),
             crew.wanted, frozenset(crew.present), frozenset(crew.coming), frozenset(crew.retiring),
         )  # fmt: skip
 
@@ -162,6 +165,12 @@ class World:
             world = self.clone()
             world.copied = plan.round + 1
             yield world
+        if plan.hosts and self.exchanged <= plan.round and all(w.summed > plan.round for w in self.words[: plan.slots]):
+            for slot in range(plan.slots):
+                need(self.sums[slot], plan.round, "partial sums under the exchange")
+            world = self.clone()
+            world.exchanged = plan.round + 1
+            yield world
         if self.resizes:
             world = self.clone()
             world.resizes = self.resizes[1:]
@@ -180,7 +189,9 @@ class World:
         """A member decides what to do; it may act on it much later."""
         for slot in range(plan.slots):
             if owner(plan.members[slot], self.heirs.get) == member:
-                action = next_action(plan, slot, self.words, self.due(plan, slot), self.clipped, self.copied, 0)
+                action = next_action(
+                    plan, slot, self.words, self.due(plan, slot), self.clipped, self.copied, self.exchanged
+                )
                 if action.do not in WAITS:
                     world = self.clone()
                     world.intends[member] = (slot, action)
@@ -209,6 +220,7 @@ class World:
             yield
             self.words[slot] = words._replace(summed=now + 1)
         elif action.do is Do.PUBLISH_NORMS:
+            self.need_other_hosts(plan)
             for other in range(plan.slots):
                 need(self.sums[other], now, "partial sums under norms")
             self.norms[slot] = TORN
@@ -217,6 +229,7 @@ class World:
             yield
             self.words[slot] = words._replace(normed=now + 1)
         elif action.do in (Do.UPDATE, Do.RESTORE):
+            self.need_other_hosts(plan)
             for chunk in range(action.chunk, action.stop):
                 stage, parts = self.chunks(plan, slot)[chunk]
                 if action.do is Do.RESTORE and chunk == action.chunk:
@@ -247,9 +260,13 @@ class World:
                 stop, due = now + 1 == self.rounds, now + 1 in self.copies
                 self.plans[now + 1 & 1] = None
                 yield
-                self.plans[now + 1 & 1] = following(plan, boundaries, self.seats, self.stages, due, 0, stop)
+                self.plans[now + 1 & 1] = following(plan, boundaries, self.seats, self.stages, due, 0, stop, self.hosts)
                 yield
             self.words[slot] = words._replace(committed=now + 1)
+
+    def need_other_hosts(self, plan: Plan) -> None:
+        if plan.hosts:
+            need(self.exchanged, plan.round + 1, "the sums over all hosts")
 
     def update_in_place(self, plan: Plan, slot: int, chunk: int) -> Iterator[None]:
         _, parts = self.chunks(plan, slot)[chunk]
@@ -264,12 +281,12 @@ class World:
 
 
 def explore(slots: int, rounds: int, deaths: int, resizes: tuple[int, ...] = (), clipped: bool = False,
-            copies: frozenset[int] = frozenset(), stages: int = 1) -> int:  # fmt: skip
+            copies: frozenset[int] = frozenset(), stages: int = 1, hosts: tuple[int, ...] = ()) -> int:  # fmt: skip
     """Visit every reachable world; returns how many."""
     crew = Crew(slots)
-    first = World(clipped, stages, rounds, deaths, resizes, copies, crew)
+    first = World(clipped, stages, rounds, deaths, resizes, copies, crew, hosts=hosts)
     first.carry_out(crew.begin())
-    first.plans[0] = Plan(0, even(MICROBATCHES, slots // stages), first.seats, stages)
+    first.plans[0] = Plan(0, even(MICROBATCHES, slots // stages), first.seats, stages, hosts=hosts)
     seen, waiting = {first.key}, [first]
     while waiting:
         world = waiting.pop()
@@ -300,6 +317,8 @@ def explore(slots: int, rounds: int, deaths: int, resizes: tuple[int, ...] = (),
         ({"slots": 2, "stages": 2, "rounds": 2, "deaths": 1, "clipped": True}, 3_000),
         ({"slots": 2, "stages": 2, "rounds": 2, "deaths": 1, "resizes": (3,)}, 20_000),
         ({"slots": 3, "stages": 3, "rounds": 2, "deaths": 0}, 2_000),
+        ({"slots": 2, "rounds": 2, "deaths": 1, "hosts": HOSTS}, 3_000),
+        ({"slots": 2, "rounds": 2, "deaths": 0, "clipped": True, "copies": frozenset({1}), "hosts": HOSTS}, 200),
         pytest.param({"slots": 3, "rounds": 2, "deaths": 2}, 500_000, marks=THOROUGH),
         pytest.param({"slots": 3, "rounds": 2, "deaths": 1, "resizes": (2,), "clipped": True}, 100_000, marks=THOROUGH),
         pytest.param({"slots": 1, "rounds": 3, "deaths": 1, "resizes": (3,)}, 100_000, marks=THOROUGH),
@@ -325,6 +344,10 @@ def make_again(plan: Plan, slot: int, *rest: Any) -> Action:
     return action._replace(do=Do.UPDATE) if action.do is Do.RESTORE else action
 
 
+def forget_the_hosts(plan: Plan, slot: int, *rest: Any) -> Action:
+    return protocol.next_action(replace(plan, hosts=()), slot, *rest)
+
+
 def no_heir(member: int, heir_of: Any) -> int:
     return member
 
@@ -334,21 +357,23 @@ def over_when_one_is(plans: Any, committed: Any) -> Plan | None:
 
 
 @pytest.mark.parametrize(
-    ("name", "mutant", "stages", "what"),
+    ("name", "mutant", "settings", "what"),
     [
-        ("next_action", skip_the_barrier, 1, "partial sums under the update"),
-        ("next_action", make_again, 1, "parameters under the update"),
-        ("next_action", forget_the_later_stages, 2, "parameters while computing|partial sums under the update"),
-        ("owner", no_heir, 1, "a hang"),
-        ("in_force", over_when_one_is, 1, "needed"),
+        ("next_action", skip_the_barrier, {}, "partial sums under the update"),
+        ("next_action", make_again, {}, "parameters under the update"),
+        ("next_action", forget_the_later_stages, {"stages": 2},
+         "parameters while computing|partial sums under the update"),
+        ("next_action", forget_the_hosts, {"hosts": HOSTS}, "the sums over all hosts"),
+        ("owner", no_heir, {}, "a hang"),
+        ("in_force", over_when_one_is, {}, "needed"),
     ],
-)
+)  # fmt: skip
 def test_the_model_sees_a_broken_rule(
-    monkeypatch: pytest.MonkeyPatch, name: str, mutant: Any, stages: int, what: str
+    monkeypatch: pytest.MonkeyPatch, name: str, mutant: Any, settings: dict[str, Any], what: str
 ) -> None:
     monkeypatch.setitem(globals(), name, mutant)
     with pytest.raises(Wrong, match=what):
-        explore(slots=2, rounds=2, deaths=1, stages=stages)
+        explore(slots=2, rounds=2, deaths=1, **settings)
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 4), st.integers(0, 3), st.integers(0, 2**40))
