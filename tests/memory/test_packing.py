@@ -23,6 +23,13 @@ def test_structures_come_back() -> None:
     assert (back["b"][0].ctypes.data - memory.ctypes.data) % 64 == 0
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_any_number_of_arrays_comes_back(count: int) -> None:
+    memory = np.zeros(1 << 16, np.uint8)
+    pack([np.full(n + 1, n) for n in range(count)], memory, NOTHING)
+    assert [array.tolist() for array in unpack(memory)] == [[n] * (n + 1) for n in range(count)]
+
+
 def test_what_does_not_fit_says_so() -> None:
     with pytest.raises(JobError, match="more microbatches"):
         pack(np.zeros(1000), np.zeros(64, np.uint8), NOTHING)

@@ -101,3 +101,13 @@ def test_deaths_before_anybody_can_work_end_the_run() -> None:
         stage.die(min(stage.crew.coming))
         stage.do(stage.crew.blame(None))
     assert stage.given_up
+
+
+def test_only_deaths_at_the_same_work_or_at_none_are_counted_together() -> None:
+    crew = Crew(2)
+    assert crew.blame(Work(3, 1)) == []
+    assert crew.blame(None) == [], "a newcomer that dies after a death at work is no third strike"
+    assert crew.blame(Work(3, 1)) == []
+    assert crew.strikes == {Work(3, 1): 2, None: 1}
+    crew.blame(Work(9, 0))
+    assert crew.strikes == {Work(9, 0): 1, None: 1}, "round 3 is over: what was at it is no suspect any more"

@@ -29,3 +29,26 @@ def test_a_withdrawn_plan_is_no_plan() -> None:
     assert plan in state.plans()
     state.withdraw()
     assert state.plans() == [None, None]
+
+
+class Recorder:
+    """An area of plans that remembers what is written where, in order."""
+
+    def __init__(self, area: memoryview) -> None:
+        self.area = area
+        self.writes: list[tuple[int, int]] = []
+
+    def __setitem__(self, index: int, word: int) -> None:
+        self.area[index] = word
+        self.writes.append((index, word))
+
+
+def test_a_plan_has_no_number_while_it_is_written() -> None:
+    state = made()
+    state.stamp(Plan(3, (0, 4), (0,)))
+    area = state._plans[1] = Recorder(state._plans[1])  # type: ignore[call-overload]
+    plan = Plan(5, (0, 2, 4), (0, 1))
+    state.stamp(plan)
+    assert area.writes[0] == (0, 0), "whoever reads now sees that there is none"
+    assert area.writes[-1] == (0, plan.round + 1)
+    assert [index for index, _ in area.writes[1:-1]] == list(range(1, len(plan.to_words())))
