@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import jobs
 import unisono
+from paths import PYTHONPATH
 from unisono.checkpoint.parameters import load, sha256_of
 
 TESTS = Path(__file__).parent
@@ -76,7 +77,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(TESTS), "COLUMNS": "200"}
+    return {**os.environ, "PYTHONPATH": PYTHONPATH, "COLUMNS": "200"}
 
 
 def command(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:

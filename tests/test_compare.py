@@ -14,6 +14,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+from paths import PYTHONPATH
 from unisono.comparison import Comparison, Measurement, code_lines, contenders, turns
 from unisono.errors import UsageError
 
@@ -32,8 +33,7 @@ def folder(tmp_path: Path) -> Path:
 def compare(*arguments: object, folder: Path) -> subprocess.Popen[str]:
     temporary = folder / "tmp"
     temporary.mkdir()
-    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "120", "TMPDIR": str(temporary)}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "COLUMNS": "120", "TMPDIR": str(temporary)}
     return subprocess.Popen(
         [sys.executable, "-m", "unisono", "compare", *map(str, arguments)],
         cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

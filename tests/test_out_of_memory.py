@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent
+from paths import PYTHONPATH
 
 JOB = """
 import torch, jobs
@@ -27,7 +27,7 @@ def trained(folder: Path, floats: int, group: Path | None = None) -> subprocess.
     enter = f"echo $$ > {group}/cgroup.procs && " if group else ""
     command = f"{enter}exec {sys.executable} -m unisono train hog.py floats={floats} --workers 2 --out out"
     return subprocess.run(
-        ["sh", "-c", command], cwd=folder, env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True, text=True,
+        ["sh", "-c", command], cwd=folder, env={**os.environ, "PYTHONPATH": PYTHONPATH}, capture_output=True, text=True,
         timeout=120,
     )  # fmt: skip
 

@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 
 from cluster.namespaces import Network
+from paths import PYTHONPATH
 
-TESTS = Path(__file__).parent.parent
 LIMIT_SECONDS = 120.0
 
 
@@ -58,7 +58,7 @@ class HostProcess:
         self.folder, self.number, self.output = folder, number, folder / f"host{number}.txt"
         self.port = port
         variables = {
-            **os.environ, "PYTHONPATH": str(TESTS), "RANK": str(number), "WORLD_SIZE": str(hosts),
+            **os.environ, "PYTHONPATH": PYTHONPATH, "RANK": str(number), "WORLD_SIZE": str(hosts),
             "MASTER_ADDR": address, "MASTER_PORT": str(port), "PYTHONUNBUFFERED": "1", **(environment or {}),
         }  # fmt: skip
         with self.output.open("ab") as output:
@@ -142,7 +142,7 @@ def hash_alone(folder: Path, *arguments: object) -> str:
     command = [sys.executable, "-m", "unisono", "train", "job.py", "--workers", "1", "--out", "alone", *arguments]
     done = subprocess.run(
         list(map(str, command)), cwd=folder, capture_output=True, text=True, timeout=LIMIT_SECONDS,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return re.findall(r"parameters (\w{64})", done.stdout)[-1]

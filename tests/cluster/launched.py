@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from cluster.hosts import TESTS, hash_alone, job_file
+from cluster.hosts import hash_alone, job_file
 from cluster.namespaces import Network
+from paths import PYTHONPATH
 
 WAITING = """jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=200,
         loss=lambda outputs, targets: [time.sleep(0.1 * __import__("os").path.exists("slow")),
@@ -27,8 +28,7 @@ RESUME = [*TRAIN[: TRAIN.index("--out")], "--resume", "out"]
 
 def environment(**more: str) -> dict[str, str]:
     """The environment of a launcher whose processes find the tests' jobs."""
-    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(TESTS)]))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more}
+    return {**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONUNBUFFERED": "1", **more}
 
 
 @cache

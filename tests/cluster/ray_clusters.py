@@ -16,7 +16,8 @@ from typing import Any
 
 import psutil
 
-from cluster.hosts import LIMIT_SECONDS, TESTS, free_port
+from cluster.hosts import LIMIT_SECONDS, free_port
+from paths import PYTHONPATH
 
 SHORT = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=30, {more})"
 
@@ -105,7 +106,7 @@ class Train:
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [*command, *map(str, arguments)], cwd=folder, stdout=output, stderr=output,
-                env={**os.environ, "PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1"}, stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONUNBUFFERED": "1"}, stdin=subprocess.DEVNULL,
             )  # fmt: skip
 
     @property

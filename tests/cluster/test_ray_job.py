@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.hosts import LIMIT_SECONDS, TESTS, free_port, job_file, wait_until
+from cluster.hosts import LIMIT_SECONDS, free_port, job_file, wait_until
 from cluster.launched import WAITING, waiting_hash
 from cluster.ray_clusters import Nodes, nodes
+from paths import TESTS
 
 pytest.importorskip("ray", reason="the package ray is not installed: pip install unisono[ray]")
 pytest.importorskip("aiohttp_cors", reason="takes Ray's job server: pip install 'ray[default]'")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent.parent
+from paths import PYTHONPATH
 
 JOB = """
 import torch
@@ -51,7 +51,7 @@ def trained(folder: Path, layout: str, group: Path) -> subprocess.CompletedProce
         f"--layout {layout} --out {layout}"
     )
     return subprocess.run(
-        ["sh", "-c", command], cwd=folder, env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True, text=True,
+        ["sh", "-c", command], cwd=folder, env={**os.environ, "PYTHONPATH": PYTHONPATH}, capture_output=True, text=True,
         timeout=200,
     )  # fmt: skip
 
