@@ -164,6 +164,7 @@ def test_those_who_go_on_all_reach_each_other(count: int, data: st.DataObject) -
     assert after_tears(count, *mirrored)[2] == gathered  # whoever of two says it, and in whichever order
 
 
+@pytest.mark.thorough
 @given(st.data())
 def test_generations_follow_each_other_and_hold_only_living_hosts_that_reported(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 4))

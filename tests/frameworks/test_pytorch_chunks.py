@@ -21,6 +21,7 @@ from unisono.frameworks.pytorch.chunks import TorchChunkUpdate
 from unisono.frameworks.pytorch.optimizers import ELEMENTWISE
 from unisono.gradients.regions import Chunk, Piece, Region
 
+THOROUGH = pytest.mark.thorough
 STEPS = 4
 KINDS: list[Any] = sorted(ELEMENTWISE, key=lambda kind: kind.__name__)
 APART, JOINED = (96, 5, 64), (192, 64, 64, 5, 64)
@@ -86,7 +87,9 @@ class Chunked:
 
 @pytest.mark.parametrize("foreach", [None, True])
 @pytest.mark.parametrize("sizes", [APART, JOINED])
-@pytest.mark.parametrize("unused", [None, 2], ids=["all used", "one unused at times"])
+@pytest.mark.parametrize(
+    "unused", [pytest.param(None, id="all used", marks=THOROUGH), pytest.param(2, id="one unused at times")]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_chunks_get_the_bits_of_the_whole_step(
     kind: Any, unused: int | None, sizes: Sequence[int], foreach: bool | None
@@ -99,6 +102,7 @@ def test_chunks_get_the_bits_of_the_whole_step(
             np.testing.assert_array_equal(found, value.detach().numpy())
 
 
+@THOROUGH
 @given(
     st.sampled_from(KINDS),
     st.lists(st.one_of(st.integers(1, 3).map(lambda blocks: 64 * blocks), st.integers(1, 200)), min_size=1, max_size=6),

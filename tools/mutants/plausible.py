@@ -1,0 +1,242 @@
+"""Mistakes that somebody could make in earnest; each must be noticed by the tests that are named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A mistake in one place or several.
+
+    Attributes:
+        name: what it is about.
+        edits: (module, text that it holds exactly once, text instead).
+        tests: the tests that notice, as pytest takes them.
+    """
+
+    name: str
+    edits: tuple[tuple[str, str, str], ...]
+    tests: tuple[str, ...]
+
+
+RUNTIME = "tests/runtime"
+SAME_BITS = f"{RUNTIME}/test_same_bits.py"
+WILD = f"{SAME_BITS}::test_values_are_the_plain_loops[wild]"
+ODD = f"{SAME_BITS}::test_values_are_the_plain_loops[odd]"
+WIDE = f"{SAME_BITS}::test_a_clipped_parameter_of_several_blocks_has_the_plain_loops_values_at_any_number_of_workers"
+SHORT = "tests/frameworks/test_plain_loop.py::test_a_run_has_the_plain_loops_values[pytorch-short_batches]"
+DEATHS = f"{RUNTIME}/test_deaths.py::test_a_death_in_every_phase_of_every_slot[adamw]"
+
+PLAUSIBLE: tuple[Mistake, ...] = (
+    # What the result is: wrong alike on any number of workers.
+    Mistake(
+        "a short batch is divided by a whole one's size",
+        (("runtime/slot.py", "weight = float(self._sums_of(round_)[WEIGHT])", "weight = float(self._job.batch_size)"),),
+        (WILD,),
+    ),
+    Mistake(
+        "a short batch is cut anew",
+        (
+            ("partition/batches.py", "        start = first + microbatch * self.microbatch_size\n",
+             "        size = -(-(end - first) // self.microbatches)\n        start = first + microbatch * size\n"),
+            ("partition/batches.py", "min(start + self.microbatch_size, end)", "min(start + size, end)"),
+            ("partition/batches.py", "-(-self.samples(step) // self.microbatch_size)",
+             "-(-self.samples(step) // -(-self.samples(step) // self.microbatches))"),
+        ),
+        ("tests/partition/test_batches.py",),
+    ),
+    Mistake(
+        "losses are averaged over microbatches, whatever their weights",
+        (("frameworks/pytorch/model.py", "return result * samples, float(samples)", "return result, 1.0"),),
+        (ODD,),
+    ),
+    Mistake(
+        "averaged buffers are replaced by sample counts",
+        (("runtime/sums.py", "self._sums[buffer, place] *= samples", "self._sums[buffer, place] = samples"),),
+        (WILD,),
+    ),
+    Mistake(
+        "buffers are averaged over microbatches, not samples",
+        (
+            ("runtime/sums.py", "            self._sums[buffer, place] *= samples\n", ""),
+            ("runtime/slot.py", "samples = float(self._sums_of(round_)[SAMPLES])",
+             "samples = float(self._program.nonempty(round_))"),
+        ),
+        (ODD,),
+    ),
+    Mistake(
+        "a buffer gets another one's values",
+        (("runtime/slot.py", "at += new[index].size if floating else 0", "at = new[index].size if floating else 0"),),
+        (WILD,),
+    ),
+    Mistake(
+        "a step's buffers are written over the last one's",
+        (("runtime/slot.py", "self._state.buffers((round_.step + 1) & 1)", "self._state.buffers(round_.step & 1)"),),
+        (WILD,),
+    ),
+    Mistake(
+        "the same dropout masks in every step",
+        (
+            ("runtime/slot.py", '"compute", round_.step, microbatch', '"compute", microbatch'),
+            ("runtime/stagework.py", '"compute", round_.step, microbatch', '"compute", microbatch'),
+        ),
+        (WILD,),
+    ),
+    Mistake(
+        "the same augmentation in every epoch",
+        (("runtime/samples.py", '("sample", epoch), ("collate"', '("sample",), ("collate"'),),
+        (SHORT,),
+    ),
+    Mistake(
+        "the same order in every epoch",
+        (("partition/order.py", 'key(seed, "order", epoch)', 'key(seed, "order")'),),
+        ("tests/partition/test_order.py",),
+    ),
+    Mistake(
+        "other keys than those of the last version",
+        (("partition/keys.py", "digest_size=8", "digest_size=7"),),
+        ("tests/partition/test_golden.py",),
+    ),
+    Mistake(
+        "sums one after another instead of along the tree",
+        (
+            ("gradients/tree.py", "    return form(top or root(total))\n",
+             "    parts = [owned[node] for node in sorted(owned, key=lambda node: node.start)]\n"
+             "    while len(parts) > 1:\n        parts[:2] = [(parts[0], parts[1])]\n"
+             "    return form(top) if top else parts[0]\n"),
+        ),
+        ("tests/gradients/test_tree.py",),
+    ),
+    Mistake(
+        "a partial norm a piece, so that the norm follows the slots",
+        (
+            ("gradients/norms.py",
+             "        out[:whole] = squares[: whole * BLOCK].reshape(whole, BLOCK).sum(axis=1)\n",
+             "        out[:whole] = 0\n        out[0] = squares[: whole * BLOCK].sum()\n"),
+        ),
+        (WIDE,),
+    ),
+    Mistake(
+        "clipping without what keeps it from dividing by nothing",
+        (("gradients/norms.py", "limit / (norm + 1e-6)", "limit / norm"),),
+        (WIDE,),
+    ),
+    Mistake(
+        "a schedule's rate is reported, and not used",
+        (("frameworks/pytorch/chunks.py", "            own.update(settings(self._master.param_groups[index]))\n",
+          "            pass\n"),),
+        (WIDE,),
+    ),
+    Mistake(
+        "schedules count evaluations too",
+        (("runtime/schedule.py", "if past.evaluation is None:", "if past.evaluation is None or past.last:"),),
+        (WIDE,),
+    ),
+    Mistake(
+        "numbers of an optimizer's state are read as they are written",
+        (("runtime/update.py", 'segment["scalars"][(step + 1) & 1]', 'segment["scalars"][step & 1]'),),
+        (f"{SAME_BITS}::test_optimizers_give_the_bits_of_plain_pytorch[adamw]",),
+    ),
+    Mistake(
+        "evaluation in training mode",
+        (("frameworks/pytorch/model.py", "            self.model.eval()\n", "            pass\n"),),
+        (WILD,),
+    ),
+    Mistake(
+        "an evaluation's values are those of its last wave",
+        (("runtime/evaluation.py", "sums[round_.wave + 1 & 1] if round_.wave else 0", "0"),),
+        (WILD,),
+    ),
+    Mistake(
+        "a metric's value is made of another one's sums",
+        (("runtime/slot.py", "float(sums[METRICS + 2 * index] / sums[METRICS + 2 * index + 1])",
+          "float(sums[METRICS + index] / sums[METRICS + index + 1])"),),
+        (SHORT,),
+    ),
+    # Deaths.
+    Mistake(
+        "an interrupted update goes on from half-written values",
+        (("runtime/update.py", "                chunk.restore()\n", "                pass\n"),),
+        (DEATHS,),
+    ),
+    Mistake(
+        "an heir's heir owns nothing",
+        (("runtime/protocol.py", "    while (heir := heir_of(member)) is not None:\n",
+          "    if (heir := heir_of(member)) is not None:\n"),),
+        (f"{RUNTIME}/test_protocol.py::test_no_order_of_events_goes_wrong",),
+    ),
+    Mistake(
+        "a plan is overwritten under its old number",
+        (("runtime/state.py", "        area[0] = 0\n        for index, word", "        for index, word"),),
+        (f"{RUNTIME}/test_state.py",),
+    ),
+    Mistake(
+        "deaths at different work count together",
+        (("runtime/recovery.py", "w is None or w.round >= work.round", "True"),),
+        (f"{RUNTIME}/test_recovery.py",),
+    ),
+    # Checkpoints.
+    Mistake(
+        "a file is renamed before it is on disk",
+        (("checkpoint/parameters.py", "        sync(aside)\n        aside.replace(path)\n",
+          "        aside.replace(path)\n        sync(path)\n"),),
+        ("tests/checkpoint",),
+    ),
+    Mistake(
+        "a checkpoint is renamed before all of it is on disk",
+        (("checkpoint/store.py", "        sync(aside / STATE)\n        sync(aside)\n", ""),),
+        ("tests/checkpoint",),
+    ),
+    Mistake(
+        "old checkpoints go before the new one is there",
+        (
+            ("checkpoint/keeper.py", "            store.write(",
+             "            store.prune(self._folder, self._settings.keep, set())\n            store.write("),
+            ("checkpoint/keeper.py",
+             '            store.prune(self._folder, self._settings.keep, {best["step"]} if best else set())\n', ""),
+        ),
+        ("tests/checkpoint",),
+    ),
+    Mistake(
+        "a copy is made at every step",
+        (("checkpoint/keeper.py", "standing.step % every == 0 and ", ""),),
+        ("tests/checkpoint",),
+    ),
+    Mistake(
+        "a damaged file is believed",
+        (("checkpoint/store.py", "if _described(path / name) != expected:", "if not (path / name).exists():"),),
+        ("tests/test_training.py::test_a_damaged_checkpoint_is_named_and_an_older_one_used",),
+    ),
+    Mistake(
+        "a resumed run begins with a new optimizer",
+        (("training.py", "self.resumed.optimizer.arrays, standing.step)", "{}, standing.step)"),),
+        ("tests/test_training.py::test_a_resumed_run_has_the_bits_of_the_undisturbed_one",),
+    ),
+    # Several hosts, and memory.
+    Mistake(
+        "the sums over all hosts are waited for once more",
+        (("runtime/protocol.py", "plan.hosts and exchanged < target", "plan.hosts and exchanged <= target"),),
+        (f"{RUNTIME}/test_protocol.py::test_no_order_of_events_goes_wrong",),
+    ),
+    Mistake(
+        "what other hosts used goes into a slot's row",
+        (("cluster/exchange.py", "used[-1] = others", "used[-2] = others"),),
+        ("tests/cluster/test_exchange.py",),
+    ),
+    Mistake(
+        "the sums of the last round are taken for this one's",
+        (("cluster/complete.py", "now.round == self._plan.round and ", ""),),
+        ("tests/cluster/test_complete.py",),
+    ),
+    Mistake(
+        "one host's wish to stop is another one's copy",
+        (("runtime/agreement.py", "int(self._area[3])", "int(self._area[2])"),),
+        (f"{RUNTIME}/test_agreement.py",),
+    ),
+    Mistake(
+        "a structure of many arrays is read from the wrong place",
+        (("memory/packing.py", "start = 16 + 8 * count", "start = 16 + 9 * count"),),
+        ("tests/memory/test_packing.py",),
+    ),
+)  # fmt: skip
