@@ -1,4 +1,4 @@
-"""The examples in docstrings run, one module at a time."""
+"""The examples in docstrings run, one module at a time: the package's, and those of the loop that tests hold it to."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ NAMES = sorted(
     for module in pkgutil.walk_packages(unisono.__path__, "unisono.", onerror=lambda name: None)
     if not module.name.endswith("__main__")
 ) + [module.name for module in pkgutil.iter_modules([str(EXAMPLES / "corpora")], "corpora.")]
+NAMES.append("plain_loop")
 
 
 def test_every_package_is_walked() -> None:

@@ -145,7 +145,7 @@ def test_values_are_the_plain_loops(kind: str) -> None:
 
 @pytest.mark.few("sgd", "nesterov", "dampened", "adam", "adamw", "rmsprop", "nadam", "radam", "adadelta", "global")
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizers_give_the_bits_of_plain_pytorch(name: str) -> None:
+def test_optimizers_agree_with_plain_pytorch(name: str) -> None:
     make = OPTIMIZERS[name]
     hold(jobs.make(optimizer=lambda m: make(list(m.parameters())), steps=10), Loop, TOLERANCE)
 

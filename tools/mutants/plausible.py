@@ -136,7 +136,7 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     Mistake(
         "numbers of an optimizer's state are read as they are written",
         (("runtime/update.py", 'segment["scalars"][(step + 1) & 1]', 'segment["scalars"][step & 1]'),),
-        (f"{SAME_BITS}::test_optimizers_give_the_bits_of_plain_pytorch[adamw]",),
+        (f"{SAME_BITS}::test_optimizers_agree_with_plain_pytorch[adamw]",),
     ),
     Mistake(
         "evaluation in training mode",
