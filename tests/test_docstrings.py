@@ -9,14 +9,16 @@ import pkgutil
 import pytest
 
 import unisono
-from commands import EXAMPLES
+from commands import EXAMPLES, ROOT
 from unisono.frameworks.registry import FAMILIES
 
 NAMES = sorted(
     module.name
     for module in pkgutil.walk_packages(unisono.__path__, "unisono.", onerror=lambda name: None)
     if not module.name.endswith("__main__")
-) + [module.name for module in pkgutil.iter_modules([str(EXAMPLES / "corpora")], "corpora.")]
+)
+NAMES += [module.name for module in pkgutil.iter_modules([str(EXAMPLES / "corpora")], "corpora.")]
+NAMES += [module.name for module in pkgutil.iter_modules([str(ROOT / "tools")], "tools.")]
 
 
 def test_every_package_is_walked() -> None:
