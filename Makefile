@@ -1,81 +1,97 @@
-# Every target makes .venv from the lock file when it is missing.
+# Every target makes the environment that it needs when that is missing: .venv, or .venv-mxnet (MXNet needs numpy < 1.24).
 PYTHON ?= python3
 BIN := .venv/bin
 MXNET := .venv-mxnet/bin
+BEAT := $(PYTHON) tools/heartbeat.py
 
-.PHONY: demo examples test test-hosts test-mxnet lint soak bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline lock lock-mxnet clean
+# Another index for torch, instead of the build on this machine's disk or PyTorch's CPU build: see README.
+export TORCH_INDEX ?=
+# Bytecode is written when a module is first imported: pip makes none.
+export PYTHONDONTWRITEBYTECODE =
 
-.venv/installed: requirements.lock pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+PYTEST := -m pytest -n 2 --dist worksteal --durations=20
+PYTEST_MXNET := $(PYTEST) -W ignore::DeprecationWarning
+QUICK := "not thorough and not hosts"
+CONTRACT_WITH_MXNET := tests/frameworks/test_contract.py tests/frameworks/test_mxnet*.py
+WITHOUT_TORCH := tests/frameworks/test_*.py tests/partition tests/gradients tests/memory tests/observe tests/planner \
+	tests/runtime/test_protocol.py tests/runtime/test_program.py tests/runtime/test_balance.py \
+	tests/runtime/test_recovery.py tests/test_layering.py tests/test_platform_check.py tests/test_docstrings.py
+# One part of the thorough tests: SHARE=3/8.
+SHARE ?= 1/1
+
+.PHONY: demo examples lint test test-thorough test-all test-hosts bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline lock clean
+
+.venv/demo: requirements/demo.lock pyproject.toml
+	@echo ".venv takes torch and 25 small packages: 0.3 GB to download and 0.9 GB on disk, if torch is its CPU build"
+	$(BEAT) venv $(PYTHON) -m venv .venv
+	$(BEAT) pip $(BIN)/python tools/install.py $<
 	touch $@
 
-# MXNet needs numpy < 1.24: an environment of its own, without the other frameworks.
-.venv-mxnet/installed: requirements-mxnet.lock pyproject.toml
-	$(PYTHON) -m venv .venv-mxnet
-	$(MXNET)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-mxnet.lock
-	$(MXNET)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+.venv/test: requirements/test.lock .venv/demo
+	@echo ".venv takes the other frameworks and the tools: 0.7 GB to download and 2.5 GB on disk"
+	$(BEAT) pip $(BIN)/python tools/install.py $<
 	touch $@
 
-demo: .venv/installed
+.venv-mxnet/test: requirements/mxnet.lock pyproject.toml
+	@echo ".venv-mxnet takes MXNet: 0.1 GB to download and 0.4 GB on disk"
+	$(BEAT) venv $(PYTHON) -m venv .venv-mxnet
+	$(BEAT) pip $(MXNET)/python tools/install.py $<
+	touch $@
+
+demo: .venv/demo
 	$(BIN)/unisono train examples/digits_torch.py
 	$(BIN)/unisono verify examples/digits_torch.py
 
 # Trains every example whole: about an hour on two cores.
-examples: .venv/installed
+examples: .venv/test
 	$(BIN)/python benchmarks/train_examples.py
 
-lint: .venv/installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+lint: .venv/test
+	$(BEAT) ruff $(BIN)/ruff check .
+	$(BEAT) ruff $(BIN)/ruff format --check .
+	$(BEAT) mypy $(BIN)/mypy
 
-test: lint test-mxnet
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+# Every promise once, and each framework under the contract.
+test: lint .venv-mxnet/test
+	$(BEAT) mxnet $(MXNET)/python $(PYTEST_MXNET) -m $(QUICK) $(CONTRACT_WITH_MXNET)
+	$(BEAT) tests $(BIN)/python $(PYTEST) -m $(QUICK)
 
-# What needs no torch: the contract with MXNet, and the core under the oldest numpy that it allows.
-test-mxnet: .venv-mxnet/installed
-	$(MXNET)/python -m pytest -n 2 --dist worksteal -W ignore::DeprecationWarning tests/frameworks/test_*.py \
-		tests/partition tests/gradients tests/memory tests/observe tests/planner \
-		tests/runtime/test_protocol.py tests/runtime/test_program.py tests/runtime/test_balance.py \
-		tests/runtime/test_recovery.py tests/test_layering.py tests/test_platform_check.py \
-		tests/test_docstrings.py
+# The same promises in more combinations and for longer; what needs no torch, under the oldest numpy that is allowed.
+test-thorough: .venv/test .venv-mxnet/test
+	$(BEAT) mxnet $(MXNET)/python $(PYTEST_MXNET) -m "not hosts" --share=$(SHARE) $(WITHOUT_TORCH)
+	$(BEAT) tests $(BIN)/python $(PYTEST) -m thorough --share=$(SHARE)
+
+test-all: test test-thorough
 
 # Hosts, launchers and networks: as root, with the Debian packages in .ci/packages; what cannot be started here is
 # skipped with a reason.
-test-hosts: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m hosts -o timeout=600 -rs --durations=25
+test-hosts: .venv/test
+	$(BEAT) hosts $(BIN)/python $(PYTEST) -m "hosts and not thorough" -rs
 
-soak: .venv/installed
-	$(BIN)/python -m pytest -m soak
-
-bench: .venv/installed
+bench: .venv/test
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/parts.py
 
-bench-frameworks: .venv/installed
+bench-frameworks: .venv/test
 	$(BIN)/python benchmarks/frameworks.py --mxnet-python .venv-mxnet/bin/python
 	$(BIN)/python docs/fill.py
 
-bench-examples: .venv/installed
+bench-examples: .venv/test
 	$(BIN)/python benchmarks/applications.py
 
-bench-recovery: .venv/installed
+bench-recovery: .venv/test
 	$(BIN)/python benchmarks/recovery.py
 
-bench-pipeline: .venv/installed
+bench-pipeline: .venv/test
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python docs/fill.py
 
-bench-hosts: .venv/installed
+bench-hosts: .venv/test
 	$(BIN)/python benchmarks/hosts.py
 
-lock: .venv/installed
-	$(BIN)/pip freeze --exclude-editable | sed 's/+.*//' > requirements.lock  # +cpu: a build, not a version
-
-lock-mxnet: .venv-mxnet/installed
-	$(MXNET)/pip freeze --exclude-editable > requirements-mxnet.lock
+# On the oldest Python that is supported; with TORCH_INDEX where no CPU build of torch lies on the disk.
+lock: .venv/demo
+	$(BEAT) lock $(BIN)/python tools/lock.py $(TORCH_INDEX)
 
 clean:
 	rm -rf .venv .venv-mxnet

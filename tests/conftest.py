@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from waiting import limit
 
-pytest_plugins = ["few"]
+pytest_plugins = ["few", "share"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -9,15 +9,17 @@ import pkgutil
 import pytest
 
 import unisono
-from commands import EXAMPLES
+from commands import EXAMPLES, ROOT
 from unisono.frameworks.registry import FAMILIES
 
 NAMES = sorted(
     module.name
     for module in pkgutil.walk_packages(unisono.__path__, "unisono.", onerror=lambda name: None)
     if not module.name.endswith("__main__")
-) + [module.name for module in pkgutil.iter_modules([str(EXAMPLES / "corpora")], "corpora.")]
-NAMES.append("plain_loop")
+)
+NAMES += [module.name for module in pkgutil.iter_modules([str(EXAMPLES / "corpora")], "corpora.")]
+NAMES += [module.name for module in pkgutil.iter_modules([str(ROOT / "tools")], "tools.")]
+NAMES += ["plain_loop"]
 
 
 def test_every_package_is_walked() -> None:
