@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 MXNET := .venv-mxnet/bin
 
-.PHONY: demo examples test test-hosts test-mxnet lint soak bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline lock lock-mxnet clean
+.PHONY: demo examples test test-hosts test-mxnet lint soak mutants bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline lock lock-mxnet clean
 
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -46,6 +46,12 @@ test-mxnet: .venv-mxnet/installed
 # skipped with a reason.
 test-hosts: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m hosts -o timeout=600 -rs --durations=25
+
+# Small mistakes put into the core, so many, drawn by a seed: do the tests notice? A second or two each.
+SEED ?= 0
+N ?= 100
+mutants: .venv/installed
+	PYTHONPATH=tools $(BIN)/python -m mutants --seed $(SEED) --count $(N)
 
 soak: .venv/installed
 	$(BIN)/python -m pytest -m soak
