@@ -50,3 +50,12 @@ def test_what_is_undone_in_one_go_is_no_larger_than_it_must_be(kind: Kind, chunk
     (part,) = slices([region], 1)
     assert [(chunk.stop - chunk.start) // BLOCK for chunk in part] == chunks
     assert {chunk.region for chunk in part} == {0}
+
+
+def test_a_region_of_nothing_is_somebody_s() -> None:
+    regions = [
+        Region.pack(0, "float32", 0, "elementwise", [(0, "w", (3,))]),
+        Region.pack(1, "float32", 1, "whole", [(1, "empty", (0,))]),
+    ]
+    for slots in (1, 2, 3):
+        assert [chunk.region for part in slices(regions, slots) for chunk in part] == [0, 1]

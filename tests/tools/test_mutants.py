@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from mutants import sites, targets
-from mutants.equivalent import EQUIVALENT
+from mutants import equivalent, targets
+from mutants.plausible import PLAUSIBLE, Mistake
 from mutants.sites import mutants
 
 ROOT = Path(__file__).parents[2]
@@ -75,14 +75,21 @@ def test_mutants_are_noticed_survive_or_take_too_long(tmp_path: Path) -> None:
 
 def test_each_module_s_tests_are_found() -> None:
     for group in targets.GROUPS:
-        assert targets.modules(ROOT / "src", group), group
+        assert targets.modules(ROOT / "src/unisono", group), group
     found = [Path(test).name for test in targets.own_tests(ROOT / "tests", "gradients/tree.py")]
     assert found[0] == "test_tree.py"
     assert targets.own_tests(ROOT / "tests", "gradients/norms.py")
 
 
 def test_mutants_that_are_told_to_do_the_same_are_still_there() -> None:
-    for module, *change, why in EQUIVALENT:
-        found = {mutant.change for mutant in sites.mutants(module, (ROOT / "src/unisono" / module).read_bytes())}
+    for module, *change in equivalent.changes():
+        found = {mutant.change for mutant in mutants(module, (ROOT / "src/unisono" / module).read_bytes())}
         assert tuple(change) in found, (module, change)
-        assert why
+
+
+@pytest.mark.parametrize("mistake", PLAUSIBLE, ids=lambda mistake: mistake.name)
+def test_plausible_mistakes_can_still_be_made(mistake: Mistake) -> None:
+    for module, before, after in mistake.edits:
+        assert (ROOT / "src/unisono" / module).read_text().count(before) == 1, (module, before)
+        assert after != before
+    assert all((ROOT / test.partition("::")[0]).exists() for test in mistake.tests)

@@ -1,6 +1,8 @@
 """Puts mistakes into the core, one at a time, and counts how many the tests notice.
 
-make mutants SEED=1 N=100
+    make mutants SEED=1 N=100
+
+draws so many small ones from all that can be made, and tries those besides that somebody could make in earnest.
 """
 
 from __future__ import annotations
@@ -10,58 +12,100 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from mutants.equivalent import EQUIVALENT
+from mutants.equivalent import changes
+from mutants.plausible import PLAUSIBLE, Mistake
 from mutants.sites import Mutant, mutants
 from mutants.targets import END_TO_END, GROUPS, dotted, modules, own_tests
 from mutants.trials import Limits, Outcome, import_heavy, measured, put, trial
 
 WANTED = 0.95
-"""The least share of the mutants to be noticed."""
+"""The least share of the small mistakes to be noticed; of the others all."""
+
+PACKAGE, TESTS = Path("src/unisono"), Path("tests")
 
 
 @dataclass(frozen=True)
-class Copy:
-    """A copy of src/ that holds at most one mistake."""
+class Case:
+    """A mistake to try.
 
-    folder: Path
+    Attributes:
+        group: what it counts for.
+        name: where it is.
+        difference: what it changes, as people read it.
+        sources: module → its source with the mistake.
+        tests: what it must pass to survive, one after another.
+    """
 
-    def outcome(self, number: int, mutant: Mutant, group: str) -> Outcome:
-        """What a mutant's own tests and, if it survives them, whole runs say."""
-        for tests in (own_tests(Path("tests"), mutant.module), END_TO_END[group]):
-            outcome = self._tried(number, mutant, tuple(tests))
-            if outcome is not Outcome.SURVIVED:
-                break
-        return outcome
-
-    def _tried(self, number: int, mutant: Mutant, tests: tuple[str, ...]) -> Outcome:
-        path, module = self.folder / "src/unisono" / mutant.module, dotted(mutant.module)
-        limits = _measured(self.folder, module, tests)
-        put(path, mutant.mutated, number)
-        try:
-            return trial(self.folder / "src", module, tests, limits, self.folder / "output")
-        finally:
-            path.write_bytes(mutant.source)
+    group: str
+    name: str
+    difference: str
+    sources: Mapping[str, bytes]
+    tests: Sequence[Sequence[str]]
 
 
-@cache
-def _measured(folder: Path, module: str, tests: tuple[str, ...]) -> Limits:
-    return measured(folder / "src", module, tests, folder / "output")
+def case_of(group: str, mutant: Mutant) -> Case:
+    """A small mistake: it is tried by its own tests, then by whole runs."""
+    before, after = mutant.change
+    name, tests = f"src/unisono/{mutant.module}:{mutant.line} {mutant.function}", own_tests(TESTS, mutant.module)
+    return Case(group, name, f"- {before}\n+ {after}", {mutant.module: mutant.mutated}, [tests, END_TO_END[group]])
 
 
-def drawn(source: Path, groups: Iterable[str], seed: int, count: int) -> list[tuple[str, Mutant]]:
-    """So many mutants of all, with the group that each is of."""
+def plausible_case(mistake: Mistake) -> Case:
+    """One that somebody could make in earnest."""
+    sources: dict[str, str] = {}
+    for module, before, after in mistake.edits:
+        source = sources.get(module) or (PACKAGE / module).read_text()
+        if source.count(before) != 1:
+            raise SystemExit(f"{mistake.name}: {module} must hold {before!r} once. Bring plausible.py up to date.")
+        sources[module] = source.replace(before, after)
+    difference = "\n".join(f"{module}\n- {before}\n+ {after}" for module, before, after in mistake.edits)
+    encoded = {module: source.encode() for module, source in sources.items()}
+    return Case("plausible", mistake.name, difference, encoded, [mistake.tests])
+
+
+def drawn(groups: Sequence[str], seed: int, count: int) -> tuple[list[Case], int]:
+    """So many of all small mistakes, and how many of them do the same as the source."""
     every = [
         (group, mutant)
         for group in groups
-        for module in modules(source, group)
-        for mutant in mutants(module, (source / "unisono" / module).read_bytes())
+        for module in modules(PACKAGE, group)
+        for mutant in mutants(module, (PACKAGE / module).read_bytes())
     ]
-    return random.Random(seed).sample(every, min(count, len(every)))
+    chosen = random.Random(seed).sample(every, min(count, len(every)))
+    same = set(changes())
+    cases = [case_of(group, mutant) for group, mutant in chosen if (mutant.module, *mutant.change) not in same]
+    return cases, len(chosen) - len(cases)
+
+
+def outcome_of(folder: Path, number: int, case: Case) -> Outcome:
+    """Try a case in a copy of src/, which afterwards is as it was."""
+    first, paths = dotted(next(iter(case.sources))), {module: folder / PACKAGE / module for module in case.sources}
+    before = {module: path.read_bytes() for module, path in paths.items()}
+    outcome = Outcome.SURVIVED
+    for tests in case.tests:
+        limits = limits_of(folder, first, tuple(tests))
+        try:
+            for module, source in case.sources.items():
+                put(paths[module], source, number)
+            outcome = trial(folder / "src", first, tests, limits, folder / "output")
+        finally:
+            for module, source in before.items():
+                paths[module].write_bytes(source)
+        if outcome is not Outcome.SURVIVED:
+            break
+    return outcome
+
+
+@cache
+def limits_of(folder: Path, module: str, tests: tuple[str, ...]) -> Limits:
+    """Limits for some tests; they are measured once."""
+    return measured(folder / "src", module, tests, folder / "output")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,42 +113,36 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument("--groups", nargs="+", choices=[*GROUPS, "plausible"], default=[*GROUPS, "plausible"])
     options = parser.parse_args(arguments)
-    reasons = {(module, before, after): why for module, before, after, why in EQUIVALENT}
-    found: dict[str, list[Outcome]] = {group: [] for group in options.groups}
-    survivors, equivalent = [], 0
+    cases, same = drawn([group for group in options.groups if group != "plausible"], options.seed, options.count)
+    cases += [plausible_case(mistake) for mistake in PLAUSIBLE if "plausible" in options.groups]
+    found: list[tuple[Case, Outcome]] = []
     import_heavy()
     with tempfile.TemporaryDirectory(prefix="unisono-mutants-") as folder:
         shutil.copytree("src", f"{folder}/src", ignore=shutil.ignore_patterns("__pycache__"))
-        copy = Copy(Path(folder))
-        for number, (group, mutant) in enumerate(drawn(Path("src"), options.groups, options.seed, options.count), 1):
-            if (mutant.module, *mutant.change) in reasons:
-                equivalent += 1
-                continue
-            outcome = copy.outcome(number, mutant, group)
-            found[group].append(outcome)
-            place = f"src/unisono/{mutant.module}:{mutant.line} {mutant.function}"
-            print(f"{number:4} {outcome.value:9} {place}", flush=True)
-            if outcome is Outcome.SURVIVED:
-                survivors.append(f"{place}\n- {mutant.change[0]}\n+ {mutant.change[1]}")
-                print(survivors[-1], flush=True)
-    return told(found, survivors, equivalent)
+        for number, case in enumerate(cases, 1):
+            found.append((case, outcome_of(Path(folder), number, case)))
+            print(f"{number:4} of {len(cases)} {found[-1][1].value:9} {case.name}", flush=True)
+            if found[-1][1] is Outcome.SURVIVED:
+                print(case.difference, flush=True)
+    return told(found, same)
 
 
-def told(found: dict[str, list[Outcome]], survivors: Sequence[str], equivalent: int) -> int:
-    """Print the score; 1 if it is too low."""
-    print("\nSurvivors:", *survivors or ["none"], sep="\n")
-    every = [outcome for outcomes in found.values() for outcome in outcomes]
-    print(f"\nseed's mutants that do the same as the source: {equivalent}")
-    for name, outcomes in [*found.items(), ("all", every)]:
-        noticed = sum(outcome is not Outcome.SURVIVED for outcome in outcomes)
-        ended = sum(outcome is Outcome.TIMED_OUT for outcome in outcomes)
-        if outcomes:
-            print(
-                f"{name:12}{noticed:5} of {len(outcomes):4} noticed, {noticed / len(outcomes):6.1%} ({ended} by time)"
-            )
-    return int(len(every) - len(survivors) < WANTED * len(every))
+def told(found: Sequence[tuple[Case, Outcome]], same: int) -> int:
+    """Print survivors and score; 1 if it is too low."""
+    survivors = [case for case, outcome in found if outcome is Outcome.SURVIVED]
+    print("\nSurvivors:", *([f"{case.name}\n{case.difference}" for case in survivors] or ["none"]), sep="\n")
+    print(f"\n{same} of the drawn do the same as the source and were not tried")
+    every, missed = Counter(case.group for case, _ in found), Counter(case.group for case in survivors)
+    late = Counter(case.group for case, outcome in found if outcome is Outcome.TIMED_OUT)
+    for group, count in every.items():
+        noticed = count - missed[group]
+        print(f"{group:12}{noticed:5} of {count:4} noticed, {noticed / count:6.1%} ({late[group]} by time)")
+    small = every.total() - every["plausible"]
+    noticed = small - missed.total() + missed["plausible"]
+    print(f"{'small ones':12}{noticed:5} of {small:4} noticed, {noticed / max(small, 1):6.1%}")
+    return int(noticed < WANTED * small or missed["plausible"] > 0)
 
 
 if __name__ == "__main__":

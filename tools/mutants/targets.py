@@ -27,9 +27,8 @@ END_TO_END = {
 """What a mutant that survives its own tests must pass as well: whole runs."""
 
 
-def modules(source: Path, group: str) -> list[str]:
+def modules(package: Path, group: str) -> list[str]:
     """The modules of a group, as paths in the package."""
-    package = source / "unisono"
     return sorted(str(path.relative_to(package)) for pattern in GROUPS[group] for path in package.glob(pattern))
 
 
