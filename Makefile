@@ -19,7 +19,7 @@ WITHOUT_TORCH := tests/frameworks/test_*.py tests/partition tests/gradients test
 # One part of the thorough tests: SHARE=3/8.
 SHARE ?= 1/1
 
-.PHONY: demo examples lint test test-thorough test-all test-hosts bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline lock clean
+.PHONY: demo examples lint test test-thorough test-all test-hosts mutants bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline lock clean
 
 .venv/demo: requirements/demo.lock pyproject.toml
 	@echo ".venv takes torch and 25 small packages: 0.3 GB to download and 0.9 GB on disk, if torch is its CPU build"
@@ -67,6 +67,12 @@ test-all: test test-thorough
 # skipped with a reason.
 test-hosts: .venv/test
 	$(BEAT) hosts $(BIN)/python $(PYTEST) -m "hosts and not thorough" -rs
+
+# Small mistakes put into the core, so many, drawn by a seed: do the tests notice? A second or two each.
+SEED ?= 0
+N ?= 100
+mutants: .venv/test
+	$(BIN)/python -m tools.mutants --seed $(SEED) --count $(N)
 
 bench: .venv/test
 	$(BIN)/python benchmarks/run.py

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from unisono.checkpoint import store
 from unisono.checkpoint.keeper import Checkpointing, Keeper
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
-from unisono.errors import UsageError
+from unisono.errors import JobError, UsageError
 
 
 def tensors(value: float) -> Tensors:
@@ -54,3 +55,135 @@ def test_the_best_is_written_however_slow_the_disk_and_never_removed(tmp_path: P
 def test_settings_say_what_is_wrong(every: Any, keep: int, text: str) -> None:
     with pytest.raises(UsageError, match=text):
         Checkpointing.parse(every, keep)
+
+
+def keeper(folder: Path, settings: Checkpointing | None = None, **changes: Any) -> Keeper:
+    """A keeper whose messages are errors."""
+    usual = {"best": None, "patience": None, "message": pytest.fail, "kept": lambda best: None}
+    return Keeper(folder, settings or Checkpointing(), **{**usual, **changes})
+
+
+@pytest.mark.parametrize(("better", "values", "best", "since"), [
+    ("max", [0.5, 0.5, 0.9, 0.7, 0.8], {"name": "f1", "value": 0.9, "step": 3}, 2),
+    ("min", [0.5, 0.45, 0.4, 0.4], {"name": "f1", "value": 0.4, "step": 3}, 1),
+])  # fmt: skip
+def test_an_evaluation_is_better_when_it_is_better(
+    tmp_path: Path, better: str, values: list[float], best: Any, since: int
+) -> None:
+    one, other = (keeper(tmp_path, best=(better, "f1"), patience=since) for _ in range(2))
+    for step, value in enumerate(values, 1):
+        assert not one.exhausted
+        one.evaluated({"step": step, "evaluation/f1": value, "evaluation/other": -value})
+    assert one.memory() == {"best": best, "since_best": since}
+    assert one.exhausted
+    other.begin(Standing(9, False, 1, since_best=7))
+    assert other.exhausted
+    other.remember(one.memory())
+    assert other.memory() == one.memory()
+    assert not keeper(tmp_path, best=(better, "f1")).exhausted
+
+
+def test_an_evaluation_without_the_value_is_a_mistake_unless_others_may_have_it(tmp_path: Path) -> None:
+    one = keeper(tmp_path, best=("max", "f1"))
+    with pytest.raises(JobError, match=r"best must name an evaluation value; received 'f1', there are \['loss'\]"):
+        one.evaluated({"step": 1, "evaluation/loss": 0.5, "loss": 1.0})
+    one.evaluated({"step": 1, "evaluation/english/loss": 0.5})  # of several sets, one after another
+    keeper(tmp_path, best=("max", "german/f1")).evaluated({"step": 1, "evaluation/loss": 0.5})
+    assert one.memory()["best"] is None
+    keeper(tmp_path).evaluated({"step": 1})  # nothing was asked for
+
+
+def written(folder: Path) -> list[int]:
+    """Which checkpoints are there, once the one that is being written is."""
+    for thread in threading.enumerate():
+        if thread.name == "unisono-checkpoint":
+            thread.join()
+    return store.steps(folder)
+
+
+def test_a_checkpoint_is_written_when_it_is_due(tmp_path: Path) -> None:
+    one = keeper(tmp_path, Checkpointing(steps=2, keep=9))
+    assert not one.has_written
+    found = []
+    for step, evaluated in ((1, False), (2, False), (3, False), (4, True), (6, False)):
+        one.copy(Standing(step, evaluated, 1), tensors(step), tensors(0))
+        found.append(written(tmp_path))
+    assert found == [[], [2], [2], [2], [2, 6]]  # at 4 it was written before the evaluation
+    assert one.has_written
+
+
+def test_a_checkpoint_is_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[-1])
+    one = keeper(tmp_path, Checkpointing(seconds=10.0))
+    for step, now, due in ((1, 109.0, False), (2, 110.0, True), (3, 119.0, False), (4, 121.0, True)):
+        clock.append(now)
+        assert one.due_by_clock() is due
+        one.copy(Standing(step, False, 1), tensors(step), tensors(0))
+        assert (step in written(tmp_path)) is due
+    clock.append(1e9)
+    assert not keeper(tmp_path, Checkpointing(steps=5)).due_by_clock()
+
+
+def test_the_best_is_copied_once_and_by_one_host(tmp_path: Path) -> None:
+    one = keeper(tmp_path, best=("max", "f1"))
+    one.evaluated({"step": 1, "evaluation/f1": 0.5})
+    one.copy(Standing(1, True, 1), tensors(1), tensors(0))
+    one.copy(Standing(2, False, 1), tensors(2), tensors(0))
+    one.evaluated({"step": 3, "evaluation/f1": 0.6})
+    one.pass_over()
+    one.copy(Standing(3, True, 1), tensors(3), tensors(0))
+    assert written(tmp_path) == [1]
+
+
+def test_a_copy_s_memory_is_taken_before_it_is_needed_where_it_will_be(tmp_path: Path) -> None:
+    for settings, best, taken in (
+        (Checkpointing(), None, False),
+        (Checkpointing(steps=9), None, True),
+        (Checkpointing(seconds=9), None, True),
+        (Checkpointing(), ("max", "f1"), True),
+    ):
+        one = keeper(tmp_path, settings, best=best)
+        one.prepare(tensors(1), tensors(0))
+        assert [bool(held.arrays) for held in one._held] == [taken] * 2
+
+
+def test_a_checkpoint_says_where_the_run_stood_and_whose_it_is(tmp_path: Path) -> None:
+    one = keeper(tmp_path, best=("max", "f1"))
+    one.about = ({"model": "m"}, {"torch": "2"})
+    one.evaluated({"step": 4, "evaluation/f1": 0.5})
+    one.evaluated({"step": 8, "evaluation/f1": 0.25})
+    standing = Standing(8, True, 3, losses=(1.5, 2.5))
+    assert one.last(standing, tensors(1), tensors(2))
+    found = store.read(store.at(tmp_path, 8))
+    best = {"name": "f1", "value": 0.5, "step": 4}
+    assert found.standing == replace(standing, best=best, since_best=1)
+    assert (found.job, found.fingerprint) == ({"model": "m"}, {"torch": "2"})
+    assert found.parameters.arrays["w"][0] == 1
+    assert found.optimizer.arrays["w"][0] == 2
+
+
+def test_a_disk_that_takes_nothing_is_told_and_the_next_one_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[str] = []
+    one = keeper(tmp_path, Checkpointing(steps=1), message=messages.append)
+
+    def full(*arguments: Any) -> Path:
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write", full)
+        assert not one.last(Standing(1, False, 1), tensors(1), tensors(0))
+        assert one.failure == "the checkpoint of step 1 could not be written: no space"
+        assert messages == [f"{one.failure}; training goes on, the next one is tried again"]
+    assert one.last(Standing(2, False, 1), tensors(2), tensors(0))
+    assert one.failure is None
+
+
+def test_settings_as_people_write_them() -> None:
+    assert Checkpointing.parse(None, 3) == Checkpointing(None, None, 3)
+    assert Checkpointing.parse("1h") == Checkpointing(seconds=3600.0)
+    assert Checkpointing.parse(7, 1) == Checkpointing(steps=7, keep=1)
+    with pytest.raises(UsageError, match="steps must be at least 1; received -5"):
+        Checkpointing.parse("-5")

@@ -44,3 +44,48 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"no")
     with pytest.raises(UsageError, match=r"p\.safetensors"):
         load(path)
+
+
+def test_a_copy_is_made_once_and_its_arrays_used_again() -> None:
+    held = Tensors()
+    TENSORS.copy_into(held)
+    arrays = dict(held.arrays)
+    assert held.dtypes == TENSORS.dtypes
+    for change in (0, 1):
+        arrays_now = {name: (array + change).astype(array.dtype) for name, array in TENSORS.arrays.items()}
+        changed = Tensors(arrays_now, TENSORS.dtypes)
+        changed.copy_into(held)
+        assert all(held.arrays[name] is array for name, array in arrays.items())
+        assert sha256_of(held) == sha256_of(changed)
+
+
+def test_every_dtype_and_any_strides_are_saved(tmp_path: Path) -> None:
+    tensors = Tensors()
+    for dtype in (
+        "float64",
+        "float32",
+        "float16",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+    ):
+        tensors.add(dtype, np.arange(6, dtype=dtype).reshape(2, 3).T, dtype)
+    save(tmp_path / "p.safetensors", tensors)
+    loaded = load(tmp_path / "p.safetensors")
+    assert loaded.dtypes == tensors.dtypes
+    for name, array in tensors.arrays.items():
+        assert loaded.arrays[name].dtype == array.dtype
+        assert (loaded.arrays[name] == array).all()
+    assert sha256_of(loaded) == sha256_of(tensors)
+
+
+def test_a_disk_that_takes_nothing_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "p.safetensors.tmp").mkdir()  # nothing can be written there
+    with pytest.raises(OSError, match=r"p\.safetensors\.tmp"):
+        save(tmp_path / "p.safetensors", TENSORS)
+    assert not (tmp_path / "p.safetensors").exists()

@@ -22,6 +22,10 @@ def begun(count: int) -> tuple[Membership, dict[int, Seen]]:
     return membership, seen
 
 
+def test_a_host_has_two_seconds_to_answer() -> None:
+    assert GRACE_SECONDS == 2.0  # docs/hosts.md
+
+
 def test_all_expected_hosts_are_awaited() -> None:
     membership = Membership(2, TIMEOUT)
     seen = {1: Seen(0, 0.0, report={1: {}})}

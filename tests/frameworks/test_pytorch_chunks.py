@@ -52,8 +52,8 @@ class Chunked:
                 state[name][place.offset : place.end] = held[name].numpy()
             self.scalars[:, place.number] = [1.0, *(float(held[name]) for name in spec.scalars)]
         chunks = [
-            Chunk(0, (Piece(self.places[0], 0, 64),)),
-            Chunk(0, (Piece(self.places[0], 64, sizes[0]), *(Piece(p, 0, p.size) for p in self.places[1:]))),
+            Chunk(0, (Piece(self.places[0], 0, 64),), 0),
+            Chunk(0, (Piece(self.places[0], 64, sizes[0]), *(Piece(p, 0, p.size) for p in self.places[1:])), 0),
         ]
         self.updates = [
             TorchChunkUpdate(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unisono.errors import JobError
-from unisono.memory.crossing import read, write
+from unisono.memory.crossing import MOST_AXES, read, write
 
 
 @given(
@@ -53,3 +53,40 @@ def test_what_does_not_fit_says_so() -> None:
 def test_what_json_cannot_hold_is_named() -> None:
     with pytest.raises(JobError, match=r"values that JSON can hold; received \{1j\}"):
         write([], {1j}, np.zeros(4096, np.uint8))
+
+
+def test_what_fits_just_fits() -> None:
+    arrays = [np.arange(5, dtype=np.int16), None, np.ones((3, 7)), np.zeros(0), np.float32(2)[...]]
+    with pytest.raises(JobError, match="may take 0 bytes") as error:
+        write(arrays, ["plain"], np.empty(0, np.uint8))
+    needed = int(str(error.value).split("this takes ")[1].split(".")[0].replace(",", ""))
+    with pytest.raises(JobError, match="Use more microbatches"):
+        write(arrays, ["plain"], np.empty(needed - 1, np.uint8))
+    memory = np.full(needed + 64, 0xFF, np.uint8)  # what lay there before is no part of it
+    write(arrays, ["plain"], memory[:needed])
+    found, plain = read(memory)
+    assert plain == ["plain"]
+    assert (memory[needed:] == 0xFF).all()
+    for array, back in zip(arrays, found, strict=True):
+        assert (array is None) == (back is None)
+        if array is not None and back is not None:
+            assert (back.dtype, back.shape, back.tolist()) == (array.dtype, array.shape, array.tolist())
+            assert (back.ctypes.data - memory.ctypes.data) % 64 == 0
+
+
+def test_arrays_have_eight_axes_at_most() -> None:
+    memory = np.zeros(1 << 12, np.uint8)
+    write([np.arange(6).reshape(1, 2, 1, 3, 1, 1, 1, 1).transpose(3, 1, 0, 2, 4, 5, 6, 7)], None, memory)
+    (back,), _ = read(memory)
+    assert back is not None
+    assert back[:, :, 0, 0, 0, 0, 0, 0].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert MOST_AXES == 8
+
+
+def test_axes_of_a_reversed_array_are_written_in_their_order() -> None:
+    memory = np.zeros(1 << 12, np.uint8)
+    write([np.arange(6).reshape(2, 3)[:, ::-1]], None, memory)
+    (back,), _ = read(memory)
+    assert back is not None
+    assert back.tolist() == [[2, 1, 0], [5, 4, 3]]
+    assert back.flags.c_contiguous

@@ -5,8 +5,11 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+
+from unisono.memory.heap import LARGE_BYTES, keep_freed, trim
 
 PROGRAM = """
 import resource, sys
@@ -36,3 +39,27 @@ def faults(how: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc lets itself be told")
 def test_a_step_needs_no_fresh_pages() -> None:
     assert 10 * faults("kept") < faults("freed")  # pages may be large: only the ratio is the same everywhere
+
+
+class Library:
+    """A C library that notes what it is told."""
+
+    def __init__(self, *names: str) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        for name in names:
+            setattr(self, name, lambda *values, name=name: self.told.append((name, *values)))
+
+
+@pytest.mark.parametrize(("names", "told"), [
+    (("malloc_trim", "mallopt"), [("malloc_trim", 0), ("mallopt", -1, 1 << 30), ("mallopt", -3, LARGE_BYTES)]),
+    ((), []),
+])  # fmt: skip
+def test_a_library_is_told_what_it_understands(
+    monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], told: list[tuple[Any, ...]]
+) -> None:
+    library = Library(*names)
+    monkeypatch.setattr("ctypes.CDLL", lambda name: library)
+    trim()
+    keep_freed(LARGE_BYTES)
+    assert library.told == told
+    assert LARGE_BYTES == 32 << 20, "glibc's own largest"

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.runtime.balance import balanced
+from unisono.runtime.balance import balanced, laggards, smoothed
 from unisono.runtime.protocol import even
 
 paces = st.lists(st.floats(0.001, 10), min_size=1, max_size=8)
@@ -32,3 +32,22 @@ def test_shares_are_a_partition_and_never_worse(pace: list[float], microbatches:
 
 def test_a_world_that_is_not_measured_yet_is_even() -> None:
     assert balanced(8, 3, [1.0, 0.0, 9.0]) == even(8, 3)
+
+
+def test_a_slot_s_pace_is_the_middle_of_its_microbatches_and_follows_slowly() -> None:
+    assert smoothed([0.0, 0.0], (0, 3, 5), [1.0, 9.0, 2.0, 4.0, 3.0]) == [2.0, 3.0]
+    assert smoothed([1.0, 5.0, 7.0], (0, 1, 1, 2), [2.0, 2.0]) == [1.2, 5.0, 6.0]  # who computed nothing keeps its own
+
+
+def test_new_shares_must_be_worth_it() -> None:
+    assert balanced(9, 2, [1.0, 1.25], (0, 4, 9)) == (0, 5, 9)  # 5.0 s instead of 6.25 s
+    assert balanced(10, 2, [1.0, 1.2], (0, 5, 10)) == (0, 5, 10)  # 6.0 s are as long as that
+    assert balanced(20, 2, [1.0, 1.1], (0, 10, 20)) == (0, 10, 20)  # 10.0 s instead of 11.0 s are not worth it
+    assert balanced(4, 4, [1.0, 1.0, 1.0, 9.0], (0, 2, 3, 4, 4)) == (0, 2, 3, 4, 4)  # nothing to choose
+    assert balanced(5, 4, [1.0, 2.0, 2.0, 2.0]) == (0, 2, 3, 4, 5)
+
+
+def test_laggards_are_slower_than_the_usual() -> None:
+    assert laggards([2.0, 0.0, 3.0, 2.0, 2.9]) == {2: 1.5}
+    assert laggards([0.0, 0.0]) == {}
+    assert laggards([1.0, 4.0], factor=4.0) == {1: 4.0}

@@ -54,3 +54,16 @@ def test_positions_between_evaluations_lead_back_to_their_round(program: Program
         first_set = number == program.rounds or program.at(number).evaluation in (None, 0)
         if started and first_set:
             assert program.first_round(step, evaluated) == number
+
+
+def test_a_run_evaluates_when_it_is_said_to_and_at_its_end() -> None:
+    def due(steps: int, every: int | None, sets: int = 1) -> list[int]:
+        return Program(Batches(10, 4, 2, False), steps, every, (EvaluationSet("one", 4),) * sets).evaluation_steps
+
+    assert due(7, None) == [3, 6, 7]  # three steps an epoch
+    assert due(6, None) == [3, 6]
+    assert due(7, 2) == [2, 4, 6, 7]
+    assert due(4, 2, sets=3) == [2, 4]
+    assert due(2, 5) == [2]
+    assert due(0, None) == [0]
+    assert due(7, 2, sets=0) == []

@@ -85,6 +85,7 @@ def test_three_faults_in_a_row_at_the_same_work_end_the_run() -> None:
     for member in (0, 1):
         stage.do(stage.crew.joined(member))
     work = Work(7, 3)
+    assert STRIKES == 3, "as docs/reliability.md promises"
     for count in range(STRIKES):
         assert not stage.given_up, count
         stage.die(max(stage.crew.present))
@@ -111,3 +112,87 @@ def test_only_deaths_at_the_same_work_or_at_none_are_counted_together() -> None:
     assert crew.strikes == {Work(3, 1): 2, None: 1}
     crew.blame(Work(9, 0))
     assert crew.strikes == {Work(9, 0): 1, None: 1}, "round 3 is over: what was at it is no suspect any more"
+
+
+def at_work(count: int) -> Stage:
+    """So many members, all of them present: 0, 1, …"""
+    stage = Stage(count)
+    for member in range(count):
+        stage.do(stage.crew.joined(member))
+    return stage
+
+
+def test_the_least_busy_inherits_and_of_equal_ones_the_eldest() -> None:
+    stage = at_work(4)
+    stage.die(2)
+    assert stage.heirs == {2: 0}
+    stage.die(3)
+    assert stage.heirs[3] == 1, "member 0 has two seats"
+    assert stage.owners() == [0, 1, 0, 1]
+    stage.die(0)
+    assert stage.heirs[0] == 1, "who is coming cannot work yet"
+
+
+def test_who_retires_inherits_only_where_nobody_else_is() -> None:
+    stage = at_work(3)
+    stage.do(stage.crew.resize(2))
+    assert stage.leaving == {2}
+    assert stage.owners() == [0, 1]
+    stage.die(0)
+    assert stage.heirs == {0: 1}
+    stage.die(1)
+    assert stage.heirs[1] == 2, "alive it is still"
+
+
+def test_newcomers_sit_down_where_one_has_two_seats() -> None:
+    stage = at_work(2)
+    stage.do(stage.crew.resize(4))
+    assert stage.alive == {0, 1, 2, 3}
+    assert stage.seats == (0, 1), "nobody sits twice before the newcomers are there"
+    stage.do(stage.crew.joined(3))
+    assert stage.seats == (0, 1, 3)
+    assert stage.crew.joined(3) == [], "once"
+    stage.do(stage.crew.joined(2))
+    assert stage.seats == (0, 1, 3, 2)
+    stage.do(stage.crew.resize(4))
+    assert stage.alive == {0, 1, 2, 3}, "enough are there"
+
+
+def test_a_smaller_world_ends_those_who_come_too_late_first() -> None:
+    stage = at_work(2)
+    stage.do(stage.crew.resize(4))
+    stage.do(stage.crew.resize(3))
+    assert stage.leaving == {3}
+    stage.do(stage.crew.joined(3))
+    assert stage.seats == (0, 1), "it has no seat"
+    stage.do(stage.crew.resize(1))
+    assert stage.leaving == {1, 2, 3}
+    assert stage.owners() == [0]
+
+
+def test_one_that_ended_with_the_run_is_not_there_any_more() -> None:
+    crew = at_work(2).crew
+    crew.resize(1)
+    for member in (0, 1):
+        crew.left(member)
+    assert not crew.present | crew.coming | crew.retiring
+
+
+def test_members_have_numbers_of_their_own_for_ever() -> None:
+    stage = at_work(2)
+    assert stage.crew.newcomer() == 2
+    assert stage.crew.newcomer() == 3
+
+
+def test_old_faults_and_those_before_work_are_forgotten_once_there_is_progress() -> None:
+    stage = at_work(1)
+    for work in (Work(3, 0), Work(3, 0), Work(4, 0), Work(3, 0)):
+        assert stage.crew.blame(work) == []  # each step that is done begins the count anew
+    stage = at_work(1)
+    assert stage.crew.blame(Work(3, 0)) == stage.crew.blame(Work(3, 1)) == stage.crew.blame(Work(3, 0)) == []
+    assert stage.crew.blame(Work(3, 0)) == [GiveUp(Work(3, 0))]
+    for _ in range(2):
+        stage.die(max(stage.alive))
+        assert stage.crew.blame(None) == []
+    stage.do(stage.crew.joined(max(stage.crew.coming)))
+    assert stage.crew.blame(None) == []

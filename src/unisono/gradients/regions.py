@@ -97,7 +97,7 @@ class Chunk:
 
     region: int
     pieces: tuple[Piece, ...]
-    stage: int = 0
+    stage: int
 
     @property
     def start(self) -> int:

@@ -1,0 +1,115 @@
+"""Checkpoints on disk: read back as they were, whole or not there, and damage is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unisono.checkpoint import store
+from unisono.checkpoint.parameters import Tensors
+from unisono.checkpoint.store import Damaged, Standing
+
+STANDING = Standing(7, True, 2, (1.5, 0.5), {"name": "loss", "value": 0.5, "step": 7}, 1)
+
+
+def tensors(value: float) -> Tensors:
+    return Tensors({"w": np.full(4, value, "float32")}, {"w": "float32"})
+
+
+def write(folder: Path, step: int = 7, value: float = 1.0) -> Path:
+    standing = Standing(step, STANDING.evaluated, STANDING.epoch, STANDING.losses, STANDING.best, STANDING.since_best)
+    return store.write(folder, standing, {"seed": 1}, {"torch": "2"}, tensors(value), tensors(-value))
+
+
+def test_a_checkpoint_is_read_back_as_it_was(tmp_path: Path) -> None:
+    path = write(tmp_path / "made/where/needed")
+    assert path == store.at(tmp_path / "made/where/needed", 7)
+    assert path.name == "step-00000007"
+    assert sorted(file.name for file in path.iterdir()) == sorted((store.PARAMETERS, store.OPTIMIZER, store.STATE))
+    found = store.read(path)
+    assert (found.path, found.standing) == (path, STANDING)
+    assert (found.job, found.fingerprint) == ({"seed": 1}, {"torch": "2"})
+    assert (found.parameters.arrays["w"] == 1).all()
+    assert (found.optimizer.arrays["w"] == -1).all()
+
+
+def test_the_same_step_may_be_written_again(tmp_path: Path) -> None:
+    write(tmp_path, value=1.0)
+    for left in (".step-00000007.tmp", ".step-00000007.old"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "rest of a run that was killed").touch()
+    path = write(tmp_path, value=2.0)
+    assert store.read(path).parameters.arrays["w"][0] == 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, value=1.0)
+
+    def fail(*arguments: Any) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(store, "_digest", fail)
+    with pytest.raises(OSError, match="no space"):
+        write(tmp_path, value=2.0)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == [path]
+    assert store.read(path).parameters.arrays["w"][0] == 1
+
+
+def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
+    path.write_bytes(change(path.read_bytes()))
+
+
+def edit_state(path: Path, **changes: Any) -> None:
+    state = json.loads((path / store.STATE).read_text())
+    (path / store.STATE).write_text(json.dumps({**state, **changes}))
+
+
+@pytest.mark.parametrize(("damage", "text"), [
+    (lambda path: (path / store.OPTIMIZER).unlink(), r"optimizer\.safetensors: missing"),
+    (lambda path: (path / store.STATE).unlink(), r"state\.json: missing"),
+    (lambda path: edit(path / store.PARAMETERS, lambda data: data[:-1]), r"parameters\.safetensors: its size or SHA"),
+    (lambda path: edit(path / store.OPTIMIZER, lambda data: data[:-1] + b"!"), r"optimizer\.safetensors: its size or"),
+    (lambda path: edit_state(path, step=8), r"state\.json: its SHA-256 does not agree"),
+    (lambda path: edit(path / store.STATE, lambda data: data[:-9]), "not a checkpoint of Unisono's"),
+    (lambda path: (path / store.STATE).write_text("[]"), "not a checkpoint of Unisono's"),
+])  # fmt: skip
+def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], Any], text: str) -> None:
+    path = write(tmp_path)
+    damage(path)
+    with pytest.raises(Damaged, match=text):
+        store.read(path)
+
+
+def test_the_newest_sound_one_is_found(tmp_path: Path) -> None:
+    assert store.newest_sound(tmp_path / "nothing") == (None, [])
+    for step in (9, 10, 100):
+        write(tmp_path, step)
+    for foreign in ("step-new", "other", ".step-00000200.tmp"):
+        (tmp_path / foreign).mkdir()
+    assert store.steps(tmp_path) == [9, 10, 100]
+    for step in (10, 100):
+        (store.at(tmp_path, step) / store.STATE).unlink()
+    found, damage = store.newest_sound(tmp_path)
+    assert found is not None
+    assert found.standing.step == 9
+    assert [text.endswith("state.json: missing") for text in damage] == [True, True]
+    assert ["step-00000100" in text for text in damage] == [True, False]
+
+
+@pytest.mark.parametrize(("keep", "spared", "left"), [
+    (1, set(), [4]), (2, set(), [3, 4]), (9, set(), [1, 2, 3, 4]), (1, {2}, [2, 4]), (2, {4}, [2, 3, 4]),
+])  # fmt: skip
+def test_the_newest_are_kept_and_the_spared_besides(
+    tmp_path: Path, keep: int, spared: set[int], left: list[int]
+) -> None:
+    for step in (1, 2, 3, 4):
+        write(tmp_path, step)
+    store.prune(tmp_path, keep, spared)
+    assert store.steps(tmp_path) == left

@@ -1,0 +1,61 @@
+"""Norms: a partial a block of 4,096 elements, added in the order of parameters and blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unisono.gradients.norms import NormTable, block_sums, clip_coefficient, total_norm
+from unisono.gradients.regions import BLOCK, CHUNK, Kind, Piece, Region, slices
+
+
+def test_sizes_that_are_part_of_the_result_stay() -> None:
+    """Other blocks give other norms, and other bits: docs/determinism.md names them."""
+    assert BLOCK == 4096
+    assert CHUNK % BLOCK == 0
+
+
+@pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 3 * BLOCK + 5])
+def test_each_block_has_its_sum_of_squares(size: int) -> None:
+    values = np.arange(size, dtype=np.float64) % 7
+    out = np.full(-(-size // BLOCK) + 1, -1.0)
+    block_sums(values, out)
+    assert out.tolist() == [float((values[at : at + BLOCK] ** 2).sum()) for at in range(0, size, BLOCK)] + [-1.0]
+
+
+def test_partials_lie_in_the_order_of_numbers_over_the_whole_model() -> None:
+    regions = [
+        Region.pack(0, "float32", 0, "elementwise", [(3, "d", (2 * BLOCK + 1,)), (0, "a", (5,))]),
+        Region.pack(1, "float64", 0, "tensor", [(1, "b", (BLOCK,))]),
+    ]
+    table = NormTable(regions)
+    assert table.length == 5
+    parameters = {parameter.number: parameter for region in regions for parameter in region.parameters}
+    whole = {number: table.span(Piece(parameter, 0, parameter.size)) for number, parameter in parameters.items()}
+    assert whole == {0: slice(0, 1), 1: slice(1, 2), 3: slice(2, 5)}
+    assert table.span(Piece(parameters[3], BLOCK, 2 * BLOCK + 1)) == slice(3, 5)
+
+
+def test_a_gradient_is_scaled_to_the_limit_and_never_up() -> None:
+    assert clip_coefficient(2.0, 1.0) == 1.0 / (2.0 + 1e-6)  # as torch.nn.utils.clip_grad_norm_ has it
+    assert clip_coefficient(0.0, 1.0) == 1.0
+    assert clip_coefficient(0.0, 1e-7) == pytest.approx(0.1, rel=1e-12)
+    assert total_norm(np.array([9.0, 16.0])) == 5.0
+    assert total_norm(np.empty(0)) == 0.0
+
+
+@pytest.mark.parametrize(("kind", "chunks"), [("elementwise", [64, 64, 2]), ("tensor", [130]), ("whole", [130])])
+def test_what_is_undone_in_one_go_is_no_larger_than_it_must_be(kind: Kind, chunks: list[int]) -> None:
+    region = Region.pack(0, "float32", 0, kind, [(0, "w", (130, BLOCK))])
+    (part,) = slices([region], 1)
+    assert [(chunk.stop - chunk.start) // BLOCK for chunk in part] == chunks
+    assert {chunk.region for chunk in part} == {0}
+
+
+def test_a_region_of_nothing_is_somebody_s() -> None:
+    regions = [
+        Region.pack(0, "float32", 0, "elementwise", [(0, "w", (3,))]),
+        Region.pack(1, "float32", 1, "whole", [(1, "empty", (0,))]),
+    ]
+    for slots in (1, 2, 3):
+        assert [chunk.region for part in slices(regions, slots) for chunk in part] == [0, 1]

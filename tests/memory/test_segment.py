@@ -1,0 +1,65 @@
+"""Segments: areas that are disjoint, aligned, zeroed and the same for whoever maps them."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unisono.memory.segment import PAGE, Segment, SegmentLayout, aligned
+
+areas = st.lists(
+    st.tuples(st.sampled_from(["uint8", "float32", "int64"]), st.lists(st.integers(0, 70), max_size=3)), max_size=6
+)
+
+
+def made(described: list[tuple[str, list[int]]]) -> SegmentLayout:
+    layout = SegmentLayout()
+    for number, (dtype, shape) in enumerate(described):
+        layout.add(str(number), dtype, tuple(shape))
+    return layout
+
+
+@given(areas)
+def test_an_area_holds_what_was_put_there_and_no_other_s(described: list[tuple[str, list[int]]]) -> None:
+    layout = made(described)
+    segment = Segment.create(layout)
+    assert os.fstat(segment.file).st_size == max(layout.size, PAGE)
+    other = Segment(os.dup(segment.file), layout)
+    for number, (dtype, shape) in enumerate(described):
+        array = segment[str(number)]
+        assert (array.dtype, array.shape) == (dtype, tuple(shape))
+        assert not array.any()
+        array[...] = number + 1
+    for number in range(len(described)):
+        array = other[str(number)]
+        assert (array == number + 1).all()
+        assert other[str(number)] is array
+        assert array.ctypes.data == other.address_of(str(number)) or not array.size
+        assert other.address_of(str(number)) % PAGE == 0
+    for held in (segment, other):
+        held.close()
+        held.close()  # once is enough, twice no mistake
+
+
+def test_areas_are_as_close_as_pages_allow() -> None:
+    layout = made([("uint8", [PAGE]), ("uint8", [PAGE + 1]), ("int64", [])])
+    assert [area.offset for area in layout.areas.values()] == [0, PAGE, 3 * PAGE]
+    assert layout.size == 4 * PAGE
+
+
+def test_a_closed_file_is_closed() -> None:
+    segment = Segment.create(SegmentLayout())
+    file = segment.file
+    segment.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)
+    assert not os.get_inheritable(Segment.create(SegmentLayout()).file)
+
+
+@given(st.integers(0, 300), st.sampled_from([1, 8, 64]))
+def test_sizes_are_rounded_up_to_the_next_multiple(size: int, alignment: int) -> None:
+    assert aligned(size, alignment) == int(np.ceil(size / alignment)) * alignment

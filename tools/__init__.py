@@ -1,0 +1,1 @@
+"""What make runs: installation, lock files, heartbeats, mutants."""
