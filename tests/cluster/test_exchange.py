@@ -28,8 +28,12 @@ from unisono.runtime.state import ALL_HOSTS, FLOATING, Control, HostState, host_
 from unisono.runtime.update import tree_sum
 
 ROUND = 2
-BUFFERS = (TensorSpec("mean", (3,), "float32"), TensorSpec("count", (2,), "int64"), TensorSpec("var", (2,), "float64"))
+BUFFERS = (
+    TensorSpec("mean", (3,), "float32"), TensorSpec("count", (2,), "int64"), TensorSpec("var", (2,), "float64"),
+    TensorSpec("seen", (3,), "int32"),
+)  # fmt: skip
 BUFFERED = replace(DESCRIPTION, buffers=BUFFERS)
+ALL = (True,) * len(BUFFERS)
 Mail = dict[tuple[int, ...], queue.Queue[bytes]]
 
 
@@ -108,7 +112,7 @@ class Slow:
 class Leaves:
     """What every microbatch of the round gives, whoever computes it."""
 
-    def __init__(self, microbatches: int, layout: Any, changed: tuple[bool, ...] = (True, True, True)) -> None:
+    def __init__(self, microbatches: int, layout: Any, changed: tuple[bool, ...] = ALL) -> None:
         generator = np.random.default_rng(0)
         area = layout.segment.areas
         lengths = {name: area[f"{name}/0" if name != "gradients" else "gradients/0/0"].shape[1]
@@ -117,7 +121,7 @@ class Leaves:
         self.buffer_sums = generator.normal(size=(microbatches, lengths["buffer_sums"]))
         self.buffer_changed = np.zeros((microbatches, lengths["buffer_changed"]))
         self.buffer_changed[0] = changed  # by the first microbatch alone: the others' values count all the same
-        self.count = np.array([7, 9])
+        self.first = {1: np.array([7, 9]), 3: np.array([1, 2, 3])}
         self.table = generator.normal(size=(microbatches, area["table"].shape[1]))
 
 
@@ -137,7 +141,8 @@ def host_state(leaves: Leaves, plan: Plan, total: int, layout: Any, host: int) -
             state.segment["table"][step.microbatch] = leaves.table[step.microbatch]
             state.segment["used"][pipe, 0] = 1
             if step.microbatch == 0:
-                state.segment["buffer_first/1"][...] = leaves.count
+                for index, values in leaves.first.items():
+                    state.segment[f"buffer_first/{index}"][...] = values
     state.segment["summed"][:, 0] = ROUND + 1
     state.seat(plan.members)
     state.control.publish(Control.STOP, int(host == 1))
@@ -147,10 +152,10 @@ def host_state(leaves: Leaves, plan: Plan, total: int, layout: Any, host: int) -
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(1, 3), min_size=2, max_size=5), st.integers(5, 9), st.integers(0, 3),
-    st.sampled_from([1 << 20, 1]), st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    st.sampled_from([1 << 20, 1]), st.tuples(*[st.booleans()] * len(BUFFERS)),
 )  # fmt: skip
-@example([2, 2], 8, 0, 1, (True, True, True))  # two hosts with one node each swap them
-@example([1, 2, 1], 9, 0, 1, (False, True, True))
+@example([2, 2], 8, 0, 1, ALL)  # two hosts with one node each swap them
+@example([1, 2, 1], 9, 0, 1, (False, *ALL[1:]))
 def test_every_host_ends_with_the_sums_of_one(
     workers: list[int], microbatches: int, empty: int, most: int, changed: tuple[bool, ...]
 ) -> None:
@@ -200,8 +205,8 @@ def _exchange(workers: list[int], microbatches: int, empty: int, changed: tuple[
         sums = summed("buffer_sums/{}", trees.buffers, state.segment)
         kept = np.repeat(changed, [spec.elements if spec.dtype in FLOATING else 0 for spec in BUFFERS])
         assert np.array_equal(sums[kept], summed("buffer_sums/{}", tree, alone.segment)[kept])
-        if changed[1]:
-            assert np.array_equal(state.segment["buffer_first/1"], leaves.count)
+        for index, values in leaves.first.items():
+            assert not changed[index] or np.array_equal(state.segment[f"buffer_first/{index}"], values)
         assert np.array_equal(state.segment["table"][:total], leaves.table[:total])
         assert np.array_equal(state.segment["used"][-1], np.bitwise_or.reduce(used[:host] + used[host + 1 :], axis=0))
         assert Agreement(state).stop

@@ -150,11 +150,12 @@ def test_optimizers_agree_with_plain_pytorch(name: str) -> None:
     hold(jobs.make(optimizer=lambda m: make(list(m.parameters())), steps=10), Loop, TOLERANCE)
 
 
-def test_a_clipped_parameter_of_several_blocks_has_the_plain_loops_values_at_any_number_of_workers() -> None:
+def test_two_workers_have_the_plain_loops_values() -> None:
+    """With a clipped parameter of three blocks, of which one slot has two: the norm may not follow the slots."""
     job = jobs.make(
         wide, clip_norm=0.5, schedule=halved, data=Noisy, collate=noisy, epochs=2, steps=None, evaluation=jobs.dataset
     )
-    hold(job, Loop, TOLERANCE, workers=3)
+    hold(job, Loop, TOLERANCE, workers=2)
 
 
 def test_verify_tells_the_first_difference() -> None:

@@ -24,7 +24,7 @@ RUNTIME = "tests/runtime"
 SAME_BITS = f"{RUNTIME}/test_same_bits.py"
 WILD = f"{SAME_BITS}::test_values_are_the_plain_loops[wild]"
 ODD = f"{SAME_BITS}::test_values_are_the_plain_loops[odd]"
-WIDE = f"{SAME_BITS}::test_a_clipped_parameter_of_several_blocks_has_the_plain_loops_values_at_any_number_of_workers"
+WIDE = f"{SAME_BITS}::test_two_workers_have_the_plain_loops_values"
 SHORT = "tests/frameworks/test_plain_loop.py::test_a_run_has_the_plain_loops_values[pytorch-short_batches]"
 DEATHS = f"{RUNTIME}/test_deaths.py::test_a_death_in_every_phase_of_every_slot[adamw]"
 

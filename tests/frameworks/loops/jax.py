@@ -19,18 +19,13 @@ TOLERANCE = 1e-5
 """Compiled apart from Unisono, a function may get other bits."""
 
 
-def array_of(value: Any) -> Array:
-    return np.array(value)
-
-
 class Loop:
     """See `plain_loop.Model`."""
 
     def __init__(self, job: Job, steps: int) -> None:
-        self.job, self.step = job, 0
+        self.job = job
         self.graph, self.parameters, self.streams, self.others = nnx.split(job.model(), nnx.Param, nnx.RngState, ...)
-        takes_steps = inspect.isfunction(job.optimizer) and not isinstance(job.optimizer, tuple)
-        self.optimizer = job.optimizer(steps) if takes_steps else job.optimizer
+        self.optimizer = job.optimizer(steps) if inspect.isfunction(job.optimizer) else job.optimizer
         self.optimizer_state = self.optimizer.init(self.parameters)
         self._gradient = jax.jit(jax.value_and_grad(self._trained, has_aux=True))
         self._evaluation = jax.jit(self._evaluated)
@@ -47,7 +42,7 @@ class Loop:
 
     @property
     def buffers(self) -> list[Array]:
-        return [array_of(leaf) for leaf in jax.tree.leaves(self.others)]
+        return [np.array(leaf) for leaf in jax.tree.leaves(self.others)]
 
     @buffers.setter
     def buffers(self, values: Sequence[Array]) -> None:
@@ -83,8 +78,8 @@ class Loop:
     def gradient(self, batch: Any, samples: int) -> Part:
         (total, (measured, changed)), gradients = self._gradient(self.parameters, self.others, self.key, *batch)
         part = self._part(total, measured)
-        part.gradients = [array_of(leaf) for leaf in jax.tree.leaves(gradients)]
-        part.buffers = [array_of(leaf) for leaf in jax.tree.leaves(changed)]
+        part.gradients = [np.array(leaf) for leaf in jax.tree.leaves(gradients)]
+        part.buffers = [np.array(leaf) for leaf in jax.tree.leaves(changed)]
         return part
 
     def evaluate(self, batch: Any, samples: int) -> Part:
@@ -103,12 +98,12 @@ class Loop:
 
     def saved(self) -> Mapping[str, Array]:
         leaves = [*nnx.to_flat_state(self.parameters), *nnx.to_flat_state(self.others)]
-        return {".".join(map(str, path)): array_of(leaf[...]) for path, leaf in leaves}
+        return {".".join(map(str, path)): np.array(leaf[...]) for path, leaf in leaves}
 
     def state(self) -> Mapping[str, Array]:
         """Of the first transformation of the chain: the others have none of their own here."""
         return {
-            f"{'.'.join(map(str, path))}/0.{field}": array_of(leaf[...])
+            f"{'.'.join(map(str, path))}/0.{field}": np.array(leaf[...])
             for field, tree in self.optimizer_state[0]._asdict().items()
             if isinstance(tree, nnx.State)
             for path, leaf in nnx.to_flat_state(tree)

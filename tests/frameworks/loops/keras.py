@@ -27,9 +27,9 @@ class Loop:
         self.model = job.model()
         self.optimizer = job.optimizer(steps)
         self.optimizer.build(self.model.trainable_variables)
-        self.statistics = self.model.non_trainable_variables
-        self.seeds = [v for v in self.model.variables if v.path.endswith("seed_generator_state")]
-        self.statistics = [v for v in self.statistics if all(v is not seed for seed in self.seeds)]
+        untrained = self.model.non_trainable_variables
+        self.seeds = [variable for variable in untrained if variable.path.endswith("seed_generator_state")]
+        self.statistics = [variable for variable in untrained if not variable.path.endswith("seed_generator_state")]
 
     def seed(self, number: int) -> None:
         """Keras's layers have generators of their own, whose states are made of the number."""
