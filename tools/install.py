@@ -63,10 +63,10 @@ def missing(pins: Iterable[str], found: dict[str, str], ranges: list[Requirement
     wanted = []
     for pin in pins:
         name, _, version = pin.partition("==")
-        if name in KEPT and name in found and stays(name, version, found[name], ranges):
-            print(f"{name} {found[name]} is installed and stays", flush=True)
-        else:
+        if name not in KEPT or name not in found or not stays(name, version, found[name], ranges):
             wanted.append(pin)
+        elif found[name].partition("+")[0] != version:
+            print(f"{name} {found[name]} is installed and stays; the lock has {version}", flush=True)
     return wanted
 
 
