@@ -26,11 +26,19 @@ LONG = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40
     ids=str,
 )
 def test_the_same_bits_on_any_hosts(tmp_path: Path, workers: tuple[int, ...]) -> None:
-    job_file(tmp_path, WILD.format(more="evaluation=jobs.dataset(30, 2), metrics={'accuracy': jobs.accuracy}"))
+    loud = "loss=lambda o, t: [print('hello'), torch.nn.functional.cross_entropy(o, t)][1]"
+    evaluated = "evaluation=jobs.dataset(30, 2), metrics={'accuracy': jobs.accuracy}"
+    job_file(tmp_path, WILD.format(more=f"{loud}, {evaluated}"))
     expected = hash_alone(tmp_path)
     with running(tmp_path, workers) as hosts:
         assert [host.wait() for host in hosts] == [0] * len(workers), [host.text for host in hosts]
         assert {host.parameters for host in hosts} == {expected}
+        assert all(f"-{number} worker 0] hello" in host.text for number, host in enumerate(hosts))
+    others = list((tmp_path / "out" / "hosts").iterdir())
+    assert len(others) == len(workers) - 1
+    for folder in others:
+        assert json.loads((folder / "run.json").read_text())["exit"] == "completed"
+        assert "hello" in (folder / "logs" / "worker-0.log").read_text()
     alone, together = (
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("alone", "out")

@@ -94,6 +94,7 @@ def test_every_form_gives_one_result_and_its_model(form: str, tmp_path: Path) ->
     job = unisono.Job(**{**fields, **evaluated, **FORMS[form]})
     runs = [unisono.train(job, out=tmp_path / str(workers), workers=workers) for workers in (1, 3)]
     assert runs[0].parameters_sha256 == runs[1].parameters_sha256
+    assert runs[1].manifest["fingerprint"]["xla_threads"] == "1"
     model, (inputs, targets) = runs[1].model(), arrays(50, 2)
     if form == "linen":
         module, values = model
