@@ -43,6 +43,17 @@ class ControlSocket:
             os.umask(mask)
         self.socket.listen()
 
+    @classmethod
+    def listening(
+        cls, folder: Path, answer: Callable[[dict[str, Any]], dict[str, Any]], message: Callable[[str], None]
+    ) -> ControlSocket | None:
+        """One in a folder; where there can be none a message says so."""
+        try:
+            return cls(folder, answer)
+        except OSError as error:
+            message(f"no control socket in {folder} ({error}): this run cannot be resized")
+            return None
+
     def serve(self) -> None:
         """Answer who is waiting."""
         with suppress(BlockingIOError, OSError):
