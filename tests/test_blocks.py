@@ -1,8 +1,9 @@
-"""Blocks of the documentation: the hash's runs, commands can be given, Python names what there is."""
+"""Blocks of the documentation run as they stand or name what there is; its tables are those of the results."""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -69,3 +70,25 @@ def test_the_hash_is_what_its_block_computes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", f"{text}\nprint(digest.hexdigest())"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.split() == [sha256_of(saved)], done.stderr
+
+
+def test_tables_are_those_of_the_results() -> None:
+    spec = importlib.util.spec_from_file_location("fill", ROOT / "docs" / "fill.py")
+    assert spec is not None
+    assert spec.loader is not None
+    fill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fill)
+    page, layouts = fill.PAGE.read_text(), fill.LAYOUTS.read_text()
+    assert page == fill.filled(page, "ease", fill.ease())
+    assert page == fill.filled(page, "performance", (fill.RESULTS / "frameworks.md").read_text())
+    assert layouts == fill.filled(layouts, "pipeline", (fill.RESULTS / "pipeline.md").read_text())
+
+
+def test_rows_of_the_matrix_are_tests_of_the_contract() -> None:
+    page = (ROOT / "docs" / "choosing-a-framework.md").read_text()
+    table = page.partition("<!-- begin compatibility -->")[2].partition("<!-- end")[0]
+    rows = re.findall(r"^\| ([a-z ]+) \| [✓✗–]", table, re.M)
+    contract = ast.parse((ROOT / "tests" / "frameworks" / "test_contract.py").read_text())
+    tests = {node.name for node in contract.body if isinstance(node, ast.FunctionDef)}
+    assert rows
+    assert {f"test_{row.replace(' ', '_')}" for row in rows} <= tests

@@ -13,7 +13,7 @@ from documents import DOCUMENTS, ROOT, plain, sections
 NO_PROMISE = {
     "README.md": {"Beside PyTorch DDP", "Reading the code"},
     "docs/choosing-a-framework.md": {"Performance", "Community"},
-    "docs/hosts.md": {"Beside DDP", "What is missing"},
+    "docs/hosts.md": {"Beside DDP"},
     "docs/reliability.md": {"Measured"},
     "docs/clusters/ray.md": {"Install", "Start a cluster"},
     "examples/README.md": {"Results"},

@@ -23,7 +23,7 @@ def reviews(folder: Path, suffix: str, separator: str, header: str = "") -> Path
     return folder
 
 
-@pytest.mark.few("text-table0")
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("example", "table"), [("text", (".csv", ",", "text,label\n")), ("sentiment_zh", (".tsv", "\t"))]
 )

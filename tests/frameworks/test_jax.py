@@ -205,6 +205,12 @@ def test_jax_computes_on_shared_memory_itself() -> None:
     assert int(crooked.read()[3]) == 7
 
 
+def test_threads_that_are_held_too_late_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "")
+    with pytest.warns(UserWarning, match="before Unisono could hold its threads: bits may differ"):
+        undisturbed(kit.make(steps=1))
+
+
 def test_it_compiles_once_per_shape() -> None:
     traced: list[Any] = []
     outcome, _, _ = run(kit.make(loss=_Counted(traced), steps=12, batch_size=36))
