@@ -6,7 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from unisono import Run, api
+from unisono.jobfile import load
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -24,6 +29,12 @@ def train(*arguments: object, out: Path) -> list[dict[str, float]]:
     """The records of a training run."""
     unisono("train", *arguments, "--out", out)
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def briefly(file: Path, *settings: str, out: Path, **how: Any) -> Run:
+    """A run of two steps, in this process unless told otherwise."""
+    job = load(str(file), list(settings)).job
+    return api.train(replace(job, steps=2, epochs=None), out=out, **(how or {"debug": True}))
 
 
 def verified(*arguments: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -96,6 +97,11 @@ def test_train_writes_the_run_folder(file: Path, tmp_path: Path) -> None:
     assert manifest["arguments"]["fault"] == "print"
     assert manifest["parameters_sha256"] == sha256_of(load(out / "parameters.safetensors"))
     assert manifest["world"] == {"workers": 2, "stages": 1, "steps": 4}
+    numerics = manifest["fingerprint"]
+    assert numerics["framework"].startswith(f"torch {torch.__version__}")
+    assert numerics["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    expected = {"device": "cpu", "threads": "1", "precision": "float32", "optimizer": "SGD:fused"}
+    assert expected.items() <= numerics.items()
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 2, 3, 4]
     assert {"loss", "epoch", "m", "learning_rate", "samples_per_second", "step_seconds"} <= set(records[0])
@@ -307,9 +313,12 @@ def test_debug_gives_the_same_bits_and_reaches_the_terminal(file: Path, tmp_path
 
 
 def test_verify_prints_one_hash(file: Path, tmp_path: Path) -> None:
-    done = command("verify", file, "--workers", "1,3", "--steps", 2, folder=tmp_path)
+    done = command("verify", file, "--steps", 2, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Same bits" in done.stdout
+    rows = re.findall(r"^ +(\d) .* (\w{64})", done.stdout, re.M)
+    assert [workers for workers, _ in rows] == ["1", "2", "3", "4"]
+    assert len({digest for _, digest in rows}) == 1
 
 
 ANSWERS = """
@@ -343,6 +352,14 @@ def test_predict_prints_an_answer_a_line(tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text("import jobs\njob = jobs.make(jobs.Wild, steps=4)\n")
     done = command("predict", "job.py", "run", "1", folder=tmp_path)
     assert (done.returncode, "Give it infer=" in done.stderr) == (2, True)
+
+
+def test_evaluate_prints_what_the_run_recorded(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(ANSWERS)
+    job = jobs.make(jobs.Wild, steps=4, evaluation=jobs.dataset)
+    run = unisono.train(job, out=tmp_path / "run", debug=True)
+    done = command("evaluate", "job.py", "run", folder=tmp_path)
+    assert done.stdout == f"evaluation/loss {run.history[-1]['evaluation/loss']:.6g}\n", done.stderr
 
 
 def test_devices(tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+from dataclasses import fields
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import nn
 
 import jobs
+import unisono.job
 from unisono.errors import UsageError
 
 
@@ -42,3 +47,14 @@ from unisono.errors import UsageError
 def test_a_broken_field_is_named(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         jobs.make(**changes)
+
+
+def test_every_field_is_documented_under_it() -> None:
+    tree = ast.parse(Path(unisono.job.__file__).read_text())
+    (body,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Job")
+    documented = [
+        ast.unparse(field.target)
+        for field, below in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+    ]
+    assert documented == [field.name for field in fields(unisono.Job)]

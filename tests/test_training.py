@@ -169,6 +169,12 @@ def test_a_changed_job_is_refused_unless_the_change_is_accepted(whole: unisono.R
     assert run.parameters_sha256 != whole.parameters_sha256
 
 
+def test_other_numerics_are_told(whole: unisono.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = unisono.train(wild(), resume=without_end(whole, tmp_path, 15), debug=True, threads=2)
+    assert run.manifest["resumed"][-1]["numerics"] == {"threads": ["1", "2"]}
+    assert "bits may differ from here (threads: 1 → 2)" in capsys.readouterr().out
+
+
 def test_best_and_patience(tmp_path: Path) -> None:
     job = wild(evaluate_every=1, best=("min", "loss"), patience=3, steps=400, optimizer=jobs.sgd, data=jobs.dataset,
                evaluation=lambda: jobs.dataset(50, 9))  # fmt: skip

@@ -21,6 +21,7 @@ from unisono.observe.logs import LineLog
 from unisono.observe.progress import Display
 from unisono.observe.rundir import RunFolder, read_run
 from unisono.runtime.companions import Companions
+from unisono.runtime.control import ControlSocket
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.state import HostState
 from unisono.training import FolderObservation, RunSettings, conclude
@@ -103,6 +104,10 @@ class Following(Observation):
         """See `Watcher`."""
         prefix = "" if name == "host" else f"[{self.name} {name}] "
         return LineLog(self.folder.log(name), prefix, self.display.message)
+
+    def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
+        """See `Watcher`: this host's workers are its own."""
+        return ControlSocket.listening(self.folder.path, answer, self.message)
 
 
 def follow(

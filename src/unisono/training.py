@@ -232,11 +232,7 @@ class FolderObservation(Observation):
 
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """See `Watcher`."""
-        try:
-            return ControlSocket(self.folder.path, answer)
-        except OSError as error:
-            self.message(f"no control socket in {self.folder.path} ({error}): this run cannot be resized")
-            return None
+        return ControlSocket.listening(self.folder.path, answer, self.message)
 
     def close(self) -> None:
         """Close the files."""

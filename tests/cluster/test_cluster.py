@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 from cluster.hosts import HostProcess, free_port, hash_alone, job_file, running, wait_until
+from unisono.errors import UsageError
+from unisono.runtime.control import request
 
 WILD = "jobs.make(jobs.Wild, optimizer=jobs.adamw, clip_norm=0.5, microbatches=8, batch_size=40, steps=9, {more})"
 PATIENT = "lambda outputs, targets: [time.sleep(0.02), torch.nn.functional.cross_entropy(outputs, targets)][1]"
@@ -26,11 +28,19 @@ LONG = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40
     ids=str,
 )
 def test_the_same_bits_on_any_hosts(tmp_path: Path, workers: tuple[int, ...]) -> None:
-    job_file(tmp_path, WILD.format(more="evaluation=jobs.dataset(30, 2), metrics={'accuracy': jobs.accuracy}"))
+    loud = "loss=lambda o, t: [print('hello'), torch.nn.functional.cross_entropy(o, t)][1]"
+    evaluated = "evaluation=jobs.dataset(30, 2), metrics={'accuracy': jobs.accuracy}"
+    job_file(tmp_path, WILD.format(more=f"{loud}, {evaluated}"))
     expected = hash_alone(tmp_path)
     with running(tmp_path, workers) as hosts:
         assert [host.wait() for host in hosts] == [0] * len(workers), [host.text for host in hosts]
         assert {host.parameters for host in hosts} == {expected}
+        assert all(f"-{number} worker 0] hello" in host.text for number, host in enumerate(hosts))
+    others = list((tmp_path / "out" / "hosts").iterdir())
+    assert len(others) == len(workers) - 1
+    for folder in others:
+        assert json.loads((folder / "run.json").read_text())["exit"] == "completed"
+        assert "hello" in (folder / "logs" / "worker-0.log").read_text()
     alone, together = (
         [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("alone", "out")
@@ -219,3 +229,19 @@ def test_an_interrupt_stops_all_hosts_at_the_same_step(tmp_path: Path) -> None:
         assert hosts[0].parameters == hosts[1].parameters
     manifest = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (manifest["exit"], manifest["reason"]) == ("interrupted", "stop")
+
+
+@pytest.mark.hosts
+def test_a_hosts_workers_are_resized_and_a_pause_is_refused(tmp_path: Path) -> None:
+    job_file(tmp_path, SLOW.replace("steps=80", "steps=200"))
+    expected = hash_alone(tmp_path)
+    with running(tmp_path, (1, 1)) as hosts:
+        wait_until(lambda: hosts[0].steps() > 5)
+        (other,) = (tmp_path / "out" / "hosts").iterdir()
+        for folder, workers, log in ((tmp_path / "out", 2, "worker-1.log"), (other, 3, "worker-2.log")):
+            assert request(folder, resize=workers) == {"workers": workers}
+            wait_until((folder / "logs" / log).exists)
+            with pytest.raises(UsageError, match="a run over several hosts is not paused"):
+                request(folder, resize=0)
+        assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
+        assert {host.parameters for host in hosts} == {expected}

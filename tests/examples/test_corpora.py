@@ -18,7 +18,13 @@ import pytest
 from corpora.files import fetch, folder, read_bytes, read_text, recordings
 from corpora.sets import SETS
 
+from commands import EXAMPLES
 from unisono.errors import UsageError
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_is_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 120
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 from corpora.pictures import Augmented, picture, pictures
 from PIL import Image
 
-from commands import EXAMPLES, losses, train, unisono, verified
+from commands import EXAMPLES, briefly, losses, train, unisono, verified
 from unisono.errors import UsageError
 from unisono.jobfile import load
 
@@ -56,6 +56,12 @@ def test_pictures_are_told_apart(example: str, needed: str, tmp_path: Path) -> N
     assert records[-1]["evaluation/test/accuracy"] == 1
     for label in ("dark", "bright"):
         assert unisono("predict", file, run, data / "test" / label / "0.png", "--at", "best").startswith(f"{label}  ")
+
+
+def test_a_picture_is_told_after_two_steps(tmp_path: Path) -> None:
+    run = briefly(FILE, f"data={labelled(tmp_path / 'data')}", *SMALL, out=tmp_path / "run")
+    (answer,) = run.infer([str(tmp_path / "data" / "test" / "dark" / "0.png")])
+    assert answer.split()[0] in ("dark", "bright")
 
 
 def test_what_is_no_picture_gets_no_answer(tmp_path: Path) -> None:

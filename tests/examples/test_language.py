@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import EXAMPLES, losses, train, unisono, verified
+from commands import EXAMPLES, briefly, losses, train, unisono, verified
 from unisono.errors import UsageError
 from unisono.jobfile import load
 
@@ -39,6 +39,13 @@ def test_a_text_is_learnt_and_gone_on_with(
     assert once.startswith("the quick")
     assert again == f"{once}\n"
     assert "received 'the €'" in unisono("predict", file, run, "the €", status=2)
+
+
+def test_a_text_is_gone_on_with_after_two_steps(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 200)
+    settings = [f"data={tmp_path / 'text.txt'}", "layers=1", "width=32", "context=16", "batch_size=16"]
+    (answer,) = briefly(EXAMPLES / "language.py", *settings, out=tmp_path / "run").infer(["the quick"])
+    assert answer.startswith("the quick")
 
 
 def test_a_short_text_is_refused(tmp_path: Path) -> None:

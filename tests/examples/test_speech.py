@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 
-from commands import EXAMPLES, losses, train, unisono, verified
+from commands import EXAMPLES, briefly, losses, train, unisono, verified
 from unisono.errors import UsageError
 from unisono.jobfile import load
 
@@ -55,6 +55,12 @@ def test_speech_learns_and_writes_down_a_recording(songs: Path, tmp_path: Path) 
     assert records[-1]["evaluation/test/wer"] < 0.1
     sung(tmp_path / "new.wav", "i a i")
     assert unisono("predict", file, run, tmp_path / "new.wav") == "i a i\n"
+
+
+def test_a_recording_is_written_down_after_two_steps(songs: Path, tmp_path: Path) -> None:
+    run = briefly(EXAMPLES / "speech.py", f"data={songs}", *SETTINGS, out=tmp_path / "run")
+    (answer,) = run.infer([str(songs / "0.wav")])
+    assert set(answer) <= set("ai ")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from commands import EXAMPLES, losses, train, unisono, verified
+from commands import EXAMPLES, briefly, losses, train, unisono, verified
 from unisono.errors import UsageError
 from unisono.jobfile import load
+
+TAB = "\t"
 
 
 def reviews(folder: Path, suffix: str, separator: str, header: str = "") -> Path:
@@ -21,7 +23,7 @@ def reviews(folder: Path, suffix: str, separator: str, header: str = "") -> Path
     return folder
 
 
-@pytest.mark.few("text-table0")
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("example", "table"), [("text", (".csv", ",", "text,label\n")), ("sentiment_zh", (".tsv", "\t"))]
 )
@@ -31,6 +33,15 @@ def test_texts_are_classified(example: str, table: tuple[str, ...], tmp_path: Pa
     records = train(file, f"data={data}", "epochs=6", "lr=5e-3", out=tmp_path / "run")
     assert losses(records)[-1] < 0.5 * losses(records)[0]
     assert unisono("predict", file, tmp_path / "run", "很好 a fine film").startswith("pos  ")
+
+
+def test_any_number_of_workers_gives_the_same_parameters_and_answers(tmp_path: Path) -> None:
+    file, settings = EXAMPLES / "text.py", [f"data={reviews(tmp_path / 'data', '.tsv', TAB)}", "lr=5e-3"]
+    one = briefly(file, *settings, out=tmp_path / "one")
+    three = briefly(file, *settings, out=tmp_path / "three", workers=3)
+    assert one.parameters_sha256 == three.parameters_sha256
+    (answer,) = three.infer(["a fine film"])
+    assert answer.split()[0] in ("pos", "neg")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 import translate
 from torch import Tensor
 
-from commands import EXAMPLES, losses, train, unisono, verified
+from commands import EXAMPLES, briefly, losses, train, unisono, verified
 from unisono.errors import UsageError
 from unisono.jobfile import load
 
@@ -45,6 +45,12 @@ def test_captions_are_translated(tmp_path: Path) -> None:
     shown = (tmp_path / "run" / "logs").glob("*")
     assert any("(wanted: A " in path.read_text() for path in shown)
     assert unisono("predict", FILE, tmp_path / "run", "Ein Hund lacht.") == "A dog laughs.\n"
+
+
+def test_a_sentence_is_translated_after_two_steps(tmp_path: Path) -> None:
+    run = briefly(FILE, f"data={captions(tmp_path / 'data')}", *SMALL, out=tmp_path / "run")
+    (answer,) = run.infer(["Ein Hund lacht."])
+    assert isinstance(answer, str)
 
 
 class Table:

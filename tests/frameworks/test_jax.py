@@ -95,6 +95,7 @@ def test_every_form_gives_one_result_and_its_model(form: str, tmp_path: Path) ->
     job = unisono.Job(**{**fields, **evaluated, **FORMS[form]})
     runs = [unisono.train(job, out=tmp_path / str(workers), workers=workers) for workers in (1, 3)]
     assert runs[0].parameters_sha256 == runs[1].parameters_sha256
+    assert runs[1].manifest["fingerprint"]["xla_threads"] == "1"
     model, (inputs, targets) = runs[1].model(), arrays(50, 2)
     if form == "linen":
         module, values = model
@@ -203,6 +204,12 @@ def test_jax_computes_on_shared_memory_itself() -> None:
     crooked.array[:] = 7
     assert crooked.alias is None
     assert int(crooked.read()[3]) == 7
+
+
+def test_threads_that_are_held_too_late_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "")
+    with pytest.warns(UserWarning, match="before Unisono could hold its threads: bits may differ"):
+        undisturbed(kit.make(steps=1))
 
 
 def test_it_compiles_once_per_shape() -> None:

@@ -385,6 +385,14 @@ def test_parameters_are_views_of_shared_memory() -> None:
         assert np.all(BACKEND.array(value_of(variable)) == 7)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX does not tell")
+def test_threads_that_are_held_too_late_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 0)
+    with pytest.warns(UserWarning, match="the last bits may differ"):
+        undisturbed(kit.make(steps=1))
+
+
 # -- data --------------------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,17 @@ class ControlSocket:
         """The file that can be read when there is something to serve."""
         return self._selector.fileno()
 
+    @classmethod
+    def listening(
+        cls, folder: Path, answer: Callable[[dict[str, Any]], dict[str, Any]], message: Callable[[str], None]
+    ) -> ControlSocket | None:
+        """One in a folder; where there can be none a message says so."""
+        try:
+            return cls(folder, answer)
+        except OSError as error:
+            message(f"no control socket in {folder} ({error}): this run cannot be resized")
+            return None
+
     def serve(self) -> None:
         """Hear who asks, however slowly, and answer who has asked."""
         for key, _ in self._selector.select(0):

@@ -1,0 +1,94 @@
+"""Blocks of the documentation run as they stand or name what there is; its tables are those of the results."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+import unisono
+from documents import DOCUMENTS, ROOT, blocks
+from unisono.checkpoint.parameters import Tensors, save, sha256_of
+from unisono.cli import commands
+
+FIELDS = {field.name for field in fields(unisono.Job)}
+
+
+def python(document: str) -> list[str]:
+    """Its blocks of Python; what they leave out (…) made something that can be read."""
+    found = [text for language, text in blocks(document) if language == "python"]
+    return [re.sub(r", …\)", ")", text).replace("…", "...") for text in found]
+
+
+def given(document: str) -> list[list[str]]:
+    """The arguments of `unisono` in a document's other blocks."""
+    text = "\n".join(text for language, text in blocks(document) if language != "python").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if re.search(r"\bunisono (?=\w)", line) and "pip install" not in line]
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [each[each.index("unisono") + 1 :] for each in words]
+
+
+@pytest.mark.parametrize("document", [each for each in DOCUMENTS if given(each)])
+def test_commands_can_be_given(document: str) -> None:
+    for name, *arguments in given(document):
+        command = commands.get_command(click.Context(commands), name)
+        assert command is not None, name
+        command.make_context(name, arguments)
+
+
+@pytest.mark.parametrize("document", [each for each in DOCUMENTS if python(each)])
+def test_python_names_what_there_is(document: str) -> None:
+    for node in (node for text in python(document) for node in ast.walk(ast.parse(text))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "Job":
+            assert {keyword.arg for keyword in node.keywords} <= FIELDS
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "unisono":
+            assert hasattr(unisono, node.attr)
+
+
+def test_make_has_the_targets() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for document in (*DOCUMENTS, "CONTRIBUTING.md"):
+        text = (ROOT / document).read_text()
+        assert set(re.findall(r"(?:`|^ {4})make ([\w-]+)", text, re.M)) <= targets, document
+
+
+def test_the_hash_is_what_its_block_computes(tmp_path: Path) -> None:
+    (text,) = python("docs/determinism.md")
+    saved = Tensors(
+        {"b": np.arange(6, dtype="float32").reshape(2, 3), "a": np.array(7)}, {"b": "float32", "a": "int64"}
+    )
+    save(tmp_path / "parameters.safetensors", saved)
+    command = [sys.executable, "-c", f"{text}\nprint(digest.hexdigest())"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == [sha256_of(saved)], done.stderr
+
+
+def test_tables_are_those_of_the_results() -> None:
+    spec = importlib.util.spec_from_file_location("fill", ROOT / "docs" / "fill.py")
+    assert spec is not None
+    assert spec.loader is not None
+    fill = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fill)
+    page, layouts = fill.PAGE.read_text(), fill.LAYOUTS.read_text()
+    assert page == fill.filled(page, "ease", fill.ease())
+    assert page == fill.filled(page, "performance", (fill.RESULTS / "frameworks.md").read_text())
+    assert layouts == fill.filled(layouts, "pipeline", (fill.RESULTS / "pipeline.md").read_text())
+
+
+def test_rows_of_the_matrix_are_tests_of_the_contract() -> None:
+    page = (ROOT / "docs" / "choosing-a-framework.md").read_text()
+    table = page.partition("<!-- begin compatibility -->")[2].partition("<!-- end")[0]
+    rows = re.findall(r"^\| ([a-z ]+) \| [✓✗–]", table, re.M)
+    contract = ast.parse((ROOT / "tests" / "frameworks" / "test_contract.py").read_text())
+    tests = {node.name for node in contract.body if isinstance(node, ast.FunctionDef)}
+    assert rows
+    assert {f"test_{row.replace(' ', '_')}" for row in rows} <= tests
