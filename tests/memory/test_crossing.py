@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from unisono.errors import JobError
 from unisono.memory.crossing import MOST_AXES, read, write
@@ -83,10 +86,13 @@ def test_arrays_have_eight_axes_at_most() -> None:
     assert MOST_AXES == 8
 
 
-def test_axes_of_a_reversed_array_are_written_in_their_order() -> None:
+@pytest.mark.parametrize("array", [
+    np.arange(6).reshape(2, 3)[:, ::-1], np.arange(6).reshape(2, 3)[::-1], np.broadcast_to(np.arange(3), (2, 3)),
+])  # fmt: skip
+def test_reversed_and_expanded_axes_are_written_in_their_order(array: NDArray[Any]) -> None:
     memory = np.zeros(1 << 12, np.uint8)
-    write([np.arange(6).reshape(2, 3)[:, ::-1]], None, memory)
+    write([array], None, memory)
     (back,), _ = read(memory)
     assert back is not None
-    assert back.tolist() == [[2, 1, 0], [5, 4, 3]]
+    assert back.tolist() == array.tolist()
     assert back.flags.c_contiguous

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 
+import unisono.memory.words as words_module
 from unisono.memory.segment import Segment, SegmentLayout
 from unisono.memory.words import Words
 
@@ -52,66 +55,77 @@ def test_a_waiter_may_give_up() -> None:
         Words(segment(1), "words", 0.0).wait(0, 1, give_up)
 
 
-class Watched(Words):
-    """Words whose waiter never sleeps: what it asks the kernel for is noted, and may change a word meanwhile."""
+class Kernel:
+    """Notes what it is asked for; who would sleep finds the word's next value instead."""
 
-    def __init__(self, shared: Segment, spin_seconds: float, *values: int) -> None:
-        super().__init__(shared, "words", spin_seconds)
-        self.calls: list[tuple[int, int, int, float | None]] = []
-        self._values = iter(values)
+    def __init__(self) -> None:
+        self.segment = segment(2)
+        self.asked: list[tuple[str, int, float | None]] = []
+        self.coming: list[int] = []
 
-    def _call(self, index: int, operation: int, value: int, timeout: bytes | None) -> None:
-        seconds = None if timeout is None else float(np.dot(np.frombuffer(timeout, "int64"), [1, 1e-9]))
-        self.calls.append((index, operation, value, seconds))
-        for now in self._values:
-            self.put(index, now)
-            break
+    def syscall(self, number: Any, address: Any, operation: Any, value: Any, timeout: Any, *rest: Any) -> None:
+        assert number.value == {"x86_64": 202, "aarch64": 98}[platform.machine()]
+        assert address.value == self.segment.address_of("words") + 64, "word 1, in a cache line of its own"
+        seconds = None if timeout is None else float(np.frombuffer(timeout, "int64") @ [1, 1e-9])
+        self.asked.append(({0: "wait", 1: "wake"}[operation.value], value.value, seconds))
+        if self.coming:
+            self.segment["words"][1, 0] = self.coming.pop(0)
 
 
-def test_who_sleeps_looks_again_until_the_value_is_reached() -> None:
-    words = Watched(segment(2), 0.0, 1, 2, 3)
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    kernel = Kernel()
+    monkeypatch.setattr(words_module, "_LIBC", kernel)
+    return kernel
+
+
+def test_who_sleeps_looks_again_until_the_value_is_reached(kernel: Kernel) -> None:
+    words = Words(kernel.segment, "words", 0.0)
+    kernel.coming = [1, 2, 3]
     assert words.wait(1, 3, lambda: False, 0.25)
     assert words.get(1) == 3
-    assert words.calls == [(1, 0, seen, 0.25) for seen in (0, 1, 2)]  # it sleeps only while that is the value
+    assert kernel.asked == [("wait", seen, 0.25) for seen in (0, 1, 2)]  # it sleeps only while that is the value
+    assert words.wait(1, 3)
+    assert len(kernel.asked) == 3, "no sleep where the value is reached"
     words.put(1, 5 << 32 | 7)
-    assert words.wait(1, 5 << 32 | 7)
-    assert len(words.calls) == 3, "no sleep where the value is reached"
-    words._values = iter([6 << 32])
+    kernel.coming = [6 << 32]
     assert words.wait(1, 6 << 32)
-    assert words.calls[3] == (1, 0, 7, 0.1), "a futex is the low half"
+    assert kernel.asked[3:] == [("wait", 7, 0.1)], "a futex is the low half"
 
 
-def test_who_publishes_or_wakes_wakes_everybody() -> None:
-    words = Watched(segment(2), 0.0)
+def test_who_publishes_or_wakes_wakes_everybody(kernel: Kernel) -> None:
+    words = Words(kernel.segment, "words", 0.0)
     words.put(1, 1)
-    assert not words.calls
+    assert not kernel.asked
     words.publish(1, 2)
     words.wake(1)
-    assert words.calls == [(1, 1, 2**31 - 1, None)] * 2
-    assert [words.get(0), words.get(1)] == [0, 2]
+    assert kernel.asked == [("wake", 2**31 - 1, None)] * 2
+    assert kernel.segment["words"][:, 0].tolist() == [0, 2]
 
 
-def test_who_spins_looks_until_the_value_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    words, looks = Watched(segment(2), 3600.0), iter(range(1, 9))
+def test_who_spins_looks_until_the_value_is_reached(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    words, looks = Words(kernel.segment, "words", 3600.0), iter(range(1, 9))
     monkeypatch.setattr("os.sched_yield", lambda: words.put(1, next(looks)))
     assert words.wait(1, 5)
     assert words.get(1) == 5
-    assert not words.calls, "it never slept"
+    assert not kernel.asked, "it never slept"
 
 
-def test_who_gives_up_says_so() -> None:
-    words = Watched(segment(1), 0.0, 1, 2, 3, 4)
-    assert not words.wait(0, 9, lambda: words.get(0) == 2)
-    assert words.get(0) == 2
+def test_who_gives_up_says_so(kernel: Kernel) -> None:
+    words = Words(kernel.segment, "words", 0.0)
+    kernel.coming = [1, 2, 3, 4]
+    assert not words.wait(1, 9, lambda: words.get(1) == 2)
+    assert words.get(1) == 2
 
 
 def test_elsewhere_a_fence_is_on_the_right_side(monkeypatch: pytest.MonkeyPatch) -> None:
     """A word is published after the data it speaks of, and read before them."""
+    fenced: list[int] = []
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    words, seen = Words(segment(1), "words", 0.0), list[int]()
-    words._order = lambda: seen.append(words._view[0])
+    monkeypatch.setattr(words_module, "_fence", lambda: fenced.append(int(shared["words"][0, 0])))
+    shared = segment(1)
+    words = Words(shared, "words", 0.0)
     words.put(0, 7)
-    assert seen == [0]
+    assert fenced == [0]
     assert words.get(0) == 7
-    assert seen == [0, 7]
-    assert words._futex == 98
+    assert fenced == [0, 7]

@@ -66,3 +66,10 @@ def test_every_host_forms_the_sum_of_one(workers: list[int], microbatches: int, 
         found = added(trees.gradients, lambda pipe, buffer, sums=sums: sums[pipe, buffer])
         assert found.text == sum_of(root(total), total).text
         assert trees.buffers == ((ALL_HOSTS, 0) if several else trees.gradients)
+
+
+def test_slots_that_fill_no_pipe_fold_nothing_and_update_by_the_same_sum() -> None:
+    plan = Plan(0, (0, 2, 4), (0, 1, 2, 3, 4), stages=2)
+    assert folding(plan, 2, 4).steps == ()
+    assert folding(plan, 1, 4).steps
+    assert folding(plan, 2, 4).gradients == folding(plan, 0, 4).gradients == ((0, 0), (1, 0))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from products import DESCRIPTION, host_state
+from products import DESCRIPTION, host_state, shape
+from unisono.memory.segment import Segment
+from unisono.memory.words import Words
 from unisono.runtime.reach import Reach, Reached
-from unisono.runtime.state import Control, HostState
+from unisono.runtime.state import Control, HostState, host_layout
 
 TOTAL = len(DESCRIPTION.parameters)
 TRAINED = [number for number, owner in enumerate(DESCRIPTION.owners) if owner is not None]
@@ -65,3 +68,41 @@ def test_nothing_of_an_earlier_generation_is_left(state: HostState) -> None:
     reach.whole(0)
     state.begin(3)
     assert reach.now(0) == Reached(0, 0, 0)
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(0, 2**12 - 1), st.integers(0, 2**20 - 1))
+def test_a_word_holds_what_there_can_be(round_: int, attempt: int, gradients: int) -> None:
+    reached = Reached(round_, attempt, gradients)
+    assert Reached.of(reached.word()) == reached
+    assert reached.word() < 2**63
+
+
+def test_attempts_are_counted_round_and_round(state: HostState) -> None:
+    reach = Reach(state)
+    Words(state.segment, "reached", 0.0).publish(1, Reached(3, 2**12 - 1, 2).word())
+    reach.begin(1, 3)
+    assert reach.now(1) == Reached(3, 0, 0)
+    assert reach.now(0) == Reached(0, 0, 0)
+
+
+def test_what_is_not_trained_is_not_waited_for() -> None:
+    owners = (None, 0, None, 0, None)
+    description = replace(DESCRIPTION, parameters=(*DESCRIPTION.parameters, DESCRIPTION.parameters[0]), owners=owners)
+    layout = host_layout(description, shape(2, 1, 4))
+    reach = Reach(HostState(layout, Segment.create(layout.segment)))
+    said = []
+    for order in ((1, 3), (3, 1)):
+        reach.begin(1, 5)
+        listen = reach.listener(1)
+        for number in order:
+            listen(number)
+            said.append(reach.now(1).gradients)
+    assert said == [0, 5, 3, 5]
+
+
+def test_who_waits_sleeps_until_there_is_more(state: HostState, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = []
+    monkeypatch.setattr(Words, "wait", lambda words, index, value: waited.append((index, value)))
+    reach = Reach(state)
+    reach.wait(1, Reached(3, 1, 2))
+    assert waited == [(1, Reached(3, 1, 2).word() + 1)]

@@ -18,11 +18,11 @@ GROUPS = {
 }  # fmt: skip
 
 END_TO_END = {
-    "gradients": ["tests/runtime/test_same_bits.py::test_one_hash[wild]"],
-    "partition": ["tests/runtime/test_same_bits.py::test_one_hash[odd]"],
+    "gradients": ["tests/runtime/test_same_bits.py::test_values_are_the_plain_loops[wild]"],
+    "partition": ["tests/runtime/test_same_bits.py::test_values_are_the_plain_loops[odd]"],
     "rules": ["tests/runtime/test_same_bits.py::test_one_hash[wild]"],
     "checkpoint": ["tests/test_bad_disks.py"],
-    "memory": ["tests/runtime/test_same_bits.py::test_one_hash[odd]"],
+    "memory": ["tests/runtime/test_same_bits.py::test_one_hash[wild]"],
 }
 """What a mutant that survives its own tests must pass as well: whole runs."""
 
