@@ -59,7 +59,7 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     Mistake(
         "buffers are averaged over microbatches, not samples",
         (
-            ("runtime/sums.py", "            self._sums[buffer, place] *= samples\n", ""),
+            ("runtime/sums.py", "self._sums[buffer, place] *= samples", "self._sums[buffer, place] *= 1"),
             ("runtime/slot.py", "samples = float(self._sums_of(round_)[SAMPLES])",
              "samples = float(self._program.nonempty(round_))"),
         ),
