@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from unisono.runtime.watcher import Outcome, raise_failure
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 KILLS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT]
+LOOP, DEADLOCK = 0, -1
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Once, when a slot reaches a phase of a round: a signal, or (0) an endless loop."""
+    """Once, when a slot reaches a phase of a round: a signal, LOOP (an endless one) or DEADLOCK."""
 
     phase: str
     round: int
@@ -42,10 +44,11 @@ class Script:
         for number, fault in enumerate(self.faults):
             here = (phase, round_, slot) == (fault.phase, fault.round, fault.slot)
             if here and fault.chunk in (None, chunk) and self._claim(number):
-                if fault.signal:
-                    os.kill(os.getpid(), fault.signal)
-                while not fault.signal:
-                    time.sleep(0.01)
+                if fault.signal == DEADLOCK:
+                    threading.Event().wait()
+                while fault.signal == LOOP:
+                    pass
+                os.kill(os.getpid(), fault.signal)
 
     def _claim(self, number: int) -> bool:
         try:
@@ -58,6 +61,32 @@ class Script:
     def struck(self) -> int:
         """How many faults have happened."""
         return len(list(self.folder.glob("fault-*")))
+
+
+@dataclass(frozen=True)
+class Starved:
+    """Once: a worker's microbatch takes some work more, on a core that another process takes until the work is done.
+
+    Attributes:
+        done: a file that says so.
+        core: the core.
+    """
+
+    done: Path
+    core: int
+
+    def __call__(self, phase: str, round_: int, slot: int, chunk: int) -> None:
+        if (phase, round_, slot) == ("microbatch", 5, 1) and not self.done.exists():
+            os.sched_setaffinity(0, {self.core})
+            os.nice(19)
+            sum(range(4_000_000))
+            self.done.touch()
+
+    @property
+    def rival(self) -> list[str]:
+        """The command of the other process."""
+        wait = f"import os\nwhile not os.path.exists({str(self.done)!r}): sum(range(100_000))"
+        return ["taskset", "-c", str(self.core), sys.executable, "-c", wait]
 
 
 class Handicap:

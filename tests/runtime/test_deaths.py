@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 import jobs
-from faults import KILLS, Fault, Handicap, Script, hash_of, run, undisturbed
+from faults import CORES, DEADLOCK, KILLS, LOOP, Fault, Handicap, Script, Starved, hash_of, run, undisturbed
 
 PHASES = ("compute", "microbatch", "update", "saved", "marked", "updated", "commit", "stamp", "publish")
 
@@ -140,15 +141,28 @@ def test_kills_from_outside_are_no_poison(tmp_path: Path) -> None:
     assert hash_of(outcome) == undisturbed(job)[0]
 
 
-@pytest.mark.parametrize("number", [0, signal.SIGSTOP], ids=["loop", "stopped"])
+@pytest.mark.parametrize("number", [LOOP, DEADLOCK, signal.SIGSTOP], ids=["loop", "deadlock", "stopped"])
 def test_a_hung_worker_is_replaced_and_its_stack_kept(tmp_path: Path, number: int) -> None:
     job = jobs.make(steps=12)
     script = Script(tmp_path, (Fault("microbatch", 5, 1, 7, number),))
     outcome, _, messages = run(job, 2, phase=script, stall_seconds=1.0)
     assert hash_of(outcome) == undisturbed(job)[0]
     assert any("worker 1 makes no progress" in text for text in messages)
-    if not number:
+    if number != signal.SIGSTOP:
         assert any("faults.py" in text for text in messages), "its Python stack"
+
+
+def test_a_worker_that_gets_no_core_is_not_hung(tmp_path: Path) -> None:
+    job = jobs.make(steps=8)
+    starved = Starved(tmp_path / "done", CORES[-1])
+    with subprocess.Popen(starved.rival) as rival:
+        try:
+            outcome, _, messages = run(job, 2, phase=starved, stall_seconds=1.0)
+        finally:
+            rival.kill()
+    assert not messages
+    assert starved.done.exists()
+    assert hash_of(outcome) == undisturbed(job)[0]
 
 
 def test_a_slow_worker_gets_fewer_microbatches_and_is_named() -> None:

@@ -4,51 +4,89 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from unisono.runtime.delays import Delays
 from unisono.runtime.failure import STACK_SIGNAL
 from unisono.runtime.host import Child
 from unisono.runtime.protocol import Plan
 from unisono.runtime.running import Running
-from unisono.runtime.stalls import Stalls
+from unisono.runtime.stalls import Patience, Stalls
+
+LOOK_SECONDS = 0.25
+"""Between two looks: each asks the kernel about every thread of those that stand still."""
 
 STACK_SECONDS = 0.5
 """Between asking for a stack and the kill: time to write it."""
 
 
-def end_hung_workers(
-    run: Running, stalls: Stalls, plan: Plan, clipped: bool, now: float, elapsed: float, message: Callable[[str], None]
-) -> None:
-    """Look at every worker.
+class Hangs:
+    """Looks at the processes of this host every LOOK_SECONDS.
 
     Args:
-        run: the running job.
-        stalls: what is known of usual paces.
-        plan: the plan in force.
-        clipped: whether the job clips gradients.
-        now: monotonic seconds.
-        elapsed: seconds since the last look.
-        message: says what a person should know.
+        seconds: see `Stalls`.
     """
-    for member, child in list(run.members.items()):
-        if member in run.dumping:
-            if now >= run.dumping[member]:
+
+    def __init__(self, seconds: float | None) -> None:
+        self._stalls, self._delays = Stalls(seconds), Delays()
+
+    def end_workers(
+        self, run: Running, plan: Plan, clipped: bool, elapsed: float, message: Callable[[str], None]
+    ) -> None:
+        """Look at every worker.
+
+        Args:
+            run: the running job.
+            plan: the plan in force.
+            clipped: whether the job clips gradients.
+            elapsed: seconds since the last look.
+            message: says what a person should know.
+        """
+        for member, child in list(run.members.items()):
+            if member in run.dumping:
+                if run.dumping[member].spend(elapsed, self._held_up(child, elapsed)):
+                    child.kill()
+                continue
+            kind, slots, mark = run.standing(plan, member, clipped)
+            if not kind:
+                self._stalls.forget((child.role, child.number))
+            elif self._hangs(child, kind, slots, mark, elapsed):
+                message(f"{child.name} makes no progress; its Python stack goes to logs/.")
+                child.kill(STACK_SIGNAL)
+                run.dumping[member] = Patience(STACK_SECONDS)
+
+    def end_loaders(self, run: Running, children: Iterable[Child], elapsed: float) -> None:
+        """Look at every loader that is reading a microbatch."""
+        for child in children:
+            if child.role != "loader":
+                continue
+            word = int(run.state.segment["reading"][child.number, 0])
+            if word and self._hangs(child, "reading", (), word, elapsed):
+                child.kill(STACK_SIGNAL)
                 child.kill()
-            continue
+
+    def forget(self, child: Child) -> None:
+        """It has ended."""
+        self._stalls.forget((child.role, child.number))
+        self._delays.forget(child.process)
+
+    def _hangs(self, child: Child, kind: str, slots: tuple[int, ...], mark: object, elapsed: float) -> bool:
         who = (child.role, child.number)
-        kind, mark = run.standing(plan, member, clipped)
-        if not kind:
-            stalls.forget(who)
-        elif stalls.look(who, kind, mark, elapsed):
-            message(f"{child.name} makes no progress; its Python stack goes to logs/.")
-            child.kill(STACK_SIGNAL)
-            run.dumping[member] = now + STACK_SECONDS
+        return self._stalls.look(who, kind, slots, mark, elapsed, lambda: self._held_up(child, elapsed))
+
+    def _held_up(self, child: Child, elapsed: float) -> float:
+        return self._delays.of(child.process, elapsed)
 
 
-def end_hung_loaders(run: Running, stalls: Stalls, children: Iterable[Child], elapsed: float) -> None:
-    """Look at every loader that is reading a microbatch."""
-    for child in children:
-        if child.role != "loader":
-            continue
-        word = int(run.state.segment["reading"][child.number, 0])
-        if word and stalls.look((child.role, child.number), "reading", word, elapsed):
-            child.kill(STACK_SIGNAL)
-            child.kill()
+class CommonPatience:
+    """Patience with workers that wait for each other: it is not used up while one of them is held up.
+
+    Args:
+        seconds: how much there is.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._patience, self._delays = Patience(seconds), Delays()
+
+    def spend(self, children: Iterable[Child], elapsed: float) -> bool:
+        """Time has passed; returns whether patience is over."""
+        held_up = [self._delays.of(child.process, elapsed) for child in children]
+        return self._patience.spend(elapsed, max(held_up, default=0.0))

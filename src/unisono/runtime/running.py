@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from unisono.memory.words import Words
 from unisono.runtime.host import Child
@@ -11,8 +11,23 @@ from unisono.runtime.prepare import Described
 from unisono.runtime.protocol import WAITS, Do, Plan, next_action, owner, position
 from unisono.runtime.records import Records
 from unisono.runtime.recovery import Crew, Work
+from unisono.runtime.stalls import BEGINNING, Patience
 from unisono.runtime.state import HANDED, Control, HostState
 from unisono.runtime.worker import HostWords
+
+
+class Standing(NamedTuple):
+    """What a member is at.
+
+    Attributes:
+        kind: the kind of work; "" = it waits for others.
+        slots: whose work.
+        mark: what changes as it goes on.
+    """
+
+    kind: str
+    slots: tuple[int, ...] = ()
+    mark: Any = None
 
 
 @dataclass
@@ -27,7 +42,7 @@ class Running:
         words, control: the slots' words, the supervisor's own.
         members: the workers' processes by member number.
         leaving: members that end once no plan gives them a slot.
-        dumping: members that print their stacks, and when they are killed (monotonic seconds).
+        dumping: members that print their stacks, and patience with them until they are killed.
     """
 
     described: Described
@@ -38,7 +53,7 @@ class Running:
     control: Words
     members: dict[int, Child] = field(default_factory=dict)
     leaving: set[int] = field(default_factory=set)
-    dumping: dict[int, float] = field(default_factory=dict)
+    dumping: dict[int, Patience] = field(default_factory=dict)
 
     def owners(self, plan: Plan) -> set[int]:
         """The members that own a plan's slots now."""
@@ -65,21 +80,22 @@ class Running:
         word = int(self.state.segment["reading"][child.number, 0])
         return Work(word >> 32, (word & 0xFFFFFFFF) - 1)
 
-    def standing(self, plan: Plan, member: int, clipped: bool) -> tuple[str, Any]:
-        """(what a member is at, what changes as it goes on); "" when it waits for others.
+    def standing(self, plan: Plan, member: int, clipped: bool) -> Standing:
+        """What a member is at.
 
         Args:
             plan: the plan in force.
             member: whose slots.
             clipped: whether the job clips gradients.
         """
+        if member in self.crew.coming:
+            return Standing(BEGINNING)
         training = self.described.program.at(plan.round).evaluation is None
         copied, exchanged = self.control.get(Control.COPIED), self.control.get(Control.EXCHANGED)
+        slots = tuple(slot for slot in range(plan.slots) if owner(plan.members[slot], self.state.heirs.of) == member)
         marks: list[Any] = []
         kind = ""
-        for slot in range(plan.slots):
-            if owner(plan.members[slot], self.state.heirs.of) != member:
-                continue
+        for slot in slots:
             due = self.described.layout.due(plan.slots, slot) if training else ()
             action = next_action(plan, slot, self.words, due, clipped and training, copied, exchanged)
             at = int(self.state.segment["computing"][slot, 0])
@@ -90,7 +106,7 @@ class Running:
                 kind = action.do.name.lower()
         if kind and not training:
             kind = f"evaluation {kind}"
-        return kind, tuple(marks)
+        return Standing(kind, slots, tuple(marks))
 
     def _awaits_stage(self, plan: Plan, slot: int) -> bool:
         """Whether a slot waits for what a neighbouring stage has not handed over yet."""

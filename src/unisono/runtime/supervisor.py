@@ -20,7 +20,7 @@ from unisono.runtime.companions import Companions, Own
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.deaths import Death, given_up
 from unisono.runtime.failure import Failure, described_error
-from unisono.runtime.hangs import end_hung_loaders, end_hung_workers
+from unisono.runtime.hangs import LOOK_SECONDS, CommonPatience, Hangs
 from unisono.runtime.host import Child, Host, HostLost
 from unisono.runtime.outputs import OUTPUT, Outputs
 from unisono.runtime.prepare import Request
@@ -28,14 +28,13 @@ from unisono.runtime.protocol import Plan, owner
 from unisono.runtime.records import Records
 from unisono.runtime.recovery import STRIKES, Crew, Decision, Fork, Inherit, Retire, Seat, Work
 from unisono.runtime.running import Running
-from unisono.runtime.stalls import Stalls
 from unisono.runtime.state import MEMBERS, Control, HostState
 from unisono.runtime.watcher import Outcome, Watcher
 from unisono.runtime.worker import HostWords
 
 TICK_SECONDS = 0.05
 FINISH_SECONDS = 2.0
-"""How long an interrupted run may take to finish its round before the round is abandoned."""
+"""Patience with an interrupted run's round before it is abandoned."""
 
 CATCH_UP_SECONDS = 5.0
 
@@ -59,7 +58,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._outputs = Outputs(self._selector)
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._stalls = Stalls(stall_seconds)
+        self._hangs = Hangs(stall_seconds)
         self._failure: Failure | None = None
         self._paused = self._stop_wanted = False
         self._last_death: Death
@@ -108,6 +107,8 @@ class Supervisor:
         if self._lost[1] >= STRIKES:
             raise HostLost(f"{lost.message} That was so {STRIKES} times in a row in the same round.")
         self._watcher.message("the process that holds the job is gone; another one takes over")
+        for child in self._host.children:
+            self._hangs.forget(child)
         self._host.close()
         run.members.clear()
         run.dumping.clear()
@@ -277,7 +278,7 @@ class Supervisor:
         """Until every round is done, the run has failed, or it was stopped."""
         run = self._run
         rounds = run.described.program.rounds
-        asked_to_stop: float | None = None
+        finishing: CommonPatience | None = None
         looked = caught_up = time.monotonic()
         while True:
             try:
@@ -293,7 +294,7 @@ class Supervisor:
                 self._failure = self._companions.trouble()
                 if self._failure is None and self._companions.is_called:
                     self._regroup()
-                    asked_to_stop = None
+                    finishing = None
                     continue
             if self._failure is None:
                 self._look_for_newcomers()
@@ -305,18 +306,18 @@ class Supervisor:
                 return
             if not run.members and not (self._paused and not self._stop_wanted and plan.round < rounds):
                 return
-            if now - looked >= TICK_SECONDS:
-                self._end_the_hung(plan, now, now - looked)
-                self._let_go(plan)
+            self._let_go(plan)
+            if now - looked >= LOOK_SECONDS:
+                self._end_the_hung(plan, now - looked)
+                if finishing is not None and finishing.spend(run.members.values(), now - looked):
+                    self._abandon()
+                    return
                 looked = now
             self._stop_wanted = self._stop_wanted or self._watcher.interrupted()
-            if asked_to_stop is None and self._stop_wanted:
+            if finishing is None and self._stop_wanted:
                 self._watcher.message("stopping after the step at hand; another interrupt ends at once")
                 run.control.publish(Control.STOP, 1)
-                asked_to_stop = now
-            elif asked_to_stop is not None and now - asked_to_stop > FINISH_SECONDS:
-                self._abandon()
-                return
+                finishing = CommonPatience(FINISH_SECONDS)
 
     def _drain(self, plan: Plan) -> None:
         self._run.records.drain(self._hand_on)
@@ -405,7 +406,7 @@ class Supervisor:
         self._outputs.close(child.output)
         self._selector.unregister(child.pidfd)
         reported = child.failure()
-        self._stalls.forget((child.role, child.number))
+        self._hangs.forget(child)
         if child.role == "worker":
             del self._run.members[child.number]
             self._run.dumping.pop(child.number, None)
@@ -423,12 +424,11 @@ class Supervisor:
     def _given_up(self, work: Work | None) -> Failure:
         return given_up(self._last_death, work, self._run.described.program)
 
-    def _end_the_hung(self, plan: Plan, now: float, elapsed: float) -> None:
+    def _end_the_hung(self, plan: Plan, elapsed: float) -> None:
         if plan.stop or self._paused:
             return
-        clipped, message = self._job.clip_norm is not None, self._watcher.message
-        end_hung_workers(self._run, self._stalls, plan, clipped, now, elapsed, message)
-        end_hung_loaders(self._run, self._stalls, self._host.children, elapsed)
+        self._hangs.end_workers(self._run, plan, self._job.clip_norm is not None, elapsed, self._watcher.message)
+        self._hangs.end_loaders(self._run, self._host.children, elapsed)
 
     # -- stopping and resizing -----------------------------------------------------------------------------
 
