@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from unisono.frameworks.jax.memory import Shared, aligned_copy
 from unisono.frameworks.jax.optimizers import TILE, Optimizer
 from unisono.frameworks.jax.updates import TileUpdate
 from unisono.gradients.regions import BLOCK, Region, slices
+from waiting import until
 
 
 class Linen(linen.Module):
@@ -70,10 +70,11 @@ def test_one_process_compiles_for_all(tmp_path: Path, monkeypatch: pytest.Monkey
     """And what is compiled once has the bits of what each compiles for itself."""
     job = kit.make("wild", evaluation=lambda: Pairs(), steps=4)
     expected = hash_of(run(job)[0])
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
+    temporary = tmp_path / "temporary"
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    temporary.mkdir()
     assert hash_of(run(job, 2)[0]) == expected
-    assert not list((tmp_path / "temporary").iterdir())  # it goes with the run
+    until(lambda: not list(temporary.iterdir()), "it has gone with the run")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "kept"))
     assert hash_of(run(job, 2)[0]) == expected
     names = [path.name.partition("-")[0] for path in (tmp_path / "kept").glob("*-cache")]

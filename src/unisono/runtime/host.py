@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,17 +71,11 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, number)
 
 
-def environment(compiled: str | None = None) -> dict[str, str]:
-    """What a process finds in its environment that works on a job.
-
-    Args:
-        compiled: where frameworks may keep what they have compiled, unless the environment says.
-    """
+def environment() -> dict[str, str]:
+    """What a process finds in its environment that works on a job."""
     variables = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(POOLS, "1"), "CUDA_VISIBLE_DEVICES": ""}
     for family in FAMILIES:
         variables = {**family.preferred, **variables, **family.environment}
-        if family.compiled and compiled:
-            variables.setdefault(family.compiled, compiled)
     return variables
 
 
@@ -117,13 +110,12 @@ class Host:
         self._listen, self._wait_for = listen, wait_for
         self._memory_kills = out_of_memory_kills()
         self.children: list[Child] = []
-        self._compiled = tempfile.TemporaryDirectory(prefix="unisono-compiled-")
         self._start()
 
     def _start(self) -> None:
         output, write_end = os.pipe()
         self._process, self._channel = started(
-            "unisono.runtime.parent", stdout=write_end, stderr=write_end, env=environment(self._compiled.name),
+            "unisono.runtime.parent", stdout=write_end, stderr=write_end, env=environment(),
             process_group=0,  # a terminal's Ctrl-C is for the supervisor alone
         )  # fmt: skip
         os.close(write_end)
@@ -167,7 +159,7 @@ class Host:
         self.ask("begin", str(Path.cwd()), list(sys.path), payload, cold)
         answer = self.ask("prepare", request)
         if isinstance(answer, Cold):  # it was not to be seen beside model(): start again, knowing it
-            self._end()
+            self.close()
             self._start()
             self.ask("begin", str(Path.cwd()), list(sys.path), payload, (answer.package,))
             answer = self.ask("prepare", request)
@@ -219,10 +211,6 @@ class Host:
 
     def close(self) -> None:
         """Kill everything; nothing is left."""
-        self._end()
-        self._compiled.cleanup()
-
-    def _end(self) -> None:
         self._listen(None)
         for child in list(self.children):
             child.kill()

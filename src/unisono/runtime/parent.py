@@ -23,12 +23,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from unisono.frameworks.registry import framework
+from unisono.frameworks.registry import FAMILIES, framework
 from unisono.job import Job
 from unisono.memory.heap import trim
 from unisono.memory.segment import Segment
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import STACK_SIGNAL, Failure, failure
+from unisono.runtime.leftovers import shared_folder
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.prepare import Cold, Described, Prepared, Request, prepare, prepare_again
 from unisono.runtime.samples import load_ahead
@@ -101,6 +102,9 @@ class Parent:
         os.chdir(folder)
         sys.path[:] = path
         self._payload, self._cold = payload, cold
+        if cold:
+            for variable in {family.compiled for family in FAMILIES if family.compiled} - os.environ.keys():
+                os.environ[variable] = shared_folder("unisono-compiled-")
         for package in cold:
             framework(package)
 
