@@ -11,6 +11,9 @@ from unisono.cluster.membership import Call, Gathered, Membership, Refused, Seen
 
 LOOK_SECONDS = 0.1
 
+LONGEST_LOOK_SECONDS = 1.0
+"""More time than this between two looks was this process's own (no core, a suspended machine), not a host's silence."""
+
 
 class Coordinator:
     """Carries out the policy of `Membership` by way of the store.
@@ -54,9 +57,11 @@ class Coordinator:
         return all(self._seen[number].left for number in tuple(hosts))
 
     def _run(self) -> None:
+        now, looked = 0.0, time.monotonic()
         try:
             while not self._end.wait(LOOK_SECONDS):
-                now = time.monotonic()
+                now += min(time.monotonic() - looked, LONGEST_LOOK_SECONDS)
+                looked = time.monotonic()
                 self._store.count("decides", 1)
                 self._listen(now)
                 self._feel(now)

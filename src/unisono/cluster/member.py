@@ -12,6 +12,7 @@ from typing import Any
 
 from unisono.cluster.meeting import Store
 from unisono.runtime.failure import Failure
+from unisono.runtime.stalls import Patience
 
 BEAT_SECONDS = 0.1
 
@@ -58,7 +59,9 @@ class Member:
         self.torn: list[str] | None = None
         """The hosts that this one cannot reach, for which the others go on without it."""
         self._unsaid: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self._heard = time.monotonic()
+        self._turns = 0
+        """How often the store has answered all that the thread asks."""
+        self._silence, self._seen, self._looked = Patience(timeout), 0, time.monotonic()
         self._lost: str | None = None
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="unisono-member", daemon=True)
@@ -90,9 +93,12 @@ class Member:
 
     def is_cut_off(self) -> str | None:
         """Why the store cannot be reached any more, if so."""
-        silent = time.monotonic() - self._heard
-        if self._lost is None and silent > self._timeout and not self._end.is_set():
-            return f"no answer for {silent:.0f} s"
+        before, self._looked = self._looked, time.monotonic()
+        if self._seen != self._turns:
+            self._seen, self._silence = self._turns, Patience(self._timeout)
+        silent = self._silence.spend(self._looked - before)
+        if self._lost is None and silent and not self._end.is_set():
+            return f"no answer for {self._timeout:g} s"
         return self._lost
 
     def _say(self, key: str, value: Any) -> None:
@@ -101,23 +107,24 @@ class Member:
 
     def _run(self) -> None:
         beat = news = decides = 0
-        store, decided = self._store, time.monotonic()
+        store, looked, undecided = self._store, time.monotonic(), Patience(self._timeout)
         try:
             while not self._end.wait(BEAT_SECONDS):
                 beat += 1
                 store.put(f"{self.number}/beat", beat)
                 self._speak()
+                before, looked = looked, time.monotonic()
                 latest = store.count("decides")
                 if latest != decides:
-                    decides, decided = latest, time.monotonic()
-                elif decides and time.monotonic() - decided > self._timeout:
+                    decides, undecided = latest, Patience(self._timeout)
+                elif decides and undecided.spend(looked - before):
                     # The store may be a launcher's, and outlive host 0.
                     raise ValueError(f"nobody has decided anything for {self._timeout:g} s")
                 latest = store.count("news")
                 if latest != news:
                     news = latest
                     self._hear()
-                self._heard = time.monotonic()
+                self._turns += 1
             self._speak()
         except (RuntimeError, ValueError) as error:
             self._lost = str(error).splitlines()[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +18,6 @@ from typing import Any
 from unisono.errors import UsageError
 
 SOCKET = "control.sock"
-ANSWER_SECONDS = 10.0
 _MOST_BYTES = 4096
 
 
@@ -32,6 +32,8 @@ class ControlSocket:
     def __init__(self, folder: Path, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         self._path = folder / SOCKET
         self._answer = answer
+        self._asking: dict[socket.socket, bytes] = {}
+        self._selector = selectors.EpollSelector()
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.setblocking(False)
         self._path.unlink(missing_ok=True)
@@ -42,15 +44,42 @@ class ControlSocket:
         finally:
             os.umask(mask)
         self.socket.listen()
+        self._selector.register(self.socket, selectors.EVENT_READ)
+
+    def fileno(self) -> int:
+        """The file that can be read when there is something to serve."""
+        return self._selector.fileno()
 
     def serve(self) -> None:
-        """Answer who is waiting."""
-        with suppress(BlockingIOError, OSError):
+        """Hear who asks, however slowly, and answer who has asked."""
+        for key, _ in self._selector.select(0):
+            if key.data is None:
+                self._accept()
+            else:
+                self._hear(key.data)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
             end, _ = self.socket.accept()
-            with end:
-                end.settimeout(1.0)
-                line = end.makefile("rb").readline(_MOST_BYTES)
-                end.sendall(json.dumps(self._reply(line)).encode() + b"\n")
+            end.setblocking(False)
+            self._asking[end] = b""
+            self._selector.register(end, selectors.EVENT_READ, end)
+
+    def _hear(self, end: socket.socket) -> None:
+        """Take what has come from one who asks; a line is the whole of it."""
+        with suppress(OSError):
+            more = end.recv(_MOST_BYTES)
+            self._asking[end] += more
+            line = self._asking[end]
+            if more and b"\n" not in line and len(line) < _MOST_BYTES:
+                return
+            end.sendall(json.dumps(self._reply(line)).encode() + b"\n")
+        self._let_go(end)
+
+    def _let_go(self, end: socket.socket) -> None:
+        del self._asking[end]
+        self._selector.unregister(end)
+        end.close()
 
     def _reply(self, line: bytes) -> dict[str, Any]:
         try:
@@ -63,6 +92,9 @@ class ControlSocket:
 
     def close(self) -> None:
         """Take the socket out of the folder."""
+        for end in list(self._asking):
+            self._let_go(end)
+        self._selector.close()
         self.socket.close()
         self._path.unlink(missing_ok=True)
 
@@ -82,7 +114,7 @@ class _address:
 
 
 def request(folder: Path, **fields: Any) -> dict[str, Any]:
-    """Ask a run for something and return its answer.
+    """Ask a run for something and return its answer, however long it takes: the kernel tells when the run has ended.
 
     Args:
         folder: the run folder.
@@ -93,7 +125,6 @@ def request(folder: Path, **fields: Any) -> dict[str, Any]:
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
-            end.settimeout(ANSWER_SECONDS)
             with _address(folder) as address:
                 end.connect(address)
             end.sendall(json.dumps(fields).encode() + b"\n")

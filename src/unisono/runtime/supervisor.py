@@ -150,7 +150,7 @@ class Supervisor:
             self._fork_loaders()
             control = self._watcher.control(self._answer)
             if control:
-                self._selector.register(control.socket, selectors.EVENT_READ, control)
+                self._selector.register(control, selectors.EVENT_READ, control)
             self._supervise()
             records = self._run.records
             records.drain(self._hand_on)
