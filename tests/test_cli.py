@@ -66,7 +66,7 @@ def job(steps=4, fault="", microbatches=8):
     model = jobs.Wild if fault == "single" else jobs.Mlp
     batch = 33 if fault == "single" else 32
     return jobs.make(model, loss=loss, steps=steps, data=lambda: Data(range(100)), metrics={"m": metric},
-                     observers=[observer], microbatches=microbatches, batch_size=batch)
+                     observers=[observer] if fault == "observer" else [], microbatches=microbatches, batch_size=batch)
 """
 
 

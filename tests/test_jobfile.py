@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
+import unisono
 from unisono.errors import JobError, UsageError
-from unisono.jobfile import load
+from unisono.jobfile import JobFile, load
 
 TEXT = """
 import jobs
@@ -59,3 +62,103 @@ def test_a_file_that_is_not_python_is_refused(tmp_path: Path) -> None:
     path.write_text("no python at all")
     with pytest.raises(UsageError, match="is not"):
         load(str(path))
+
+
+ONCE = """
+import os, sys, pathlib, threading
+import numpy as np, torch, jobs
+print("read by", os.getpid(), sys.argv)
+with open("reads", "a") as file:
+    file.write(f"{os.getpid()}\\n")
+noise = np.random.default_rng().normal(size=(100, 20)).astype("float32")  # another one whenever the file is read
+if THREADS:
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+class Data:
+    def __len__(self):
+        return len(noise)
+    def __getitem__(self, index):
+        return torch.from_numpy(noise[index]), index % 5
+
+class Batch(tuple):  # found again in a worker, because that has run the file too
+    pass
+
+def collate(samples):
+    inputs, targets = zip(*samples)
+    return (tuple if THREADS else Batch)((torch.stack(inputs), torch.tensor(targets)))
+
+def job(steps=3, seen=""):
+    def loss(outputs, targets):
+        assert THREADS or type(sys.modules["once"].Batch) is type
+        return torch.nn.functional.cross_entropy(outputs, targets)
+    def observer(record):
+        with open(seen, "a") as file:
+            file.write(f"{os.getpid()} {record['step']}\\n")
+    return jobs.make(data=Data(), collate=collate, loss=loss, steps=steps, observers=[observer] if seen else [])
+"""
+
+
+def once(folder: Path, threads: bool = False) -> Path:
+    path = folder / "once.py"
+    path.write_text(ONCE.replace("THREADS", str(threads)))
+    return path
+
+
+def reads(folder: Path) -> list[str]:
+    return (folder / "reads").read_text().splitlines()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_file_is_run_once_and_not_here(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    job = JobFile.of(str(once(here)), ["steps=2"])
+    run = unisono.train(job, workers=2, out=here / "out")
+    assert run.manifest["arguments"] == {"steps": 2, "seen": ""}
+    assert len(reads(here)) == 1
+    assert reads(here) != [str(os.getpid())]
+    assert "once" not in sys.modules
+    assert f"read by {reads(here)[0]} ['{here}/once.py']" in capfd.readouterr().out
+
+
+def test_worlds_share_what_was_read(here: Path) -> None:
+    report = unisono.verify(JobFile.of(str(once(here))), workers=[1, 3], steps=2, message=lambda text: None)
+    assert report.agree, "the noise was drawn once"
+    assert len(reads(here)) == 1
+
+
+def test_a_file_that_leaves_threads_is_read_by_a_process_of_its_own(here: Path) -> None:
+    report = unisono.verify(JobFile.of(str(once(here, True))), workers=[1, 2], steps=2, message=lambda text: None)
+    assert report.agree
+    assert len(reads(here)) == 2, "it was seen once that there are threads"
+
+
+def test_observers_run_where_the_run_is_supervised(here: Path) -> None:
+    unisono.train(JobFile.of(str(once(here)), ["seen=records"]), workers=1, out=here / "out")
+    assert (here / "records").read_text() == "".join(f"{os.getpid()} {step}\n" for step in (1, 2, 3))
+
+
+def test_who_edits_the_file_changes_no_run(here: Path) -> None:
+    path = once(here)
+    job = JobFile.of(str(path))
+    path.write_text("raise RuntimeError")
+    assert unisono.train(job, workers=1, out=here / "out").status == "completed"
+
+
+def test_fields_are_replaced_where_the_file_is_run(here: Path) -> None:
+    run = unisono.train(JobFile.of(str(once(here)), [], {"steps": 1, "epochs": None, "seed": 9}), out=here / "out")
+    assert run.manifest["job"]["seed"] == 9
+    assert run.manifest["steps_done"] == 1
+
+
+LEAVING = "import sys\nsys.exit(3)\n"
+
+
+def test_a_file_that_ends_its_process_is_told(here: Path) -> None:
+    (here / "leaving.py").write_text(LEAVING)
+    with pytest.raises(JobError, match=r"leaving.py failed while it was read: SystemExit"):
+        unisono.train(JobFile.of("leaving.py"))
+    assert not (here / "runs").exists()

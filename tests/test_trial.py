@@ -13,6 +13,7 @@ import unisono
 from faults import CORES
 from unisono import Job
 from unisono.errors import JobError
+from unisono.execution import supervised
 from unisono.partition.layout import Layout
 from unisono.runtime.prepare import Request
 from unisono.trial import candidates, fastest
@@ -28,7 +29,8 @@ def test_candidates_use_every_worker(workers: int) -> None:
 
 def tried(job: Job) -> tuple[Layout, list[str]]:
     messages: list[str] = []
-    return fastest(job, Request(2, 1, CORES), messages.append), messages
+    with supervised(job) as execution:
+        return fastest(execution, Request(2, 1, CORES), messages.append), messages
 
 
 def test_the_fastest_is_taken_and_each_is_named_with_its_time() -> None:

@@ -9,25 +9,26 @@ from typing import Any
 from unisono.checkpoint import store
 from unisono.cluster.cluster import Cluster, Hosts
 from unisono.cluster.sample_store import Lender
+from unisono.execution import Supervised
 from unisono.following import follow
-from unisono.job import Job
 from unisono.observe.progress import Display
 from unisono.observe.rundir import CHECKPOINTS, RUN, RunFolder
-from unisono.run import Run
 from unisono.runtime.digest import job_digest
-from unisono.runtime.host import pickled
 from unisono.runtime.prepare import Described, Request
 from unisono.training import RunSettings, newest, train_in_folder
 
 
 def train_among_hosts(
-    job: Job, request: Request, path: Path, named: bool, resumes: bool, settings: RunSettings, shown: Display,
-    hosts: Hosts,
-) -> Run:  # fmt: skip
+    execution: Supervised, request: Request, path: Path, named: bool, resumes: bool, settings: RunSettings,
+    shown: Display, hosts: Hosts,
+) -> Path:  # fmt: skip
     """Host 0 keeps the run folder; every other host has one of its own in it (or by its name, on its own disk).
 
+    Returns:
+        This host's run folder.
+
     Args:
-        job, request, settings: as in `train_in_folder`.
+        execution, request, settings: as in `train_in_folder`.
         path: the run folder.
         named: whether the caller has named it; else it is host 0's.
         resumes: whether to go on from its newest checkpoint.
@@ -42,18 +43,19 @@ def train_among_hosts(
 
     def about(described: Described) -> dict[str, Any]:
         numerics = {**described.layout.description.fingerprint, "threads": str(request.threads)}
-        return {"job": job_digest(job, described), "numerics": numerics}
+        return {"job": job_digest(execution.job, described), "numerics": numerics}
 
-    companions = Cluster(hosts, about, pickled(job) if hosts.lends else None)
+    companions = Cluster(hosts, about, execution.host.source if hosts.lends else None)
     again = where.restarts + companions.meet() > 0  # here an interrupt still ends it at once
     path = path if named else companions.folder(path)
     if hosts.data_host is not None and not hosts.lends:
-        job = Lender(companions.place, companions.address, hosts.timeout, hosts.data_host).borrowed(job)
+        lender = Lender(companions.place, companions.address, hosts.timeout, hosts.data_host)
+        request = replace(request, change=lender.borrowed)
     if where.host:
         folder = RunFolder.of_host(path, name)
         kept = path if where.driven else None  # else the first host serves the store, and its loss ends the run
-        follow(job, replace(request, folder=None), folder, shown, settings, companions, name, kept)
-        return Run(folder.path, job)
+        follow(execution, replace(request, folder=None), folder, shown, settings, companions, name, kept)
+        return folder.path
     resumed = None
     if resumes or (again and store.steps(path / CHECKPOINTS)):
         folder = RunFolder.reopen(path)
@@ -63,5 +65,5 @@ def train_among_hosts(
     else:
         folder = RunFolder(path) if again and (path / RUN).exists() else RunFolder.create(path)
     request = replace(request, folder=folder.path.absolute())
-    train_in_folder(job, request, folder, shown, settings, resumed, companions, f"{name} ")
-    return Run(folder.path, job)
+    train_in_folder(execution, request, folder, shown, settings, resumed, companions, f"{name} ")
+    return folder.path

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,14 @@ from unisono.among_hosts import train_among_hosts
 from unisono.checkpoint.durations import seconds_of
 from unisono.checkpoint.keeper import Checkpointing
 from unisono.checkpoint.parameters import load
+from unisono.checkpoint.store import Checkpoint
 from unisono.cluster.cluster import TIMEOUT_SECONDS, Hosts
 from unisono.cluster.launchers import place
 from unisono.cluster.ray import Ray
 from unisono.errors import UsageError
-from unisono.execution import Interrupts, Observation, execute
+from unisono.execution import InProcess, Interrupts, Observation, Supervised, supervised
 from unisono.job import Job
+from unisono.jobfile import JobFile, LoadedJob, job_of
 from unisono.observe.progress import Display, Silent, display
 from unisono.observe.rundir import RunFolder, read_run
 from unisono.on_ray import train_on_ray
@@ -29,6 +32,8 @@ from unisono.partition.layout import Layout
 from unisono.planner.devices import usable_cores
 from unisono.platform_check import require_linux
 from unisono.run import Run, parameters_file
+from unisono.runtime.host import Host
+from unisono.runtime.outline import JobFacts
 from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import raise_failure
 from unisono.training import RunSettings, newest, train_in_folder
@@ -70,8 +75,42 @@ def _checked(job: object) -> Job:
     return job
 
 
+@contextmanager
+def held(job: Job | JobFile) -> Iterator[Supervised]:
+    """A job, held by the process that will fork this host's workers: a file's is read there, and only there.
+
+    Args:
+        job: the job, or its file.
+
+    Raises:
+        UsageError, JobError: there is none, or it does not travel.
+    """
+    if not isinstance(job, JobFile):
+        with supervised(_checked(job)) as execution:
+            yield execution
+        return
+    with Host() as host:
+        host.begin(job)
+        outline = host.outline()
+        assert outline is not None
+        yield Supervised(outline, host, outline.arguments)
+
+
+@contextmanager
+def _trained(job: Job | JobFile, debug: bool) -> Iterator[Supervised | InProcess]:
+    """The same for a run; observers, which are functions that run outside workers, are this process's."""
+    if debug:
+        loaded = job.loaded() if isinstance(job, JobFile) else LoadedJob(_checked(job), {})
+        yield InProcess(loaded.job, loaded.arguments)
+        return
+    with held(job) as execution:
+        if isinstance(job, JobFile) and execution.job.is_observed:
+            execution = replace(execution, job=job.loaded().job)
+        yield execution
+
+
 def train(
-    job: Job,
+    job: Job | JobFile,
     *,
     workers: int | None = None,
     threads: int = 1,
@@ -97,7 +136,7 @@ def train(
     """Train a job on this host, or on all hosts on which a launcher has started this, and wait for the end.
 
     Args:
-        job: what to train.
+        job: what to train; the command gives its file instead.
         workers: processes of this host that compute; default: its usable cores. Never changes the result.
         threads: threads of each worker (part of the recorded numerics).
         layout: how the work is split: `Layout(data=2, pipeline=2)`, the same as text, or "auto", which tries what the
@@ -133,26 +172,34 @@ def train(
     shown = display(live and not debug)
     if on is not None:
         _check_on_ray(workers, layout, debug)
-        _checked(job)
-        wish = partial(_request, job, threads=threads, layout=layout, recompute=recompute, timeline=timeline,
-                       settings=settings, shown=shown)  # fmt: skip
+        made = job_of(job)
+        wish = partial(_request, _checked(made), threads=threads, layout=layout, recompute=recompute, timeline=timeline,
+                       settings=settings)  # fmt: skip
         path, split = _folder_of(name, out, resume), layout_of(layout)
         least = split.workers if split.data else None
-        return train_on_ray(on, job, threads, least, wish, path, resume is not None, settings, shown, interface,
+        return train_on_ray(on, made, threads, least, wish, path, resume is not None, settings, shown, interface,
                             host_timeout, data_host)  # fmt: skip
-    request = _request(job, workers, threads, layout, recompute, timeline, settings, shown)
-    found = place(os.environ, socket.gethostname())
-    if found is None:
-        if data_host is not None:
-            raise UsageError(
-                f"data_host is the number of one of several hosts; received {data_host}, and there is one."
-            )
-        return _prepared(job, request, name, out, resume, settings, shown)()
-    if debug:
-        raise UsageError(f"debug runs in one process; {found.launcher} has started {found.hosts} hosts. Start one.")
-    hosts = Hosts(found, interface, host_timeout, data_host)
-    path, named = _folder_of(name, out, resume), out is not None or resume is not None
-    return train_among_hosts(job, request, path, named, resume is not None, settings, shown, hosts)
+    with _trained(job, debug) as execution:
+        if arguments is None:
+            settings = replace(settings, arguments=execution.arguments)
+        layout = _settled(layout, execution, workers, threads, recompute, shown)
+        request = _request(execution.job, workers, threads, layout, recompute, timeline, settings)
+        found = place(os.environ, socket.gethostname())
+        if found is None:
+            if data_host is not None:
+                raise UsageError(
+                    f"data_host is the number of one of several hosts; received {data_host}, and there is one."
+                )
+            folder, resumed = _opened(name, out, resume, shown)
+            request = replace(request, folder=folder.path.absolute())
+            train_in_folder(execution, request, folder, shown, settings, resumed)
+            return Run(folder.path, job)
+        if not isinstance(execution, Supervised):
+            raise UsageError(f"debug runs in one process; {found.launcher} has started {found.hosts} hosts. Start one.")
+        hosts = Hosts(found, interface, host_timeout, data_host)
+        path, named = _folder_of(name, out, resume), out is not None or resume is not None
+        resumes = resume is not None
+        return Run(train_among_hosts(execution, request, path, named, resumes, settings, shown, hosts), job)
 
 
 def start(
@@ -189,13 +236,17 @@ def start(
             "which trains on all of them."
         )
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, False, None)
-    request = _request(job, workers, threads, layout, recompute, timeline, settings, Silent())
-    go = _prepared(job, request, name, out, resume, settings, Silent())
-    run = go.run
+    shown = Silent()
+    layout = _settled(layout, InProcess(_checked(job)), workers, threads, recompute, shown)
+    request = _request(job, workers, threads, layout, recompute, timeline, settings)
+    folder, resumed = _opened(name, out, resume, shown)
+    request = replace(request, folder=folder.path.absolute())
+    run = Run(folder.path, job)
 
     def work() -> None:
         try:
-            go()
+            with supervised(job) as execution:
+                train_in_folder(execution, request, folder, shown, settings, resumed)
         except BaseException as error:
             run.errors.append(error)
 
@@ -221,32 +272,35 @@ def _settings(
     )
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A run that is ready to go."""
-
-    run: Run
-    work: Callable[[], None]
-
-    def __call__(self) -> Run:
-        self.work()
-        return self.run
+def _settled(
+    layout: Layout | str | None,
+    execution: Supervised | InProcess,
+    workers: int | None,
+    threads: int,
+    recompute: str,
+    shown: Display,
+) -> Layout | str | None:
+    """The layout; "auto" is tried out."""
+    if layout != "auto":
+        return layout
+    request = request_for(workers, threads, recompute=recompute == "blocks")
+    if isinstance(execution, Supervised):
+        return fastest(execution, request, shown.message)
+    with supervised(execution.job) as tried:
+        return fastest(tried, request, shown.message)
 
 
 def _request(
-    job: Job, workers: int | None, threads: int, layout: Layout | str | None, recompute: str, timeline: bool,
-    settings: RunSettings, shown: Display,
+    job: JobFacts, workers: int | None, threads: int, layout: Layout | str | None, recompute: str, timeline: bool,
+    settings: RunSettings,
 ) -> Request:  # fmt: skip
     if recompute not in ("none", "blocks"):
         raise UsageError(f"recompute must be 'none' or 'blocks'; received {recompute!r}.")
-    more: dict[str, Any] = {"recompute": recompute == "blocks"}
-    if layout == "auto":
-        layout = fastest(_checked(job), request_for(workers, threads, **more), shown.message)
     if settings.debug:
         workers = layout_of(layout).workers
     return request_for(
-        workers, threads, layout, **more, timeline=timeline, checkpoint_steps=settings.checkpointing.steps,
-        checkpoint_evaluations=_checked(job).best is not None,
+        workers, threads, layout, recompute=recompute == "blocks", timeline=timeline,
+        checkpoint_steps=settings.checkpointing.steps, checkpoint_evaluations=job.best is not None,
     )  # fmt: skip
 
 
@@ -261,20 +315,17 @@ def _folder_of(name: str, out: str | Path | None, resume: str | Path | None) -> 
     return Path(resume or out or _default_folder(name))
 
 
-def _prepared(
-    job: Job, request: Request, name: str, out: str | Path | None, resume: str | Path | None, settings: RunSettings,
-    shown: Display,
-) -> _Prepared:  # fmt: skip
-    path, resumed = _folder_of(name, out, resume), None
+def _opened(
+    name: str, out: str | Path | None, resume: str | Path | None, shown: Display
+) -> tuple[RunFolder, Checkpoint | None]:
+    """The run folder, and the checkpoint to go on from."""
+    path = _folder_of(name, out, resume)
     if resume is not None:
         folder = RunFolder.reopen(path)
-        resumed = newest(folder, shown.message)
-    else:
-        folder = RunFolder.create(path)
-        folder.update(exit="running", process=os.getpid())
-    request = replace(request, folder=folder.path.absolute())
-    work = partial(train_in_folder, job, request, folder, shown, settings, resumed)
-    return _Prepared(Run(folder.path, job), work)
+        return folder, newest(folder, shown.message)
+    folder = RunFolder.create(path)
+    folder.update(exit="running", process=os.getpid())
+    return folder, None
 
 
 def _check_on_ray(workers: int | None, layout: Layout | str | None, debug: bool) -> None:
@@ -304,7 +355,7 @@ def open(directory: str | Path, job: Job) -> Run:
 
 
 def evaluate(
-    job: Job,
+    job: Job | JobFile,
     directory: str | Path,
     *,
     workers: int | None = None,
@@ -327,13 +378,14 @@ def evaluate(
     Raises:
         UsageError: no evaluation data, or no such run.
     """
-    if _checked(job).evaluation is None:
-        raise UsageError("a job is evaluated on job.evaluation; this job has none. Give it evaluation=.")
-    parameters = load(parameters_file(Path(directory), at)).arrays
-    interrupts = Interrupts()
-    seen = Observation(job, shown or Silent(), interrupts, parameters)
-    with interrupts.handled():
-        outcome = execute(job, request_for(workers, threads, evaluate_only=True), seen)
+    with held(job) as execution:
+        if not execution.job.is_evaluated:
+            raise UsageError("a job is evaluated on job.evaluation; this job has none. Give it evaluation=.")
+        parameters = load(parameters_file(Path(directory), at)).arrays
+        interrupts = Interrupts()
+        seen = Observation(execution.job, shown or Silent(), interrupts, parameters)
+        with interrupts.handled():
+            outcome = execution(request_for(workers, threads, evaluate_only=True), seen)
     raise_failure(outcome)
     return {name: value for record in seen.records for name, value in record.items() if name != "step"}
 

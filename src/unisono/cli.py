@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ from unisono.version import __version__
 
 if TYPE_CHECKING:
     from unisono.cluster.ray import Ray
-    from unisono.jobfile import LoadedJob
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,24 +72,20 @@ def train(
 ) -> int:  # fmt: skip
     """Train the job of FILE.py[:NAME] with key=value ARGUMENTS."""
     from unisono import api
-    from unisono.jobfile import load
+    from unisono.jobfile import JobFile
     from unisono.runtime.host import POOLS
 
     cluster = _cluster(on, address=address, hosts=hosts, workers_per_host=workers_per_host, ship=ship)
     if settings["debug"]:  # the job's objects may compute when they are made, here
         os.environ.update(dict.fromkeys(POOLS, str(threads)))
-    loaded = _with_kept(file, resume, arguments) if resume else load(file, arguments)
-    job = loaded.job
     if epochs is not None and steps is not None:
         raise UsageError(f"a run has one length; received --epochs {epochs} and --steps {steps}. Give one.")
-    if epochs is not None or steps is not None:
-        job = replace(job, epochs=epochs, steps=steps)
-    if seed is not None:
-        job = replace(job, seed=seed)
+    fields = {} if epochs is None and steps is None else {"epochs": epochs, "steps": steps}
+    fields = fields if seed is None else {**fields, "seed": seed}
+    job = JobFile.of(file, _with_kept(resume, arguments), fields)
     run = api.train(
-        job, workers=workers, threads=threads, name=loaded.name, out=out, resume=resume, arguments=loaded.arguments,
-        on=cluster, **settings,
-    )  # fmt: skip
+        job, workers=workers, threads=threads, name=job.path.stem, out=out, resume=resume, on=cluster, **settings
+    )
     manifest = run.manifest
     first = manifest.get("first_step_seconds")
     start_up = "" if first is None else f" (the first after {first:.1f} s)"
@@ -143,9 +137,9 @@ def _is_layout(text: str) -> bool:
 def verify(file: str, arguments: tuple[str, ...], workers: str, layouts: str, steps: int) -> int:
     """Train the first steps at each world size, or in each layout, and compare the parameters' bits."""
     from unisono import api, verification
-    from unisono.jobfile import load
+    from unisono.jobfile import JobFile
 
-    job = load(file, arguments).job
+    job = JobFile.of(file, arguments)
     report = verification.verify(job, api.worlds(workers), steps, message=lambda text: None, layouts=layouts.split())
     _print(report.render())
     return 0 if report.agree else 1
@@ -197,8 +191,9 @@ def compare(
 def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int | None, threads: int, at: str) -> int:
     """Evaluate the parameters of RUN_DIR on the job's evaluation data."""
     from unisono import api
+    from unisono.jobfile import JobFile
 
-    job = _with_kept(file, run_dir, arguments).job
+    job = JobFile.of(file, _with_kept(run_dir, arguments))
     values = api.evaluate(job, run_dir, workers=workers, threads=threads, at=at)
     for name, value in values.items():
         print(f"{name} {value:.6g}")
@@ -216,19 +211,21 @@ def predict(file: str, run_dir: Path, inputs: tuple[str, ...], at: str) -> int:
     Write -- before inputs that begin with a dash.
     """
     from unisono import api
+    from unisono.jobfile import load
 
-    for answer in api.open(run_dir, _with_kept(file, run_dir, ()).job).infer(inputs, at):
+    for answer in api.open(run_dir, load(file, _with_kept(run_dir, ())).job).infer(inputs, at):
         print(answer, flush=True)
     return 0
 
 
-def _with_kept(file: str, run_dir: Path, arguments: tuple[str, ...]) -> LoadedJob:
-    """The job with the arguments that the run was made with, unless others are given."""
-    from unisono.jobfile import load
+def _with_kept(run_dir: Path | None, arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """The arguments that an earlier run was made with, unless others are given."""
     from unisono.observe.rundir import read_run
 
+    if run_dir is None:
+        return arguments
     kept = read_run(run_dir).get("arguments", {})
-    return load(file, arguments or [f"{key}={value}" for key, value in kept.items()])
+    return arguments or tuple(f"{key}={value}" for key, value in kept.items())
 
 
 @commands.command()

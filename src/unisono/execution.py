@@ -6,10 +6,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from unisono.errors import JobError
 from unisono.job import Job
@@ -19,10 +19,13 @@ from unisono.observe.progress import Display
 from unisono.runtime.companions import Companions
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.failure import Failure
+from unisono.runtime.host import Host
+from unisono.runtime.outline import JobFacts
 from unisono.runtime.prepare import Described, Prepared, Request, prepare
 from unisono.runtime.program import Round
 from unisono.runtime.protocol import Plan
 from unisono.runtime.records import Records
+from unisono.runtime.source import Pickled
 from unisono.runtime.state import Control, HostState
 from unisono.runtime.supervisor import Supervisor
 from unisono.runtime.tools import WorkerFailed
@@ -75,14 +78,14 @@ class Observation:
     """A watcher that keeps the records and shows progress; runs with a folder do more.
 
     Attributes:
-        job: the job.
+        job: what is known of the job.
         display: where progress is shown.
         interrupted: whether the run is asked to stop.
         parameters: name → array to begin with instead of the model's own, or None.
         records: what came.
     """
 
-    job: Job
+    job: JobFacts
     display: Display
     interrupted: Callable[[], bool] = lambda: False
     parameters: dict[str, Any] | None = None
@@ -137,7 +140,7 @@ class Observation:
         return None
 
 
-def observed(job: Job, record: dict[str, Any]) -> None:
+def observed(job: JobFacts, record: dict[str, Any]) -> None:
     """Hand a record to the job's observers.
 
     Raises:
@@ -153,23 +156,104 @@ def observed(job: Job, record: dict[str, Any]) -> None:
             ) from error
 
 
+class Execution(Protocol):
+    """A job, and the way its rounds are run."""
+
+    @property
+    def job(self) -> JobFacts:
+        """What is known of the job here."""
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """What made it, for run.json."""
+
+    def __call__(
+        self, request: Request, watcher: Watcher, stall_seconds: float | None = None,
+        companions: Companions | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Run the rounds.
+
+        Args:
+            request: what of the job, on what.
+            watcher: hears of it.
+            stall_seconds: how long a worker may make no progress; None = adapted to its usual pace.
+            companions: the way to other hosts that take part.
+        """
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """By processes of this host.
+
+    Attributes:
+        job, arguments: see `Execution`.
+        host: its warm parent, which has been told of the job: closed by a call.
+    """
+
+    job: JobFacts
+    host: Host
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self, request: Request, watcher: Watcher, stall_seconds: float | None = None,
+        companions: Companions | None = None,
+    ) -> Outcome:  # fmt: skip
+        """See `Execution`."""
+        return Supervisor(self.job, self.host, request, watcher, stall_seconds, companions).run()
+
+    @contextmanager
+    def copied(self) -> Iterator[Supervised]:
+        """The same by a copy of the warm parent, so that this one can be called again."""
+        with self.host.copied() as host:
+            yield Supervised(self.job, host, self.arguments)
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """In this process, for debugging.
+
+    Attributes:
+        job, arguments: see `Execution`.
+    """
+
+    job: Job
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self, request: Request, watcher: Watcher, stall_seconds: float | None = None,
+        companions: Companions | None = None,
+    ) -> Outcome:  # fmt: skip
+        """See `Execution`; nothing here stalls, and no host takes part."""
+        return _in_process(self.job, request, watcher)
+
+
+@contextmanager
+def supervised(job: Job) -> Iterator[Supervised]:
+    """A job of this process, to be run by processes of this host.
+
+    Raises:
+        UsageError: something in it cannot be pickled.
+    """
+    source = Pickled.of(job)
+    with Host() as host:
+        host.begin(source)
+        yield Supervised(job, host)
+
+
 def execute(
-    job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None, debug: bool = False,
-    companions: Companions | None = None,
+    job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None, debug: bool = False
 ) -> Outcome:  # fmt: skip
-    """Run a job's rounds.
+    """Run a job's rounds once.
 
     Args:
         job: the job.
-        request: what of it, on what.
-        watcher: hears of it.
-        stall_seconds: how long a worker may make no progress; None = adapted to its usual pace.
+        request, watcher, stall_seconds: see `Execution`.
         debug: everything in this process.
-        companions: the way to other hosts that take part.
     """
     if debug:
-        return _in_process(job, request, watcher)
-    return Supervisor(job, request, watcher, stall_seconds, companions).run()
+        return InProcess(job)(request, watcher)
+    with supervised(job) as execution:
+        return execution(request, watcher, stall_seconds)
 
 
 def _export(prepared: Prepared, state: HostState, plan: Plan, watcher: Watcher) -> None:

@@ -15,8 +15,7 @@ from typing import Any
 from unisono.checkpoint.keeper import Keeper
 from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import JobError, UnisonoError, UsageError
-from unisono.execution import Interrupts, Observation, execute
-from unisono.job import Job
+from unisono.execution import Execution, Interrupts, Observation
 from unisono.observe.logs import LineLog
 from unisono.observe.progress import Display
 from unisono.observe.rundir import RunFolder, read_run
@@ -111,13 +110,14 @@ class Following(Observation):
 
 
 def follow(
-    job: Job, request: Request, folder: RunFolder, display: Display, settings: RunSettings, companions: Companions,
+    execution: Execution, request: Request, folder: RunFolder, display: Display, settings: RunSettings,
+    companions: Companions,
     name: str, path: Path | None = None,
 ) -> None:  # fmt: skip
     """Train a job as host 0 of the run does.
 
     Args:
-        job, request, settings: as in `train_in_folder`.
+        execution, request, settings: as in `train_in_folder`.
         folder: this host's own.
         display: shows what this host's processes print.
         companions: the way to the others.
@@ -127,7 +127,7 @@ def follow(
     Raises:
         UnisonoError: it failed, here or on another host.
     """
-    started = time.monotonic()
+    started, job = time.monotonic(), execution.job
     interrupts = Interrupts(settings.max_seconds, folder.interrupted)
     run_folder = RunFolder(path or folder.path)
     keeper = Keeper(
@@ -151,7 +151,7 @@ def follow(
     folder.update(command=sys.argv, process=os.getpid(), exit="running", host=name, error=None, signal=None)
     try:
         with interrupts.handled():
-            outcome = execute(job, request, watcher, settings.stall_seconds, companions=companions)
+            outcome = execution(request, watcher, settings.stall_seconds, companions)
             if watcher.kept is not None:
                 conclude(watcher.kept, outcome, interrupts)
     except UnisonoError as error:

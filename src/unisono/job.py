@@ -243,3 +243,22 @@ class Job:
         """The plain values among the fields, for `run.json`."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, int | float | str)}
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this job from another one, besides its model, its optimizers and its data, as plain values."""
+        names = ("batch_size", "microbatches", "seed", "order", "drop_last", "clip_norm", "precision", "schedule")
+        return {name: _named(getattr(self, name)) for name in names}
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether it has data to evaluate on."""
+        return self.evaluation is not None
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether it has observers."""
+        return bool(self.observers)
+
+
+def _named(value: Any) -> Any:
+    return getattr(value, "__qualname__", type(value).__name__) if callable(value) else value

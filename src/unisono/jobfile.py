@@ -5,83 +5,159 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cloudpickle
-
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import settle_environment
 from unisono.job import Job
+from unisono.runtime.source import Recipe
 from unisono.usertrace import user_traceback
 
 
 @dataclass(frozen=True)
+class JobFile:
+    """The job of a file, as the file was when this was made: who edits it while it trains changes no run.
+
+    Attributes:
+        spec: "FILE.py" or "FILE.py:NAME"; NAME defaults to "job".
+        code: what the file holds.
+        assignments: "key=value" arguments of the function NAME.
+        fields: what replaces fields of the job.
+        imports: see `Source`; nothing is known before it is read.
+    """
+
+    spec: str
+    code: bytes = field(repr=False)
+    assignments: Sequence[str] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(spec: str, assignments: Sequence[str] = (), fields: Mapping[str, Any] | None = None) -> JobFile:
+        """The job of a file.
+
+        Args:
+            spec, assignments, fields: see the attributes.
+
+        Raises:
+            UsageError: there is no such file.
+        """
+        path = Path(spec.partition(":")[0])
+        if not path.is_file():
+            raise UsageError(f"a job is a Python file; '{path}' does not exist. Write unisono train FILE.py[:NAME].")
+        return JobFile(spec, path.read_bytes(), assignments, fields or {})
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.spec.partition(":")[0])
+
+    def read(self, travels: bool = False) -> Recipe:
+        """Run the file once, as Python would.
+
+        Raises:
+            UsageError: no such name, not Python, an unknown key, a value of the wrong kind.
+            JobError: the file itself failed; holds its traceback.
+        """
+        path, name = self.path, self.spec.partition(":")[2] or "job"
+        module = _execute(path, self.code)
+        if travels:
+            import cloudpickle
+
+            cloudpickle.register_pickle_by_value(module)
+        made = getattr(module, name, None)
+        if made is None:
+            names = [n for n, value in vars(module).items() if isinstance(value, Job) or n.startswith("job")]
+            raise UsageError(
+                f"{path} must define {name!r}, a Job or a function that returns one; it defines "
+                f"{', '.join(names) if names else 'no such thing'}. Choose one with {path}:NAME."
+            )
+        if isinstance(made, Job):
+            if self.assignments:
+                raise UsageError(
+                    f"{self.spec} is a Job, which takes no key=value; received {self.assignments[0]!r}. Make it a "
+                    "function."
+                )
+            return Recipe(partial(replace, made, **self.fields), made.model, {})
+        if not callable(made):
+            raise UsageError(f"{self.spec} must be a Job or a function that returns one; it is {type(made).__name__}.")
+        arguments = parse(made, self.assignments)
+        kept = json.loads(json.dumps(arguments, default=str))
+        return Recipe(partial(self._made, made, arguments), made, kept)
+
+    def loaded(self) -> LoadedJob:
+        """Run the file in this process, and take its job.
+
+        Raises:
+            UsageError, JobError: see `read`.
+        """
+        recipe = self.read(travels=True)
+        return LoadedJob(recipe.make(), recipe.arguments)
+
+    def _made(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Job:
+        with _own_arguments(self.path):
+            job = _user(lambda: function(**arguments), f"{self.spec} failed")
+        if not isinstance(job, Job):
+            raise UsageError(f"{self.spec} must return a Job; it returned {type(job).__name__}.")
+        return replace(job, **self.fields)
+
+
+@dataclass(frozen=True)
 class LoadedJob:
-    """A job, the stem of its file, and the arguments that made it."""
+    """A job, and the arguments that made it."""
 
     job: Job
-    name: str
     arguments: Mapping[str, Any]
 
 
-def load(spec: str, assignments: Sequence[str] = ()) -> LoadedJob:
-    """Run a job file once and take its job.
+def load(spec: str, assignments: Sequence[str] = (), fields: Mapping[str, Any] | None = None) -> LoadedJob:
+    """Run a job file in this process and take its job.
 
     Args:
-        spec: "FILE.py" or "FILE.py:NAME"; NAME defaults to "job".
-        assignments: "key=value" arguments of the function NAME.
+        spec, assignments, fields: as in `JobFile`.
 
     Raises:
-        UsageError: no such file or name, not Python, an unknown key, a value of the wrong kind.
-        JobError: the file itself failed; holds its traceback.
+        UsageError, JobError: see `JobFile.of` and `JobFile.read`.
     """
-    file, _, name = spec.partition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise UsageError(f"a job is a Python file; {file!r} does not exist. Write unisono train FILE.py[:NAME].")
-    settle_environment()
-    module = _execute(path)
-    made = getattr(module, name or "job", None)
-    if made is None:
-        names = [n for n, value in vars(module).items() if isinstance(value, Job) or n.startswith("job")]
-        raise UsageError(
-            f"{file} must define {name or 'job'!r}, a Job or a function that returns one; it defines "
-            f"{', '.join(names) if names else 'no such thing'}. Choose one with {file}:NAME."
-        )
-    if isinstance(made, Job):
-        if assignments:
-            raise UsageError(
-                f"{spec} is a Job, which takes no key=value; received {assignments[0]!r}. Make it a function."
-            )
-        return LoadedJob(made, path.stem, {})
-    if not callable(made):
-        raise UsageError(f"{spec} must be a Job or a function that returns one; it is {type(made).__name__}.")
-    arguments = parse(made, assignments)
-    job = _user(lambda: made(**arguments), f"{spec} failed")
-    if not isinstance(job, Job):
-        raise UsageError(f"{spec} must return a Job; it returned {type(job).__name__}.")
-    return LoadedJob(job, path.stem, arguments)
+    return JobFile.of(spec, assignments, fields).loaded()
 
 
-def _execute(path: Path) -> ModuleType:
-    source = path.read_bytes()
+def job_of(job: Job | JobFile) -> Job:
+    """A job, or that of a file, which is run in this process."""
+    return job.loaded().job if isinstance(job, JobFile) else job
+
+
+@contextmanager
+def _own_arguments(path: Path) -> Iterator[None]:
+    """The file's code sees the command line that `python FILE.py` would give it."""
+    before, sys.argv = sys.argv, [str(path)]
     try:
-        compile(source, str(path), "exec")
+        yield
+    finally:
+        sys.argv = before
+
+
+def _execute(path: Path, source: bytes) -> ModuleType:
+    try:
+        code = compile(source, str(path.resolve()), "exec")
     except (SyntaxError, ValueError) as error:
         raise UsageError(f"a job is a Python file; {path} is not: {error}.") from error
     sys.path.insert(0, str(path.parent.resolve()))
     specification = importlib.util.spec_from_file_location(path.stem, path.resolve())
     assert specification is not None
-    assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[path.stem] = module
-    _user(lambda: specification.loader.exec_module(module), f"{path} failed while it was read")
-    cloudpickle.register_pickle_by_value(module)
+    settle_environment()
+    with _own_arguments(path):
+        _user(lambda: exec(code, vars(module)), f"{path} failed while it was read")
     return module
 
 
@@ -90,7 +166,7 @@ def _user(call: Any, what: str) -> Any:
         return call()
     except UnisonoError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise JobError(f"{what}: {type(error).__name__}", user_traceback(error)) from error
 
 

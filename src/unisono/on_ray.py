@@ -15,14 +15,14 @@ from unisono.cluster.order import Order
 from unisono.cluster.ray import Ray, connected, cpus_of, driver_node, reserved, sized
 from unisono.cluster.ray_driver import Driver, meeting_place
 from unisono.errors import JobError, UnisonoError, UsageError
-from unisono.execution import Interrupts
+from unisono.execution import Interrupts, supervised
 from unisono.job import Job
 from unisono.observe.progress import Display
 from unisono.observe.rundir import RunFolder, read_run
 from unisono.planner.devices import usable_cores
 from unisono.run import Run
-from unisono.runtime.host import pickled
 from unisono.runtime.prepare import Request
+from unisono.runtime.source import pickled
 from unisono.training import RunSettings
 
 
@@ -124,4 +124,5 @@ def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Displa
     if (needed := asked.workers * asked.threads) < len(cores):
         cores = cores[: needed - 1]  # Ray may give the others away, and to whom is not known: too few to be pinned to
     request = replace(asked, cores=cores)
-    train_among_hosts(work["job"], request, work["out"], True, work["resumes"], work["settings"], shown, hosts)
+    with supervised(work["job"]) as execution:
+        train_among_hosts(execution, request, work["out"], True, work["resumes"], work["settings"], shown, hosts)

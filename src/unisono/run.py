@@ -7,6 +7,7 @@ import select
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from unisono.checkpoint import store
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
+from unisono.jobfile import JobFile, job_of
 from unisono.observe.metrics import read_metrics
 from unisono.observe.rundir import CHECKPOINTS, METRICS, PARAMETERS, read_run
 from unisono.runtime.control import request
@@ -56,18 +58,23 @@ class Run:
 
     Args:
         directory: its folder.
-        job: the job that it trains.
+        job: the job that it trains, or its file.
         thread: the thread that runs it, if this process does.
     """
 
-    def __init__(self, directory: Path, job: Job, thread: threading.Thread | None = None) -> None:
+    def __init__(self, directory: Path, job: Job | JobFile, thread: threading.Thread | None = None) -> None:
         self.directory = directory
-        self.job = job
+        self._job = job
         self.thread = thread
         self.errors: list[BaseException] = []
 
     def __repr__(self) -> str:
         return f"Run({str(self.directory)!r}, status={self.status!r})"
+
+    @cached_property
+    def job(self) -> Job:
+        """The job that it trains; a file is run in this process for it."""
+        return job_of(self._job)
 
     @property
     def manifest(self) -> dict[str, Any]:

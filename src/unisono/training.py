@@ -16,8 +16,7 @@ from unisono.checkpoint.keeper import Checkpointing, Keeper
 from unisono.checkpoint.parameters import save, sha256_of
 from unisono.checkpoint.store import Checkpoint, Standing
 from unisono.errors import JobError, UnisonoError, UsageError
-from unisono.execution import Interrupts, Observation, execute, observed
-from unisono.job import Job
+from unisono.execution import Execution, Interrupts, Observation, observed
 from unisono.observe.logs import LineLog
 from unisono.observe.metrics import MetricsFile, read_metrics
 from unisono.observe.progress import Display
@@ -127,7 +126,7 @@ class FolderObservation(Observation):
                 "another numerics fingerprint than the checkpoint's: bits may differ from here ("
                 + "; ".join(f"{name}: {old} → {new}" for name, (old, new) in numerics.items()) + ")"
             )  # fmt: skip
-        if self.job.schedule is not None and resumed.job.get("steps") != digest.get("steps"):
+        if self.job.identity()["schedule"] is not None and resumed.job.get("steps") != digest.get("steps"):
             self.message(
                 f"the run's length changed from {resumed.job.get('steps')} to {digest.get('steps')} steps: the "
                 "learning-rate schedule depends on it, so steps before and after follow different ones"
@@ -259,13 +258,13 @@ def _now() -> str:
 
 
 def train_in_folder(
-    job: Job, request: Request, folder: RunFolder, display: Display, settings: RunSettings,
+    execution: Execution, request: Request, folder: RunFolder, display: Display, settings: RunSettings,
     resumed: Checkpoint | None = None, companions: Companions | None = None, host: str = "",
 ) -> None:  # fmt: skip
     """Train a job and keep its run folder.
 
     Args:
-        job, request, settings: what to train, on what, how.
+        execution, request, settings: what to train and by whom, on what, how.
         folder: the run folder.
         display: shows progress.
         resumed: the checkpoint to go on from, or None.
@@ -275,6 +274,7 @@ def train_in_folder(
     Raises:
         UnisonoError: it failed; run.json says so too.
     """
+    job = execution.job
     interrupts = Interrupts(settings.max_seconds, folder.interrupted)
     keeper = Keeper(
         folder.checkpoints, settings.checkpointing, job.best, job.patience, display.message,
@@ -294,7 +294,7 @@ def train_in_folder(
     )  # fmt: skip
     try:
         with interrupts.handled():
-            outcome = execute(job, request, watcher, settings.stall_seconds, settings.debug, companions)
+            outcome = execution(request, watcher, settings.stall_seconds, companions)
             conclude(watcher, outcome, interrupts)
     except UnisonoError as error:
         if folder.fields.get("exit") == "running":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from unisono.errors import JobError, UsageError
-from unisono.execution import Interrupts, Observation, execute
-from unisono.job import Job
+from unisono.execution import Interrupts, Observation, Supervised
 from unisono.observe.progress import Silent
 from unisono.partition.layout import Layout
 from unisono.runtime.prepare import Request
@@ -28,23 +28,23 @@ def candidates(workers: int) -> list[Layout]:
     return [Layout(workers // stages, stages) for stages in range(1, workers + 1) if workers % stages == 0]
 
 
-def fastest(job: Job, request: Request, message: Callable[[str], None]) -> Layout:
+def fastest(execution: Supervised, request: Request, message: Callable[[str], None]) -> Layout:
     """The layout with the shortest steps.
 
     Args:
-        job: the job.
+        execution: the job, and how it runs; not used up.
         request: workers, threads and whatever else the run will have.
         message: says what was tried.
 
     Raises:
         JobError, UsageError: the job fails in every layout: the first one's failure.
     """
-    bare = replace(job, evaluation=None, best=None, patience=None)
+    bare = replace(request, change=partial(replace, evaluation=None, best=None, patience=None), most_steps=STEPS)
     seconds: dict[Layout, float] = {}
     failures: list[JobError | UsageError] = []
     for layout in candidates(request.workers):
         try:
-            seconds[layout] = _step_seconds(bare, replace(request, layout=layout, most_steps=STEPS))
+            seconds[layout] = _step_seconds(execution, replace(bare, layout=layout))
             message(f"layout {layout}: {1e3 * seconds[layout]:.1f} ms a step")
         except (JobError, UsageError) as error:
             failures.append(error)
@@ -56,11 +56,11 @@ def fastest(job: Job, request: Request, message: Callable[[str], None]) -> Layou
     return chosen
 
 
-def _step_seconds(job: Job, request: Request) -> float:
+def _step_seconds(execution: Supervised, request: Request) -> float:
     interrupts = Interrupts()
-    seen = Observation(job, Silent(), interrupts)
-    with interrupts.handled():
-        outcome = execute(job, request, seen)
+    seen = Observation(execution.job, Silent(), interrupts)
+    with interrupts.handled(), execution.copied() as copy:
+        outcome = copy(request, seen)
     raise_failure(outcome)
     if not outcome.complete:
         raise KeyboardInterrupt

@@ -11,12 +11,13 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from unisono.api import layout_of, request_for
+from unisono.api import held, layout_of, request_for
 from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import JobError, UsageError
-from unisono.execution import Interrupts, Observation, execute
+from unisono.execution import Interrupts, Observation
 from unisono.frameworks.registry import made
 from unisono.job import Job
+from unisono.jobfile import JobFile
 from unisono.observe.progress import Silent
 from unisono.partition.layout import Layout
 from unisono.runtime.prepare import open_data
@@ -90,7 +91,7 @@ class VerifyReport:
 
 
 def verify(
-    job: Job,
+    job: Job | JobFile,
     workers: Sequence[int] = (1, 2, 3, 4),
     steps: int = 20,
     message: Callable[[str], None] = print,
@@ -99,7 +100,7 @@ def verify(
     """Train the first steps at each world size, or in each layout, and compare.
 
     Args:
-        job: the job.
+        job: the job, or its file.
         workers: the world sizes.
         steps: how many steps.
         message: shows what processes print.
@@ -115,18 +116,19 @@ def verify(
         raise UsageError("verify compares world sizes; received none. Name some: --workers 1,2,3,4.")
     results: list[World] = []
     names: tuple[str, ...] = ()
-    for layout in [layout_of(layout) for layout in layouts] or [Layout(data=count) for count in workers]:
-        interrupts = Interrupts()
-        seen = Observation(job, Silent(), interrupts)
-        with interrupts.handled():
-            outcome = execute(job, request_for(layout.workers, 1, layout, trace=True, most_steps=steps), seen)
-        raise_failure(outcome)
-        if not outcome.complete:
-            raise JobError("verify was interrupted.")
-        results.append(_world(layout, outcome, seen.records))
-        names = tuple(spec.name for spec in outcome.described.layout.description.parameters)
-        message(f"{layout}: {results[-1].parameters_sha256}")
-    whole, cut = whole_and_cut(job)
+    with held(job) as execution:
+        for layout in [layout_of(layout) for layout in layouts] or [Layout(data=count) for count in workers]:
+            interrupts = Interrupts()
+            seen = Observation(execution.job, Silent(), interrupts)
+            with interrupts.handled(), execution.copied() as copy:
+                outcome = copy(request_for(layout.workers, 1, layout, trace=True, most_steps=steps), seen)
+            raise_failure(outcome)
+            if not outcome.complete:
+                raise JobError("verify was interrupted.")
+            results.append(_world(layout, outcome, seen.records))
+            names = tuple(spec.name for spec in outcome.described.layout.description.parameters)
+            message(f"{layout}: {results[-1].parameters_sha256}")
+        whole, cut = execution.host.apply(whole_and_cut, 1)
     return VerifyReport(tuple(results), first_difference(results, names), whole, cut)
 
 

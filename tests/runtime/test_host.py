@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import select
 
 import psutil
 import pytest
@@ -23,11 +22,8 @@ from unisono.runtime.host import Host, HostLost
 def test_why_the_holder_of_the_job_is_gone(kills: object, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "out_of_memory_kills", lambda: next(kills))  # type: ignore[call-overload]
     before = psutil.Process().children()
-    held = Host(lambda file: None, lambda file: select.select([file], [], [], 60))
-    try:
+    with Host() as held:
         (parent,) = [child for child in psutil.Process().children() if child not in before]
         parent.kill()
         with pytest.raises(HostLost, match=f"the process that holds the job {text}"):
             held.ask("reap", 0)
-    finally:
-        held.close()

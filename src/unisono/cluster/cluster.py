@@ -28,6 +28,7 @@ from unisono.runtime.companions import Joined, Own
 from unisono.runtime.failure import Failure
 from unisono.runtime.host import POOLS
 from unisono.runtime.prepare import Described
+from unisono.runtime.source import Source
 from unisono.runtime.state import HostState
 from unisono.runtime.watcher import Watcher
 
@@ -94,11 +95,11 @@ class Cluster:
     Args:
         hosts: how it takes part.
         about: what all hosts must agree on besides their data, from the prepared job.
-        job: it, pickled, where this host reads the data for the others.
+        source: where it comes from, where this host reads the data for the others.
     """
 
-    def __init__(self, hosts: Hosts, about: Callable[[Described], Mapping[str, Any]], job: bytes | None) -> None:
-        self.place, self._hosts, self._about, self._job = hosts.place, hosts, about, job
+    def __init__(self, hosts: Hosts, about: Callable[[Described], Mapping[str, Any]], source: Source | None) -> None:
+        self.place, self._hosts, self._about, self._source = hosts.place, hosts, about, source
         self._data_host: DataHost | None = None
         self._coordinator: Coordinator | None = None
         self._generation: Generation | None = None
@@ -150,8 +151,8 @@ class Cluster:
         self._member = Member(
             Store(place, self.address, False, timeout), place.host, place.name, self.address, timeout, poke
         )
-        if self._job is not None:
-            self._data_host = DataHost(self._job, place, self.address, timeout)
+        if self._source is not None:
+            self._data_host = DataHost(self._source, place, self.address, timeout)
 
     # -- generations ---------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ It opens the data itself, a second time on that host.
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import sys
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from unisono.runtime.failure import Failure, failure
 from unisono.runtime.host import environment
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.prepare import open_data
+from unisono.runtime.source import Source
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Offer:
     """What such a process begins with.
 
     Attributes:
-        job: the job whose data they are, pickled.
+        source: the job whose data they are.
         place, address, timeout: as in `Store`.
         folder, path: where to stand, and where modules are.
     """
 
-    job: bytes
+    source: Source
     place: Place
     address: str
     timeout: float
@@ -46,13 +46,13 @@ class DataHost:
     """That process, as the one sees it that starts it.
 
     Args:
-        job: the job whose data they are, pickled.
+        source: the job whose data they are.
         place, address, timeout: as in `Store`.
     """
 
-    def __init__(self, job: bytes, place: Place, address: str, timeout: float) -> None:
+    def __init__(self, source: Source, place: Place, address: str, timeout: float) -> None:
         self._process, self._channel = started("unisono.cluster.data_host", env=environment(), process_group=0)
-        self._channel.send(Offer(job, place, address, timeout, str(Path.cwd()), tuple(sys.path)))
+        self._channel.send(Offer(source, place, address, timeout, str(Path.cwd()), tuple(sys.path)))
 
     def trouble(self) -> Failure | None:
         """Why it has ended, if it has."""
@@ -81,7 +81,7 @@ def main(file: int, parent: int) -> None:
     os.chdir(offer.folder)
     sys.path[:] = offer.path
     try:
-        job = pickle.loads(offer.job)
+        job = offer.source.read().make()
         framework, _ = made(job, 1)
         data = open_data(job, framework.data)
     except Exception as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unisono.errors import UsageError
-from unisono.job import Job
+from unisono.runtime.outline import JobFacts
 from unisono.runtime.prepare import Described
 
 FIXED = ("parameters", "optimizers", "batch_size", "seed", "order", "drop_last", "data_length")
@@ -16,26 +16,15 @@ FREE = ("steps",)
 """May change: more epochs, fewer steps."""
 
 
-def _name(value: Any) -> Any:
-    return getattr(value, "__qualname__", type(value).__name__) if callable(value) else value
-
-
-def job_digest(job: Job, described: Described) -> dict[str, Any]:
+def job_digest(job: JobFacts, described: Described) -> dict[str, Any]:
     """The visible parts of a job, as plain values."""
     description = described.layout.description
     return {
         "parameters": {spec.name: f"{spec.dtype}{list(spec.shape)}" for spec in description.parameters},
         "optimizers": [settings["class"] for settings in description.optimizers],
         "hyperparameters": [settings["groups"] for settings in description.optimizers],
-        "batch_size": job.batch_size,
-        "microbatches": job.microbatches,
-        "seed": job.seed,
-        "order": _name(job.order),
-        "drop_last": job.drop_last,
         "data_length": described.data_length,
-        "clip_norm": job.clip_norm,
-        "precision": job.precision,
-        "schedule": _name(job.schedule),
+        **job.identity(),
         "steps": described.program.steps,
     }
 

@@ -28,9 +28,9 @@ class Failure:
     traceback: str = ""
     usage: bool = False
 
-    def error(self) -> JobError:
+    def error(self) -> UnisonoError:
         """The exception to raise in the user's process."""
-        return JobError(self.message, self.traceback)
+        return UsageError(self.message) if self.usage else JobError(self.message, self.traceback)
 
 
 def failure(error: BaseException, where: str) -> Failure:

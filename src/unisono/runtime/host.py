@@ -5,23 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
-
-from unisono.errors import JobError, UsageError
-from unisono.frameworks.registry import FAMILIES, named_beside
-from unisono.job import Job
+from unisono.errors import JobError
+from unisono.frameworks.registry import FAMILIES
 from unisono.planner.devices import out_of_memory_kills
-from unisono.runtime.channel import started
+from unisono.runtime.channel import Channel, started
 from unisono.runtime.deaths import Death
 from unisono.runtime.failure import MEMORY_WAYS_OUT, Failure
+from unisono.runtime.holder import Computed
+from unisono.runtime.outline import Outline
 from unisono.runtime.prepare import Cold, Described, Request
+from unisono.runtime.source import Source
 
 POOLS = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
@@ -79,48 +82,141 @@ def environment() -> dict[str, str]:
     return variables
 
 
-def pickled(job: Any) -> bytes:
-    """A job, or what holds one, as it travels.
-
-    Raises:
-        UsageError: something in it cannot be pickled.
-    """
-    try:
-        return bytes(cloudpickle.dumps(job))
-    except Exception as error:
-        raise UsageError(
-            f"the job travels to other processes, so all it refers to must be picklable; received: {error}. "
-            "Make files, locks and connections inside a function: data=lambda: open_my_data()."
-        ) from error
-
-
 class HostLost(JobError):
     """The warm parent is dead, and its children with it."""
 
 
-class Host:
-    """The processes of this host. Every method runs in the thread that made it.
+class _Copy:
+    """A warm parent that another one has forked.
 
     Args:
-        listen: called with the pipe through which the warm parent's output comes, and with None before it closes.
-        wait_for: returns when a file can be read, and takes what is printed meanwhile.
+        process: its number.
+        origin: the host whose parent has forked it.
     """
 
-    def __init__(self, listen: Callable[[int | None], None], wait_for: Callable[[int], None]) -> None:
-        self._listen, self._wait_for = listen, wait_for
+    def __init__(self, process: int, origin: Host) -> None:
+        self._number, self._origin = process, origin
+        self._pidfd = os.pidfd_open(process)
+        self._status: int | None = None
+
+    def kill(self) -> None:
+        """End it."""
+        if self._status is None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended."""
+        if self._status is None:
+            select.select([self._pidfd], [], [])
+            os.close(self._pidfd)
+            try:
+                self._status = int(self._origin.ask("reap", self._number))
+            except HostLost:
+                self._status = -signal.SIGKILL  # it died with the process that had forked it
+        return self._status
+
+
+class Host:
+    """The processes of this host: a warm parent that takes one job, and the children that it forks.
+
+    The parent starts at once, and what it prints goes where this process prints, until `attach`. Every method runs in
+    the thread that made it.
+
+    Args:
+        origin: the host whose parent is copied, with the job that it holds; None = a fresh process.
+    """
+
+    def __init__(self, origin: Host | None = None) -> None:
         self._memory_kills = out_of_memory_kills()
         self.children: list[Child] = []
-        self._start()
+        self._listen: Callable[[int | None], None] | None = None
+        self._wait_for: Callable[[int], None] = lambda file: None
+        self._output = -1
+        self._awaits_outline = self._closed = False
+        self.source: Source | None = None
+        self._process: subprocess.Popen[bytes] | _Copy
+        if origin is None:
+            self._start()
+            return
+        self.source = origin.source
+        mine, theirs = socket.socketpair()
+        with theirs:
+            self._process = _Copy(origin.ask("copy", files=[theirs.fileno()]), origin)
+        self._channel = Channel(mine)
+
+    def copied(self) -> Host:
+        """A host with the same job, held by a copy of this one's parent. It is closed before this one."""
+        return Host(self)
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _start(self) -> None:
-        output, write_end = os.pipe()
         self._process, self._channel = started(
-            "unisono.runtime.parent", stdout=write_end, stderr=write_end, env=environment(),
+            "unisono.runtime.parent", env=environment(),
             process_group=0,  # a terminal's Ctrl-C is for the supervisor alone
         )  # fmt: skip
-        os.close(write_end)
-        self._output = output
-        self._listen(output)
+
+    def begin(self, source: Source) -> None:
+        """Have the parent take a job, and do not wait for it.
+
+        Args:
+            source: where it comes from.
+        """
+        self.source = source
+        self._take(source.imports, apart=False)
+
+    def _take(self, imports: tuple[str, ...], apart: bool) -> None:
+        self._awaits_outline = True
+        with contextlib.suppress(ConnectionError):  # whoever waits for the answer says it
+            self._channel.send(("take", str(Path.cwd()), list(sys.path), self.source, imports, apart))
+
+    def outline(self) -> Outline | None:
+        """The job that `begin` was told of, once it is held; None where who pickled it knows it.
+
+        Raises:
+            UsageError, JobError: the job could not be had.
+        """
+        self._awaits_outline = False
+        answer = self._answer()
+        if isinstance(answer, Computed):
+            self._replace()
+            self._take(answer.imports, apart=True)
+            return self.outline()
+        outline: Outline | None = answer
+        return outline
+
+    def attach(self, listen: Callable[[int | None], None], wait_for: Callable[[int], None]) -> None:
+        """Take what is printed from now on.
+
+        Args:
+            listen: called with the pipe through which it comes, and with None before that closes.
+            wait_for: returns when a file can be read, and takes what is printed meanwhile.
+        """
+        output, write_end = os.pipe()
+        try:
+            self.ask("print_to", files=[write_end])
+        finally:
+            os.close(write_end)
+        self._listen, self._wait_for, self._output = listen, wait_for, output
+        listen(output)
+
+    def restart(self) -> None:
+        """A fresh parent, in place of one that is gone, takes the same job."""
+        self._replace()
+        assert self.source
+        self.begin(self.source)
+
+    def _replace(self) -> None:
+        listen, wait_for = self._listen, self._wait_for
+        self._end()
+        self._start()
+        if listen is not None:
+            self.attach(listen, wait_for)
 
     def ask(self, *message: Any, files: Sequence[int] = ()) -> Any:
         """Send a request and wait for the answer.
@@ -129,8 +225,14 @@ class Host:
             UsageError, JobError: the job could not do it.
             HostLost: there is nobody to do it.
         """
-        try:
+        if self._awaits_outline:
+            self.outline()
+        with contextlib.suppress(ConnectionError):  # whoever waits for the answer says it
             self._channel.send(message, files)
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
             self._wait_for(self._channel.socket.fileno())
             answer, _ = self._channel.receive()
         except (EOFError, ConnectionError) as error:
@@ -139,29 +241,35 @@ class Host:
             ways = f" {MEMORY_WAYS_OUT}" if death.memory else ""
             raise HostLost(f"{death.text}; see logs/host.log.{ways}") from error
         if isinstance(answer, Failure):
-            if answer.usage:
-                raise UsageError(answer.message)
             raise answer.error()
         return answer
 
-    def prepare(self, job: Job, request: Request) -> Described:
+    def apply(self, function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
+        """What a function returns, called in a child of the parent.
+
+        Args:
+            function: (job, *arguments) → anything that can be pickled; found by its name.
+            threads: threads to compute with.
+            arguments: more.
+
+        Raises:
+            UsageError, JobError: it failed.
+        """
+        return self.ask("apply", function, threads, *arguments)
+
+    def prepare(self, request: Request) -> Described:
         """Have the job made ready.
 
         Args:
-            job: it travels pickled, by value where it is defined in `__main__` or a job file.
             request: what of it.
 
         Raises:
-            UsageError: something in it cannot be pickled, or it breaks a rule.
+            UsageError: it breaks a rule.
         """
-        payload = pickled(job)
-        cold = tuple(family.package for family in named_beside(job.model) if not family.forks_after_computing)
-        self.ask("begin", str(Path.cwd()), list(sys.path), payload, cold)
         answer = self.ask("prepare", request)
         if isinstance(answer, Cold):  # it was not to be seen beside model(): start again, knowing it
-            self.close()
-            self._start()
-            self.ask("begin", str(Path.cwd()), list(sys.path), payload, (answer.package,))
+            self._replace()
+            self._take((answer.package,), apart=False)
             answer = self.ask("prepare", request)
         described: Described = answer
         return described
@@ -211,11 +319,20 @@ class Host:
 
     def close(self) -> None:
         """Kill everything; nothing is left."""
-        self._listen(None)
+        if not self._closed:
+            self._closed = True
+            self._end()
+
+    def _end(self) -> None:
+        if self._listen is not None:
+            self._listen(None)
         for child in list(self.children):
             child.kill()
             self.forget(child)
         self._channel.close()
         self._process.kill()
         self._process.wait()
-        os.close(self._output)
+        if self._listen is not None:
+            os.close(self._output)
+            self._listen = None
+        self._wait_for = lambda file: None

@@ -22,17 +22,21 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from unisono.frameworks.registry import FAMILIES, framework
+from unisono.errors import UnisonoError
+from unisono.frameworks.registry import framework
 from unisono.job import Job
 from unisono.memory.heap import trim
 from unisono.memory.segment import Segment
 from unisono.runtime.channel import Channel
-from unisono.runtime.failure import STACK_SIGNAL, Failure, failure
-from unisono.runtime.leftovers import shared_folder
+from unisono.runtime.failure import STACK_SIGNAL, Failure, described_error, failure
+from unisono.runtime.holder import Computed, Holder, ended, in_child
 from unisono.runtime.lifeline import die_with_parent
+from unisono.runtime.outline import Outline
 from unisono.runtime.prepare import Cold, Described, Prepared, Request, prepare, prepare_again
 from unisono.runtime.samples import load_ahead
+from unisono.runtime.source import Source
 from unisono.runtime.state import HostState
 from unisono.runtime.tools import WorkerFailed
 
@@ -68,8 +72,7 @@ class Parent:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._cold: tuple[str, ...] = ()
-        self._payload = b""
+        self._holder: Holder
         self._request: Request
         self._described: Described
         self._prepared: Prepared
@@ -84,7 +87,7 @@ class Parent:
         """
         while True:
             (verb, *arguments), files = self._channel.receive()
-            if verb == "prepare" and self._cold:
+            if verb == "prepare" and self._holder.cold:
                 self._request = arguments[0]
                 self._send(partial(self._scout, self._request))
                 continue
@@ -94,31 +97,54 @@ class Parent:
             try:
                 answer = getattr(self, verb)(*arguments, *files)
             except Exception as error:
-                answer = failure(error, f"while the job was set up ({verb})")
+                whole = isinstance(error, UnisonoError) and verb in ("take", "apply")  # it says where it was raised
+                answer = described_error(error) if whole else failure(error, f"while the job was set up ({verb})")
             self._channel.send(answer)
 
-    def begin(self, folder: str, path: list[str], payload: bytes, cold: tuple[str, ...]) -> None:
-        """Stand where the supervisor stands and take the job; import the cold frameworks that it uses."""
+    def take(
+        self, folder: str, path: list[str], source: Source, imports: tuple[str, ...], apart: bool
+    ) -> Outline | Computed | None:
+        """Stand where the supervisor stands and take the job (see `Holder`)."""
         os.chdir(folder)
         sys.path[:] = path
-        self._payload, self._cold = payload, cold
-        if cold:
-            for variable in {family.compiled for family in FAMILIES if family.compiled} - os.environ.keys():
-                os.environ[variable] = shared_folder("unisono-compiled-")
-        for package in cold:
-            framework(package)
+        self._holder = Holder(source, imports)
+        return self._holder.take(apart)
 
-    def _job(self, threads: int) -> Job:
-        """The job, unpickled here. It may hold objects of its framework (a Keras optimizer) whose making is this
-        process's first computation, so the threads are fixed before."""
-        for package in self._cold:
-            framework(package).data.pin(threads)
-        job: Job = pickle.loads(self._payload)
-        return job
+    def print_to(self, output: int) -> None:
+        """Print into a pipe of the supervisor's from now on."""
+        for number in (1, 2):
+            os.dup2(output, number)
+        os.close(output)
+
+    def copy(self, end: int) -> int:
+        """Fork a process that holds the job as this one does, and serves another channel; returns its number."""
+        parent = os.getpid()
+        process = os.fork()
+        if process:
+            os.close(end)
+            return process
+        try:
+            die_with_parent(parent)
+            self._channel.close()
+            self._channel = Channel(socket.socket(fileno=end))
+            with contextlib.suppress(EOFError, ConnectionError):
+                self.serve()
+        finally:
+            os._exit(0)
+
+    def apply(self, function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
+        """What a function of the job returns, in a child."""
+        return in_child(lambda: function(self._holder.job(threads), *arguments))
+
+    def _job(self) -> Job:
+        """The job as the run has it."""
+        job, change = self._holder.job(self._request.threads), self._request.change
+        return job if change is None else change(job)
 
     def prepare(self, request: Request) -> Described | Cold:
         """Make the job ready here."""
-        self._prepared = prepare(self._job(request.threads), request)
+        self._request = request
+        self._prepared = prepare(self._job(), request)
         family = self._prepared.framework.family
         return self._prepared.described if family.forks_after_computing else Cold(family.package)
 
@@ -134,8 +160,7 @@ class Parent:
                 os._exit(0)
         status = self.reap(process)
         if status:
-            cause = f"it was ended by {signal.Signals(-status).name}" if status < 0 else f"it ended with {status}"
-            self._channel.send(Failure(f"the process that makes the job's model did not answer: {cause}; see logs/."))
+            self._channel.send(Failure(ended(status)))
 
     def _export(self, steps: int) -> None:
         answer = None
@@ -148,7 +173,7 @@ class Parent:
     def _scout(self, request: Request) -> None:
         """Make the job ready: answers "prepare", then "write"."""
         try:
-            self._prepared = prepare(self._job(request.threads), request)
+            self._prepared = prepare(self._job(), request)
             if self._prepared.adapter.shares_compiled:
                 self._prepared.adapter.rehearse()
         except Exception as error:
@@ -174,7 +199,7 @@ class Parent:
     def attend(self, described: Described, segment: int, event: int) -> None:
         """The shared memory is written: get ready to fork."""
         self._described, self._event = described, event
-        if self._cold:
+        if self._holder.cold:
             self._state = HostState(described.layout, Segment(segment, described.layout.segment))
         else:
             os.close(segment)  # "write" has mapped it here
@@ -183,7 +208,7 @@ class Parent:
 
     def catch_up(self, round: int) -> None:
         """Bring the schedules to a round, so that a child forked later need not."""
-        if not self._cold:
+        if not self._holder.cold:
             self._prepared.catch_up(self._state, round)
 
     def reap(self, process: int) -> int:
@@ -240,14 +265,14 @@ class Parent:
             return failure(error, f"{life.role} {life.number}")
 
     def _prepared_worker(self) -> Prepared:
-        if self._cold:
-            self._prepared = prepare_again(self._job(self._request.threads), self._request, self._described)
+        if self._holder.cold:
+            self._prepared = prepare_again(self._job(), self._request, self._described)
             self._prepared.bind(self._state)
         return self._prepared
 
     def _load(self, number: int) -> None:
-        if self._cold:
-            job = self._job(self._request.threads)
+        if self._holder.cold:
+            job = self._job()
             self._prepared = Prepared(job, self._request, framework(self._described.framework), self._described)
         prepared = self._prepared
         share = (number, prepared.layout.shape.loaders)

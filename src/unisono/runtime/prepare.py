@@ -57,6 +57,7 @@ class Request:
         most_steps: stop after so many steps (`verify`).
         checkpoint_steps: steps between checkpoints, or None.
         checkpoint_evaluations: a checkpoint may follow each evaluation.
+        change: makes the job that the run has of the one that is held, or None.
         folder: where a framework that has files for whole models leaves one at the end, or None.
         phase: called between pieces of work; only tests use it.
     """
@@ -73,6 +74,7 @@ class Request:
     most_steps: int | None = None
     checkpoint_steps: int | None = None
     checkpoint_evaluations: bool = False
+    change: Callable[[Job], Job] | None = None
     folder: Path | None = None
     phase: Callable[[str, int, int, int], None] | None = None
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import family_of
-from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.runtime.agreement import Agreement
@@ -22,6 +21,7 @@ from unisono.runtime.deaths import Death, given_up
 from unisono.runtime.failure import Failure, described_error
 from unisono.runtime.hangs import LOOK_SECONDS, CommonPatience, Hangs
 from unisono.runtime.host import Child, Host, HostLost
+from unisono.runtime.outline import JobFacts
 from unisono.runtime.outputs import OUTPUT, Outputs
 from unisono.runtime.prepare import Request
 from unisono.runtime.protocol import Plan, owner
@@ -43,18 +43,19 @@ class Supervisor:
     """Runs a job on this host's processes.
 
     Args:
-        job: the job.
-        request: what of it, on what.
+        job: what is known of it here.
+        host: its warm parent, which this closes at the end.
+        request: what of the job, on what.
         watcher: hears of it.
         stall_seconds: see `Stalls`.
         companions: the way to the other hosts; None = this one is alone.
     """
 
     def __init__(
-        self, job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None,
+        self, job: JobFacts, host: Host, request: Request, watcher: Watcher, stall_seconds: float | None = None,
         companions: Companions | None = None,
     ) -> None:  # fmt: skip
-        self._job, self._request, self._watcher = job, request, watcher
+        self._job, self._host, self._request, self._watcher = job, host, request, watcher
         self._selector = selectors.DefaultSelector()
         self._outputs = Outputs(self._selector)
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -65,7 +66,6 @@ class Supervisor:
         self._lost = (-1, 0)
         self._loader_strikes: dict[int, int] = {}
         self._companions = companions
-        self._host: Host
         self._run: Running
 
     def run(self) -> Outcome:
@@ -73,9 +73,9 @@ class Supervisor:
         self._selector.register(self._event, selectors.EVENT_READ, "event")
         if self._companions:
             self._companions.open(self._selector, lambda: os.eventfd_write(self._event, 1), self._watcher)
-        self._host = Host(self._listen_to_host, self._outputs.wait_for)
         failed: Failure | None = Failure("its supervisor was ended")
         try:
+            self._host.attach(self._listen_to_host, self._outputs.wait_for)
             outcome = self._begin()
             failed = outcome.failure
             return outcome
@@ -109,12 +109,11 @@ class Supervisor:
         self._watcher.message("the process that holds the job is gone; another one takes over")
         for child in self._host.children:
             self._hangs.forget(child)
-        self._host.close()
         run.members.clear()
         run.dumping.clear()
         run.leaving.clear()
-        self._host = Host(self._listen_to_host, self._outputs.wait_for)
-        self._host.prepare(self._job, self._request)
+        self._host.restart()
+        self._host.prepare(self._request)
         self._host.share(run.described, run.state.segment.file, self._event, initialise=False)
         self._host.ask("catch_up", plan.round)
         if not self._paused:
@@ -131,7 +130,7 @@ class Supervisor:
             self._watch(self._host.fork("loader", index, index))
 
     def _begin(self) -> Outcome:
-        described = self._host.prepare(self._job, self._request)
+        described = self._host.prepare(self._request)
         self._watcher.described(described)
         segment = Segment.create(described.layout.segment)
         control: ControlSocket | None = None

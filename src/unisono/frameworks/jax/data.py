@@ -47,6 +47,7 @@ def pin(threads: int) -> None:
     others = [word for word in os.environ.get("XLA_FLAGS", "").split() if not word.startswith(flag.split("=")[0])]
     os.environ["XLA_FLAGS"] = " ".join([*others, flag])
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))  # read at import only
 
 
 def check_held() -> None:

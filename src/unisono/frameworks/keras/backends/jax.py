@@ -28,6 +28,7 @@ def pin(threads: int) -> None:
     os.environ["XLA_FLAGS"] = " ".join(flags)
     os.environ["NPROC"] = str(threads)  # the size of its pool
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))  # read at import only
 
 
 def warn_of_threads() -> None:

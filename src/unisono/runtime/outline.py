@@ -1,0 +1,95 @@
+"""What a run has to know of a job outside the processes that work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from unisono.job import Job
+
+
+class JobFacts(Protocol):
+    """The part of a job that its supervisor looks at: a `Job` has it, and so has an `Outline` of one."""
+
+    @property
+    def epochs(self) -> int | None:
+        """See `Job`."""
+
+    @property
+    def best(self) -> tuple[str, str] | None:
+        """See `Job`."""
+
+    @property
+    def patience(self) -> int | None:
+        """See `Job`."""
+
+    @property
+    def clip_norm(self) -> float | None:
+        """See `Job`."""
+
+    @property
+    def observers(self) -> Sequence[Callable[[dict[str, Any]], None]]:
+        """See `Job`."""
+
+    @property
+    def is_evaluated(self) -> bool:
+        """See `Job`."""
+
+    @property
+    def is_observed(self) -> bool:
+        """See `Job`."""
+
+    def described(self) -> dict[str, Any]:
+        """See `Job`."""
+
+    def identity(self) -> dict[str, Any]:
+        """See `Job`."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A job that another process holds, in plain values.
+
+    Attributes:
+        epochs, best, patience, clip_norm, is_evaluated: the job's.
+        arguments: what made it, for run.json.
+        is_observed: whether it has observers.
+        observers: none here; they are functions.
+    """
+
+    epochs: int | None
+    best: tuple[str, str] | None
+    patience: int | None
+    clip_norm: float | None
+    is_evaluated: bool
+    is_observed: bool
+    arguments: Mapping[str, Any]
+    _described: dict[str, Any] = field(repr=False)
+    _identity: dict[str, Any] = field(repr=False)
+    observers: tuple[Callable[[dict[str, Any]], None], ...] = ()
+
+    @staticmethod
+    def of(job: Job, arguments: Mapping[str, Any]) -> Outline:
+        """The outline of a job.
+
+        Args:
+            job: the job.
+            arguments: what made it.
+
+        >>> job = Job(model=dict, loss=max, optimizer=list, data=[(0, 1)], batch_size=1, epochs=3)
+        >>> Outline.of(job, {}).epochs, Outline.of(job, {}).identity() == job.identity()
+        (3, True)
+        """
+        return Outline(
+            job.epochs, job.best, job.patience, job.clip_norm, job.is_evaluated, job.is_observed, arguments,
+            job.described(), job.identity(),
+        )  # fmt: skip
+
+    def described(self) -> dict[str, Any]:
+        """See `Job`."""
+        return self._described
+
+    def identity(self) -> dict[str, Any]:
+        """See `Job`."""
+        return self._identity
