@@ -39,8 +39,7 @@ SHARE ?= 1/1
 	touch $@
 
 demo: .venv/demo
-	$(BIN)/unisono train examples/digits_torch.py
-	$(BIN)/unisono verify examples/digits_torch.py
+	$(BIN)/python tools/demo.py
 
 # Trains every example whole: about an hour on two cores.
 examples: .venv/test
