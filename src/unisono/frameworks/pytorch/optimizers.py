@@ -158,8 +158,7 @@ State = Mapping[str, tuple[tuple[int, ...], str] | None]
 
 
 def state_of(master: Optimizer, kind: Kind, numbers: Mapping[int, int]) -> StateSpec:
-    """Find the optimizer's state by probing it: once for parameters that are alike, on a few elements where each has its
-    own state.
+    """Find the optimizer's state by probing it: once for parameters that are alike, on few elements where it may be.
 
     Args:
         master: the job's optimizer.
