@@ -83,8 +83,7 @@ class Keeper:
     def prepare(self, parameters: Tensors, optimizer: Tensors) -> None:
         """Take the memory of a copy now, so that no step waits for it later."""
         if self._settings.steps or self._settings.seconds or self._best_of:
-            parameters.copy_into(self._held[0])
-            optimizer.copy_into(self._held[1])
+            self._held = (parameters.room(), optimizer.room())
 
     def memory(self) -> dict[str, Any]:
         """What evaluations so far have shown, as JSON can hold it."""
