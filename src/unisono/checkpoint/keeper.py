@@ -156,11 +156,15 @@ class Keeper:
 
     def last(self, standing: Standing, parameters: Tensors, optimizer: Tensors) -> bool:
         """Write the state in which a run ended; returns whether the disk took it."""
-        if self._writer is not None:
-            self._writer.join()
+        self.settle()
         self.failure = None
         self._write(self._with_memory(standing), parameters, optimizer, self._improved)
         return self.failure is None
+
+    def settle(self) -> None:
+        """Wait until the last copy is on disk."""
+        if self._writer is not None:
+            self._writer.join()
 
     def _with_memory(self, standing: Standing) -> Standing:
         return replace(standing, best=self._standing.best, since_best=self._standing.since_best)
