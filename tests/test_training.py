@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import jobs
 import unisono
 from unisono.checkpoint import store
+from unisono.checkpoint.parameters import load, sha256_of
 from unisono.errors import JobError, UsageError
 
 
@@ -78,6 +79,12 @@ def without_end(run: unisono.Run, tmp_path: Path, newest: int) -> Path:
     manifest = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**manifest, "exit": "running", "parameters_sha256": None}))
     return folder
+
+
+def test_final_parameters_are_the_last_checkpoints_file(whole: unisono.Run) -> None:
+    final = whole.directory / store.PARAMETERS
+    assert final.samefile(store.at(whole.directory / "checkpoints", 20) / store.PARAMETERS)
+    assert sha256_of(load(final)) == whole.parameters_sha256
 
 
 @pytest.mark.parametrize(("newest", "workers", "debug"), [(5, 3, False), (15, 1, True)])

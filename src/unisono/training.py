@@ -7,13 +7,14 @@ import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from unisono.checkpoint import store
 from unisono.checkpoint.keeper import Checkpointing, Keeper
-from unisono.checkpoint.parameters import save, sha256_of
+from unisono.checkpoint.parameters import link, save, sha256_of
 from unisono.checkpoint.store import Checkpoint, Standing
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.execution import Execution, Interrupts, Observation, observed
@@ -320,13 +321,18 @@ def conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupt
     if outcome.consistent:
         standing = standing_after(outcome.described, outcome.state, outcome.rounds)
         parameters = outcome.state.saved(standing.step)
-        saved = keeper.last(standing, parameters, outcome.state.optimizer(standing.step))
-        try:
-            save(folder.parameters, parameters)
-        except OSError as error:
-            saved = False
-            watcher.message(f"{folder.parameters} could not be written: {error}")
-        values["parameters_sha256"] = sha256_of(parameters)
+        with ThreadPoolExecutor(1) as pool:
+            digest = pool.submit(sha256_of, parameters)  # while the disk is at work
+            saved = keeper.last(standing, parameters, outcome.state.optimizer(standing.step))
+            try:
+                if saved:
+                    link(folder.parameters, store.at(folder.checkpoints, standing.step) / store.PARAMETERS)
+                else:
+                    save(folder.parameters, parameters)
+            except OSError as error:
+                saved = False
+                watcher.message(f"{folder.parameters} could not be written: {error}")
+            values["parameters_sha256"] = digest.result()
     if outcome.failure is not None:
         kept = "no parameters were kept: an update had begun that cannot be finished"
         if outcome.consistent:

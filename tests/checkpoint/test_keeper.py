@@ -51,6 +51,64 @@ def test_the_best_is_written_however_slow_the_disk_and_never_removed(tmp_path: P
     assert store.steps(tmp_path) == [2, 5]
 
 
+def test_old_checkpoints_go_when_the_new_one_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, full = store.write, True
+
+    def refused_at_3(folder: Path, standing: Standing, *rest: Any) -> Path:
+        if standing.step == 3 and full:
+            raise OSError("No space left on device")
+        return write(folder, standing, *rest)
+
+    monkeypatch.setattr(store, "write", refused_at_3)
+    messages: list[str] = []
+    keeper = Keeper(tmp_path, Checkpointing(keep=2), None, None, messages.append, lambda best: None)
+    assert [keeper.last(Standing(step, False, 1), tensors(step), tensors(0)) for step in (1, 2, 3)] == [
+        True, True, False,
+    ]  # fmt: skip
+    assert store.steps(tmp_path) == [1, 2]
+    assert "step 3 could not be written: No space left on device" in messages[0]
+    full = False
+    assert keeper.last(Standing(3, False, 1), tensors(3), tensors(0))
+    assert store.steps(tmp_path) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "written"),
+    [(Checkpointing(steps=2, keep=9), [2, 4]), (Checkpointing(keep=9), []), (Checkpointing(seconds=1e9), [])],
+)
+def test_copies_are_made_at_steps_that_are_due(tmp_path: Path, settings: Checkpointing, written: list[int]) -> None:
+    keeper = Keeper(tmp_path, settings, None, None, print, lambda best: None)
+    keeper.prepare(tensors(0), tensors(0))
+    for step in range(1, 6):
+        keeper.copy(Standing(step, False, 1), tensors(step), tensors(0))
+        keeper.settle()
+        keeper.copy(Standing(step, True, 1), tensors(-step), tensors(0))  # after an evaluation there is nothing new
+        keeper.settle()
+    assert store.steps(tmp_path) == written
+    assert [store.read(store.at(tmp_path, step)).parameters.arrays["w"][0] for step in written] == written
+
+
+@pytest.mark.parametrize(
+    ("best", "there", "missing"),
+    [
+        ("f1", "loss", True), ("f1", "f1", False), ("test/f1", "train/f1", False), ("f1", "train/f1", False),
+        ("test/f1", "loss", False),
+    ],
+)  # fmt: skip
+def test_an_evaluation_may_lack_the_best_value_where_another_one_may_have_it(
+    tmp_path: Path, best: str, there: str, missing: bool
+) -> None:
+    keeper = Keeper(tmp_path, Checkpointing(), ("max", best), 1, print, lambda best: None)
+    record = {"step": 1, "loss": 0.5, f"evaluation/{there}": 0.25}
+    if missing:
+        with pytest.raises(JobError, match=r"must name an evaluation value; received 'f1', there are \['loss'\]"):
+            keeper.evaluated(record)
+    else:
+        keeper.evaluated(record)
+        assert (keeper.memory()["best"] is not None) == (best == there)
+    assert keeper.memory()["since_best"] == 0, "an evaluation without the value is none that was worse"
+
+
 @pytest.mark.parametrize(("every", "keep", "text"), [("ten", 2, "90s, 10m"), (0, 2, "at least 1"), (5, 0, "keep")])
 def test_settings_say_what_is_wrong(every: Any, keep: int, text: str) -> None:
     with pytest.raises(UsageError, match=text):

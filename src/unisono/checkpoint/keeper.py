@@ -83,8 +83,7 @@ class Keeper:
     def prepare(self, parameters: Tensors, optimizer: Tensors) -> None:
         """Take the memory of a copy now, so that no step waits for it later."""
         if self._settings.steps or self._settings.seconds or self._best_of:
-            parameters.copy_into(self._held[0])
-            optimizer.copy_into(self._held[1])
+            self._held = (parameters.room(), optimizer.room())
 
     def memory(self) -> dict[str, Any]:
         """What evaluations so far have shown, as JSON can hold it."""
@@ -157,11 +156,15 @@ class Keeper:
 
     def last(self, standing: Standing, parameters: Tensors, optimizer: Tensors) -> bool:
         """Write the state in which a run ended; returns whether the disk took it."""
-        if self._writer is not None:
-            self._writer.join()
+        self.settle()
         self.failure = None
         self._write(self._with_memory(standing), parameters, optimizer, self._improved)
         return self.failure is None
+
+    def settle(self) -> None:
+        """Wait until the last copy is on disk."""
+        if self._writer is not None:
+            self._writer.join()
 
     def _with_memory(self, standing: Standing) -> Standing:
         return replace(standing, best=self._standing.best, since_best=self._standing.since_best)

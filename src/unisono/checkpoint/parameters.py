@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import safetensors
-from safetensors import TensorSpec
 
 from unisono.errors import UsageError
 from unisono.frameworks.protocol import Array
@@ -26,6 +28,9 @@ _DTYPES = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
 COPIERS = 2
 """Threads that copy: more than one core can move more bytes."""
 
+PIECE_BYTES = 4 << 20
+"""What is written and hashed at a time: it stays in the cache between the two."""
+
 
 @dataclass
 class Tensors:
@@ -38,6 +43,10 @@ class Tensors:
         """Add a tensor."""
         self.arrays[name], self.dtypes[name] = array, dtype
 
+    def room(self) -> Tensors:
+        """Zeros in memory of their own, for a copy of the values."""
+        return Tensors({name: np.full_like(array, 0) for name, array in self.arrays.items()}, dict(self.dtypes))
+
     def copy_into(self, other: Tensors) -> None:
         """Copy the values into the arrays of another set, which are made where they are missing."""
         for name, array in self.arrays.items():
@@ -47,30 +56,91 @@ class Tensors:
             list(pool.map(lambda name: np.copyto(other.arrays[name], self.arrays[name]), self.arrays))
 
 
+@dataclass(frozen=True)
+class Written:
+    """A file that is on disk: its size and the SHA-256 of all of it."""
+
+    bytes: int
+    sha256: str
+
+
+def write(path: Path, tensors: Tensors) -> Written:
+    """Write tensors to a new safetensors file and sync it; it is hashed on the way, never read back.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    order = sorted(tensors.arrays, key=lambda name: (-tensors.arrays[name].itemsize, name))  # each aligned to its size
+    digest, size = hashlib.sha256(), 0
+    with path.open("xb") as file:
+        for data in (_header(tensors, order), *(_bytes(tensors.arrays[name]) for name in order)):
+            for start in range(0, len(data), PIECE_BYTES):
+                piece = data[start : start + PIECE_BYTES]
+                file.write(piece)
+                digest.update(piece)
+            size += len(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return Written(size, digest.hexdigest())
+
+
+def _header(tensors: Tensors, order: Sequence[str]) -> memoryview:
+    """What a safetensors file begins with: the length of the rest, and where each tensor lies after it."""
+    entries, at = {}, 0
+    for name in order:
+        array = tensors.arrays[name]
+        entries[name] = {
+            "dtype": _SAFETENSORS_NAMES[tensors.dtypes[name]], "shape": array.shape,
+            "data_offsets": [at, at + array.nbytes],
+        }  # fmt: skip
+        at += array.nbytes
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return memoryview(len(text).to_bytes(8, "little") + text)
+
+
+def _bytes(array: Array) -> memoryview:
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+
+
 def save(path: Path, tensors: Tensors) -> None:
     """Write tensors to one side, sync, rename.
 
     Raises:
         OSError: the disk does not take it; nothing is left beside.
     """
-    held = {name: np.ascontiguousarray(array) for name, array in tensors.arrays.items()}  # alive until written
-    described = {
-        name: TensorSpec(
-            dtype=tensors.dtypes[name], shape=tensors.arrays[name].shape, data_ptr=array.ctypes.data,
-            data_len=array.nbytes,
-        )
-        for name, array in held.items()
-    }  # fmt: skip
-    aside = path.with_name(path.name + ".tmp")
-    try:
+    _replace(path, lambda aside: write(aside, tensors))
+
+
+def link(path: Path, target: Path) -> None:
+    """Give a file that nobody writes to a second name; a copy where the file system has one name a file.
+
+    Args:
+        path: the second name; a file that has it loses it.
+        target: the file, which is on disk.
+
+    Raises:
+        OSError: the disk does not take it; nothing is left beside.
+    """
+
+    def made(aside: Path) -> None:
         try:
-            safetensors.serialize_file(described, str(aside))
-        except safetensors.SafetensorError as error:
-            raise OSError(f"{aside}: {error}") from error
-        sync(aside)
+            os.link(target, aside)
+        except OSError:
+            shutil.copyfile(target, aside)
+            sync(aside)
+
+    _replace(path, made)
+
+
+def _replace(path: Path, make: Callable[[Path], object]) -> None:
+    aside = path.with_name(path.name + ".tmp")
+    aside.unlink(missing_ok=True)
+    try:
+        make(aside)
         aside.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)  # also where both names were the same file's: then nothing is renamed
     sync(path.parent)
 
 
@@ -119,5 +189,5 @@ def sha256_of(tensors: Tensors) -> str:
         array = tensors.arrays[name]
         dtype = _SAFETENSORS_NAMES[tensors.dtypes[name]]
         digest.update(f"{name}\0{dtype}\0{','.join(map(str, array.shape))}\0".encode())
-        digest.update(array.tobytes())
+        digest.update(_bytes(array))
     return digest.hexdigest()

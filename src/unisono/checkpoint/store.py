@@ -12,11 +12,13 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unisono.checkpoint.parameters import Tensors, load, save, sync
+from unisono.checkpoint.parameters import Tensors, load, sync
+from unisono.checkpoint.parameters import write as write_tensors
 from unisono.errors import UsageError
 
 PARAMETERS, OPTIMIZER, STATE = "parameters.safetensors", "optimizer.safetensors", "state.json"
@@ -82,9 +84,10 @@ def write(
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
-        save(aside / PARAMETERS, parameters)
-        save(aside / OPTIMIZER, optimizer)
-        files = {name: _described(aside / name) for name in (PARAMETERS, OPTIMIZER)}
+        tensors = {PARAMETERS: parameters, OPTIMIZER: optimizer}
+        with ThreadPoolExecutor(len(tensors)) as pool:
+            written = pool.map(lambda name: asdict(write_tensors(aside / name, tensors[name])), tensors)
+            files = dict(zip(tensors, written, strict=True))
         state = {**asdict(standing), "job": job, "fingerprint": fingerprint, "files": files}
         text = json.dumps({**state, "sha256": _digest(state)}, indent=2)
         (aside / STATE).write_text(text + "\n")

@@ -6,8 +6,10 @@ optimizer, so that a region has one kind of update and one set of state vectors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, groupby
 from typing import Literal
 
@@ -31,10 +33,10 @@ class Parameter:
     shape: tuple[int, ...]
     offset: int
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def end(self) -> int:
@@ -185,12 +187,14 @@ def _chunks(units: Sequence[tuple[int, int, tuple[Piece, ...]]], stage: int) -> 
     """Join units (place among all, region, pieces) that are neighbours."""
     chunks: list[Chunk] = []
     held: list[Piece] = []
-    before = (0, 0)  # place, region
+    elements, before = 0, (0, 0)  # of those held; place, region
     for at, region, unit in units:
-        if held and ((at - 1, region) != before or _size(held) + _size(unit) > CHUNK):
+        size = _size(unit)
+        if held and ((at - 1, region) != before or elements + size > CHUNK):
             chunks.append(Chunk(before[1], _merge(held), stage))
-            held = []
+            held, elements = [], 0
         held.extend(unit)
+        elements += size
         before = at, region
     if held:
         chunks.append(Chunk(before[1], _merge(held), stage))

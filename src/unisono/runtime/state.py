@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -65,7 +66,7 @@ class StatePlace:
     @property
     def end(self) -> int:
         """The element after its last."""
-        return self.offset + int(np.prod(self.shape, dtype=np.int64))
+        return self.offset + math.prod(self.shape)
 
 
 @dataclass(frozen=True)

@@ -103,16 +103,15 @@ def plain_settings(master: Optimizer) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _probe(master: Optimizer, tensors: Sequence[tuple[int, torch.Tensor]], steps: int = 1) -> Optimizer:
+def _probe(master: Optimizer, tensors: Sequence[tuple[int, torch.Tensor]]) -> Optimizer:
     """Run the class on stand-in tensors (group index, values) and return the optimizer with its state."""
     groups = [{**settings(group), "params": []} for group in master.param_groups]
     for index, tensor in tensors:
         groups[index]["params"].append(tensor)
     optimizer = clone(master, [group for group in groups if group["params"]])
-    for step in range(steps):
-        for _, tensor in tensors:
-            tensor.grad = torch.linspace(-1, 1 + step, tensor.numel(), dtype=tensor.dtype).reshape(tensor.shape)
-        optimizer.step()
+    for _, tensor in tensors:
+        tensor.grad = torch.linspace(-1, 1, tensor.numel(), dtype=tensor.dtype).reshape(tensor.shape)
+    optimizer.step()
     return optimizer
 
 
@@ -121,26 +120,29 @@ def _stand_in(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     return torch.linspace(0.5, 2, count, dtype=dtype).reshape(tuple(shape))
 
 
-def _is_elementwise(master: Optimizer) -> bool:
-    """Whether three steps on halves give the bits of three steps on the whole."""
+def _is_elementwise(master: Optimizer, group: Mapping[str, Any]) -> bool:
+    """Whether three steps on halves give the bits of three steps on the whole, and each element has its own state."""
     whole, left = _stand_in((192,), torch.float32), _stand_in((192,), torch.float32)
     halves = left[:64].clone(), left[64:].clone()
     grads = [torch.linspace(-1, 1 + step, 192) for step in range(3)]
-    groups = [[whole], list(halves)]
-    for tensors in groups:
-        optimizer = clone(master, [{**settings(master.param_groups[0]), "params": tensors}])
+    for tensors in ([whole], list(halves)):
+        optimizer = clone(master, [{**settings(group), "params": tensors}])
         for grad in grads:
             parts = [grad] if len(tensors) == 1 else [grad[:64].clone(), grad[64:].clone()]
             for tensor, part in zip(tensors, parts, strict=True):
                 tensor.grad = part
             optimizer.step()
+        for tensor in tensors:
+            kept = [v for v in optimizer.state[tensor].values() if isinstance(v, torch.Tensor) and v.dim()]
+            if any(value.shape != tensor.shape for value in kept):
+                return False
     return torch.equal(whole, torch.cat(halves))
 
 
 def kind_of(master: Optimizer) -> Kind:
     """How the update of this optimizer may be cut (DESIGN: elementwise, per tensor, whole model)."""
     if type(master) in ELEMENTWISE:
-        if _is_elementwise(master):
+        if all(_is_elementwise(master, group) for group in master.param_groups):
             return "elementwise"
         warnings.warn(f"{type(master).__name__} does not act element by element here: one slot updates the whole model",
                       stacklevel=2)  # fmt: skip
@@ -148,8 +150,15 @@ def kind_of(master: Optimizer) -> Kind:
     return "tensor" if type(master) in PER_TENSOR else "whole"
 
 
+SAMPLE = 4
+"""Elements along each axis of the tensors that stand for parameters in the probe of an elementwise optimizer."""
+
+State = Mapping[str, tuple[tuple[int, ...], str] | None]
+"""By key a state tensor's shape and dtype; None of a number."""
+
+
 def state_of(master: Optimizer, kind: Kind, numbers: Mapping[int, int]) -> StateSpec:
-    """Find the optimizer's state by probing it.
+    """Find the optimizer's state by probing it: once for parameters that are alike, on few elements where it may be.
 
     Args:
         master: the job's optimizer.
@@ -157,23 +166,49 @@ def state_of(master: Optimizer, kind: Kind, numbers: Mapping[int, int]) -> State
         numbers: id(parameter) → its number in the whole model.
     """
     members = [(index, p) for index, group in enumerate(master.param_groups) for p in group["params"]]
-    tensors = [(index, _stand_in(p.shape, p.dtype)) for index, p in members]
+    if kind == "whole":
+        tensors = [(index, _stand_in(p.shape, p.dtype)) for index, p in members]
+        probed = _probe(master, tensors)
+        found = [_kept(probed, tensor) for _, tensor in tensors]
+        changing = _changing_settings(master, probed)
+    else:
+        alike: dict[tuple[Any, ...], State] = {}
+        found, changing = [_alike(master, kind, index, p, alike) for index, p in members], []
     vectors: dict[str, dict[int, tuple[tuple[int, ...], str]]] = {}
     scalars: list[str] = []
-    if kind == "whole":
-        probed = [_probe(master, tensors)] * len(tensors)
-    else:  # one at a time: the stand-ins need not be held together
-        probed = [_probe(master, [tensor]) for tensor in tensors]
-    for (_, parameter), (_, tensor), optimizer in zip(members, tensors, probed, strict=True):
-        for key, value in optimizer.state[tensor].items():
-            if isinstance(value, torch.Tensor) and value.dim():
-                dtype = str(value.dtype).removeprefix("torch.")
-                vectors.setdefault(key, {})[numbers[id(parameter)]] = (tuple(value.shape), dtype)
-            elif isinstance(value, torch.Tensor | int | float) and key not in scalars:
+    for (_, parameter), state in zip(members, found, strict=True):
+        for key, value in state.items():
+            if value is not None:
+                vectors.setdefault(key, {})[numbers[id(parameter)]] = value
+            elif key not in scalars:
                 scalars.append(key)
-    if kind == "whole":
-        scalars += _changing_settings(master, probed[0])
-    return StateSpec(vectors, tuple(scalars))
+    return StateSpec(vectors, (*scalars, *changing))
+
+
+def _alike(
+    master: Optimizer, kind: Kind, index: int, parameter: torch.Tensor, alike: dict[tuple[Any, ...], State]
+) -> State:
+    """The state of a parameter of a group, from the probe of those that are alike."""
+    shape = tuple(parameter.shape)
+    probed = tuple(min(size, SAMPLE) for size in shape) if kind == "elementwise" else shape
+    place = index, probed, parameter.dtype
+    if place not in alike:
+        tensor = _stand_in(probed, parameter.dtype)
+        alike[place] = _kept(_probe(master, [(index, tensor)]), tensor)
+    if kind != "elementwise":
+        return alike[place]
+    return {key: value and (shape, value[1]) for key, value in alike[place].items()}
+
+
+def _kept(optimizer: Optimizer, tensor: torch.Tensor) -> State:
+    """What an optimizer keeps of a tensor that can be kept."""
+    found: dict[str, tuple[tuple[int, ...], str] | None] = {}
+    for key, value in optimizer.state[tensor].items():
+        if isinstance(value, torch.Tensor) and value.dim():
+            found[key] = tuple(value.shape), str(value.dtype).removeprefix("torch.")
+        elif isinstance(value, torch.Tensor | int | float):
+            found[key] = None
+    return found
 
 
 GROUP = "group."
