@@ -98,6 +98,7 @@ def trial(source: Path, module: str, tests: Sequence[str], limits: Limits, outpu
 def _begin(source: Path, limits: Limits, output: Path) -> None:
     """Become a process group of its own, whose processes all find this Unisono."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_seconds, limits.cpu_seconds + 1))
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for descriptor in (1, 2):
