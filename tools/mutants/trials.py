@@ -48,15 +48,13 @@ class Limits:
 
 def import_heavy(names: Sequence[str] = HEAVY) -> None:
     """Import what is heavy, where it is installed."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as tests/conftest.py has it, and read when torch is imported
     import hypothesis
 
     for name in names:
         with suppress(ImportError):
             importlib.import_module(name)
-    found = (
-        hypothesis.Phase.explicit,
-        hypothesis.Phase.generate,
-    )  # a counterexample is enough, the smallest isn't needed
+    found = hypothesis.Phase.explicit, hypothesis.Phase.generate  # any counterexample will do, not only the smallest
     hypothesis.settings.register_profile("mutants", deadline=None, derandomize=True, database=None, phases=found)
 
 
