@@ -202,3 +202,11 @@ def test_generations_follow_each_other_and_hold_only_living_hosts_that_reported(
             assert all(now - seen[number].heard <= TIMEOUT for number in decision.hosts)
             assert all(called in seen[number].report for number in decision.hosts)
             generation, called = decision.generation, None
+
+
+def test_a_newcomer_that_is_gone_again_calls_nobody() -> None:
+    membership, seen = begun(1)
+    seen[1].heard, seen[2] = 99.0, Seen(7, 99.0 - TIMEOUT - 0.5)
+    assert membership.look(99.0, seen) is None
+    seen[2].heard = 99.0 - TIMEOUT
+    assert membership.look(99.0, seen) == Call(2)

@@ -396,3 +396,12 @@ def test_a_plan_checks_itself() -> None:
         Plan(0, (0, 4), (0, 1))
     with pytest.raises(ValueError, match="2 pipes of 2 stages need as many members"):
         Plan(0, (0, 4, 8), (0, 1, 2), stages=2)
+
+
+def test_of_plans_that_do_not_follow_each_other_the_later_is_in_force() -> None:
+    """Two generations of hosts may lie between them."""
+    early, late = Plan(1, (0, 1), (0,)), Plan(4, (0, 1), (0,))
+    for plans in ([late, early], [early, late]):
+        assert in_force(plans, lambda slot: 0) is late
+    assert in_force([None, early], lambda slot: 9) is early
+    assert in_force([None, None], lambda slot: 0) is None

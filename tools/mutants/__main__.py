@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -119,6 +120,7 @@ def main(arguments: Sequence[str]) -> int:
     cases += [plausible_case(mistake) for mistake in PLAUSIBLE if "plausible" in options.groups]
     found: list[tuple[Case, Outcome]] = []
     import_heavy()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the copy goes then too
     with tempfile.TemporaryDirectory(prefix="unisono-mutants-") as folder:
         shutil.copytree("src", f"{folder}/src", ignore=shutil.ignore_patterns("__pycache__"))
         for number, case in enumerate(cases, 1):

@@ -25,6 +25,7 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
     ("runtime/records.py", 'self._committed = Words(state.segment, "committed", 0.0)', ["0.0 → 1.0"], SPINNING),
     ("runtime/records.py", 'self._control = Words(state.segment, "control", 0.0)', ["0.0 → 1.0"], SPINNING),
     ("cluster/complete.py", 'self._summed = Words(state.segment, "summed", 0.0)', ["0.0 → 1.0"], SPINNING),
+    ("memory/words.py", "while time.perf_counter() < deadline:", ["< → <="], "an instant"),
 ]  # fmt: skip
 """(module, line, what of it → what instead, why)."""
 

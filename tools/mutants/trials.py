@@ -48,15 +48,13 @@ class Limits:
 
 def import_heavy(names: Sequence[str] = HEAVY) -> None:
     """Import what is heavy, where it is installed."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as tests/conftest.py has it, and read when torch is imported
     import hypothesis
 
     for name in names:
         with suppress(ImportError):
             importlib.import_module(name)
-    found = (
-        hypothesis.Phase.explicit,
-        hypothesis.Phase.generate,
-    )  # a counterexample is enough, the smallest isn't needed
+    found = hypothesis.Phase.explicit, hypothesis.Phase.generate  # any counterexample will do, not only the smallest
     hypothesis.settings.register_profile("mutants", deadline=None, derandomize=True, database=None, phases=found)
 
 
@@ -98,6 +96,7 @@ def trial(source: Path, module: str, tests: Sequence[str], limits: Limits, outpu
 def _begin(source: Path, limits: Limits, output: Path) -> None:
     """Become a process group of its own, whose processes all find this Unisono."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_seconds, limits.cpu_seconds + 1))
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for descriptor in (1, 2):
