@@ -30,7 +30,7 @@ from unisono.runtime.update import tree_sum
 ROUND = 2
 BUFFERS = (
     TensorSpec("mean", (3,), "float32"), TensorSpec("count", (2,), "int64"), TensorSpec("var", (2,), "float64"),
-    TensorSpec("seen", (3,), "int32"),
+    TensorSpec("seen", (3,), "int32"), TensorSpec("scale", (2,), "float32"),
 )  # fmt: skip
 BUFFERED = replace(DESCRIPTION, buffers=BUFFERS)
 ALL = (True,) * len(BUFFERS)

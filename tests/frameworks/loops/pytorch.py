@@ -25,6 +25,7 @@ class Loop:
 
     def __init__(self, job: Job, steps: int) -> None:
         self.job = job
+        torch.set_num_threads(1)  # as many as a worker has
         self.seed(job.seed)
         self.model = job.model()
         built = job.optimizer(self.model)
