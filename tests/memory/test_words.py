@@ -13,6 +13,7 @@ import pytest
 import unisono.memory.words as words_module
 from unisono.memory.segment import Segment, SegmentLayout
 from unisono.memory.words import Words
+from waiting import limit, scaled
 
 
 def segment(count: int) -> Segment:
@@ -29,21 +30,31 @@ layout = SegmentLayout()
 layout.add("words", "int64", (2, 8))
 words = Words(Segment(int(sys.argv[1]), layout), "words", float(sys.argv[2]))
 for turn in range(1, 500):
-    words.wait(0, turn)
+    words.wait(0, turn, look_seconds=float(sys.argv[3]))
     words.publish(1, turn)
 """
+
+
+def wakened(words: Words, index: int, value: int, seconds: float) -> None:
+    """Wait for a word; to find it only when one looks, and not to be woken, is to fail."""
+    looks = iter((False, False))  # the wake-up of the turn before may come late, and in vain
+    words.wait(index, value, lambda: next(looks), seconds)
 
 
 @pytest.mark.parametrize("spin_seconds", [0.0, 1e-3])
 def test_two_processes_take_turns(spin_seconds: float) -> None:
     shared = segment(2)
     words = Words(shared, "words", spin_seconds)
-    command = [sys.executable, "-c", OTHER, str(shared.file), str(spin_seconds)]
+    seconds = scaled(5.0)
+    command = [sys.executable, "-c", OTHER, str(shared.file), str(spin_seconds), str(seconds)]
     with subprocess.Popen(command, pass_fds=[shared.file]) as other:
-        for turn in range(1, 500):
-            words.publish(0, turn)
-            words.wait(1, turn, lambda: other.poll() is not None)
-    assert other.returncode == 0
+        try:
+            for turn in range(1, 500):
+                words.publish(0, turn)
+                wakened(words, 1, turn, seconds)
+            assert other.wait(limit()) == 0
+        finally:
+            other.kill()
     assert [words.get(slot) for slot in range(2)] == [499, 499]
 
 

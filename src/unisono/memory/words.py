@@ -93,7 +93,7 @@ class Words:
             if self.get(index) >= value:
                 return True
             os.sched_yield()
-        timeout = struct.pack("qq", 0, int(look_seconds * 1e9))
+        timeout = struct.pack("qq", *divmod(int(look_seconds * 1e9), 10**9))
         while (seen := self.get(index)) < value:
             if give_up and give_up():
                 return False
