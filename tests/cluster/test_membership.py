@@ -69,6 +69,17 @@ def test_one_that_answers_is_awaited_though_another_could_not_reach_it() -> None
     assert membership.look(4.1, seen) == Gathered(2, (2, 1))
 
 
+def test_one_whose_heart_beats_is_awaited_however_slow_it_is() -> None:
+    membership, seen = begun(2)
+    seen[1].broken.add(1)
+    seen[2].suspected.add(1)
+    assert membership.look(0.1, seen) == Call(2)
+    seen[1].answered, seen[1].report[2], seen[2].heard = 2, {}, 1.0
+    assert membership.look(1.0 + GRACE_SECONDS, seen) is None
+    seen[2].answered, seen[2].report[2] = 2, {}
+    assert membership.look(4.1, seen) == Gathered(2, (2, 1))
+
+
 def test_a_newcomer_joins() -> None:
     membership, seen = begun(1)
     seen[2] = Seen(7, 1.0)

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 GRACE_SECONDS = 2.0
-"""How long a host whose connections have broken may take to answer a call, and those that are torn from others to say
-so after the first one: a living one answers at once, and all of them have begun to try at the same time."""
+"""How long a host whose connections have broken may take to answer a call, or for its heart to beat at least, and those
+that are torn from others to say so after the first one: a living one answers at once, and all of them have begun to try
+at the same time."""
 
 
 @dataclass
@@ -141,7 +142,7 @@ class Membership:
         wanted = []
         for number, host in seen.items():
             old = number in self.hosts or number not in self._known
-            silent = host.answered < coming and self.generation in host.suspected
+            silent = host.answered < coming and self.generation in host.suspected and host.heard <= called_at
             if old and not host.left and not self._is_lost(now, host):
                 if silent and now - called_at > GRACE_SECONDS:
                     continue
