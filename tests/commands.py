@@ -12,6 +12,7 @@ from typing import Any
 
 from unisono import Run, api
 from unisono.jobfile import load
+from waiting import limit
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -20,7 +21,7 @@ EXAMPLES = ROOT / "examples"
 def unisono(*arguments: object, status: int = 0) -> str:
     """What the command prints; it must end with this status."""
     command = [sys.executable, "-m", "unisono", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=dict(os.environ))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=limit(), env=dict(os.environ))
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout or done.stderr
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
-from waiting import limit
+from waiting import limit, until
 
 pytest_plugins = ["few", "share"]
 
@@ -28,6 +29,31 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """A test that hangs outside a wait of its own is ended too: later than any wait."""
     item.add_marker(pytest.mark.timeout(3 * limit()), append=False)
     return (yield)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """After all tests no process and no temporary file of Unisono's is left, whatever was killed."""
+    tmp_path_factory.getbasetemp()  # where it always is
+    with (
+        tempfile.TemporaryDirectory(prefix="u-", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+        until(lambda: not _unisonos(folder), "all processes of Unisono have ended")
+        until(lambda: not list(Path(folder).glob("unisono*")), f"nothing of Unisono is left in {folder}")
+
+
+def _unisonos(folder: str) -> list[psutil.Process]:
+    """The processes that have this folder for their temporary files."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            ours = process.environ().get("TMPDIR") == folder and "unisono" in " ".join(process.cmdline())
+            found += [process] if ours and process.pid != os.getpid() else []
+    return found
 
 
 @pytest.fixture(autouse=True)

@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
-from faults import Handicap
 from unisono import Job
+from waiting import until
 
 SAMPLES, FEATURES, CLASSES = 100, 20, 5
+FOR_EVER = 10**9
+"""Steps of a run that somebody ends."""
 
 
 def dataset(samples: int = SAMPLES, seed: int = 1) -> TensorDataset:
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(samples, FEATURES, generator=generator)
     return TensorDataset(inputs, torch.randint(0, CLASSES, (samples,), generator=generator))
+
+
+class Held(Dataset[tuple[Tensor, Tensor]]):
+    """Samples for so many steps, in order; while there is a file, they are read as far as it says and no further.
+
+    Args:
+        steps, batch_size: of the job, whose order is "sequential".
+        file: holds the number of steps that may be done.
+    """
+
+    def __init__(self, steps: int, batch_size: int, file: str) -> None:
+        self._samples, self._batch_size, self._file = dataset(steps * batch_size), batch_size, Path(file)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        until(lambda: index // self._batch_size < self._allowed(), f"step {index // self._batch_size + 1} may be done")
+        inputs, targets = self._samples[index]
+        return inputs, targets
+
+    def _allowed(self) -> float:
+        try:
+            return int(self._file.read_text() or 0)
+        except FileNotFoundError:
+            return float("inf")
 
 
 class Mlp(nn.Sequential):
@@ -109,12 +137,6 @@ class Convolution(nn.Sequential):
 
 def accuracy(outputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
     return (outputs.argmax(1) == targets).sum(), len(targets)
-
-
-def handicapped_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy, ten times slower where a handicap is."""
-    time.sleep(0.02 if Handicap.slow else 0.002)
-    return F.cross_entropy(outputs, targets)
 
 
 def sgd(model: nn.Module) -> torch.optim.Optimizer:

@@ -7,16 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 from rich.console import Console
 
+import jobs
 from paths import PYTHONPATH
 from unisono.comparison import Comparison, Measurement, code_lines, contenders, turns
 from unisono.errors import UsageError
+from waiting import limit, until
 
 TESTS = Path(__file__).parent
 JOB = "import jobs\njob = jobs.make(steps=4, batch_size={batch})\n"
@@ -43,7 +44,7 @@ def compare(*arguments: object, folder: Path) -> subprocess.Popen[str]:
 def test_two_jobs_and_one_that_fails(folder: Path) -> None:
     arguments = ("one.py", "bad.py", "two.py", "--workers", "1,2", "--steps", 6, "--rounds", 1)
     process = compare(*arguments, folder=folder)
-    output, errors = process.communicate(timeout=280)
+    output, errors = process.communicate(timeout=limit())
     assert process.returncode == 1, errors
     rows = [line.split() for line in output.splitlines() if line.strip()]
     assert rows[0] == ["job", "workers", "ms/step", "samples/s", "MiB", "start", "loss", "lines"]
@@ -68,7 +69,7 @@ def test_one_keras_job_over_its_backends(folder: Path) -> None:
     backends = ["tensorflow", "torch"]
     arguments = (job, "--backends", ",".join(backends), "--workers", "1", "--steps", 2, "--rounds", 1)
     process = compare(*arguments, folder=folder)
-    output, errors = process.communicate(timeout=280)
+    output, errors = process.communicate(timeout=limit())
     assert process.returncode == 0, errors
     rows = [line.split() for line in output.splitlines()]
     expected = [["digits_keras", f"({name})", "1"] for name in backends]
@@ -94,24 +95,22 @@ def test_one_keras_job_over_its_backends(folder: Path) -> None:
 )
 def test_wrong_use_exits_2(folder: Path, arguments: list[str], texts: list[str]) -> None:
     process = compare(*arguments, folder=folder)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=limit())
     assert process.returncode == 2, output
     for text in texts:
         assert text in errors
 
 
 def test_an_interrupt_ends_the_run_at_hand_and_shows_what_there_is(folder: Path) -> None:
-    process = compare("one.py", "--workers", "1", "--steps", 1_000_000, folder=folder)
-    deadline = time.monotonic() + 60
-    while not list((folder / "tmp").glob("unisono-compare-*/run/metrics.jsonl")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
+    process = compare("one.py", "--workers", "1", "--steps", jobs.FOR_EVER, folder=folder)
+    begun = "unisono-compare-*/run/metrics.jsonl"
+    until(lambda: process.poll() is not None or list((folder / "tmp").glob(begun)), "it trains")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=limit())
     assert process.returncode == 128 + signal.SIGTERM
     assert "not run" in output
-    assert not psutil.wait_procs(children, timeout=5)[1]
+    assert not psutil.wait_procs(children, timeout=limit())[1]
     assert not list((folder / "tmp").glob("unisono-compare-*"))
 
 

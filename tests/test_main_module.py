@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from waiting import limit
+
 SCRIPT = """
 import torch
 from torch import nn
@@ -31,6 +33,8 @@ def test_a_script_without_a_main_guard(tmp_path: Path) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit('the working folder shadows a library')")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "script.py").write_text(SCRIPT)
-    done = subprocess.run([sys.executable, "sub/script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "sub/script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=limit()
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "completed 3 Mine"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paths import PYTHONPATH
+from waiting import limit
 
 JOB = """
 import torch, jobs
@@ -28,7 +29,7 @@ def trained(folder: Path, floats: int, group: Path | None = None) -> subprocess.
     command = f"{enter}exec {sys.executable} -m unisono train hog.py floats={floats} --workers 2 --out out"
     return subprocess.run(
         ["sh", "-c", command], cwd=folder, env={**os.environ, "PYTHONPATH": PYTHONPATH}, capture_output=True, text=True,
-        timeout=120,
+        timeout=limit(),
     )  # fmt: skip
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-import time
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,6 +19,7 @@ import unisono
 from unisono.checkpoint import store
 from unisono.checkpoint.parameters import load, sha256_of
 from unisono.errors import JobError, UsageError
+from waiting import limit, until
 
 
 def adamw(model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -38,11 +39,9 @@ def wild(**changes: Any) -> unisono.Job:
     return jobs.make(jobs.Wild, **{**fields, **changes})
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
+def workers() -> list[psutil.Process]:
+    """The workers of this process's run."""
+    return [child for child in psutil.Process().children(recursive=True) if child.name() == "unisono-worker"]
 
 
 def steps_of(run: unisono.Run) -> int:
@@ -62,7 +61,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> unisono.Run:
 
     def await_disk(record: dict[str, Any]) -> None:
         """A checkpoint is left out while the one before is still being written."""
-        wait_for(lambda: "unisono-checkpoint" not in {thread.name for thread in threading.enumerate()}, "the disk")
+        until(lambda: "unisono-checkpoint" not in {thread.name for thread in threading.enumerate()}, "the disk")
 
     return unisono.train(wild(observers=[await_disk]), out=out, debug=True, checkpoint_every=5, keep=10)
 
@@ -219,74 +218,69 @@ class Slow(jobs.Mlp):
     """A step takes long enough to be asked something."""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.004)
+        sum(range(50_000))
         return super().forward(inputs)
 
 
 def test_resize_pause_and_stop_change_no_bit(tmp_path: Path) -> None:
-    job = jobs.make(Slow, steps=60)
-    expected = unisono.train(job, out=tmp_path / "plain", debug=True)
+    job = jobs.make(Slow, steps=jobs.FOR_EVER)
     run = unisono.start(job, workers=1, out=tmp_path / "run", checkpoint_every=10)
-    wait_for(lambda: steps_of(run) >= 5, "the first steps")
+    until(lambda: steps_of(run) >= 5, "the first steps")
     assert (run.directory / "control.sock").stat().st_mode & 0o777 == 0o600
     assert run.resize(3) == 3
     with pytest.raises(UsageError, match=r"0 \(pause\) to 8 workers"):
         run.resize(9)
-    wait_for(lambda: len(run.history[-1].get("compute_seconds", [])) == 3, "three workers")
+    until(lambda: len(run.history[-1].get("compute_seconds", [])) == 3, "three workers")
     assert run.resize(2) == 2
-    wait_for(lambda: len(run.history[-1].get("compute_seconds", [])) == 2, "two workers")
+    until(lambda: len(run.history[-1].get("compute_seconds", [])) == 2, "two workers")
     assert run.resize(0) == 0
-    steps = -1
-    while steps != (steps := steps_of(run)):
-        time.sleep(0.5)
-    assert steps < 60
+    until(lambda: not workers(), "all workers have gone")
+    steps = steps_of(run)
     assert run.status == "running"
     run.resize(2)
-    wait_for(lambda: steps_of(run) > steps, "going on")
+    until(lambda: steps_of(run) > steps, "it goes on")
     run.stop()
-    run.wait(60)
+    run.wait(limit())
     assert run.status == "interrupted"
     assert run.manifest["reason"] == "stop"
     assert not (run.directory / "control.sock").exists()
     with pytest.raises(UsageError, match="does not answer"):
         run.resize(1)
-    assert unisono.train(job, resume=run.directory, workers=2).parameters_sha256 == expected.parameters_sha256
-
-
-def slow_loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    time.sleep(0.01)
-    return torch.nn.functional.cross_entropy(outputs, targets)
+    more = jobs.make(Slow, steps=run.manifest["steps_done"] + 5)
+    expected = unisono.train(more, out=tmp_path / "plain", debug=True)
+    assert unisono.train(more, resume=run.directory, workers=2).parameters_sha256 == expected.parameters_sha256
 
 
 def test_a_pipeline_is_resized_and_goes_on_in_another_layout(tmp_path: Path) -> None:
-    job = jobs.make(jobs.Deep, optimizer=adamw, loss=slow_loss, steps=100, clip_norm=0.5)
-    expected = unisono.train(job, out=tmp_path / "plain", debug=True)
+    job = jobs.make(jobs.Deep, optimizer=adamw, steps=jobs.FOR_EVER, clip_norm=0.5)
     run = unisono.start(job, workers=2, layout="pipeline=2", out=tmp_path / "run", checkpoint_every=10)
-    wait_for(lambda: steps_of(run) >= 5, "the first steps")
+    until(lambda: steps_of(run) >= 5, "the first steps")
     with pytest.raises(UsageError, match="and at least 2, one a stage; received 1"):
         run.resize(1)
     for workers in (3, 4, 2):  # a worker that fills no pipe only updates its slice
         assert run.resize(workers) == workers
-        wait_for(lambda n=workers: len(run.history[-1].get("compute_seconds", [])) == n, f"{workers} workers")
+        until(lambda n=workers: len(run.history[-1].get("compute_seconds", [])) == n, f"{workers} workers")
     run.stop()
-    run.wait(60)
+    run.wait(limit())
     assert run.status == "interrupted"
-    again = unisono.train(job, resume=run.directory, layout="pipeline=3")
+    more = replace(job, steps=run.manifest["steps_done"] + 5)
+    expected = unisono.train(more, out=tmp_path / "plain", debug=True)
+    again = unisono.train(more, resume=run.directory, layout="pipeline=3")
     assert again.parameters_sha256 == expected.parameters_sha256
 
 
 def test_time_runs_out_with_a_checkpoint(tmp_path: Path) -> None:
-    run = unisono.train(jobs.make(Slow, steps=100_000), workers=2, out=tmp_path / "run", max_time="3s")
+    run = unisono.train(jobs.make(Slow, steps=jobs.FOR_EVER), workers=2, out=tmp_path / "run", max_time="3s")
     assert run.exit_status == 143
     assert run.manifest["reason"] == "max-time"
     assert store.steps(run.directory / "checkpoints") == [run.manifest["steps_done"]]
 
 
 def test_checkpoints_by_the_clock(tmp_path: Path) -> None:
-    run = unisono.start(jobs.make(Slow, steps=100_000), workers=2, out=tmp_path / "run", checkpoint_every="1s")
-    wait_for(lambda: len(store.steps(run.directory / "checkpoints")) >= 2, "two checkpoints")
+    run = unisono.start(jobs.make(Slow, steps=jobs.FOR_EVER), workers=2, out=tmp_path / "run", checkpoint_every="1s")
+    until(lambda: len(store.steps(run.directory / "checkpoints")) >= 2, "two checkpoints")
     run.stop()
-    run.wait(60)
+    run.wait(limit())
     first, _ = store.steps(run.directory / "checkpoints")
     store.read(store.at(run.directory / "checkpoints", first))
 

@@ -37,12 +37,17 @@ def _stalled(resource: str) -> float:
     return float(full.split("avg10=")[1].split()[0]) / 100.0
 
 
+def scaled(seconds: float) -> float:
+    """Seconds that an idle machine may take for something, as many as this one may take now."""
+    return seconds * slowness()
+
+
 def limit() -> float:
     """Seconds for one blocking call: `subprocess.run(…, timeout=limit())`, `process.wait(limit())`."""
-    return HANG_SECONDS * slowness()
+    return scaled(HANG_SECONDS)
 
 
-def until(condition: Callable[[], T], what: str) -> T:
+def until(condition: Callable[[], T], what: str = "it is so") -> T:
     """Wait until a condition is true.
 
     Args:

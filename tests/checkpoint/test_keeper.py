@@ -15,6 +15,7 @@ from unisono.checkpoint.keeper import Checkpointing, Keeper
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
 from unisono.errors import JobError, UsageError
+from waiting import limit
 
 
 def tensors(value: float) -> Tensors:
@@ -26,7 +27,7 @@ def test_a_slow_disk_skips_a_checkpoint_and_holds_nobody_up(tmp_path: Path, monk
     messages: list[str] = []
 
     def slow(*arguments: Any) -> Path:
-        assert allowed.wait(10)
+        assert allowed.wait(limit())
         return write(*arguments)
 
     monkeypatch.setattr(store, "write", slow)

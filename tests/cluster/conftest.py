@@ -25,7 +25,7 @@ def network(request: pytest.FixtureRequest) -> Iterator[Network]:
 
 @pytest.fixture
 def expected(tmp_path: Path) -> str:
-    """The hash of a job, put into the test's folder, that takes its time until the file `slow` is gone."""
+    """The hash of a job, put into the test's folder, that stops at step 150 until the file `held` is gone."""
     job_file(tmp_path, WAITING)
-    (tmp_path / "slow").touch()
+    (tmp_path / "held").write_text("150")
     return waiting_hash()

@@ -9,33 +9,24 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from cluster.namespaces import Network
 from paths import PYTHONPATH
+from waiting import limit
 
-LIMIT_SECONDS = 120.0
+PATIENT = ("--stall-seconds", "1e9")
+"""A loader that a file holds up (`jobs.Held`) does not hang."""
 
 
 def free_port() -> int:
     """A port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
-
-
-def wait_until(is_so: Callable[[], Any], seconds: float = LIMIT_SECONDS) -> Any:
-    """What `is_so` gives, as soon as that is something."""
-    deadline = time.monotonic() + seconds
-    while not (found := is_so()):
-        assert time.monotonic() < deadline, "it has not come"
-        time.sleep(0.02)
-    return found
 
 
 class HostProcess:
@@ -92,7 +83,7 @@ class HostProcess:
 
     def wait(self) -> int:
         """Its exit status."""
-        return self.process.wait(LIMIT_SECONDS)
+        return self.process.wait(limit())
 
     def steps(self) -> int:
         """Steps recorded so far, where it keeps the run folder `out`."""
@@ -118,7 +109,8 @@ def running(
     port = 29400 if network else free_port()
     hosts = [
         HostProcess(
-            folder, number, len(workers), port, ["job.py", "--workers", count, "--out", "out", *arguments], environment,
+            folder, number, len(workers), port, ["job.py", "--workers", count, "--out", "out", *PATIENT, *arguments],
+            environment,
             network.command(number, []) if network else (), network.address(0) if network else "127.0.0.1",
         )
         for number, count in enumerate(workers)
@@ -134,14 +126,14 @@ def running(
 
 def job_file(folder: Path, text: str) -> None:
     """Write job.py."""
-    (folder / "job.py").write_text(f"import time\nimport torch\nimport jobs\n\ndef job():\n    return {text}\n")
+    (folder / "job.py").write_text(f"import torch\nimport jobs\n\ndef job():\n    return {text}\n")
 
 
 def hash_alone(folder: Path, *arguments: object) -> str:
     """The hash of the same job on one host and one worker."""
     command = [sys.executable, "-m", "unisono", "train", "job.py", "--workers", "1", "--out", "alone", *arguments]
     done = subprocess.run(
-        list(map(str, command)), cwd=folder, capture_output=True, text=True, timeout=LIMIT_SECONDS,
+        list(map(str, command)), cwd=folder, capture_output=True, text=True, timeout=limit(),
         env={**os.environ, "PYTHONPATH": PYTHONPATH},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

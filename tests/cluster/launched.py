@@ -13,16 +13,15 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from cluster.hosts import hash_alone, job_file
+from cluster.hosts import PATIENT, hash_alone, job_file
 from cluster.namespaces import Network
 from paths import PYTHONPATH
 
 WAITING = """jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=200,
-        loss=lambda outputs, targets: [time.sleep(0.1 * __import__("os").path.exists("slow")),
-         torch.nn.functional.cross_entropy(outputs, targets)][1])"""
-"""It takes its time as long as there is a file `slow`."""
+        order="sequential", data=jobs.Held(200, 40, "held"))"""
+"""It goes on only as far as the file `held` says, while there is one."""
 TRAIN = [sys.executable, "-m", "unisono", "train", "job.py", "--workers", "1", "--out", "out"]
-TRAIN += ["--checkpoint-every", "10"]
+TRAIN += ["--checkpoint-every", "10", *PATIENT]
 RESUME = [*TRAIN[: TRAIN.index("--out")], "--resume", "out"]
 
 

@@ -15,11 +15,12 @@ import secrets
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
+
+from waiting import until
 
 INTERFACE = "eth0"
 """What every host calls its end of the cable."""
@@ -34,15 +35,12 @@ CONGESTION_CONTROL = "reno"
 BURST_SECONDS, LEAST_BURST_BYTES = 1e-4, 128 << 10
 # What a limited cable may carry at once: more than a segment of 64 KiB, which would be cut up; little beside a message.
 QUEUE_SECONDS = 0.05
-KILL_SECONDS = 5.0
 
 JANITOR = """
 read -r _
 for name in "$@"; do
-    for _ in $(seq 100); do
-        left=$(ip netns pids "$name") && [ -n "$left" ] || break
+    while left=$(ip netns pids "$name") && [ -n "$left" ]; do
         kill -9 $left
-        sleep 0.02
     done
     ip netns delete "$name"
 done
@@ -103,11 +101,8 @@ class Network:
         """Start a program on a host, with `subprocess.Popen`'s options; it ends with the network at the latest."""
         process = subprocess.Popen(self.command(host, argv), **options)
         self._started.append(process)
-        deadline = time.monotonic() + KILL_SECONDS
-        while process.poll() is None and not self._holds(host, process.pid):  # else the janitor might not find it
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{argv} has not begun on host {host}")
-            time.sleep(0.001)
+        # Else the janitor might not find it.
+        until(lambda: process.poll() is not None or self._holds(host, process.pid), f"{argv} begins on host {host}")
         return process
 
     def _holds(self, host: int, process: int) -> bool:
@@ -157,19 +152,16 @@ class Network:
         return [int(pid) for pid in _run(["ip", "netns", "pids", self._names[host]]).split()]
 
     def kill(self, host: int) -> None:
-        """SIGKILL to every process on a host, until there are none; its cable and address remain.
+        """SIGKILL to every process on a host, until there are none; its cable and address remain."""
 
-        Raises:
-            TimeoutError: some won't die.
-        """
-        deadline = time.monotonic() + KILL_SECONDS
-        while left := self.processes(host):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"host {host} still has processes {left} {KILL_SECONDS:.0f} s after SIGKILL")
+        def emptied() -> bool:
+            left = self.processes(host)
             for pid in left:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            time.sleep(0.01)
+            return not left
+
+        until(emptied, f"host {host} is empty")
 
     def close(self) -> None:
         """Kill everything on every host and take the network down; a second time does nothing."""

@@ -16,8 +16,9 @@ from typing import Any
 
 import psutil
 
-from cluster.hosts import LIMIT_SECONDS, free_port
+from cluster.hosts import PATIENT, free_port
 from paths import PYTHONPATH
+from waiting import limit
 
 SHORT = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=30, {more})"
 
@@ -62,7 +63,7 @@ class Nodes:
 @contextmanager
 def _alone() -> Iterator[None]:
     """One cluster at a time on this machine: with two, hosts were not started for minutes now and then."""
-    with Path(gettempdir(), "unisono-tests-ray").open("w") as file:
+    with Path(__file__).open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -102,7 +103,7 @@ class Train:
     def __init__(self, folder: Path, cluster: Nodes, *arguments: object) -> None:
         self.folder, self.output = folder, folder / "driver.txt"
         command = [sys.executable, "-m", "unisono", "train", "job.py", "--on", "ray", "--address", cluster.address]
-        command += [] if "--resume" in arguments else ["--out", "out"]
+        command += PATIENT if "--resume" in arguments else ["--out", "out", *PATIENT]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [*command, *map(str, arguments)], cwd=folder, stdout=output, stderr=output,
@@ -116,7 +117,7 @@ class Train:
 
     def wait(self) -> int:
         """Its exit status."""
-        return self.process.wait(LIMIT_SECONDS)
+        return self.process.wait(limit())
 
     def steps(self) -> list[int]:
         """The steps recorded so far."""

@@ -12,9 +12,9 @@ from typing import Self
 
 import pytest
 
-from cluster.hosts import wait_until
 from cluster.launched import environment
 from cluster.namespaces import Network
+from waiting import until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun")
 HAS_SLURM = all(map(shutil.which, PROGRAMS))
@@ -106,7 +106,7 @@ class Slurm:
 
     def _wait(self, is_so: Callable[[], bool]) -> None:
         """Until something is so; where a daemon ends by itself, this machine is not one for it."""
-        wait_until(lambda: is_so() or any(daemon.poll() is not None for daemon in self._daemons))
+        until(lambda: is_so() or any(daemon.poll() is not None for daemon in self._daemons))
         if not is_so():
             pytest.skip(f"Slurm does not start here: {(self.folder / 'output.txt').read_text()}")
 

@@ -12,14 +12,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.hosts import HostProcess, free_port, hash_alone, job_file, running, wait_until
+import jobs
+from cluster.hosts import PATIENT, HostProcess, free_port, hash_alone, job_file, running
 from unisono.errors import UsageError
 from unisono.runtime.control import request
+from waiting import scaled, until
 
 WILD = "jobs.make(jobs.Wild, optimizer=jobs.adamw, clip_norm=0.5, microbatches=8, batch_size=40, steps=9, {more})"
-PATIENT = "lambda outputs, targets: [time.sleep(0.02), torch.nn.functional.cross_entropy(outputs, targets)][1]"
-SLOW = f"jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=80, loss={PATIENT})"
-LONG = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=160)"
+HELD = """jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=80, order="sequential",
+        data=jobs.Held(80, 40, "held"))"""
+"""It goes on only as far as the file `held` says, while there is one."""
+LONG = f"jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps={jobs.FOR_EVER})"
 
 
 @pytest.mark.parametrize(
@@ -61,9 +64,9 @@ def test_host_0_names_the_folder_where_nobody_has(tmp_path: Path) -> None:
 
     try:
         hosts.append(HostProcess(tmp_path, 0, 2, port, ["job.py", "--workers", "1"]))
-        wait_until(is_served)  # it has looked at its clock
+        until(is_served)  # it has looked at its clock
         now = int(time.time())
-        wait_until(lambda: int(time.time()) > now)
+        until(lambda: int(time.time()) > now)
         hosts.append(HostProcess(tmp_path, 1, 2, port, ["job.py", "--workers", "1"]))
         assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
     finally:
@@ -91,12 +94,14 @@ def test_pipes_within_hosts(tmp_path: Path) -> None:
     ids=["killed", "hung"],
 )
 def test_a_lost_host_costs_nothing(tmp_path: Path, number: int, workers: tuple[int, ...]) -> None:
-    job_file(tmp_path, SLOW)
+    job_file(tmp_path, HELD)
     expected = hash_alone(tmp_path)
-    with running(tmp_path, workers) as hosts:
-        wait_until(lambda: hosts[0].steps() > 5)
+    (tmp_path / "held").write_text("60")
+    with running(tmp_path, workers, "--checkpoint-every", "5") as hosts:
+        until(lambda: hosts[0].steps() > 5)
         lost = hosts[1]
         lost.signal_all(number)
+        (tmp_path / "held").unlink()
         others = [host for host in hosts if host is not lost]
         assert [host.wait() for host in others] == [0] * len(others), [host.text for host in hosts]
         assert {host.parameters for host in others} == {expected}
@@ -107,10 +112,16 @@ def test_a_lost_host_costs_nothing(tmp_path: Path, number: int, workers: tuple[i
 
 @pytest.mark.hosts
 def test_a_slow_host_is_no_lost_one(tmp_path: Path) -> None:
-    loss = PATIENT.replace("0.02", "6 * (len(outputs) == 7)")  # the last microbatch, which the other host waits for
-    job_file(tmp_path, f"jobs.make(microbatches=4, batch_size=31, steps=3, loss={loss})")
+    # The last microbatch, which the other host waits for, comes later than a silent host would be lost.
+    job_file(tmp_path, HELD.replace("80", "3"))
     expected = hash_alone(tmp_path)
-    with running(tmp_path, (1, 1), "--host-timeout", "2") as hosts:
+    (tmp_path / "held").write_text("1")
+    seconds = scaled(2)
+    with running(tmp_path, (1, 1), "--host-timeout", seconds, "--checkpoint-every", "1") as hosts:
+        until(lambda: hosts[0].steps() >= 1)
+        begun = time.time()
+        until(lambda: time.time() > begun + 2 * seconds, "a silent host would be lost")
+        (tmp_path / "held").unlink()
         assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
         assert {host.parameters for host in hosts} == {expected}
         assert hosts[0].text.count("with their workers") == 1
@@ -126,13 +137,17 @@ def killable_workers(host: HostProcess) -> list[psutil.Process]:
 
 @pytest.mark.hosts
 def test_workers_that_die_while_sums_are_on_their_way_change_nothing(tmp_path: Path) -> None:
-    job_file(tmp_path, SLOW)
+    job_file(tmp_path, HELD)
     expected = hash_alone(tmp_path)
-    with running(tmp_path, (2, 2)) as hosts:
+    held = tmp_path / "held"
+    held.write_text("8")
+    with running(tmp_path, (2, 2), "--checkpoint-every", "8") as hosts:
         for kill in range(1, 9):
-            wait_until(lambda kill=kill: hosts[0].steps() > 8 * kill)
-            with suppress(psutil.NoSuchProcess):
-                killable_workers(hosts[kill % 2])[kill // 2 % 2].kill()
+            until(lambda kill=kill: hosts[0].steps() >= 8 * kill)
+            workers = until(lambda kill=kill: (found := killable_workers(hosts[kill % 2]))[1:] and found)
+            held.write_text(str(8 * kill + 8))
+            workers[kill // 2 % 2].kill()
+        held.unlink()
         assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
         assert {host.parameters for host in hosts} == {expected}
         assert hosts[0].text.count("with their workers") == 1
@@ -167,13 +182,15 @@ def test_a_gradient_that_comes_in_two_parts_is_never_used_by_halves(tmp_path: Pa
 
 @pytest.mark.hosts
 def test_without_host_0_the_others_stop_and_the_run_resumes(tmp_path: Path) -> None:
-    job_file(tmp_path, LONG)
+    job_file(tmp_path, HELD)
     expected = hash_alone(tmp_path)
-    with running(tmp_path, (1, 1), "--checkpoint-every", "20", "--host-timeout", "3") as hosts:
-        wait_until(lambda: (tmp_path / "out" / "checkpoints").exists() and hosts[0].steps() > 60)
+    (tmp_path / "held").write_text("70")
+    with running(tmp_path, (1, 1), "--checkpoint-every", "20") as hosts:
+        until(lambda: (tmp_path / "out" / "checkpoints" / "step-00000060").exists())
         hosts[0].signal_all()
         assert hosts[1].wait() == 1
         assert "Resume the run from its checkpoint" in hosts[1].text
+    (tmp_path / "held").unlink()
     with running(tmp_path, (1, 2), environment={"TORCHELASTIC_RESTART_COUNT": "1"}) as hosts:
         assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
         assert {host.parameters for host in hosts} == {expected}
@@ -181,13 +198,16 @@ def test_without_host_0_the_others_stop_and_the_run_resumes(tmp_path: Path) -> N
 
 @pytest.mark.hosts
 def test_a_host_that_comes_later_joins(tmp_path: Path) -> None:
-    job_file(tmp_path, SLOW.replace("steps=80", "steps=200"))
+    job_file(tmp_path, HELD)
     expected = hash_alone(tmp_path)
-    with running(tmp_path, (1, 1)) as hosts:
-        wait_until(lambda: hosts[0].steps() > 10)
-        arguments = ["job.py", "--workers", "2", "--out", "out"]
+    (tmp_path / "held").write_text("60")
+    with running(tmp_path, (1, 1), "--checkpoint-every", "5") as hosts:
+        until(lambda: hosts[0].steps() > 10)
+        arguments = ["job.py", "--workers", "2", "--out", "out", *PATIENT]
         late = HostProcess(tmp_path, 2, 3, hosts[0].port, arguments)
         hosts.append(late)
+        until(lambda: "3 hosts with their workers" in late.text)
+        (tmp_path / "held").unlink()
         assert [host.wait() for host in hosts] == [0, 0, 0], [host.text for host in hosts]
         assert {host.parameters for host in hosts} == {expected}
         assert "3 hosts with their workers" in late.text
@@ -222,7 +242,7 @@ def test_every_host_needs_a_microbatch(tmp_path: Path) -> None:
 def test_an_interrupt_stops_all_hosts_at_the_same_step(tmp_path: Path) -> None:
     job_file(tmp_path, LONG)
     with running(tmp_path, (1, 1)) as hosts:
-        wait_until(lambda: hosts[0].steps() > 5)
+        until(lambda: hosts[0].steps() > 5)
         hosts[1].process.send_signal(signal.SIGTERM)
         assert hosts[1].wait() == 143
         assert hosts[0].wait() == 130
@@ -233,15 +253,17 @@ def test_an_interrupt_stops_all_hosts_at_the_same_step(tmp_path: Path) -> None:
 
 @pytest.mark.hosts
 def test_a_hosts_workers_are_resized_and_a_pause_is_refused(tmp_path: Path) -> None:
-    job_file(tmp_path, SLOW.replace("steps=80", "steps=200"))
+    job_file(tmp_path, HELD)
     expected = hash_alone(tmp_path)
-    with running(tmp_path, (1, 1)) as hosts:
-        wait_until(lambda: hosts[0].steps() > 5)
+    (tmp_path / "held").write_text("60")
+    with running(tmp_path, (1, 1), "--checkpoint-every", "5") as hosts:
+        until(lambda: hosts[0].steps() > 5)
         (other,) = (tmp_path / "out" / "hosts").iterdir()
         for folder, workers, log in ((tmp_path / "out", 2, "worker-1.log"), (other, 3, "worker-2.log")):
             assert request(folder, resize=workers) == {"workers": workers}
-            wait_until((folder / "logs" / log).exists)
+            until((folder / "logs" / log).exists)
             with pytest.raises(UsageError, match="a run over several hosts is not paused"):
                 request(folder, resize=0)
+        (tmp_path / "held").unlink()
         assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
         assert {host.parameters for host in hosts} == {expected}

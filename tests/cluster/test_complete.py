@@ -13,6 +13,7 @@ from unisono.memory.words import Words
 from unisono.runtime.protocol import Plan
 from unisono.runtime.reach import Reach
 from unisono.runtime.state import Control, HostState
+from waiting import limit
 
 PLAN = Plan(2, (0, 2, 4), (0, 1), hosts=(0, 4, 8))
 TOTAL = len(DESCRIPTION.parameters)
@@ -49,7 +50,7 @@ def test_it_waits_for_every_slot(state: HostState) -> None:
     reach.begin(1, PLAN.round)
     reach.begin(1, PLAN.round)  # whose first attempt has left nothing: who does not wait finds an earlier one
     reach.listener(1)(TOTAL - 1)
-    thread.join(10)
+    thread.join(limit())
     assert found == [(1, 2)]
     assert complete.holds((1, 2))
 

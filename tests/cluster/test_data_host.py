@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.hosts import hash_alone, job_file, running, wait_until
+import jobs
+from cluster.hosts import hash_alone, job_file, running
+from waiting import until
 
 HERE = '''
 import os
@@ -39,14 +41,12 @@ def evaluation():
 
 JOB = (
     "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps={steps}, data=training, "
-    "evaluation=evaluation, metrics={{'accuracy': jobs.accuracy}}, loss={loss})"
+    "evaluation=evaluation, metrics={{'accuracy': jobs.accuracy}})"
 )
-LOSS = "torch.nn.functional.cross_entropy"
-PATIENT = "lambda outputs, targets: [time.sleep(0.05), torch.nn.functional.cross_entropy(outputs, targets)][1]"
 
 
-def write(folder: Path, there: int, broken: int = -1, steps: int = 9, loss: str = LOSS) -> None:
-    job_file(folder, JOB.format(steps=steps, loss=loss))
+def write(folder: Path, there: int, broken: int = -1, steps: int = 9) -> None:
+    job_file(folder, JOB.format(steps=steps))
     path = folder / "job.py"
     path.write_text(path.read_text() + HERE.format(there=there, broken=broken))
 
@@ -73,9 +73,9 @@ def test_a_damaged_sample_is_named_on_every_host(tmp_path: Path) -> None:
 
 @pytest.mark.hosts
 def test_without_the_data_hosts_data_all_stop(tmp_path: Path) -> None:
-    write(tmp_path, 1, loss=PATIENT, steps=500)
-    with running(tmp_path, (1, 1), "--data-host", 1, "--host-timeout", "3") as hosts:
-        wait_until(lambda: hosts[0].steps() > 2)
+    write(tmp_path, 1, steps=jobs.FOR_EVER)
+    with running(tmp_path, (1, 1), "--data-host", 1) as hosts:
+        until(lambda: hosts[0].steps() > 2)
         hosts[1].signal_all()
         assert hosts[0].wait() == 1
         assert "the data lie on host 1" in hosts[0].text

@@ -26,6 +26,7 @@ from unisono.runtime.protocol import Plan, even
 from unisono.runtime.reach import Reach
 from unisono.runtime.state import ALL_HOSTS, FLOATING, Control, HostState, host_layout
 from unisono.runtime.update import tree_sum
+from waiting import limit
 
 ROUND = 2
 BUFFERS = (
@@ -54,7 +55,7 @@ class Later:
 
     def wait(self) -> None:
         """Until it is there."""
-        data = np.frombuffer(self.box.get(timeout=20), np.uint8)
+        data = np.frombuffer(self.box.get(timeout=limit()), np.uint8)
         self.array.reshape(-1).view(np.uint8)[:] = data
 
 
@@ -149,7 +150,7 @@ def host_state(leaves: Leaves, plan: Plan, total: int, layout: Any, host: int) -
     return state
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(1, 3), min_size=2, max_size=5), st.integers(5, 9), st.integers(0, 3),
     st.sampled_from([1 << 20, 1]), st.tuples(*[st.booleans()] * len(BUFFERS)),
@@ -185,7 +186,7 @@ def _exchange(workers: list[int], microbatches: int, empty: int, changed: tuple[
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(limit())
         assert not thread.is_alive()
     used = [np.bitwise_or.reduce(state.segment["used"][:-1], axis=0) for state in states]
     folded = fold(0, total, total)
@@ -236,7 +237,7 @@ def test_what_is_sent_early_stays_as_it_was() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(limit())
         assert not thread.is_alive()
     expected = tree_sum(expression(total, {Node(0, k): (k,) for k in range(total)}), lambda k: leaves.gradients[k])
     for state in states:

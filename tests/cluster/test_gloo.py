@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from unisono.cluster.gloo import break_when_silent, connections
+from waiting import limit
 
 pytest.importorskip("torch.distributed")
 
@@ -51,7 +52,7 @@ os._exit(0)  # gloo's own threads may still try
 def said(timeout: float, silent: tuple[int, ...]) -> Any:
     """What three hosts say that are threads of a process, of which some never answer."""
     text = THREADS.replace("TIMEOUT", str(timeout)).replace("SILENT", str(silent))
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=limit())
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.hosts import wait_until
 from cluster.launched import RESUME, TRAIN, environment, has_checkpoint, hashes, kill_unisono
 from cluster.namespaces import Network
+from waiting import limit, until
 
 pytestmark = [
     pytest.mark.hosts,
@@ -50,20 +50,20 @@ def mpirun(network: Network, folder: Path, *flags: str, train: Sequence[str] = T
 
 
 def test_the_same_bits(network: Network, tmp_path: Path, expected: str) -> None:
-    (tmp_path / "slow").unlink()
+    (tmp_path / "held").unlink()
     process = mpirun(network, tmp_path)
-    assert process.wait(120) == 0, (tmp_path / "output.txt").read_text()
+    assert process.wait(limit()) == 0, (tmp_path / "output.txt").read_text()
     assert hashes(tmp_path / "output.txt") == [expected] * 2
 
 
 def test_a_lost_unisono(network: Network, tmp_path: Path, expected: str) -> None:
     output = tmp_path / "output.txt"
     process = mpirun(network, tmp_path, "--enable-recovery")
-    wait_until(lambda: has_checkpoint(tmp_path))
+    until(lambda: has_checkpoint(tmp_path))
     kill_unisono(network, 1)
-    wait_until(lambda: "1 host with" in output.read_text())
-    (tmp_path / "slow").unlink()
-    process.wait(120)
+    until(lambda: "1 host with" in output.read_text())
+    (tmp_path / "held").unlink()
+    process.wait(limit())
     assert hashes(output) == [expected], output.read_text()
 
 
@@ -74,12 +74,12 @@ def test_a_lost_unisono_that_ends_the_run(
     network: Network, tmp_path: Path, expected: str, lost: int, flags: list[str]
 ) -> None:
     process = mpirun(network, tmp_path, *flags)
-    wait_until(lambda: has_checkpoint(tmp_path))
+    until(lambda: has_checkpoint(tmp_path))
     kill_unisono(network, lost)
-    process.wait(120)
-    (tmp_path / "slow").unlink()
+    process.wait(limit())
+    (tmp_path / "held").unlink()
     again = mpirun(network, tmp_path, train=RESUME)
-    assert again.wait(120) == 0, (tmp_path / "output.txt").read_text()
+    assert again.wait(limit()) == 0, (tmp_path / "output.txt").read_text()
     assert hashes(tmp_path / "output.txt") == [expected] * 2
 
 
@@ -88,12 +88,12 @@ def test_a_lost_host(network: Network, tmp_path: Path, expected: str, lost: int)
     """Where it is not the first, Open MPI sometimes ends the others and sometimes not; the run is sound either way."""
     output = tmp_path / "output.txt"
     process = mpirun(network, tmp_path, "--enable-recovery")
-    wait_until(lambda: has_checkpoint(tmp_path))
+    until(lambda: has_checkpoint(tmp_path))
     network.kill(lost)
-    wait_until(lambda: process.poll() is not None or "1 host with" in output.read_text())
-    (tmp_path / "slow").unlink()
-    wait_until(lambda: process.poll() is not None or hashes(output))
+    until(lambda: process.poll() is not None or "1 host with" in output.read_text())
+    (tmp_path / "held").unlink()
+    until(lambda: process.poll() is not None or hashes(output))
     if not hashes(output):
-        wait_until(lambda: not any(network.processes(host) for host in range(2)))
-        assert mpirun(network, tmp_path, train=RESUME).wait(120) == 0, output.read_text()
+        until(lambda: not any(network.processes(host) for host in range(2)))
+        assert mpirun(network, tmp_path, train=RESUME).wait(limit()) == 0, output.read_text()
     assert set(hashes(output)) == {expected}  # where the others have gone on, mpirun itself waits for the lost host

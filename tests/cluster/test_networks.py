@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from cluster.hosts import HostProcess, hash_alone, job_file, running, wait_until
+from cluster.hosts import HostProcess, hash_alone, job_file, running
 from cluster.namespaces import Network
+from waiting import scaled, until
 
 LAYERS = "torch.nn.Linear(jobs.FEATURES, 30_000), torch.nn.Linear(30_000, jobs.CLASSES)"
 WIDE = f"jobs.make(lambda: torch.nn.Sequential({LAYERS}), optimizer=jobs.sgd, microbatches=4, steps={{steps}})"
 PARAMETERS = 21 * 30_000 + 30_001 * 5
-LONG = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=160)"
+LONG = """jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=160, order="sequential",
+        data=jobs.Held(160, 40, "held"))"""
+"""It goes on only as far as the file `held` says, while there is one."""
 
 
 @pytest.mark.hosts
@@ -40,11 +43,15 @@ def test_as_few_bytes_as_a_ring(tmp_path: Path, network: Network, hosts: int) ->
 def test_a_torn_cable_parts_a_host(tmp_path: Path, network: Network) -> None:
     job_file(tmp_path, LONG)
     expected = hash_alone(tmp_path)
-    with running(tmp_path, (1, 1), "--host-timeout", "3", network=network) as (first, second):
-        wait_until(lambda: first.steps() > 20)
+    (tmp_path / "held").write_text("60")
+    timed = ("--host-timeout", scaled(3), "--checkpoint-every", "5")
+    with running(tmp_path, (1, 1), *timed, network=network) as (first, second):
+        until(lambda: first.steps() > 20)
         network.cut(1)
+        (tmp_path / "held").write_text("100")
         assert second.wait() == 1
         assert "Resume the run from its checkpoint" in second.text
+        (tmp_path / "held").unlink()
         assert first.wait() == 0, first.text
         assert first.parameters == expected
 
@@ -57,19 +64,20 @@ def test_of_two_that_cannot_reach_each_other_one_is_left_out(
 ) -> None:
     if when == "before":
         network.tear(1, 2)
-    with running(tmp_path, (1, 1, 1), "--host-timeout", "3", network=network) as hosts:
+    timed = ("--host-timeout", scaled(3), "--checkpoint-every", "5")
+    with running(tmp_path, (1, 1, 1), *timed, network=network) as hosts:
         if when == "while":
-            wait_until(lambda: hosts[0].steps() > 20)
+            until(lambda: hosts[0].steps() > 20)
             network.tear(1, 2)
         assert hosts[2].wait() == 1
         assert "do not reach each other, though both reach 10.77.0.1:29400" in hosts[2].text
         if when == "while":  # what comes again there is told so, and the others are not disturbed
-            arguments = ["job.py", "--workers", "1", "--out", "out", "--host-timeout", "3"]
+            arguments = ["job.py", "--workers", "1", "--out", "out", *timed]
             again = HostProcess(tmp_path, 2, 3, 29400, arguments, None, network.command(2, []), network.address(0))
             hosts.append(again)
             assert again.wait() == 1
             assert again.text.count("do not reach each other, though") == 2
-        (tmp_path / "slow").unlink()
+        (tmp_path / "held").unlink()
         assert [host.wait() for host in hosts[:2]] == [0, 0], [host.text for host in hosts]
         assert {host.parameters for host in hosts[:2]} == {expected}
         met = re.findall(r"(\d) hosts? with their workers", hosts[0].text)
@@ -83,7 +91,7 @@ held = []
 for port in map(int, sys.argv[2:]):
     for data in (b"", b"GET / HTTP/1.0\\r\\n\\r\\n", b"\\x80\\x04\\x95" + bytes(range(256)) * 40):
         with suppress(OSError):
-            held.append(socket.create_connection((sys.argv[1], port), 2))
+            held.append(socket.create_connection((sys.argv[1], port)))
             held[-1].sendall(data)
 print("done", flush=True)
 sys.stdin.read()
@@ -95,8 +103,9 @@ sys.stdin.read()
 def test_a_stranger_costs_nothing(tmp_path: Path, network: Network) -> None:
     job_file(tmp_path, LONG)
     expected = hash_alone(tmp_path)
-    with running(tmp_path, (1, 1), network=network) as hosts:
-        wait_until(lambda: hosts[0].steps() > 5)
+    (tmp_path / "held").write_text("60")
+    with running(tmp_path, (1, 1), "--checkpoint-every", "5", network=network) as hosts:
+        until(lambda: hosts[0].steps() > 5)
         listening = subprocess.run(network.command(0, ["ss", "-Hltn"]), capture_output=True, text=True, check=True)
         where = [line.split()[3].rsplit(":", 1) for line in listening.stdout.splitlines()]
         assert {address for address, _ in where} == {network.address(0)}  # nothing listens on other interfaces
@@ -106,6 +115,7 @@ def test_a_stranger_costs_nothing(tmp_path: Path, network: Network) -> None:
         ) as stranger:
             assert stranger.stdout is not None
             assert stranger.stdout.readline() == b"done\n"
+            (tmp_path / "held").unlink()
             assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
             stranger.kill()
         assert {host.parameters for host in hosts} == {expected}

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.hosts import LIMIT_SECONDS, hash_alone, job_file, wait_until
+from cluster.hosts import hash_alone, job_file
 from cluster.ray_clusters import SHORT, nodes, training, unisonos
 from unisono import Ray, UsageError
 from unisono.cluster.ray import sized
+from waiting import limit, until
 
 pytest.importorskip("ray", reason="the package ray is not installed: pip install unisono[ray]")
 pytestmark = [pytest.mark.hosts, pytest.mark.filterwarnings("ignore")]
@@ -39,14 +40,14 @@ def test_the_same_bits_and_errors(tmp_path: Path) -> None:
 def test_an_interrupt_ends_everything_and_the_run_resumes_on_other_hosts(tmp_path: Path, expected: str) -> None:
     with nodes(2) as cluster:
         with training(tmp_path, cluster) as train:
-            wait_until(lambda: len(train.steps()) > 5)
+            until(lambda: len(train.steps()) > 5)
             train.process.send_signal(signal.SIGINT)
             assert train.wait() == 130, train.text
         manifest = json.loads((tmp_path / "out" / "run.json").read_text())
         assert (manifest["exit"], manifest["steps_done"]) == ("interrupted", len(train.steps()))
         assert list((tmp_path / "out" / "checkpoints").iterdir())
-        wait_until(lambda: not unisonos(tmp_path))
-        (tmp_path / "slow").unlink()
+        until(lambda: not unisonos(tmp_path))
+        (tmp_path / "held").unlink()
         with training(tmp_path, cluster, "--hosts", 1, "--resume", "out") as train:
             train.check(expected, 200)
             assert "1 host with their workers" in train.text
@@ -98,6 +99,6 @@ def test_what_cannot_be_is_told() -> None:
 def test_options_for_ray_alone(tmp_path: Path) -> None:
     job_file(tmp_path, "jobs.make(steps=1)")
     command = [sys.executable, "-m", "unisono", "train", "job.py", "--hosts", "2"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=limit())
     assert done.returncode == 2
     assert "--hosts is for --on ray; received 2 without it" in done.stderr

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.hosts import LIMIT_SECONDS, free_port, job_file, wait_until
+from cluster.hosts import free_port, job_file
 from cluster.launched import WAITING, waiting_hash
 from cluster.ray_clusters import Nodes, nodes
 from paths import TESTS
+from waiting import limit, until
 
 pytest.importorskip("ray", reason="the package ray is not installed: pip install unisono[ray]")
 pytest.importorskip("aiohttp_cors", reason="takes Ray's job server: pip install 'ray[default]'")
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.hosts, pytest.mark.filterwarnings("ignore")]
 def job(cluster: Nodes, verb: str, *arguments: object) -> str:
     """What `ray job VERB` prints, after it has ended well."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", verb, "--address", cluster.dashboard]
-    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=limit())
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -36,20 +37,20 @@ def submit(cluster: Nodes, name: str, folder: Path, *arguments: object) -> str:
 
 def test_a_submitted_job_is_stopped_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "60")
-    slow, out, folder = tmp_path / "slow", tmp_path / "out", tmp_path / "folder"
+    held, out, folder = tmp_path / "held", tmp_path / "out", tmp_path / "folder"
     folder.mkdir()
-    job_file(folder, WAITING.replace('"slow"', repr(str(slow))))
+    job_file(folder, WAITING.replace('"held"', repr(str(held))))
     for module in ("jobs.py", "faults.py"):  # found on the hosts only if they travel with the job
         shutil.copy(TESTS / module, folder)
-    slow.touch()
+    held.write_text("150")
     with nodes(2, include_dashboard=True, dashboard_port=free_port()) as cluster:
         submit(cluster, "first", folder, "--out", out)
-        wait_until(lambda: (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") > 5)
+        until(lambda: (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") > 5)
         job(cluster, "stop", "first")
         manifest = json.loads((out / "run.json").read_text())
         assert (manifest["exit"], manifest["signal"]) == ("interrupted", 15)
-        slow.unlink()
+        held.unlink()
         submit(cluster, "second", folder, "--resume", out)
-        wait_until(lambda: json.loads((out / "run.json").read_text())["exit"] == "completed")
-        wait_until(lambda: "succeeded" in job(cluster, "status", "second"))
+        until(lambda: json.loads((out / "run.json").read_text())["exit"] == "completed")
+        until(lambda: "succeeded" in job(cluster, "status", "second"))
         assert f"parameters {waiting_hash()}" in job(cluster, "logs", "second")

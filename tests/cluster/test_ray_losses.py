@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.hosts import wait_until
 from cluster.ray_clusters import nodes, training, unisonos
+from waiting import scaled, until
 
 pytest.importorskip("ray", reason="the package ray is not installed: pip install unisono[ray]")
 pytestmark = [pytest.mark.hosts, pytest.mark.filterwarnings("ignore")]
@@ -25,46 +25,49 @@ def actor_of_the_first(folder: Path) -> psutil.Process:
 def test_a_lost_node_costs_nothing_and_another_joins(tmp_path: Path, expected: str) -> None:
     with nodes(1) as cluster:
         node = cluster.add()
-        with training(tmp_path, cluster, "--hosts", 2, "--host-timeout", 3) as train:
-            wait_until(lambda: len(train.steps()) > 10)
+        with training(tmp_path, cluster, "--hosts", 2, "--host-timeout", scaled(3)) as train:
+            until(lambda: len(train.steps()) > 10)
             cluster.remove(node)
-            wait_until(lambda: "1 host with" in train.text)
+            until(lambda: "1 host with" in train.text)
             cluster.add()
-            wait_until(lambda: train.text.count("2 hosts with their workers") >= 2)
-            (tmp_path / "slow").unlink()
+            until(lambda: train.text.count("2 hosts with their workers") >= 2)
+            (tmp_path / "held").unlink()
             train.check(expected, 200)
 
 
 def test_the_folder_is_taken_over_when_its_node_dies(tmp_path: Path, expected: str) -> None:
-    with nodes(2) as cluster, training(tmp_path, cluster, "--host-timeout", 3, "--checkpoint-every", 5) as train:
-        wait_until(lambda: len(train.steps()) > 10)
+    with (
+        nodes(2) as cluster,
+        training(tmp_path, cluster, "--host-timeout", scaled(3), "--checkpoint-every", 5) as train,
+    ):
+        until(lambda: len(train.steps()) > 10)
         node = actor_of_the_first(tmp_path).parent()
         assert node is not None
         for process in (node, *node.children(recursive=True)):
             process.kill()
-        wait_until(lambda: "keeps the run folder" in train.text)
-        (tmp_path / "slow").unlink()
+        until(lambda: "keeps the run folder" in train.text)
+        (tmp_path / "held").unlink()
         train.check(expected, 200)
 
 
 def test_a_host_that_hangs_is_replaced(tmp_path: Path, expected: str) -> None:
-    with nodes(2) as cluster, training(tmp_path, cluster, "--host-timeout", 3) as train:
-        wait_until(lambda: len(train.steps()) > 10)
+    with nodes(2) as cluster, training(tmp_path, cluster, "--host-timeout", scaled(3)) as train:
+        until(lambda: len(train.steps()) > 10)
         actor = actor_of_the_first(tmp_path)
         for process in (actor, *actor.children(recursive=True)):
             process.suspend()
-        wait_until(lambda: "Ray is asked for another one" in train.text and "keeps the run folder" in train.text)
-        wait_until(lambda: train.text.count("2 hosts with their workers") >= 2)
-        (tmp_path / "slow").unlink()
+        until(lambda: "Ray is asked for another one" in train.text and "keeps the run folder" in train.text)
+        until(lambda: train.text.count("2 hosts with their workers") >= 2)
+        (tmp_path / "held").unlink()
         train.check(expected, 200)
 
 
 def test_without_the_driver_all_hosts_end_and_the_run_resumes(tmp_path: Path, expected: str) -> None:
     with nodes(2) as cluster:
         with training(tmp_path, cluster, "--checkpoint-every", 5) as train:
-            wait_until(lambda: len(train.steps()) > 10)
+            until(lambda: len(train.steps()) > 10)
             train.process.kill()
-            wait_until(lambda: not unisonos(tmp_path))
-        (tmp_path / "slow").unlink()
+            until(lambda: not unisonos(tmp_path))
+        (tmp_path / "held").unlink()
         with training(tmp_path, cluster, "--resume", "out") as train:
             train.check(expected, 200)

@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from cluster.hosts import wait_until
 from cluster.launched import RESUME, TRAIN, has_checkpoint, hashes, kill_unisono
 from cluster.namespaces import Network
 from cluster.slurm import HAS_SLURM, Slurm
+from waiting import limit, until
 
 pytestmark = [
     pytest.mark.hosts,
@@ -43,41 +43,41 @@ def srun(slurm: Slurm, folder: Path, *flags: str, train: Sequence[str] = TRAIN) 
 
 
 def test_the_same_bits(slurm: Slurm, tmp_path: Path, expected: str) -> None:
-    (tmp_path / "slow").unlink()
+    (tmp_path / "held").unlink()
     process = srun(slurm, tmp_path)
-    assert process.wait(120) == 0, (tmp_path / "output.txt").read_text()
+    assert process.wait(limit()) == 0, (tmp_path / "output.txt").read_text()
     assert hashes(tmp_path / "output.txt") == [expected] * 2
     assert [path.name for path in (tmp_path / "out" / "hosts").iterdir()] == ["node1"]
 
 
 def test_a_lost_unisono(slurm: Slurm, tmp_path: Path, expected: str) -> None:
     process = srun(slurm, tmp_path, *GOES_ON)
-    wait_until(lambda: has_checkpoint(tmp_path))
+    until(lambda: has_checkpoint(tmp_path))
     kill_unisono(slurm.network, 1)
-    wait_until(lambda: "1 host with" in (tmp_path / "output.txt").read_text())
-    (tmp_path / "slow").unlink()
-    process.wait(120)
+    until(lambda: "1 host with" in (tmp_path / "output.txt").read_text())
+    (tmp_path / "held").unlink()
+    process.wait(limit())
     assert hashes(tmp_path / "output.txt") == [expected], (tmp_path / "output.txt").read_text()
 
 
 def test_the_first_nodes_lost_unisono(slurm: Slurm, tmp_path: Path, expected: str) -> None:
     process = srun(slurm, tmp_path, *GOES_ON)
-    wait_until(lambda: has_checkpoint(tmp_path))
+    until(lambda: has_checkpoint(tmp_path))
     kill_unisono(slurm.network, 0)
-    assert process.wait(120) != 0
-    (tmp_path / "slow").unlink()
+    assert process.wait(limit()) != 0
+    (tmp_path / "held").unlink()
     again = srun(slurm, tmp_path, train=RESUME)
-    assert again.wait(120) == 0, (tmp_path / "output.txt").read_text()
+    assert again.wait(limit()) == 0, (tmp_path / "output.txt").read_text()
     assert hashes(tmp_path / "output.txt") == [expected] * 2
 
 
 def test_a_lost_node(slurm: Slurm, tmp_path: Path, expected: str) -> None:
     process = srun(slurm, tmp_path, *GOES_ON)
-    wait_until(lambda: has_checkpoint(tmp_path))
+    until(lambda: has_checkpoint(tmp_path))
     slurm.network.kill(1)
-    wait_until(lambda: slurm.states()[1].startswith("down"))  # from here on Slurm would end the job if it were to
-    (tmp_path / "slow").unlink()
-    wait_until(lambda: hashes(tmp_path / "output.txt") == [expected])
+    until(lambda: slurm.states()[1].startswith("down"))  # from here on Slurm would end the job if it were to
+    (tmp_path / "held").unlink()
+    until(lambda: hashes(tmp_path / "output.txt") == [expected])
     process.kill()  # srun itself waits on, for the node
 
 
@@ -94,14 +94,14 @@ def test_the_first_node_lost_and_the_job_requeued(
     script.write_text(SCRIPT.format(flags=" ".join(GOES_ON), train=" ".join(TRAIN)))
     where = [f"--chdir={tmp_path}", f"--output={output}", "--open-mode=append"]
     slurm.ask("sbatch", "--nodes=2", "--ntasks-per-node=1", "--requeue", *flags, *where, str(script))
-    wait_until(lambda: has_checkpoint(tmp_path))
+    until(lambda: has_checkpoint(tmp_path))
     slurm.network.kill(0)
-    wait_until(lambda: slurm.states()[0].startswith("down"))
-    (tmp_path / "slow").unlink()
+    until(lambda: slurm.states()[0].startswith("down"))
+    (tmp_path / "held").unlink()
     slurm.start(0)
     if flags:  # the job stays, without the script that the first node ran
-        wait_until(lambda: slurm.ask("squeue", "--noheader", "--format=%T %R") == "RUNNING node1\n")
+        until(lambda: slurm.ask("squeue", "--noheader", "--format=%T %R") == "RUNNING node1\n")
         slurm.ask("scontrol", "requeue", "1")
-    wait_until(lambda: len(hashes(output)) == 2)
+    until(lambda: len(hashes(output)) == 2)
     assert hashes(output) == [expected] * 2
     assert json.loads((tmp_path / "out" / "run.json").read_text())["resumed"]

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.hosts import LIMIT_SECONDS, wait_until
 from cluster.launched import RESUME, TRAIN, environment, has_checkpoint, hashes
 from cluster.namespaces import Network
+from waiting import limit, until
 
 pytestmark = pytest.mark.hosts
 
@@ -67,57 +67,57 @@ class Agent:
 
     def parameters(self) -> str:
         """The hash that its Unisono printed last, after it has ended well."""
-        assert self.process.wait(LIMIT_SECONDS) == 0, self.text
+        assert self.process.wait(limit()) == 0, self.text
         return hashes(self.output)[-1]
 
 
 @pytest.mark.parametrize("lost", [None, 0, 1], ids=["none", "host 0's", "host 1's"])
 def test_unisono_lost_under_a_living_agent(network: Network, tmp_path: Path, expected: str, lost: int | None) -> None:
     agents = [Agent(network, host, tmp_path, static(network, host)) for host in range(2)]
-    wait_until(lambda: has_checkpoint(tmp_path))
+    until(lambda: has_checkpoint(tmp_path))
     if lost is not None:
         agents[lost].kill_unisono()
-        wait_until(lambda: agents[0].text.count("2 hosts with their workers") >= 2)
-    (tmp_path / "slow").unlink()
+        until(lambda: agents[0].text.count("2 hosts with their workers") >= 2)
+    (tmp_path / "held").unlink()
     assert {agent.parameters() for agent in agents} == {expected}
 
 
 @pytest.mark.parametrize("rendezvous", [static, c10d])
 def test_a_host_lost_with_its_agent(network: Network, tmp_path: Path, expected: str, rendezvous: type) -> None:
     agents = [Agent(network, host, tmp_path, rendezvous(network, host)) for host in range(2)]
-    wait_until(lambda: has_checkpoint(tmp_path))
+    until(lambda: has_checkpoint(tmp_path))
     network.kill(1)
-    wait_until(lambda: "1 host with" in agents[0].text)
-    (tmp_path / "slow").unlink()
-    wait_until(lambda: hashes(agents[0].output) == [expected])  # torchrun itself waits on, for the other agent
+    until(lambda: "1 host with" in agents[0].text)
+    (tmp_path / "held").unlink()
+    until(lambda: hashes(agents[0].output) == [expected])  # torchrun itself waits on, for the other agent
 
 
 @pytest.mark.parametrize("rendezvous", [static, c10d])
 def test_host_0_lost_with_its_agent(network: Network, tmp_path: Path, expected: str, rendezvous: type) -> None:
     agents = [Agent(network, host, tmp_path, rendezvous(network, host)) for host in range(2)]
-    wait_until(lambda: has_checkpoint(tmp_path))
+    until(lambda: has_checkpoint(tmp_path))
     network.kill(0)
-    assert agents[1].process.wait(LIMIT_SECONDS) != 0
-    (tmp_path / "slow").unlink()
+    assert agents[1].process.wait(limit()) != 0
+    (tmp_path / "held").unlink()
     agents = [Agent(network, host, tmp_path, rendezvous(network, host), RESUME) for host in range(2)]
     assert {agent.parameters() for agent in agents} == {expected}
 
 
 def test_c10d_starts_all_anew_where_a_unisono_is_lost(network: Network, tmp_path: Path, expected: str) -> None:
     agents = [Agent(network, host, tmp_path, c10d(network, host)) for host in range(2)]
-    wait_until(lambda: has_checkpoint(tmp_path))
+    until(lambda: has_checkpoint(tmp_path))
     for lost, times in ((1, 2), (0, 3)):
         agents[lost].kill_unisono()
-        wait_until(lambda times=times: any(agent.text.count("2 hosts with their workers") >= times for agent in agents))
-    (tmp_path / "slow").unlink()
+        until(lambda times=times: any(agent.text.count("2 hosts with their workers") >= times for agent in agents))
+    (tmp_path / "held").unlink()
     assert {agent.parameters() for agent in agents} == {expected}
 
 
 def test_c10d_takes_an_agent_that_is_added(network: Network, tmp_path: Path, expected: str) -> None:
     apart = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     agents = [Agent(network, 0, tmp_path, c10d(network, 0), **apart)]
-    wait_until(lambda: has_checkpoint(tmp_path))
+    until(lambda: has_checkpoint(tmp_path))
     agents.append(Agent(network, 1, tmp_path, c10d(network, 1), **apart))
-    wait_until(lambda: any("2 hosts with their workers" in agent.text for agent in agents))
-    (tmp_path / "slow").unlink()
+    until(lambda: any("2 hosts with their workers" in agent.text for agent in agents))
+    (tmp_path / "held").unlink()
     assert {agent.parameters() for agent in agents} == {expected}

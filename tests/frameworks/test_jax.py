@@ -32,7 +32,7 @@ from unisono.frameworks.jax.memory import Shared, aligned_copy
 from unisono.frameworks.jax.optimizers import TILE, Optimizer
 from unisono.frameworks.jax.updates import TileUpdate
 from unisono.gradients.regions import BLOCK, Region, slices
-from waiting import until
+from waiting import limit, until
 
 
 class Linen(linen.Module):
@@ -350,7 +350,7 @@ def test_a_loss_of_nan_stops_the_run() -> None:
 def test_the_digits_example_learns(tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "examples" / "digits_jax.py"
     command = [sys.executable, "-m", "unisono", "train", str(example), "epochs=6", "--workers", "2", "--out"]
-    done = subprocess.run([*command, str(tmp_path / "run")], capture_output=True, text=True, timeout=280)
+    done = subprocess.run([*command, str(tmp_path / "run")], capture_output=True, text=True, timeout=limit())
     assert done.returncode == 0, done.stdout + done.stderr
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["evaluation/accuracy"] >= 0.95

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from waiting import limit
+
 keras = pytest.importorskip("keras")
 
 import tensorflow as tf  # noqa: E402
@@ -485,7 +487,7 @@ def test_the_same_job_on_other_backends(backend: str, tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(JOB.format(tests=str(Path(__file__).parent.parent)))
     command = [sys.executable, "-m", "unisono", "verify", str(tmp_path / "job.py"), "--workers", "1,3", "--steps", "4"]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=280, env={**os.environ, "KERAS_BACKEND": backend}
+        command, capture_output=True, text=True, timeout=limit(), env={**os.environ, "KERAS_BACKEND": backend}
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Same bits" in done.stdout

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from waiting import limit
+
 mxnet = pytest.importorskip("mxnet")
 
 from mxnet import autograd, gluon, nd  # noqa: E402
@@ -441,7 +443,9 @@ def in_a_process(code: str, **more: str) -> str:
     """Run code in a fresh interpreter; returns what it printed."""
     path = os.pathsep.join([more.pop("first", ""), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=limit(), env=environment
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 

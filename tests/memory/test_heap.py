@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from unisono.memory.heap import LARGE_BYTES, keep_freed, trim
+from waiting import limit
 
 PROGRAM = """
 import resource, sys
@@ -33,7 +34,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def faults(how: str) -> int:
     """Page faults of ten steps of 64 MiB."""
     command = [sys.executable, "-c", PROGRAM, how]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=limit()).stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc lets itself be told")

@@ -7,6 +7,7 @@ import selectors
 
 from unisono.observe.logs import LineLog
 from unisono.runtime.outputs import OUTPUT, Outputs
+from waiting import limit
 
 
 def test_lines_are_handed_on_and_the_rest_at_the_end() -> None:
@@ -16,7 +17,7 @@ def test_lines_are_handed_on_and_the_rest_at_the_end() -> None:
         reader, writer = os.pipe()
         outputs.listen(reader, LineLog(None, "[worker 0] ", shown.append))
         os.write(writer, b"one\ntw")
-        assert [key.data for key, _ in selector.select(1)] == [OUTPUT]
+        assert [key.data for key, _ in selector.select(limit())] == [OUTPUT]
         outputs.read(reader)
         assert shown == ["[worker 0] one"]
         os.write(writer, b"o")

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import jobs
-from cluster.hosts import wait_until
 from faults import CORES, KILLS, Fault, Script, hash_of, run, undisturbed
 from unisono import Job, Layout
 from unisono.errors import UsageError
@@ -18,6 +17,7 @@ from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import raise_failure
+from waiting import until
 
 JOBS: dict[str, Job] = {
     "deep": jobs.make(
@@ -114,7 +114,7 @@ class LateStage:
         if (phase, round_, slot) == ("updated", 3, 1):
             self.updated.touch()
         if (phase, round_, slot, chunk) == ("backward", 3, 0, 3) and not self.died.exists():
-            wait_until(self.updated.exists)
+            until(self.updated.exists)
             self.died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import random
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +18,7 @@ from faults import CORES, hash_of, undisturbed
 from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import Request
+from waiting import until
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Killer:
     """Kills workers and loaders of this process's warm parent at random instants."""
 
     kills: int
+    records: list[Any]
     seed: int = 7
     done: int = 0
     files: list[int] = field(default_factory=list)
@@ -36,7 +38,8 @@ class Killer:
         random_ = random.Random(self.seed)
         own = psutil.Process()
         while self.done < self.kills and not self.ended.is_set():
-            time.sleep(random_.uniform(0.0, 0.06))
+            enough = len(self.records) + random_.choice((0, 1, 1, 2, 3, 5))
+            until(lambda enough=enough: self.ended.is_set() or len(self.records) >= enough, "it trains")
             with suppress(psutil.Error):
                 children = [child for parent in own.children() for child in parent.children()]
                 if len(children) >= 3:
@@ -50,8 +53,8 @@ class Killer:
 
 def soak(kills: int) -> Killer:
     job = jobs.make(jobs.Wild, steps=10**6, clip_norm=1.0)
-    killer = Killer(kills)
     seen = Observation(job, Silent(), lambda: killer.done >= kills)
+    killer = Killer(kills, seen.records)
     seen.display.message = lambda text: None  # type: ignore[method-assign]
     thread = threading.Thread(target=killer)
     thread.start()

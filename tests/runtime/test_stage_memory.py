@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from paths import PYTHONPATH
+from waiting import limit
 
 JOB = """
 import torch
@@ -52,7 +53,7 @@ def trained(folder: Path, layout: str, group: Path) -> subprocess.CompletedProce
     )
     return subprocess.run(
         ["sh", "-c", command], cwd=folder, env={**os.environ, "PYTHONPATH": PYTHONPATH}, capture_output=True, text=True,
-        timeout=200,
+        timeout=limit(),
     )  # fmt: skip
 
 
