@@ -19,7 +19,7 @@ WITHOUT_TORCH := tests/frameworks/test_*.py tests/partition tests/gradients test
 # One part of the thorough tests: SHARE=3/8.
 SHARE ?= 1/1
 
-.PHONY: demo examples lint test test-thorough test-all test-hosts mutants bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline lock clean
+.PHONY: demo examples lint test test-thorough test-all test-hosts mutants test-versions bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline lock clean
 
 .venv/demo: requirements/demo.lock pyproject.toml
 	@echo ".venv takes torch and 25 small packages: 0.3 GB to download and 0.9 GB on disk, if torch is its CPU build"
@@ -73,6 +73,12 @@ N ?= 100
 mutants: .venv/test
 	$(BIN)/python -m tools.mutants --seed $(SEED) --count $(N)
 
+# A fixed quarter of the tests at the lowest and the newest versions, each in an environment under .venv-versions;
+# VERSIONS="torch-2.8 jax-0.11" chooses among them.
+test-versions: .venv/demo
+	$(BIN)/python tools/versions.py $(VERSIONS)
+	$(BIN)/python docs/fill.py
+
 bench: .venv/test
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/parts.py
@@ -99,4 +105,4 @@ lock: .venv/demo
 	$(BEAT) lock $(BIN)/python tools/lock.py $(TORCH_INDEX)
 
 clean:
-	rm -rf .venv .venv-mxnet
+	rm -rf .venv .venv-mxnet .venv-versions

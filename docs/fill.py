@@ -1,4 +1,4 @@
-"""Put measured tables into choosing-a-framework.md and layouts.md, between their markers.
+"""Put measured tables into choosing-a-framework.md, layouts.md and frameworks.md, between their markers.
 
 python docs/fill.py [COMPATIBILITY.md]
 
@@ -6,10 +6,12 @@ python docs/fill.py [COMPATIBILITY.md]
     ease            lines of examples/digits*.py
     compatibility   the file named, made by tests/frameworks/matrix.py
     pipeline        benchmarks/results/pipeline.md, written by `make bench-pipeline`
+    versions        tests/versions.json, written by `make test-versions`
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -18,8 +20,10 @@ from unisono.comparison import code_lines
 HERE = Path(__file__).parent
 PAGE = HERE / "choosing-a-framework.md"
 LAYOUTS = HERE / "layouts.md"
+FRAMEWORKS = HERE / "frameworks.md"
 RESULTS = HERE.parent / "benchmarks" / "results"
 EXAMPLES = HERE.parent / "examples"
+VERSIONS = HERE.parent / "tests" / "versions.json"
 
 
 def filled(text: str, name: str, table: str) -> str:
@@ -44,6 +48,17 @@ def ease() -> str:
     return "\n".join(lines)
 
 
+def versions() -> str:
+    """What was run together, and how it went."""
+    lines = ["| Python | with | tests | on |", "| --- | --- | --- | --- |"]
+    for run in json.loads(VERSIONS.read_text()).values():
+        held = ", ".join(f"{name} {version}" for name, version in run["packages"].items())
+        without = "".join(f", no {name}" for name in run["without"])
+        counts = ", ".join(f"{number} {what}" for what, number in run["counts"].items())
+        lines.append(f"| {run['python']} | {held}{without} | {counts} | {run['date']} |")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str]) -> None:
     """Fill what there are results for."""
     text = filled(PAGE.read_text(), "ease", ease())
@@ -54,6 +69,7 @@ def main(arguments: list[str]) -> None:
     PAGE.write_text(text)
     if (RESULTS / "pipeline.md").exists():
         LAYOUTS.write_text(filled(LAYOUTS.read_text(), "pipeline", (RESULTS / "pipeline.md").read_text()))
+    FRAMEWORKS.write_text(filled(FRAMEWORKS.read_text(), "versions", versions()))
 
 
 if __name__ == "__main__":

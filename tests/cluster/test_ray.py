@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cluster.hosts import hash_alone, job_file
 from cluster.ray_clusters import SHORT, nodes, training, unisonos
 from unisono import Ray, UsageError
-from unisono.cluster.ray import sized
+from unisono.cluster.ray import driver_node, sized
 from waiting import limit, until
 
 pytest.importorskip("ray", reason="the package ray is not installed: pip install unisono[ray]")
@@ -94,6 +95,8 @@ def test_what_cannot_be_is_told() -> None:
         sized([4, 2], 2, 4, 1)
     with pytest.raises(UsageError, match="CPUs: none"):
         sized([], None, None, 1)
+    with pytest.raises(UsageError, match=r"takes Ray >= 2\.50.*received Ray 2\.49\.2"):
+        driver_node(SimpleNamespace(__version__="2.49.2"), 1)
 
 
 def test_options_for_ray_alone(tmp_path: Path) -> None:

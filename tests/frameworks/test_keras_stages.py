@@ -359,3 +359,11 @@ def test_what_cannot_be_cut_is_refused(model: Any, changes: Any, text: str) -> N
     inputs, targets = arrays()
     with pytest.raises(UsageError, match=text):
         adapter_of(kit.make(model, **changes)).units((inputs[:8], targets[:8]), 8)
+
+
+def test_a_keras_whose_graphs_are_not_known_trains_uncut(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = adapter_of(kit.make(wild))
+    monkeypatch.setattr(keras, "__version__", "3.99.0")
+    inputs, targets = arrays()
+    with pytest.raises(UsageError, match=r"with Keras 3\.10 to 3\.\d+.*this one is Keras 3\.99\.0.*pipeline=1"):
+        adapter.units((inputs[:8], targets[:8]), 8)

@@ -129,3 +129,16 @@ def test_an_optimizers_hooks_see_every_chunks_step() -> None:
     seen.clear()  # of how the optimizer was probed
     chunked.step(0)
     assert seen == ["before", "after"] * 2
+
+
+def test_a_torch_without_muon_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch 2.8 has none."""
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    spec = importlib.util.spec_from_file_location("as_with_2_8", str(optimizers.__file__))
+    assert spec is not None
+    assert spec.loader is not None
+    older = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(older)
+    assert {torch.optim.Adafactor} == older.PER_TENSOR
+    adafactor = torch.optim.Adafactor([torch.zeros(3, requires_grad=True)])
+    assert older.kind_of(older.prepare(adafactor)[0]) == "tensor"

@@ -14,6 +14,9 @@ from unisono.errors import UsageError
 BUSY_SECONDS = 5.0
 """After so long a wait for resources a person is told."""
 
+HEEDS_LABELS = (2, 50)
+"""The first Ray that puts a bundle on the node that its label names; older ones take the label and may not."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ray:
@@ -143,8 +146,13 @@ def driver_node(ray: Any, cpus: int) -> str:
         cpus: that a host needs.
 
     Raises:
-        UsageError: it has not got them.
+        UsageError: it has not got them, or this Ray cannot promise the node.
     """
+    if tuple(map(int, ray.__version__.split(".")[:2])) < HEEDS_LABELS:
+        raise UsageError(
+            "data_host on Ray takes Ray >= 2.50, which puts that host on the driver's node; received Ray "
+            f"{ray.__version__}. Upgrade Ray on every node, or leave data_host away: then each host reads the data."
+        )
     own = str(ray.get_runtime_context().get_node_id())
     has = next((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == own), 0)
     if has < cpus:
@@ -170,9 +178,9 @@ def reserved(
     """
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    where = [{"ray.io/node-id": nodes[host]} if host in nodes else {} for host in range(hosts)]
-    bundles = [{"CPU": cpus}] * hosts
-    group = placement_group(bundles, strategy="STRICT_SPREAD", name="unisono", bundle_label_selector=where)
+    named = [{"ray.io/node-id": nodes[host]} if host in nodes else {} for host in range(hosts)]
+    labels = {"bundle_label_selector": named} if nodes else {}
+    group = placement_group([{"CPU": cpus}] * hosts, strategy="STRICT_SPREAD", name="unisono", **labels)
     try:
         waited = 0
         while not (is_there := group.wait(timeout_seconds=1)) and not interrupted():

@@ -57,8 +57,8 @@ class NnxPiece:
         def counted(model: nnx.Module, value: Any) -> Any:
             streams = _streams(model)
             for stream, count in zip(streams, counts, strict=True):
-                stream.count.set_value(count)
-            return self.apply(model, value), [stream.count.get_value() for stream in streams]
+                stream.count[...] = count
+            return self.apply(model, value), [stream.count[...] for stream in streams]
 
         (value, counts), state = form.call(counted, parameters, state, value, key, True)
         return value, state, counts
@@ -86,7 +86,7 @@ class VariablesPiece:
 
 def chained(model: Any) -> Any:
     """A list of layers, given as the model, as the `nnx.Sequential` that it stands for; anything else as it is."""
-    listed = isinstance(model, list | tuple | nnx.List)
+    listed = isinstance(model, Sequence)  # nnx.List is one too, where flax has it
     if listed and all(map(callable, model)) and any(isinstance(layer, nnx.Module) for layer in model):
         return nnx.Sequential(*model)
     return model

@@ -11,7 +11,6 @@ from typing import Any
 import keras
 import numpy as np
 from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from keras.src.utils.naming import reset_uids
 
 from unisono.errors import UsageError
@@ -31,7 +30,7 @@ def seed_model(seed: int) -> None:
     """Seed what a model's first values may be drawn from, and let Keras count names from the start: a model's
     variables have the same names in every process."""
     keras.utils.set_random_seed(seed)
-    global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
+    global_state.set_global_attribute("global_seed_generator", None)  # older `set_random_seed`s leave it
     reset_uids()
 
 

@@ -33,6 +33,9 @@ from unisono.frameworks.protocol import (
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 
+KNOWN_GRAPHS = ((3, 10), (3, 15))
+"""The first and the last Keras whose graph of layers, which is no public interface, can be cut into stages."""
+
 
 class Adapter:
     """See `unisono.frameworks.protocol.Adapter`."""
@@ -221,6 +224,13 @@ class Adapter:
             raise UsageError(
                 f"Keras models are cut into stages on TensorFlow; this one runs on {self._backend.NAME}. Set "
                 "KERAS_BACKEND=tensorflow before Keras is imported, or train with pipeline=1."
+            )
+        first, last = KNOWN_GRAPHS
+        if not first <= tuple(map(int, keras.__version__.split(".")[:2])) <= last:
+            raise UsageError(
+                f"Keras models are cut into stages with Keras {first[0]}.{first[1]} to {last[0]}.{last[1]}, whose "
+                f"inner graphs are known; this one is Keras {keras.__version__}. Install one of those, or train with "
+                "pipeline=1."
             )
         if self._job.forward is not None:
             raise UsageError(

@@ -20,7 +20,8 @@ ELEMENTWISE = {
     torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad,
     torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adadelta, torch.optim.Adamax,
 }  # fmt: skip
-PER_TENSOR = {torch.optim.Muon, torch.optim.Adafactor}
+PER_TENSOR = {getattr(torch.optim, name) for name in ("Adafactor", "Muon") if hasattr(torch.optim, name)}
+"""Muon came with PyTorch 2.9."""
 FUSED = {torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad}
 
 Optimizer = torch.optim.Optimizer
