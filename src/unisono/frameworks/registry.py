@@ -8,10 +8,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unisono.errors import UsageError
-from unisono.job import Job
+
+if TYPE_CHECKING:
+    from unisono.job import Job
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,10 @@ from unisono.memory.heap import trim
 from unisono.memory.segment import Segment
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import STACK_SIGNAL, Failure, described_error, failure
-from unisono.runtime.holder import Computed, Holder, ended, in_child
+from unisono.runtime.holder import Again, Holder, ended, in_child
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.outline import Outline
-from unisono.runtime.prepare import Cold, Described, Prepared, Request, prepare, prepare_again
+from unisono.runtime.prepare import Described, Prepared, Request, prepare, prepare_again
 from unisono.runtime.samples import load_ahead
 from unisono.runtime.source import Source
 from unisono.runtime.state import HostState
@@ -103,7 +103,7 @@ class Parent:
 
     def take(
         self, folder: str, path: list[str], source: Source, imports: tuple[str, ...], apart: bool
-    ) -> Outline | Computed | None:
+    ) -> Outline | Again | None:
         """Stand where the supervisor stands and take the job (see `Holder`)."""
         os.chdir(folder)
         sys.path[:] = path
@@ -141,12 +141,12 @@ class Parent:
         job, change = self._holder.job(self._request.threads), self._request.change
         return job if change is None else change(job)
 
-    def prepare(self, request: Request) -> Described | Cold:
+    def prepare(self, request: Request) -> Described | Again:
         """Make the job ready here."""
         self._request = request
         self._prepared = prepare(self._job(), request)
         family = self._prepared.framework.family
-        return self._prepared.described if family.forks_after_computing else Cold(family.package)
+        return self._prepared.described if family.forks_after_computing else Again((family.package,), apart=False)
 
     def _send(self, errand: Callable[[], None]) -> None:
         """Have a child do something and answer for this process."""
