@@ -78,7 +78,7 @@ class _Copy:
     """
 
     def __init__(self, process: int, origin: Host) -> None:
-        self._number, self._origin = process, origin
+        self.pid, self._origin = process, origin
         self._pidfd = os.pidfd_open(process)
         self._status: int | None = None
 
@@ -94,7 +94,7 @@ class _Copy:
             select.select([self._pidfd], [], [])
             os.close(self._pidfd)
             try:
-                self._status = int(self._origin.ask("reap", self._number))
+                self._status = int(self._origin.ask("reap", self.pid))
             except HostLost:
                 self._status = -signal.SIGKILL  # it died with the process that had forked it
         return self._status
@@ -119,6 +119,19 @@ class Host:
         self._awaits_outline = self._closed = False
         self.source: Source | None = None
         self._process, self._channel = started or warm_parent()
+
+    @property
+    def process(self) -> int:
+        """The parent's number."""
+        return self._process.pid
+
+    def imports(self, *names: str) -> None:
+        """Have modules imported that copies of this one's parent then have.
+
+        Args:
+            names: of modules.
+        """
+        self.ask("imports", *names)
 
     def copied(self) -> Host:
         """A host whose parent is a copy of this one's, with the job that it holds. It is closed before this one."""

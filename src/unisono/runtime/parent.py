@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import faulthandler
 import gc
+import importlib
 import os
 import pickle
 import signal
@@ -25,7 +26,7 @@ from functools import partial
 from typing import Any
 
 from unisono.errors import UnisonoError
-from unisono.frameworks.registry import framework
+from unisono.frameworks.registry import complete_imports, framework
 from unisono.job import Job
 from unisono.memory.heap import trim
 from unisono.memory.segment import Segment
@@ -110,6 +111,11 @@ class Parent:
         self._holder = Holder(source, imports)
         return self._holder.take(apart)
 
+    def imports(self, *names: str) -> None:
+        """Import modules before any job is taken, for all whose processes are copies of this one."""
+        for name in names:
+            importlib.import_module(name)
+
     def print_to(self, output: int) -> None:
         """Print into a pipe of the supervisor's from now on."""
         for number in (1, 2):
@@ -118,6 +124,7 @@ class Parent:
 
     def copy(self, end: int) -> int:
         """Fork a process that holds the job as this one does, and serves another channel; returns its number."""
+        complete_imports()
         parent = os.getpid()
         process = os.fork()
         if process:
