@@ -12,6 +12,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+import warm
 from waiting import limit, until
 
 pytest_plugins = ["few", "share"]
@@ -61,7 +62,7 @@ def nothing_left_running() -> Iterator[None]:
     """After each test no process that it started is alive."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
-    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before | warm.kept()]
     _, alive = psutil.wait_procs(left, timeout=limit())
     assert not alive, [child.cmdline() for child in alive]
 

@@ -16,6 +16,7 @@ from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import Outcome, raise_failure
+from warm import host_for
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 KILLS = [signal.SIGKILL, signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT]
@@ -111,7 +112,8 @@ def run(job: Job, workers: int = 0, **request: Any) -> tuple[Outcome, list[dict[
     messages: list[str] = []
     seen.display.message = messages.append  # type: ignore[method-assign]
     threads = request.pop("threads", 1)
-    outcome = execute(job, Request(max(workers, 1), threads, CORES, **request), seen, stall, debug=not workers)
+    host = host_for(job) if workers else None
+    outcome = execute(job, Request(max(workers, 1), threads, CORES, **request), seen, stall, not workers, host)
     return outcome, seen.records, messages
 
 

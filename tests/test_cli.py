@@ -297,6 +297,17 @@ def test_a_full_disk_costs_metrics_and_not_the_run(file: Path, tmp_path: Path) -
     assert (tmp_path / "out" / "parameters.safetensors").exists()
 
 
+def test_one_process_imports_the_framework(file: Path, tmp_path: Path) -> None:
+    import psutil
+
+    process = started(file, tmp_path)
+    (parent,) = psutil.Process(process.pid).children()
+    has_torch = ["libtorch" in Path(f"/proc/{number}/maps").read_text() for number in (process.pid, parent.pid)]
+    assert has_torch == [False, True]
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+
+
 def test_killing_the_supervisor_ends_its_children(file: Path, tmp_path: Path) -> None:
     import psutil
 

@@ -76,34 +76,35 @@ def _checked(job: object) -> Job:
 
 
 @contextmanager
-def held(job: Job | JobFile) -> Iterator[Supervised]:
+def held(job: Job | JobFile, host: Host | None = None) -> Iterator[Supervised]:
     """A job, held by the process that will fork this host's workers: a file's is read there, and only there.
 
     Args:
         job: the job, or its file.
+        host: processes that have no job yet, closed in the end; None = they are started.
 
     Raises:
         UsageError, JobError: there is none, or it does not travel.
     """
     if not isinstance(job, JobFile):
-        with supervised(_checked(job)) as execution:
+        with supervised(_checked(job), host) as execution:
             yield execution
         return
-    with Host() as host:
-        host.begin(job)
-        outline = host.outline()
+    with host or Host() as own:
+        own.begin(job)
+        outline = own.outline()
         assert outline is not None
-        yield Supervised(outline, host, outline.arguments)
+        yield Supervised(outline, own, outline.arguments)
 
 
 @contextmanager
-def _trained(job: Job | JobFile, debug: bool) -> Iterator[Supervised | InProcess]:
+def _trained(job: Job | JobFile, debug: bool, host: Host | None) -> Iterator[Supervised | InProcess]:
     """The same for a run; observers, which are functions that run outside workers, are this process's."""
     if debug:
         loaded = job.loaded() if isinstance(job, JobFile) else LoadedJob(_checked(job), {})
         yield InProcess(loaded.job, loaded.arguments)
         return
-    with held(job) as execution:
+    with held(job, host) as execution:
         if isinstance(job, JobFile) and execution.job.is_observed:
             execution = replace(execution, job=job.loaded().job)
         yield execution
@@ -132,6 +133,7 @@ def train(
     arguments: Mapping[str, Any] | None = None,
     live: bool = True,
     on: Ray | None = None,
+    host: Host | None = None,
 ) -> Run:
     """Train a job on this host, or on all hosts on which a launcher has started this, and wait for the end.
 
@@ -160,6 +162,7 @@ def train(
         arguments: what made the job, kept in run.json.
         live: whether to draw a progress line on a terminal.
         on: a Ray cluster to train on, `unisono.Ray(hosts=4, workers_per_host=8)`; this process drives.
+        host: processes of this host that have been started already, as the command does; closed in the end.
 
     Returns:
         The finished run.
@@ -179,7 +182,7 @@ def train(
         least = split.workers if split.data else None
         return train_on_ray(on, made, threads, least, wish, path, resume is not None, settings, shown, interface,
                             host_timeout, data_host)  # fmt: skip
-    with _trained(job, debug) as execution:
+    with _trained(job, debug, host) as execution:
         if arguments is None:
             settings = replace(settings, arguments=execution.arguments)
         layout = _settled(layout, execution, workers, threads, recompute, shown)
@@ -362,6 +365,7 @@ def evaluate(
     threads: int = 1,
     at: str | int = "final",
     shown: Display | None = None,
+    host: Host | None = None,
 ) -> dict[str, float]:
     """Evaluate a run's parameters.
 
@@ -371,6 +375,7 @@ def evaluate(
         workers, threads: as in `train`.
         at: "final", "best" or the step of a checkpoint.
         shown: where what processes print is shown.
+        host: as in `train`.
 
     Returns:
         Name → value, as in evaluation records.
@@ -378,7 +383,7 @@ def evaluate(
     Raises:
         UsageError: no evaluation data, or no such run.
     """
-    with held(job) as execution:
+    with held(job, host) as execution:
         if not execution.job.is_evaluated:
             raise UsageError("a job is evaluated on job.evaluation; this job has none. Give it evaluation=.")
         parameters = load(parameters_file(Path(directory), at)).arrays

@@ -16,6 +16,7 @@ from unisono.version import __version__
 
 if TYPE_CHECKING:
     from unisono.cluster.ray import Ray
+    from unisono.runtime.host import Host
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,9 +72,11 @@ def train(
     workers_per_host: int | None, ship: Path | None, **settings: Any,
 ) -> int:  # fmt: skip
     """Train the job of FILE.py[:NAME] with key=value ARGUMENTS."""
+    in_process = settings["debug"] or on is not None
+    host = None if in_process else _host()
     from unisono import api
     from unisono.jobfile import JobFile
-    from unisono.runtime.host import POOLS
+    from unisono.runtime.warm import POOLS
 
     cluster = _cluster(on, address=address, hosts=hosts, workers_per_host=workers_per_host, ship=ship)
     if settings["debug"]:  # the job's objects may compute when they are made, here
@@ -84,8 +87,9 @@ def train(
     fields = fields if seed is None else {**fields, "seed": seed}
     job = JobFile.of(file, _with_kept(resume, arguments), fields)
     run = api.train(
-        job, workers=workers, threads=threads, name=job.path.stem, out=out, resume=resume, on=cluster, **settings
-    )
+        job, workers=workers, threads=threads, name=job.path.stem, out=out, resume=resume, on=cluster, host=host,
+        **settings,
+    )  # fmt: skip
     manifest = run.manifest
     first = manifest.get("first_step_seconds")
     start_up = "" if first is None else f" (the first after {first:.1f} s)"
@@ -93,6 +97,16 @@ def train(
     print(f"{run.status} after {manifest['steps_done']} steps in {took}: {run.directory}")
     print(f"parameters {manifest.get('parameters_sha256', 'not kept')}")
     return run.exit_status
+
+
+def _host() -> Host:
+    """The processes of this host: what they import takes longest, so they are started before anything else is."""
+    from unisono.runtime.warm import warm_parent
+
+    started = warm_parent()
+    from unisono.runtime.host import Host
+
+    return Host(started)
 
 
 def _cluster(on: str | None, **settings: Any) -> Ray | None:
@@ -136,11 +150,12 @@ def _is_layout(text: str) -> bool:
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Steps at each.")
 def verify(file: str, arguments: tuple[str, ...], workers: str, layouts: str, steps: int) -> int:
     """Train the first steps at each world size, or in each layout, and compare the parameters' bits."""
+    host = _host()
     from unisono import api, verification
     from unisono.jobfile import JobFile
 
     job = JobFile.of(file, arguments)
-    report = verification.verify(job, api.worlds(workers), steps, message=lambda text: None, layouts=layouts.split())
+    report = verification.verify(job, api.worlds(workers), steps, lambda text: None, layouts.split(), host)
     _print(report.render())
     return 0 if report.agree else 1
 
@@ -154,7 +169,7 @@ def partition(file: str, arguments: tuple[str, ...], workers: int | None, thread
     """Show what each worker gets of the data and of the model."""
     from unisono import partitioning
     from unisono.jobfile import load
-    from unisono.runtime.host import POOLS
+    from unisono.runtime.warm import POOLS
 
     os.environ.update(dict.fromkeys(POOLS, str(threads)))  # the model computes here, and is measured
     report = partitioning.partition(load(file, arguments).job, workers, pipeline, threads)
@@ -190,11 +205,12 @@ def compare(
 @click.option("--at", default="final", show_default=True, help="final, best, or the step of a checkpoint.")
 def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int | None, threads: int, at: str) -> int:
     """Evaluate the parameters of RUN_DIR on the job's evaluation data."""
+    host = _host()
     from unisono import api
     from unisono.jobfile import JobFile
 
     job = JobFile.of(file, _with_kept(run_dir, arguments))
-    values = api.evaluate(job, run_dir, workers=workers, threads=threads, at=at)
+    values = api.evaluate(job, run_dir, workers=workers, threads=threads, at=at, host=host)
     for name, value in values.items():
         print(f"{name} {value:.6g}")
     return 0

@@ -228,20 +228,24 @@ class InProcess:
 
 
 @contextmanager
-def supervised(job: Job) -> Iterator[Supervised]:
+def supervised(job: Job, host: Host | None = None) -> Iterator[Supervised]:
     """A job of this process, to be run by processes of this host.
+
+    Args:
+        job: the job.
+        host: processes that have no job yet, closed in the end; None = they are started.
 
     Raises:
         UsageError: something in it cannot be pickled.
     """
-    source = Pickled.of(job)
-    with Host() as host:
-        host.begin(source)
-        yield Supervised(job, host)
+    with host or Host() as own:
+        own.begin(Pickled.of(job))
+        yield Supervised(job, own)
 
 
 def execute(
-    job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None, debug: bool = False
+    job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None, debug: bool = False,
+    host: Host | None = None,
 ) -> Outcome:  # fmt: skip
     """Run a job's rounds once.
 
@@ -249,10 +253,11 @@ def execute(
         job: the job.
         request, watcher, stall_seconds: see `Execution`.
         debug: everything in this process.
+        host: see `supervised`.
     """
     if debug:
         return InProcess(job)(request, watcher)
-    with supervised(job) as execution:
+    with supervised(job, host) as execution:
         return execution(request, watcher, stall_seconds)
 
 

@@ -20,6 +20,7 @@ from unisono.job import Job
 from unisono.jobfile import JobFile
 from unisono.observe.progress import Silent
 from unisono.partition.layout import Layout
+from unisono.runtime.host import Host
 from unisono.runtime.prepare import open_data
 from unisono.runtime.samples import example
 from unisono.runtime.watcher import Outcome, raise_failure
@@ -96,6 +97,7 @@ def verify(
     steps: int = 20,
     message: Callable[[str], None] = print,
     layouts: Sequence[Layout | str] = (),
+    host: Host | None = None,
 ) -> VerifyReport:
     """Train the first steps at each world size, or in each layout, and compare.
 
@@ -105,6 +107,7 @@ def verify(
         steps: how many steps.
         message: shows what processes print.
         layouts: the layouts, instead of world sizes.
+        host: as in `unisono.train`.
 
     Returns:
         The report; `report.agree` is the verdict.
@@ -116,7 +119,7 @@ def verify(
         raise UsageError("verify compares world sizes; received none. Name some: --workers 1,2,3,4.")
     results: list[World] = []
     names: tuple[str, ...] = ()
-    with held(job) as execution:
+    with held(job, host) as execution:
         for layout in [layout_of(layout) for layout in layouts] or [Layout(data=count) for count in workers]:
             interrupts = Interrupts()
             seen = Observation(execution.job, Silent(), interrupts)

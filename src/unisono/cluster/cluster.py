@@ -26,10 +26,10 @@ from unisono.runtime.agreement import Agreement
 from unisono.runtime.channel import Channel, started
 from unisono.runtime.companions import Joined, Own
 from unisono.runtime.failure import Failure
-from unisono.runtime.host import POOLS
 from unisono.runtime.prepare import Described
 from unisono.runtime.source import Source
 from unisono.runtime.state import HostState
+from unisono.runtime.warm import POOLS
 from unisono.runtime.watcher import Watcher
 
 TIMEOUT_SECONDS = 10.0

@@ -18,10 +18,10 @@ from unisono.errors import JobError
 from unisono.frameworks.registry import made
 from unisono.runtime.channel import Channel, started
 from unisono.runtime.failure import Failure, failure
-from unisono.runtime.host import environment
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.prepare import open_data
 from unisono.runtime.source import Source
+from unisono.runtime.warm import environment
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unisono.errors import UsageError
-from unisono.job import Job
+
+if TYPE_CHECKING:
+    from unisono.job import Job
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Family:
         environment: what must stand in the environment before it is first used, in the process that forks.
         preferred: what stands in the environment unless a person has set something else.
         compiled: the environment variable that names a folder for what it compiles: a run's processes share one.
+        late: modules that it imports when it is first used: a process that is copied for several runs has them before.
     """
 
     package: str
@@ -38,6 +41,7 @@ class Family:
     environment: Mapping[str, str] = field(default_factory=dict)
     preferred: Mapping[str, str] = field(default_factory=dict)
     compiled: str | None = None
+    late: tuple[str, ...] = ()
 
 
 FAMILIES = (
@@ -49,7 +53,7 @@ FAMILIES = (
         "model.keras",
         preferred={"TF_CPP_MIN_LOG_LEVEL": "1"},  # no lines about instruction sets
     ),
-    Family("pytorch", ("torch",), "torch", True),
+    Family("pytorch", ("torch",), "torch", True, late=("torch._dynamo",)),
     Family(
         "jax",
         ("flax", "jax", "jaxlib"),
@@ -109,6 +113,13 @@ def framework(name: str) -> Framework:
             f"pip install 'unisono[{family.extra}]'"
         ) from error
     return Framework(family, model.Adapter, data)
+
+
+def complete_imports() -> None:
+    """Import what the frameworks of this process import when they are first used."""
+    for family in loaded():
+        for name in family.late:
+            importlib.import_module(name)
 
 
 def loaded() -> tuple[Family, ...]:

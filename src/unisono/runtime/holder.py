@@ -26,14 +26,16 @@ from unisono.runtime.source import Pickled, Recipe, Source, pickled
 
 
 @dataclass(frozen=True)
-class Computed:
-    """The job's file has left threads behind: a fresh process must have a child of its own read it.
+class Again:
+    """What has computed here must not have: a fresh process is to take the job, as this says.
 
     Attributes:
-        imports: the adapters whose frameworks it had imported.
+        imports: adapters whose frameworks it imports first, and leaves the computing with them to its children.
+        apart: whether a child reads the job's file, which leaves threads behind.
     """
 
     imports: tuple[str, ...]
+    apart: bool
 
 
 class Holder:
@@ -60,7 +62,7 @@ class Holder:
             framework(package)
         self.cold += tuple(family.package for family in cold)
 
-    def take(self, apart: bool) -> Outline | Computed | None:
+    def take(self, apart: bool) -> Outline | Again | None:
         """Read the job; returns its outline, None where who pickled it knows it.
 
         Args:
@@ -109,8 +111,8 @@ def _is_single() -> bool:
     return len(list(Path("/proc/self/task").iterdir())) == 1
 
 
-def _computed() -> Computed:
-    return Computed(tuple(family.package for family in loaded()))
+def _computed() -> Again:
+    return Again(tuple(family.package for family in loaded()), apart=True)
 
 
 def in_child(function: Callable[[], Any]) -> Any:

@@ -16,24 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import JobError
-from unisono.frameworks.registry import FAMILIES
 from unisono.planner.devices import out_of_memory_kills
-from unisono.runtime.channel import Channel, started
+from unisono.runtime.channel import Channel
 from unisono.runtime.deaths import Death
 from unisono.runtime.failure import MEMORY_WAYS_OUT, Failure
-from unisono.runtime.holder import Computed
+from unisono.runtime.holder import Again
 from unisono.runtime.outline import Outline
-from unisono.runtime.prepare import Cold, Described, Request
+from unisono.runtime.prepare import Described, Request
 from unisono.runtime.source import Source
-
-POOLS = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
-    "TF_NUM_INTEROP_THREADS", "NPROC",
-)  # fmt: skip
-"""What libraries read how many threads to use from, when they are loaded or first used."""
-
-# Weight gradients are large and fresh each time: huge pages save most of their page faults (10 % of an MLP's step).
-_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+from unisono.runtime.warm import warm_parent
 
 
 @dataclass
@@ -74,14 +65,6 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, number)
 
 
-def environment() -> dict[str, str]:
-    """What a process finds in its environment that works on a job."""
-    variables = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(POOLS, "1"), "CUDA_VISIBLE_DEVICES": ""}
-    for family in FAMILIES:
-        variables = {**family.preferred, **variables, **family.environment}
-    return variables
-
-
 class HostLost(JobError):
     """The warm parent is dead, and its children with it."""
 
@@ -95,7 +78,7 @@ class _Copy:
     """
 
     def __init__(self, process: int, origin: Host) -> None:
-        self._number, self._origin = process, origin
+        self.pid, self._origin = process, origin
         self._pidfd = os.pidfd_open(process)
         self._status: int | None = None
 
@@ -111,7 +94,7 @@ class _Copy:
             select.select([self._pidfd], [], [])
             os.close(self._pidfd)
             try:
-                self._status = int(self._origin.ask("reap", self._number))
+                self._status = int(self._origin.ask("reap", self.pid))
             except HostLost:
                 self._status = -signal.SIGKILL  # it died with the process that had forked it
         return self._status
@@ -124,10 +107,10 @@ class Host:
     the thread that made it.
 
     Args:
-        origin: the host whose parent is copied, with the job that it holds; None = a fresh process.
+        started: a parent that has been started already; None = one is started now.
     """
 
-    def __init__(self, origin: Host | None = None) -> None:
+    def __init__(self, started: tuple[subprocess.Popen[bytes] | _Copy, Channel] | None = None) -> None:
         self._memory_kills = out_of_memory_kills()
         self.children: list[Child] = []
         self._listen: Callable[[int | None], None] | None = None
@@ -135,31 +118,35 @@ class Host:
         self._output = -1
         self._awaits_outline = self._closed = False
         self.source: Source | None = None
-        self._process: subprocess.Popen[bytes] | _Copy
-        if origin is None:
-            self._start()
-            return
-        self.source = origin.source
-        mine, theirs = socket.socketpair()
-        with theirs:
-            self._process = _Copy(origin.ask("copy", files=[theirs.fileno()]), origin)
-        self._channel = Channel(mine)
+        self._process, self._channel = started or warm_parent()
+
+    @property
+    def process(self) -> int:
+        """The parent's number."""
+        return self._process.pid
+
+    def imports(self, *names: str) -> None:
+        """Have modules imported that copies of this one's parent then have.
+
+        Args:
+            names: of modules.
+        """
+        self.ask("imports", *names)
 
     def copied(self) -> Host:
-        """A host with the same job, held by a copy of this one's parent. It is closed before this one."""
-        return Host(self)
+        """A host whose parent is a copy of this one's, with the job that it holds. It is closed before this one."""
+        mine, theirs = socket.socketpair()
+        with theirs:
+            process = _Copy(self.ask("copy", files=[theirs.fileno()]), self)
+        copy = Host((process, Channel(mine)))
+        copy.source = self.source
+        return copy
 
     def __enter__(self) -> Host:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def _start(self) -> None:
-        self._process, self._channel = started(
-            "unisono.runtime.parent", env=environment(),
-            process_group=0,  # a terminal's Ctrl-C is for the supervisor alone
-        )  # fmt: skip
 
     def begin(self, source: Source) -> None:
         """Have the parent take a job, and do not wait for it.
@@ -183,12 +170,15 @@ class Host:
         """
         self._awaits_outline = False
         answer = self._answer()
-        if isinstance(answer, Computed):
-            self._replace()
-            self._take(answer.imports, apart=True)
+        if isinstance(answer, Again):
+            self._again(answer)
             return self.outline()
         outline: Outline | None = answer
         return outline
+
+    def _again(self, wanted: Again) -> None:
+        self._replace()
+        self._take(wanted.imports, wanted.apart)
 
     def attach(self, listen: Callable[[int | None], None], wait_for: Callable[[int], None]) -> None:
         """Take what is printed from now on.
@@ -214,7 +204,7 @@ class Host:
     def _replace(self) -> None:
         listen, wait_for = self._listen, self._wait_for
         self._end()
-        self._start()
+        self._process, self._channel = warm_parent()
         if listen is not None:
             self.attach(listen, wait_for)
 
@@ -267,9 +257,8 @@ class Host:
             UsageError: it breaks a rule.
         """
         answer = self.ask("prepare", request)
-        if isinstance(answer, Cold):  # it was not to be seen beside model(): start again, knowing it
-            self._replace()
-            self._take((answer.package,), apart=False)
+        if isinstance(answer, Again):
+            self._again(answer)
             answer = self.ask("prepare", request)
         described: Described = answer
         return described

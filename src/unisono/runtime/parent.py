@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import faulthandler
 import gc
+import importlib
 import os
 import pickle
 import signal
@@ -25,16 +26,16 @@ from functools import partial
 from typing import Any
 
 from unisono.errors import UnisonoError
-from unisono.frameworks.registry import framework
+from unisono.frameworks.registry import complete_imports, framework
 from unisono.job import Job
 from unisono.memory.heap import trim
 from unisono.memory.segment import Segment
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import STACK_SIGNAL, Failure, described_error, failure
-from unisono.runtime.holder import Computed, Holder, ended, in_child
+from unisono.runtime.holder import Again, Holder, ended, in_child
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.outline import Outline
-from unisono.runtime.prepare import Cold, Described, Prepared, Request, prepare, prepare_again
+from unisono.runtime.prepare import Described, Prepared, Request, prepare, prepare_again
 from unisono.runtime.samples import load_ahead
 from unisono.runtime.source import Source
 from unisono.runtime.state import HostState
@@ -103,12 +104,17 @@ class Parent:
 
     def take(
         self, folder: str, path: list[str], source: Source, imports: tuple[str, ...], apart: bool
-    ) -> Outline | Computed | None:
+    ) -> Outline | Again | None:
         """Stand where the supervisor stands and take the job (see `Holder`)."""
         os.chdir(folder)
         sys.path[:] = path
         self._holder = Holder(source, imports)
         return self._holder.take(apart)
+
+    def imports(self, *names: str) -> None:
+        """Import modules before any job is taken, for all whose processes are copies of this one."""
+        for name in names:
+            importlib.import_module(name)
 
     def print_to(self, output: int) -> None:
         """Print into a pipe of the supervisor's from now on."""
@@ -118,6 +124,7 @@ class Parent:
 
     def copy(self, end: int) -> int:
         """Fork a process that holds the job as this one does, and serves another channel; returns its number."""
+        complete_imports()
         parent = os.getpid()
         process = os.fork()
         if process:
@@ -141,12 +148,12 @@ class Parent:
         job, change = self._holder.job(self._request.threads), self._request.change
         return job if change is None else change(job)
 
-    def prepare(self, request: Request) -> Described | Cold:
+    def prepare(self, request: Request) -> Described | Again:
         """Make the job ready here."""
         self._request = request
         self._prepared = prepare(self._job(), request)
         family = self._prepared.framework.family
-        return self._prepared.described if family.forks_after_computing else Cold(family.package)
+        return self._prepared.described if family.forks_after_computing else Again((family.package,), apart=False)
 
     def _send(self, errand: Callable[[], None]) -> None:
         """Have a child do something and answer for this process."""

@@ -120,13 +120,6 @@ class Described:
         return Plan(first, boundaries, members, stages, stop=stop, hosts=hosts)
 
 
-@dataclass(frozen=True)
-class Cold:
-    """The job turns out to need a framework that must not have computed in the process that forks."""
-
-    package: str
-
-
 @dataclass
 class Prepared:
     """A job ready to run in this process.

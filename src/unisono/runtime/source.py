@@ -32,7 +32,7 @@ class Source(Protocol):
 
     @property
     def imports(self) -> tuple[str, ...]:
-        """Adapters whose framework must be imported, and must not compute, where workers are forked."""
+        """Adapters whose frameworks are imported where workers are forked."""
 
     def read(self, travels: bool = False) -> Recipe:
         """Do what is done once in a process.
@@ -64,8 +64,7 @@ class Pickled:
         Raises:
             UsageError: something in it cannot be pickled.
         """
-        cold = tuple(family.package for family in named_beside(job.model) if not family.forks_after_computing)
-        return Pickled(pickled(job), cold)
+        return Pickled(pickled(job), tuple(family.package for family in named_beside(job.model)))
 
     def read(self, travels: bool = False) -> Recipe:
         """See `Source`."""

@@ -1,0 +1,37 @@
+"""One process a framework that has imported it, kept for a session's many small runs: each run takes a copy of it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+
+from unisono import Job
+from unisono.frameworks.registry import named_beside
+from unisono.runtime.host import Host
+
+_kept: dict[tuple[str, ...], tuple[dict[str, str], Host]] = {}
+
+
+def host_for(job: Job) -> Host:
+    """A host for one run of a job; a fresh one where the test has changed the environment."""
+    packages = tuple(family.package for family in named_beside(job.model))
+    if not packages or threading.current_thread() is not threading.main_thread():  # a kept one would end with it
+        return Host()
+    if packages not in _kept:
+        host = Host()
+        for package in packages:
+            host.imports(f"unisono.frameworks.{package}.model")
+        _kept[packages] = _environment(), host
+        atexit.register(host.close)
+    environment, host = _kept[packages]
+    return host.copied() if environment == _environment() else Host()
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+
+
+def kept() -> set[int]:
+    """The kept processes."""
+    return {host.process for _, host in _kept.values()}
