@@ -179,8 +179,11 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     # Checkpoints.
     Mistake(
         "a file is renamed before it is on disk",
-        (("checkpoint/parameters.py", "        sync(aside)\n        aside.replace(path)\n",
-          "        aside.replace(path)\n        sync(path)\n"),),
+        (
+            ("checkpoint/parameters.py", "        os.fsync(file.fileno())\n", ""),
+            ("checkpoint/parameters.py", "        aside.replace(path)\n",
+             "        aside.replace(path)\n        sync(path)\n"),
+        ),
         ("tests/checkpoint",),
     ),
     Mistake(
