@@ -14,7 +14,7 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         ["1 << 20 → 2 << 20", "20 → 21", "20 → 19", "1 << 16 → 2 << 16", "16 → 17", "16 → 15"], SPEED,
     ),
     (
-        "gradients/regions.py", "before = (0, 0) # place, region",
+        "gradients/regions.py", "elements, before = 0, (0, 0) # of those held; place, region",
         ["(0, → (1,", "(0, → (-1,", "0) → 1)", "0) → -1)"], "it is not looked at before it is set",
     ),
     (
