@@ -140,6 +140,7 @@ def test_an_evaluation_is_better_when_it_is_better(
     other.remember(one.memory())
     assert other.memory() == one.memory()
     assert not keeper(tmp_path, best=(better, "f1")).exhausted
+    assert keeper(tmp_path).memory() == {"best": None, "since_best": 0}
 
 
 def test_an_evaluation_without_the_value_is_a_mistake_unless_others_may_have_it(tmp_path: Path) -> None:

@@ -59,3 +59,9 @@ def test_a_region_of_nothing_is_somebody_s() -> None:
     ]
     for slots in (1, 2, 3):
         assert [chunk.region for part in slices(regions, slots) for chunk in part] == [0, 1]
+
+
+def test_not_even_one_element_more_than_that() -> None:
+    region = Region.pack(0, "float32", 0, "elementwise", [(0, "w", (CHUNK,)), (1, "b", (1,)), (2, "c", (1,))])
+    (part,) = slices([region], 1)
+    assert [[piece.parameter.name for piece in chunk.pieces] for chunk in part] == [["w"], ["b", "c"]]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.memory.segment import PAGE, Segment, SegmentLayout, aligned
+import unisono.memory.segment as segment_module
+from unisono.memory.segment import PAGE, Segment, SegmentLayout, aligned, touch
 
 areas = st.lists(
     st.tuples(st.sampled_from(["uint8", "float32", "int64"]), st.lists(st.integers(0, 70), max_size=3)), max_size=6
@@ -63,3 +64,24 @@ def test_a_closed_file_is_closed() -> None:
 @given(st.integers(0, 300), st.sampled_from([1, 8, 64]))
 def test_sizes_are_rounded_up_to_the_next_multiple(size: int, alignment: int) -> None:
     assert aligned(size, alignment) == int(np.ceil(size / alignment)) * alignment
+
+
+@pytest.mark.parametrize("refused", [0, -1])
+def test_all_pages_of_an_array_are_touched(monkeypatch: pytest.MonkeyPatch, refused: int) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    class Library:
+        def madvise(self, *call: int) -> int:
+            asked.append(call)
+            return refused
+
+    monkeypatch.setattr(segment_module, "_LIBC", Library())
+    memory = np.zeros(4 * PAGE, np.uint8)
+    first = -memory.ctypes.data % PAGE
+    for start, stop in ((0, 1), (8, PAGE + 16), (PAGE, 2 * PAGE)):
+        asked.clear()
+        touch(memory[first + start : first + stop].view(np.uint64 if stop > 1 else np.uint8))
+        page = memory.ctypes.data + first + start // PAGE * PAGE
+        assert asked == [(page, memory.ctypes.data + first + stop - page, 22)]  # MADV_POPULATE_READ
+    touch(np.empty((0, 3)))
+    assert PAGE % 4096 == 0

@@ -14,6 +14,10 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         ["1 << 20 → 2 << 20", "20 → 21", "20 → 19", "1 << 16 → 2 << 16", "16 → 17", "16 → 15"], SPEED,
     ),
     (
+        "gradients/regions.py", "elements, before = 0, (0, 0) # of those held; place, region",
+        ["(0, → (1,", "(0, → (-1,", "0) → 1)", "0) → -1)"], "it is not looked at before it is set",
+    ),
+    (
         "checkpoint/keeper.py", "self._standing = Standing(0, False, 1)",
         ["0, → 1,", "0, → -1,", "False → True", "1) → 2)", "1) → 0)", "0, False → False, 0", "False, 1 → 1, False"],
         "its best value and the evaluations since are all that is used of it",
