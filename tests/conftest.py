@@ -43,6 +43,7 @@ def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
         yield
+        warm.close()
         until(lambda: not _unisonos(folder), "all processes of Unisono have ended")
         until(lambda: not list(Path(folder).glob("unisono*")), f"nothing of Unisono is left in {folder}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 
@@ -23,7 +22,6 @@ def host_for(job: Job) -> Host:
         for package in packages:
             host.imports(f"unisono.frameworks.{package}.model")
         _kept[packages] = _environment(), host
-        atexit.register(host.close)
     environment, host = _kept[packages]
     return host.copied() if environment == _environment() else Host()
 
@@ -35,3 +33,9 @@ def _environment() -> dict[str, str]:
 def kept() -> set[int]:
     """The kept processes."""
     return {host.process for _, host in _kept.values()}
+
+
+def close() -> None:
+    """End them."""
+    while _kept:
+        _kept.popitem()[1][1].close()
