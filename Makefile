@@ -6,7 +6,7 @@ BEAT := $(PYTHON) tools/heartbeat.py
 
 # Another index for torch, instead of the build on this machine's disk or PyTorch's CPU build: see README.
 export TORCH_INDEX ?=
-# Bytecode is written when a module is first imported: pip makes none.
+# Bytecode is written when a module is first imported: pip makes none, and the demo finds what it needs.
 export PYTHONDONTWRITEBYTECODE =
 
 PYTEST := -m pytest -n 2 --dist worksteal --durations=20
@@ -25,6 +25,7 @@ SHARE ?= 1/1
 	@echo ".venv takes torch and 25 small packages: 0.3 GB to download and 0.9 GB on disk, if torch is its CPU build"
 	$(BEAT) venv $(PYTHON) -m venv .venv
 	$(BEAT) pip $(BIN)/python tools/install.py $<
+	$(BEAT) bytecode $(BIN)/python -c "import sklearn.datasets, torch._dynamo, unisono.api, unisono.cli"
 	touch $@
 
 .venv/test: requirements/test.lock .venv/demo
