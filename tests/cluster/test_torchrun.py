@@ -12,7 +12,7 @@ import pytest
 
 from cluster.launched import RESUME, TRAIN, environment, has_checkpoint, hashes
 from cluster.namespaces import Network
-from waiting import limit, until
+from waiting import limit, scaled, until
 
 pytestmark = pytest.mark.hosts
 
@@ -28,7 +28,8 @@ def c10d(network: Network, host: int) -> list[str]:
     """How agents find each other: they come and go. The first ones wait for others for a second, not for thirty."""
     return [
         "--nnodes=1:2", "--rdzv-backend=c10d", f"--rdzv-endpoint={network.address(0)}:29400", "--rdzv-id=first",
-        f"--rdzv-conf=is_host={int(not host)},last_call_timeout=1", f"--local-addr={network.address(host)}",
+        f"--rdzv-conf=is_host={int(not host)},last_call_timeout={scaled(1):.0f}",
+        f"--local-addr={network.address(host)}",
     ]  # fmt: skip
 
 
