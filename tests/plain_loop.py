@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from unisono import Job
 
 Array = NDArray[Any]
+Name = tuple[int | str, ...]
 BLOCK = 4096
 """Elements of one parameter whose squares are summed into one partial of the norm."""
 
@@ -88,11 +89,11 @@ def order_of(job: Job, length: int, epoch: int) -> list[int]:
     if job.order == "sequential":
         return list(range(length))
     generator = np.random.Generator(np.random.PCG64(key(job.seed, "order", epoch)))
-    chosen = generator.permutation(length) if job.order == "shuffled" else job.order(epoch, generator)  # type: ignore[operator]
+    chosen = generator.permutation(length) if job.order == "shuffled" else job.order(epoch, generator)
     return [int(index) for index in chosen]
 
 
-def cut(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+def cut(indices: Any, size: int) -> list[Any]:
     """Pieces of `size`, filled from the left; the last may be short, and none is empty.
 
     >>> cut(range(5), 2)
@@ -112,10 +113,7 @@ def places(job: Job) -> int:
     return math.ceil(job.batch_size / job.microbatches)
 
 
-def read(
-    job: Job, model: Model, data: Any, indices: Sequence[int], sample: tuple[int | str, ...],
-    batch: tuple[int | str, ...],
-) -> Any:  # fmt: skip
+def read(job: Job, model: Model, data: Any, indices: Sequence[int], sample: Name, batch: Name) -> Any:
     """A microbatch's (inputs, targets): seeded before each sample by its own name, and before `collate`."""
     samples = []
     for index in indices:
@@ -133,41 +131,41 @@ def read(
 def tree_sum(leaves: Sequence[Any]) -> Any:
     """Neighbours are added, then the sums of neighbours, and so on; who has no right neighbour goes up as it is.
 
-    >>> tree_sum(["a", "b", "c", "d", "e"])
-    'abcde'
+    >>> tree_sum([0.1, 0.2, 0.3, 0.4, 0.5]) == ((0.1 + 0.2) + (0.3 + 0.4)) + 0.5
+    True
     """
     while len(leaves) > 1:
         leaves = [reduce(add, leaves[at : at + 2]) for at in range(0, len(leaves), 2)]
     return leaves[0]
 
 
-def in_order(numbers: Iterator[float]) -> float:
+def in_order(numbers: Iterable[float]) -> float:
     """A sum one after another, in float64. (`sum` is more exact than that in newer Pythons.)"""
     return reduce(add, numbers, 0.0)
 
 
 def mean_gradients(parts: Sequence[Part]) -> list[Array | None]:
-    """(sum along the tree) / (weight of the whole batch), parameter by parameter."""
+    """(sum along the tree) / (weight of the whole batch), parameter by parameter; None where nothing has used it."""
     weight = in_order(part.weight for part in parts)
-    means: list[Array | None] = []
-    for leaves in zip(*(part.gradients for part in parts), strict=True):
-        known = next((leaf for leaf in leaves if leaf is not None), None)
-        if known is None:
-            means.append(None)
-            continue
-        total = tree_sum([np.zeros_like(known) if leaf is None else leaf for leaf in leaves])
-        means.append(total / total.dtype.type(weight))
-    return means
+    totals = [_total(leaves) for leaves in zip(*(part.gradients for part in parts), strict=True)]
+    return [None if total is None else total / total.dtype.type(weight) for total in totals]
+
+
+def _total(leaves: Sequence[Array | None]) -> Array | None:
+    known = next((leaf for leaf in leaves if leaf is not None), None)
+    if known is None:
+        return None
+    return tree_sum([np.zeros_like(known) if leaf is None else leaf for leaf in leaves])
 
 
 def norm_of(gradients: Sequence[Array | None]) -> float:
     """√ of the sum of one partial Σ g² a block, in (parameter, block) order."""
-    blocks = (block for g in gradients if g is not None for block in cut(g.ravel(), BLOCK))  # type: ignore[arg-type]
-    return math.sqrt(in_order(float((block * block).sum()) for block in blocks))  # type: ignore[operator]
+    blocks = (block for g in gradients if g is not None for block in cut(g.ravel(), BLOCK))
+    return math.sqrt(in_order(float((block * block).sum()) for block in blocks))
 
 
 def clipped(gradients: Sequence[Array | None], norm: float, limit: float) -> list[Array | None]:
-    """Gradients whose norm is above the limit are brought down to it (almost: as PyTorch does, by norm + 1e-6)."""
+    """Gradients whose norm is above the limit are brought down to it (a little below: + 1e-6, as PyTorch does)."""
     factor = min(1.0, limit / (norm + 1e-6))
     return [g if g is None or factor == 1.0 else g * g.dtype.type(factor) for g in gradients]
 
@@ -226,9 +224,7 @@ def train(job: Job, make: Callable[[Job, int], Model]) -> tuple[Model, list[dict
     return model, records
 
 
-def train_step(
-    job: Job, model: Model, data: Any, step: int, epoch: int, batch: Sequence[int]
-) -> dict[str, Any]:  # fmt: skip
+def train_step(job: Job, model: Model, data: Any, step: int, epoch: int, batch: Sequence[int]) -> dict[str, Any]:
     """One global batch, one update."""
     before, parts = list(model.buffers), []
     for microbatch, indices in enumerate(cut(batch, places(job))):
