@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -87,8 +88,11 @@ def test_a_file_is_laid_out_for_readers_that_map_it(tmp_path: Path, monkeypatch:
     tensors = Tensors()
     for number, dtype in enumerate(("uint8", "float64", "int16", "float32")):
         tensors.add(f"{dtype} ü", np.arange(3 + number, dtype=dtype), dtype)
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(os.fstat(file).st_size))
     told = parameters.write(tmp_path / "p", tensors)
     data = (tmp_path / "p").read_bytes()
+    assert synced == [len(data)], "nothing is in the process's own memory any more"
     assert (told.bytes, told.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     length = int.from_bytes(data[:8], "little")
     entries = json.loads(data[8 : 8 + length])

@@ -87,6 +87,12 @@ def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], Any], text: st
         store.read(path)
 
 
+def test_the_order_of_what_is_said_does_not_matter(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    edit(path / store.STATE, lambda data: json.dumps(dict(reversed(json.loads(data).items()))).encode())
+    assert store.read(path).standing == STANDING
+
+
 def test_the_newest_sound_one_is_found(tmp_path: Path) -> None:
     assert store.newest_sound(tmp_path / "nothing") == (None, [])
     for step in (9, 10, 100):
