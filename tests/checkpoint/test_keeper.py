@@ -143,33 +143,12 @@ def test_an_evaluation_is_better_when_it_is_better(
     assert keeper(tmp_path).memory() == {"best": None, "since_best": 0}
 
 
-def test_an_evaluation_without_the_value_is_a_mistake_unless_others_may_have_it(tmp_path: Path) -> None:
-    one = keeper(tmp_path, best=("max", "f1"))
-    with pytest.raises(JobError, match=r"best must name an evaluation value; received 'f1', there are \['loss'\]"):
-        one.evaluated({"step": 1, "evaluation/loss": 0.5, "loss": 1.0})
-    one.evaluated({"step": 1, "evaluation/english/loss": 0.5})  # of several sets, one after another
-    keeper(tmp_path, best=("max", "german/f1")).evaluated({"step": 1, "evaluation/loss": 0.5})
-    assert one.memory()["best"] is None
-    keeper(tmp_path).evaluated({"step": 1})  # nothing was asked for
-
-
 def written(folder: Path) -> list[int]:
     """Which checkpoints are there, once the one that is being written is."""
     for thread in threading.enumerate():
         if thread.name == "unisono-checkpoint":
             thread.join()
     return store.steps(folder)
-
-
-def test_a_checkpoint_is_written_when_it_is_due(tmp_path: Path) -> None:
-    one = keeper(tmp_path, Checkpointing(steps=2, keep=9))
-    assert not one.has_written
-    found = []
-    for step, evaluated in ((1, False), (2, False), (3, False), (4, True), (6, False)):
-        one.copy(Standing(step, evaluated, 1), tensors(step), tensors(0))
-        found.append(written(tmp_path))
-    assert found == [[], [2], [2], [2], [2, 6]]  # at 4 it was written before the evaluation
-    assert one.has_written
 
 
 def test_a_checkpoint_is_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,13 +166,18 @@ def test_a_checkpoint_is_due_by_the_clock(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_best_is_copied_once_and_by_one_host(tmp_path: Path) -> None:
     one = keeper(tmp_path, best=("max", "f1"))
+    assert not one.has_written
     one.evaluated({"step": 1, "evaluation/f1": 0.5})
-    one.copy(Standing(1, True, 1), tensors(1), tensors(0))
+    one.copy(Standing(1, True, 1), tensors(1), tensors(11))
     one.copy(Standing(2, False, 1), tensors(2), tensors(0))
     one.evaluated({"step": 3, "evaluation/f1": 0.6})
     one.pass_over()
     one.copy(Standing(3, True, 1), tensors(3), tensors(0))
     assert written(tmp_path) == [1]
+    assert one.has_written
+    found = store.read(store.at(tmp_path, 1))
+    assert found.parameters.arrays["w"][0] == 1
+    assert found.optimizer.arrays["w"][0] == 11
 
 
 def test_a_copy_s_memory_is_taken_before_it_is_needed_where_it_will_be(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import safetensors
 import torch
 from safetensors.torch import load_file
 
+from unisono.checkpoint import parameters
 from unisono.checkpoint.parameters import Tensors, load, save, sha256_of
 from unisono.errors import UsageError
 
@@ -61,19 +64,8 @@ def test_a_copy_is_made_once_and_its_arrays_used_again() -> None:
 
 def test_every_dtype_and_any_strides_are_saved(tmp_path: Path) -> None:
     tensors = Tensors()
-    for dtype in (
-        "float64",
-        "float32",
-        "float16",
-        "int64",
-        "int32",
-        "int16",
-        "int8",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-    ):
+    signed, unsigned = (tuple(f"{kind}{bits}" for bits in (8, 16, 32, 64)) for kind in ("int", "uint"))
+    for dtype in ("float64", "float32", "float16", *signed, *unsigned):
         tensors.add(dtype, np.arange(6, dtype=dtype).reshape(2, 3).T, dtype)
     save(tmp_path / "p.safetensors", tensors)
     loaded = load(tmp_path / "p.safetensors")
@@ -89,3 +81,57 @@ def test_a_disk_that_takes_nothing_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"p\.safetensors\.tmp"):
         save(tmp_path / "p.safetensors", TENSORS)
     assert not (tmp_path / "p.safetensors").exists()
+
+
+def test_a_file_is_laid_out_for_readers_that_map_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parameters, "PIECE_BYTES", 5)
+    tensors = Tensors()
+    for number, dtype in enumerate(("uint8", "float64", "int16", "float32")):
+        tensors.add(f"{dtype} ü", np.arange(3 + number, dtype=dtype), dtype)
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(os.fstat(file).st_size))
+    told = parameters.write(tmp_path / "p", tensors)
+    data = (tmp_path / "p").read_bytes()
+    assert synced == [len(data)], "nothing is in the process's own memory any more"
+    assert (told.bytes, told.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    assert length % 8 == 0
+    assert list(entries) == ["float64 ü", "float32 ü", "int16 ü", "uint8 ü"], "the widest first: each at its alignment"
+    for name, entry in entries.items():
+        start, stop = entry["data_offsets"]
+        assert start % tensors.arrays[name].itemsize == 0
+        assert data[8 + length :][start:stop] == tensors.arrays[name].tobytes()
+    assert sha256_of(load(tmp_path / "p")) == sha256_of(tensors)
+    with pytest.raises(FileExistsError):
+        parameters.write(tmp_path / "p", tensors)
+
+
+def test_room_is_zeros_of_its_own() -> None:
+    room = TENSORS.room()
+    assert room.dtypes == TENSORS.dtypes
+    for name, array in TENSORS.arrays.items():
+        assert (room.arrays[name].dtype, room.arrays[name].shape) == (array.dtype, array.shape)
+        assert not room.arrays[name].any()
+
+
+def test_a_second_name_is_the_same_file_or_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, path = tmp_path / "target", tmp_path / "path"
+    target.write_bytes(b"new")
+    path.write_bytes(b"old")
+    (tmp_path / "path.tmp").write_bytes(b"left by a run that was killed")
+    for _ in range(2):
+        parameters.link(path, target)
+        assert path.samefile(target)
+        assert sorted(tmp_path.iterdir()) == [path, target]
+    target.unlink()
+    target.write_bytes(b"newer")
+
+    def refuse(*names: Path) -> None:
+        raise OSError("one name a file")
+
+    monkeypatch.setattr("os.link", refuse)
+    parameters.link(path, target)
+    assert path.read_bytes() == b"newer"
+    assert not path.samefile(target)
+    assert sorted(tmp_path.iterdir()) == [path, target]

@@ -87,6 +87,12 @@ def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], Any], text: st
         store.read(path)
 
 
+def test_the_order_of_what_is_said_does_not_matter(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    edit(path / store.STATE, lambda data: json.dumps(dict(reversed(json.loads(data).items()))).encode())
+    assert store.read(path).standing == STANDING
+
+
 def test_the_newest_sound_one_is_found(tmp_path: Path) -> None:
     assert store.newest_sound(tmp_path / "nothing") == (None, [])
     for step in (9, 10, 100):
@@ -113,3 +119,14 @@ def test_the_newest_are_kept_and_the_spared_besides(
         write(tmp_path, step)
     store.prune(tmp_path, keep, spared)
     assert store.steps(tmp_path) == left
+
+
+def test_what_is_in_the_way_is_told_and_what_cannot_go_stays(tmp_path: Path) -> None:
+    (tmp_path / "step-00000001").touch()  # not Unisono's
+    write(tmp_path, 2)
+    store.prune(tmp_path, 1, set())
+    assert store.steps(tmp_path) == [1, 2]
+    (tmp_path / ".step-00000003.tmp").touch()
+    with pytest.raises(FileExistsError):
+        write(tmp_path, 3)
+    assert store.steps(tmp_path) == [1, 2]

@@ -85,3 +85,19 @@ def test_all_pages_of_an_array_are_touched(monkeypatch: pytest.MonkeyPatch, refu
         assert asked == [(page, memory.ctypes.data + first + stop - page, 22)]  # MADV_POPULATE_READ
     touch(np.empty((0, 3)))
     assert PAGE % 4096 == 0
+
+
+@pytest.mark.parametrize(("refused", "pages"), [(-1, 3), (0, 0)])
+def test_pages_that_the_kernel_does_not_map_are_read(monkeypatch: pytest.MonkeyPatch, refused: int, pages: int) -> None:
+    class Library:
+        def madvise(self, *call: int) -> int:
+            return refused
+
+    layout = made([("float32", [2 * PAGE // 4 + 1])])
+    segment = Segment.create(layout)
+    monkeypatch.setattr(segment_module, "_LIBC", Library())
+    assert os.fstat(segment.file).st_blocks == 0
+    touch(segment["0"])
+    held = os.fstat(segment.file).st_blocks * 512
+    assert held >= pages * PAGE, "they may be larger"
+    assert bool(held) == bool(pages)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tools.mutants import equivalent, targets
+from tools.mutants.equivalent import EQUIVALENT
 from tools.mutants.plausible import PLAUSIBLE, Mistake
 from tools.mutants.sites import mutants
 
@@ -82,9 +83,10 @@ def test_each_module_s_tests_are_found() -> None:
 
 
 def test_mutants_that_are_told_to_do_the_same_are_still_there() -> None:
-    for module, *change in equivalent.changes():
+    told = {module: {change[1:] for change in equivalent.changes() if change[0] == module} for module, *_ in EQUIVALENT}
+    for module, changes in told.items():
         found = {mutant.change for mutant in mutants(module, (ROOT / "src/unisono" / module).read_bytes())}
-        assert tuple(change) in found, (module, change)
+        assert not changes - found, module
 
 
 @pytest.mark.parametrize("mistake", PLAUSIBLE, ids=lambda mistake: mistake.name)

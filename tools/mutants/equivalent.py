@@ -17,6 +17,12 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         "gradients/regions.py", "elements, before = 0, (0, 0) # of those held; place, region",
         ["(0, → (1,", "(0, → (-1,", "0) → 1)", "0) → -1)"], "it is not looked at before it is set",
     ),
+    ("checkpoint/parameters.py", "COPIERS = 2", ["2 → 3", "2 → 1"], "only speed"),
+    ("checkpoint/parameters.py", "PIECE_BYTES = 4 << 20", ["4 → 5", "4 → 3", "20 → 21", "20 → 19"], "only speed"),
+    (
+        "checkpoint/parameters.py", 'text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()',
+        ["False → True"], "JSON says the same",
+    ),
     (
         "checkpoint/keeper.py", "self._standing = Standing(0, False, 1)",
         ["0, → 1,", "0, → -1,", "False → True", "1) → 2)", "1) → 0)", "0, False → False, 0", "False, 1 → 1, False"],

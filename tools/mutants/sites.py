@@ -71,16 +71,16 @@ def mutants(module: str, source: bytes) -> list[Mutant]:
     >>> [mutant.change[1] for mutant in mutants("m.py", b"def f(a):\\n    return a < 1\\n")]
     ['return not (a < 1)', 'return a <= 1', 'return a < 2', 'return a < 0']
     """
-    same = ast.dump(ast.parse(source))
     found = (Mutant(module, source, *edit) for edit in dict.fromkeys(_Sites(source).of(ast.parse(source), "")))
-    return [mutant for mutant in found if _differs(mutant.mutated, same)]
+    return [mutant for mutant in found if mutant.mutated != source and _is_python(mutant.mutated)]
 
 
-def _differs(mutated: bytes, same: str) -> bool:
+def _is_python(source: bytes) -> bool:
     try:
-        return ast.dump(ast.parse(mutated)) != same
+        ast.parse(source)
     except SyntaxError:
         return False
+    return True
 
 
 Edit = tuple[str, int, int, bytes]
