@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -101,8 +102,9 @@ def held(job: Job | JobFile, host: Host | None = None) -> Iterator[Supervised]:
 def _trained(job: Job | JobFile, debug: bool, host: Host | None) -> Iterator[Supervised | InProcess]:
     """The same for a run; observers, which are functions that run outside workers, are this process's."""
     if debug:
+        since = time.monotonic()
         loaded = job.loaded() if isinstance(job, JobFile) else LoadedJob(_checked(job), {})
-        yield InProcess(loaded.job, loaded.arguments)
+        yield InProcess(loaded.job, loaded.arguments, since)
         return
     with held(job, host) as execution:
         if isinstance(job, JobFile) and execution.job.is_observed:
