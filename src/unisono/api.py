@@ -82,7 +82,7 @@ def held(job: Job | JobFile, host: Host | None = None) -> Iterator[Supervised]:
 
     Args:
         job: the job, or its file.
-        host: processes that have no job yet, closed in the end; None = they are started.
+        host: processes that have no job yet, or begun to read this file; closed in the end. None = they are started.
 
     Raises:
         UsageError, JobError: there is none, or it does not travel.
@@ -92,7 +92,8 @@ def held(job: Job | JobFile, host: Host | None = None) -> Iterator[Supervised]:
             yield execution
         return
     with host or Host() as own:
-        own.begin(job)
+        if own.source is not job:
+            own.begin(job)
         outline = own.outline()
         assert outline is not None
         yield Supervised(outline, own, outline.arguments)
