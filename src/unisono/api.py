@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -81,7 +82,7 @@ def held(job: Job | JobFile, host: Host | None = None) -> Iterator[Supervised]:
 
     Args:
         job: the job, or its file.
-        host: processes that have no job yet, closed in the end; None = they are started.
+        host: processes that have no job yet, or begun to read this file; closed in the end. None = they are started.
 
     Raises:
         UsageError, JobError: there is none, or it does not travel.
@@ -91,7 +92,8 @@ def held(job: Job | JobFile, host: Host | None = None) -> Iterator[Supervised]:
             yield execution
         return
     with host or Host() as own:
-        own.begin(job)
+        if own.source is not job:
+            own.begin(job)
         outline = own.outline()
         assert outline is not None
         yield Supervised(outline, own, outline.arguments)
@@ -101,8 +103,9 @@ def held(job: Job | JobFile, host: Host | None = None) -> Iterator[Supervised]:
 def _trained(job: Job | JobFile, debug: bool, host: Host | None) -> Iterator[Supervised | InProcess]:
     """The same for a run; observers, which are functions that run outside workers, are this process's."""
     if debug:
+        since = time.monotonic()
         loaded = job.loaded() if isinstance(job, JobFile) else LoadedJob(_checked(job), {})
-        yield InProcess(loaded.job, loaded.arguments)
+        yield InProcess(loaded.job, loaded.arguments, since)
         return
     with held(job, host) as execution:
         if isinstance(job, JobFile) and execution.job.is_observed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from unisono.version import __version__
 
 if TYPE_CHECKING:
     from unisono.cluster.ray import Ray
+    from unisono.jobfile import JobFile
     from unisono.runtime.host import Host
 
 
@@ -72,20 +73,18 @@ def train(
     workers_per_host: int | None, ship: Path | None, **settings: Any,
 ) -> int:  # fmt: skip
     """Train the job of FILE.py[:NAME] with key=value ARGUMENTS."""
+    if epochs is not None and steps is not None:
+        raise UsageError(f"a run has one length; received --epochs {epochs} and --steps {steps}. Give one.")
+    fields = {} if epochs is None and steps is None else {"epochs": epochs, "steps": steps}
+    fields = fields if seed is None else {**fields, "seed": seed}
     in_process = settings["debug"] or on is not None
-    host = None if in_process else _host()
+    job, host = _begun(file, arguments, resume, fields, starts=not in_process)
     from unisono import api
-    from unisono.jobfile import JobFile
     from unisono.runtime.warm import POOLS
 
     cluster = _cluster(on, address=address, hosts=hosts, workers_per_host=workers_per_host, ship=ship)
     if settings["debug"]:  # the job's objects may compute when they are made, here
         os.environ.update(dict.fromkeys(POOLS, str(threads)))
-    if epochs is not None and steps is not None:
-        raise UsageError(f"a run has one length; received --epochs {epochs} and --steps {steps}. Give one.")
-    fields = {} if epochs is None and steps is None else {"epochs": epochs, "steps": steps}
-    fields = fields if seed is None else {**fields, "seed": seed}
-    job = JobFile.of(file, _with_kept(resume, arguments), fields)
     run = api.train(
         job, workers=workers, threads=threads, name=job.path.stem, out=out, resume=resume, on=cluster, host=host,
         **settings,
@@ -99,14 +98,30 @@ def train(
     return run.exit_status
 
 
-def _host() -> Host:
-    """The processes of this host: what they import takes longest, so they are started before anything else is."""
+def _begun(
+    file: str, arguments: tuple[str, ...], run_dir: Path | None = None, fields: Mapping[str, Any] | None = None,
+    starts: bool = True,
+) -> tuple[JobFile, Host | None]:  # fmt: skip
+    """A job file, and the process that reads it: what that imports takes longest, so it comes before anything else.
+
+    Args:
+        file, arguments, fields: see `JobFile`.
+        run_dir: an earlier run, whose arguments are taken where none are given.
+        starts: whether there is to be such a process.
+    """
     from unisono.runtime.warm import warm_parent
 
-    started = warm_parent()
+    started = warm_parent() if starts else None
+    from unisono.jobfile import JobFile
+
+    job = JobFile.of(file, _with_kept(run_dir, arguments), fields)
+    if started is None:
+        return job, None
     from unisono.runtime.host import Host
 
-    return Host(started)
+    host = Host(started)
+    host.begin(job)
+    return job, host
 
 
 def _cluster(on: str | None, **settings: Any) -> Ray | None:
@@ -150,11 +165,9 @@ def _is_layout(text: str) -> bool:
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Steps at each.")
 def verify(file: str, arguments: tuple[str, ...], workers: str, layouts: str, steps: int) -> int:
     """Train the first steps at each world size, or in each layout, and compare the parameters' bits."""
-    host = _host()
+    job, host = _begun(file, arguments)
     from unisono import api, verification
-    from unisono.jobfile import JobFile
 
-    job = JobFile.of(file, arguments)
     report = verification.verify(job, api.worlds(workers), steps, lambda text: None, layouts.split(), host)
     _print(report.render())
     return 0 if report.agree else 1
@@ -205,11 +218,9 @@ def compare(
 @click.option("--at", default="final", show_default=True, help="final, best, or the step of a checkpoint.")
 def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int | None, threads: int, at: str) -> int:
     """Evaluate the parameters of RUN_DIR on the job's evaluation data."""
-    host = _host()
+    job, host = _begun(file, arguments, run_dir)
     from unisono import api
-    from unisono.jobfile import JobFile
 
-    job = JobFile.of(file, _with_kept(run_dir, arguments))
     values = api.evaluate(job, run_dir, workers=workers, threads=threads, at=at, host=host)
     for name, value in values.items():
         print(f"{name} {value:.6g}")

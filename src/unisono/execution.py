@@ -167,6 +167,10 @@ class Execution(Protocol):
     def arguments(self) -> Mapping[str, Any]:
         """What made it, for run.json."""
 
+    @property
+    def since(self) -> float:
+        """When it was begun to make it, on the monotonic clock."""
+
     def __call__(
         self, request: Request, watcher: Watcher, stall_seconds: float | None = None,
         companions: Companions | None = None,
@@ -194,6 +198,11 @@ class Supervised:
     host: Host
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def since(self) -> float:
+        """See `Execution`."""
+        return self.host.started
+
     def __call__(
         self, request: Request, watcher: Watcher, stall_seconds: float | None = None,
         companions: Companions | None = None,
@@ -213,11 +222,12 @@ class InProcess:
     """In this process, for debugging.
 
     Attributes:
-        job, arguments: see `Execution`.
+        job, arguments, since: see `Execution`.
     """
 
     job: Job
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    since: float = field(default_factory=time.monotonic)
 
     def __call__(
         self, request: Request, watcher: Watcher, stall_seconds: float | None = None,

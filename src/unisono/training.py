@@ -73,7 +73,7 @@ class FolderObservation(Observation):
         request: what was asked of the host.
         resumed: the checkpoint to go on from, or None.
         host: put before processes' names where there are several hosts ("node0 "), or nothing.
-        started: when the run began, on the monotonic clock.
+        started: when the run began, on the monotonic clock: before its job was made.
     """
 
     folder: RunFolder = field(kw_only=True)
@@ -283,7 +283,7 @@ def train_in_folder(
     )  # fmt: skip
     watcher = FolderObservation(
         job, display, interrupts, folder=folder, settings=settings, keeper=keeper, request=request, resumed=resumed,
-        host=host,
+        host=host, started=execution.since,
     )  # fmt: skip
     folder.update(
         unisono=__version__, command=sys.argv, arguments=dict(settings.arguments), job=job.described(),

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,7 @@ class Host:
     """
 
     def __init__(self, started: tuple[subprocess.Popen[bytes] | _Copy, Channel] | None = None) -> None:
+        self.started = time.monotonic()
         self._memory_kills = out_of_memory_kills()
         self.children: list[Child] = []
         self._listen: Callable[[int | None], None] | None = None
