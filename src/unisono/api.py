@@ -23,7 +23,7 @@ from unisono.cluster.cluster import TIMEOUT_SECONDS, Hosts
 from unisono.cluster.launchers import place
 from unisono.cluster.ray import Ray
 from unisono.errors import UsageError
-from unisono.execution import InProcess, Interrupts, Observation, Supervised, supervised
+from unisono.execution import InProcess, Interrupts, Observation, Supervised, checked, held, supervised
 from unisono.job import Job
 from unisono.jobfile import JobFile, LoadedJob, job_of
 from unisono.observe.progress import Display, Silent, display
@@ -70,41 +70,12 @@ def _default_folder(name: str) -> Path:
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _checked(job: object) -> Job:
-    if not isinstance(job, Job):
-        raise UsageError(f"a job is a unisono.Job; received {type(job).__name__}. Call the function that makes it.")
-    return job
-
-
-@contextmanager
-def held(job: Job | JobFile, host: Host | None = None) -> Iterator[Supervised]:
-    """A job, held by the process that will fork this host's workers: a file's is read there, and only there.
-
-    Args:
-        job: the job, or its file.
-        host: processes that have no job yet, or begun to read this file; closed in the end. None = they are started.
-
-    Raises:
-        UsageError, JobError: there is none, or it does not travel.
-    """
-    if not isinstance(job, JobFile):
-        with supervised(_checked(job), host) as execution:
-            yield execution
-        return
-    with host or Host() as own:
-        if own.source is not job:
-            own.begin(job)
-        outline = own.outline()
-        assert outline is not None
-        yield Supervised(outline, own, outline.arguments)
-
-
 @contextmanager
 def _trained(job: Job | JobFile, debug: bool, host: Host | None) -> Iterator[Supervised | InProcess]:
     """The same for a run; observers, which are functions that run outside workers, are this process's."""
     if debug:
         since = time.monotonic()
-        loaded = job.loaded() if isinstance(job, JobFile) else LoadedJob(_checked(job), {})
+        loaded = job.loaded() if isinstance(job, JobFile) else LoadedJob(checked(job), {})
         yield InProcess(loaded.job, loaded.arguments, since)
         return
     with held(job, host) as execution:
@@ -179,7 +150,7 @@ def train(
     if on is not None:
         _check_on_ray(workers, layout, debug)
         made = job_of(job)
-        wish = partial(_request, _checked(made), threads=threads, layout=layout, recompute=recompute, timeline=timeline,
+        wish = partial(_request, checked(made), threads=threads, layout=layout, recompute=recompute, timeline=timeline,
                        settings=settings)  # fmt: skip
         path, split = _folder_of(name, out, resume), layout_of(layout)
         least = split.workers if split.data else None
@@ -243,7 +214,7 @@ def start(
         )
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, False, None)
     shown = Silent()
-    layout = _settled(layout, InProcess(_checked(job)), workers, threads, recompute, shown)
+    layout = _settled(layout, InProcess(checked(job)), workers, threads, recompute, shown)
     request = _request(job, workers, threads, layout, recompute, timeline, settings)
     folder, resumed = _opened(name, out, resume, shown)
     request = replace(request, folder=folder.path.absolute())
@@ -357,7 +328,7 @@ def open(directory: str | Path, job: Job) -> Run:
         UsageError: the folder holds no run.
     """
     read_run(Path(directory))
-    return Run(Path(directory), _checked(job))
+    return Run(Path(directory), checked(job))
 
 
 def evaluate(

@@ -11,24 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from unisono.errors import JobError
+from unisono.debugging import run_here
+from unisono.errors import JobError, UsageError
 from unisono.job import Job
-from unisono.memory.segment import Segment
+from unisono.jobfile import JobFile
 from unisono.observe.logs import LineLog
 from unisono.observe.progress import Display
 from unisono.runtime.companions import Companions
 from unisono.runtime.control import ControlSocket
-from unisono.runtime.failure import Failure
 from unisono.runtime.host import Host
 from unisono.runtime.outline import JobFacts
-from unisono.runtime.prepare import Described, Prepared, Request, prepare
-from unisono.runtime.program import Round
-from unisono.runtime.protocol import Plan
-from unisono.runtime.records import Records
+from unisono.runtime.prepare import Described, Request
 from unisono.runtime.source import Pickled
-from unisono.runtime.state import Control, HostState
+from unisono.runtime.state import HostState
 from unisono.runtime.supervisor import Supervisor
-from unisono.runtime.tools import WorkerFailed
 from unisono.runtime.watcher import Outcome, Watcher
 from unisono.usertrace import user_traceback
 
@@ -234,7 +230,7 @@ class InProcess:
         companions: Companions | None = None,
     ) -> Outcome:  # fmt: skip
         """See `Execution`; nothing here stalls, and no host takes part."""
-        return _in_process(self.job, request, watcher)
+        return run_here(self.job, request, watcher)
 
 
 @contextmanager
@@ -253,6 +249,40 @@ def supervised(job: Job, host: Host | None = None) -> Iterator[Supervised]:
         yield Supervised(job, own)
 
 
+def checked(job: object) -> Job:
+    """A job that a person has given.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(job, Job):
+        raise UsageError(f"a job is a unisono.Job; received {type(job).__name__}. Call the function that makes it.")
+    return job
+
+
+@contextmanager
+def held(job: Job | JobFile, host: Host | None = None) -> Iterator[Supervised]:
+    """A job, held by the process that will fork this host's workers: a file's is read there, and only there.
+
+    Args:
+        job: the job, or its file.
+        host: processes that have no job yet, or begun to read this file; closed in the end. None = they are started.
+
+    Raises:
+        UsageError, JobError: there is none, or it does not travel.
+    """
+    if not isinstance(job, JobFile):
+        with supervised(checked(job), host) as execution:
+            yield execution
+        return
+    with host or Host() as own:
+        if own.source is not job:
+            own.begin(job)
+        outline = own.outline()
+        assert outline is not None
+        yield Supervised(outline, own, outline.arguments)
+
+
 def execute(
     job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None, debug: bool = False,
     host: Host | None = None,
@@ -269,57 +299,3 @@ def execute(
         return InProcess(job)(request, watcher)
     with supervised(job, host) as execution:
         return execution(request, watcher, stall_seconds)
-
-
-def _export(prepared: Prepared, state: HostState, plan: Plan, watcher: Watcher) -> None:
-    try:
-        prepared.export(state, prepared.program.position(plan.round)[0])
-    except Exception as error:  # whatever the job's layers raise; the parameters are saved all the same
-        watcher.message(f"{prepared.framework.family.model_file} was not written: {error}")
-
-
-def _in_process(job: Job, request: Request, watcher: Watcher) -> Outcome:
-    """One member, no loader, no protocol partner: breakpoints and profilers see ordinary Python."""
-    prepared = prepare(job, request)
-    watcher.described(prepared.described)
-    segment = Segment.create(prepared.layout.segment)
-    state = HostState(prepared.layout, segment)
-    prepared.initialise(state)
-    prepared.bind(state)
-    first, go_on = watcher.restore(prepared.described, state)
-    state.begin(first)
-    members = (0,) * prepared.layout.shape.slots  # one process owns the stages of a pipe too
-    state.seat(members)
-    stop = not go_on or first >= prepared.program.rounds
-    state.stamp(prepared.described.opening(first, members, stop))
-    records = Records(state, first)
-    reader, ring = prepared.reader(), prepared.ring(segment)
-
-    def take(round_: Round, microbatch: int) -> Any:
-        """By way of the ring, so that inputs are laid out in memory as a worker sees them."""
-        ring.put(round_, microbatch, reader.read(round_, microbatch))
-        return ring.get(round_, microbatch)
-
-    def between() -> None:
-        plan = records.plan
-        records.drain(watcher.record)
-        if plan.copy:
-            word = Control.COPIED if watcher.copy(prepared.described, state, plan.round) else Control.END
-            state.control.publish(word, plan.round + 1)
-        if watcher.copy_wanted():
-            state.control.publish(Control.ASKED, plan.asked + 1)
-        if watcher.interrupted():
-            state.control.publish(Control.STOP, 1)
-
-    failure: Failure | None = None
-    try:
-        prepared.worker(0, state, lambda: None, take).run(between)
-        records.drain(watcher.record)
-        _export(prepared, state, records.plan, watcher)
-    except WorkerFailed as error:
-        failure = error.description
-    except JobError as error:
-        failure = Failure(error.message, error.traceback)
-    finally:
-        segment.close()
-    return Outcome(prepared.described, state, records.plan.round, True, failure)

@@ -11,10 +11,10 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from unisono.api import held, layout_of, request_for
+from unisono.api import layout_of, request_for
 from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import JobError, UsageError
-from unisono.execution import Interrupts, Observation
+from unisono.execution import Interrupts, Observation, held
 from unisono.frameworks.registry import made
 from unisono.job import Job
 from unisono.jobfile import JobFile

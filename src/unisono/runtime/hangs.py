@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from unisono.runtime.child import Child
 from unisono.runtime.delays import Delays
 from unisono.runtime.failure import STACK_SIGNAL
-from unisono.runtime.host import Child
 from unisono.runtime.protocol import Plan
 from unisono.runtime.running import Running
 from unisono.runtime.stalls import Patience, Stalls

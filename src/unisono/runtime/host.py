@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import select
 import signal
 import socket
@@ -12,13 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unisono.errors import JobError
 from unisono.planner.devices import out_of_memory_kills
 from unisono.runtime.channel import Channel
+from unisono.runtime.child import Child
 from unisono.runtime.deaths import Death
 from unisono.runtime.failure import MEMORY_WAYS_OUT, Failure
 from unisono.runtime.holder import Again
@@ -26,44 +25,6 @@ from unisono.runtime.outline import Outline
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.source import Source
 from unisono.runtime.warm import warm_parent
-
-
-@dataclass
-class Child:
-    """A forked loader or worker.
-
-    Attributes:
-        role: "worker" or "loader".
-        number: the member's or the loader's number.
-        place: the worker's or loader's place, by which people know it.
-        process, pidfd: the process.
-        output, report: what it prints, and how it says why it failed.
-    """
-
-    role: str
-    number: int
-    place: int
-    process: int
-    pidfd: int
-    output: int
-    report: int
-
-    @property
-    def name(self) -> str:
-        """How people see it."""
-        return f"{self.role} {self.place}"
-
-    def failure(self) -> Failure | None:
-        """What it reported before it ended."""
-        held = b""
-        while data := os.read(self.report, 1 << 16):
-            held += data
-        return pickle.loads(held) if held else None
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, number)
 
 
 class HostLost(JobError):

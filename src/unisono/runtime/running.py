@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from unisono.memory.words import Words
-from unisono.runtime.host import Child
+from unisono.runtime.child import Child
 from unisono.runtime.prepare import Described
 from unisono.runtime.protocol import WAITS, Do, Plan, next_action, owner, position
 from unisono.runtime.records import Records

@@ -15,12 +15,13 @@ from unisono.frameworks.registry import family_of
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.runtime.agreement import Agreement
+from unisono.runtime.child import Child
 from unisono.runtime.companions import Companions, Own
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.deaths import Death, given_up
 from unisono.runtime.failure import Failure, described_error
 from unisono.runtime.hangs import LOOK_SECONDS, CommonPatience, Hangs
-from unisono.runtime.host import Child, Host, HostLost
+from unisono.runtime.host import Host, HostLost
 from unisono.runtime.outline import JobFacts
 from unisono.runtime.outputs import OUTPUT, Outputs
 from unisono.runtime.prepare import Request

@@ -47,7 +47,8 @@ def pin(threads: int) -> None:
     others = [word for word in os.environ.get("XLA_FLAGS", "").split() if not word.startswith(flag.split("=")[0])]
     os.environ["XLA_FLAGS"] = " ".join([*others, flag])
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))  # read at import only
+    if jax.config.jax_compilation_cache_dir is None:  # what the environment says is read at import only
+        jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
 
 
 def check_held() -> None:

@@ -28,7 +28,8 @@ def pin(threads: int) -> None:
     os.environ["XLA_FLAGS"] = " ".join(flags)
     os.environ["NPROC"] = str(threads)  # the size of its pool
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))  # read at import only
+    if jax.config.jax_compilation_cache_dir is None:  # what the environment says is read at import only
+        jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
 
 
 def warn_of_threads() -> None:
