@@ -40,7 +40,7 @@ def test_a_gradient_is_scaled_to_the_limit_and_never_up() -> None:
     assert clip_coefficient(2.0, 1.0) == 1.0 / (2.0 + 1e-6)  # as torch.nn.utils.clip_grad_norm_ has it
     assert clip_coefficient(0.0, 1.0) == 1.0
     assert clip_coefficient(0.0, 1e-7) == pytest.approx(0.1, rel=1e-12)
-    assert total_norm(np.array([9.0, 16.0])) == 5.0
+    assert total_norm(np.array([4.0, 16.0, 16.0])) == 6.0
     assert total_norm(np.empty(0)) == 0.0
 
 

