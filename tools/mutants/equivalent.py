@@ -77,6 +77,44 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         "it grows when it is too small",
     ),
     ("gradients/adding.py", "if self._temporaries[depth].size < like.nbytes:", ["< → <="], "only speed"),
+    (
+        "memory/crossing.py",
+        "_ARRAY.pack_into(target, head, _ABSENT, 0, 0, *[0] * (2 * MOST_AXES))",
+        ["0, 0 → 1, 0", "0, 0 → -1, 0", "0, 0 → 0, 1", "0, 0 → 0, -1", "[0] → [1]", "[0] → [-1]"],
+        "nobody reads it",
+    ),
+    ("memory/crossing.py", "rest = [0] * (MOST_AXES - array.ndim)", ["[0] → [1]", "[0] → [-1]"], "nobody reads it"),
+    ("memory/packing.py", "pickler = pickle.Pickler(file, protocol=5)", ["5 → 4"], "it is read as well"),
+    (
+        "memory/packing.py",
+        "return pickle.loads(source[start : start + skeleton].tobytes(), buffers=buffers)",
+        ["start + skeleton → "],
+        "a pickle knows its end",
+    ),
+    (
+        "gradients/regions.py",
+        "merged.append(Piece(run[0].parameter, run[0].start, run[-1].stop))",
+        ["run[0].parameter → run[-1].parameter"],
+        "all of a run are of one parameter",
+    ),
+    (
+        "gradients/regions.py",
+        'grain = BLOCK if region.kind == "elementwise" else max(parameter.size, 1)',
+        ["1) → 2)"],
+        "a tensor's unit ends with it",
+    ),
+    (
+        "partition/hosts.py",
+        "ends = [stop - turn * k // hosts for k in range(hosts + 1)]",
+        ["1) → 2)"],
+        "one end more, which nobody reads",
+    ),
+    (
+        "runtime/balance.py",
+        "usual = _middle(known) if known else 0.0",
+        ["0.0 → 1.0"],
+        "all are 0 then: none is slow",
+    ),
 ]
 """(module, line, what of it → what instead, why)."""
 
