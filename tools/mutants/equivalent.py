@@ -115,6 +115,33 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         ["0.0 → 1.0"],
         "all are 0 then: none is slow",
     ),
+    (
+        "cluster/membership.py",
+        "answered: int = 0",
+        ["0 → 1", "0 → -1"],
+        "nobody is suspected before call 2",
+    ),
+    ("cluster/membership.py", "self._known |= set(seen)", ["|= → ="], "who has been seen stays so"),
+    (
+        "runtime/recovery.py",
+        "return [*decisions, *self._reseat(tuple(sorted(self.coming)))]",
+        ["sorted → list"],
+        "small numbers have their order in a set",
+    ),
+    (
+        "runtime/recovery.py",
+        "free = sorted(self.present - self.retiring - set(sitting))",
+        ["sorted → list"],
+        "small numbers have their order in a set",
+    ),
+    ("runtime/recovery.py", "seats.append(free.pop(0))", ["0 → -1"], "there is one at a time"),
+    ("runtime/recovery.py", "for member in idle[: max(surplus, 0)]:", ["0 → -1"], "nobody is missing any more"),
+    (
+        "runtime/program.py",
+        "step = self.at(number).step if number < self.rounds else self.steps",
+        ["< → <="],
+        "the step of a round after the last is the same",
+    ),
 ]
 """(module, line, what of it → what instead, why)."""
 
