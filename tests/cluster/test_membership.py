@@ -221,3 +221,33 @@ def test_a_newcomer_that_is_gone_again_calls_nobody() -> None:
     assert membership.look(99.0, seen) is None
     seen[2].heard = 99.0 - TIMEOUT
     assert membership.look(99.0, seen) == Call(2)
+
+
+def test_grace_is_over_once_it_is_exceeded() -> None:
+    membership, seen = begun(2)
+    seen[1].torn[1] = [2]
+    for now in (1.0, 1.0 + GRACE_SECONDS):
+        assert membership.look(now, seen) is None
+    assert membership.look(1.5 + GRACE_SECONDS, seen) == Call(2)
+    membership, seen = begun(2)
+    seen[1].broken.add(1)
+    seen[2].suspected.add(1)
+    seen[2].heard = 1.0  # just when it is called
+    assert membership.look(1.0, seen) == Call(2)
+    seen[1].answered, seen[1].report[2] = 2, {}
+    assert membership.look(1.0 + GRACE_SECONDS, seen) is None
+    assert membership.look(1.5 + GRACE_SECONDS, seen) == Gathered(2, (1,))
+
+
+def test_who_was_left_out_once_is_left_out_for_ever() -> None:
+    membership, seen, _ = after_tears(3, (1, 2))
+    seen[2].torn[2] = [3]
+    assert membership.look(3.1, seen) is None
+    assert membership.look(3.2 + GRACE_SECONDS, seen) == Call(3)
+    for host in seen.values():
+        host.heard, host.answered, host.report[3] = 6.0, 3, {}
+    assert membership.look(6.0, seen) == Gathered(3, (3,), {2: (3,)})
+    seen[4] = Seen(2, 6.0, "address 1")
+    seen[5] = Seen(1, 6.0, "address 2")
+    assert membership.look(6.1, seen) == Refused(4, (2,))
+    assert membership.look(6.1, seen) == Refused(5, (3,))

@@ -40,7 +40,7 @@ def test_a_gradient_is_scaled_to_the_limit_and_never_up() -> None:
     assert clip_coefficient(2.0, 1.0) == 1.0 / (2.0 + 1e-6)  # as torch.nn.utils.clip_grad_norm_ has it
     assert clip_coefficient(0.0, 1.0) == 1.0
     assert clip_coefficient(0.0, 1e-7) == pytest.approx(0.1, rel=1e-12)
-    assert total_norm(np.array([9.0, 16.0])) == 5.0
+    assert total_norm(np.array([4.0, 16.0, 16.0])) == 6.0
     assert total_norm(np.empty(0)) == 0.0
 
 
@@ -59,9 +59,25 @@ def test_a_region_of_nothing_is_somebody_s() -> None:
     ]
     for slots in (1, 2, 3):
         assert [chunk.region for part in slices(regions, slots) for chunk in part] == [0, 1]
+        assert [len(part) for part in slices(regions[1:], slots)] == [1, 0, 0][:slots]
+    assert slices([Region.pack(0, "float32", 0, "tensor", [(0, "empty", (0,))])], 2) == [[], []]
 
 
 def test_not_even_one_element_more_than_that() -> None:
-    region = Region.pack(0, "float32", 0, "elementwise", [(0, "w", (CHUNK,)), (1, "b", (1,)), (2, "c", (1,))])
+    region = Region.pack(0, "float32", 0, "elementwise", [(0, "w", (2 * CHUNK,)), (1, "b", (1,)), (2, "c", (1,))])
     (part,) = slices([region], 1)
-    assert [[piece.parameter.name for piece in chunk.pieces] for chunk in part] == [["w"], ["b", "c"]]
+    assert [[piece.parameter.name for piece in chunk.pieces] for chunk in part] == [["w"], ["w"], ["b", "c"]]
+
+
+def test_small_parameters_are_shared_out_too() -> None:
+    region = Region.pack(0, "float32", 0, "elementwise", [(number, "", (1,)) for number in range(4)])
+    for slots, numbers in ((2, [[0, 1], [2, 3]]), (4, [[0], [1], [2], [3]])):
+        parts = slices([region], slots)
+        assert [[p.parameter.number for chunk in part for p in chunk.pieces] for part in parts] == numbers
+
+
+@pytest.mark.parametrize(("dtype", "second"), [("int8", 64), ("float16", 32), ("float32", 16), ("float64", 8)])
+def test_each_parameter_begins_on_64_bytes(dtype: str, second: int) -> None:
+    region = Region.pack(0, dtype, 0, "elementwise", [(0, "a", (1,)), (1, "b", (1,))])
+    assert [parameter.offset for parameter in region.parameters] == [0, second]
+    assert region.length == 2 * second

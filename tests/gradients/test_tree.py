@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.gradients.tree import aligned_nodes, expression, fold
+from unisono.gradients.tree import Node, aligned_nodes, expression, fold
 
 
 def sums(start: int, stop: int, total: int) -> dict[Any, Any]:
@@ -57,3 +57,10 @@ def test_after_the_last_microbatch_nothing_is_added_that_its_gradient_cannot_be_
     for start, stop in pairwise(boundaries):
         for step in fold(start, stop, total).steps[-1:]:
             assert len(step.additions) <= 1
+
+
+def test_a_node_s_own_sum() -> None:
+    leaves = {Node(0, k): k for k in range(5)}
+    assert expression(5, leaves, Node(1, 1)) == (2, 3)
+    assert expression(5, leaves, Node(2, 1)) == 4, "what has no right side is passed through"
+    assert expression(5, leaves) == (((0, 1), (2, 3)), 4)

@@ -44,6 +44,7 @@ def test_an_area_holds_what_was_put_there_and_no_other_s(described: list[tuple[s
     for held in (segment, other):
         held.close()
         held.close()  # once is enough, twice no mistake
+        assert held.file < 0
 
 
 def test_areas_are_as_close_as_pages_allow() -> None:

@@ -136,7 +136,13 @@ def test_elsewhere_a_fence_is_on_the_right_side(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(words_module, "_fence", lambda: fenced.append(int(shared["words"][0, 0])))
     shared = segment(1)
     words = Words(shared, "words", 0.0)
+    assert words._futex == 98
     words.put(0, 7)
     assert fenced == [0]
     assert words.get(0) == 7
     assert fenced == [0, 7]
+
+
+def test_a_fence_holds_nothing_afterwards() -> None:
+    for _ in range(2):
+        words_module._fence()

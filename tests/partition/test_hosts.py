@@ -27,5 +27,5 @@ def test_spans_cover_every_element_once_and_hosts_alike(lengths: list[int], host
         assert sum(span.stop - span.start for span in own) == length
     elements = [sum(span.stop - span.start for span in found if span.host == host) for host in range(hosts)]
     assert max(elements) - min(elements) <= len(found)
-    assert all(span.stop - span.start <= MOST_ELEMENTS for span in found)
+    assert all(0 < span.stop - span.start <= MOST_ELEMENTS for span in found)
     assert all(span.stop - span.start <= LEAST_ELEMENTS for span in found if span.start == 0)

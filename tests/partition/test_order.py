@@ -37,6 +37,7 @@ def test_weighted_never_draws_a_zero() -> None:
     assert 0 not in order
     with pytest.raises(UsageError, match="negative"):
         weighted([-1, 2])
+    assert set(epoch_order(weighted([0.25, 0.125]), 2, 0, 0)) <= {0, 1}
     for nothing in ([], [0, 0]):
         with pytest.raises(UsageError, match="all be zero"):
             weighted(nothing)
@@ -77,6 +78,7 @@ def test_stratified_spreads_each_class_evenly() -> None:
 def test_an_order_s_indices_may_be_some_of_the_data_and_must_be_of_them() -> None:
     order = epoch_order(lambda epoch, generator: [epoch, 0, 2, 2], 3, 0, 1)
     assert order.tolist() == [1, 0, 2, 2]
+    assert epoch_order(lambda epoch, generator: [2], 3, 0, 1).tolist() == [2]
     assert order.dtype == np.int64
     for bad, text in ((3, "from 0 to 2; received 0 to 3 in epoch 1"), (-1, "received -1 to 0")):
         with pytest.raises(UsageError, match=text):
@@ -87,7 +89,7 @@ def test_an_order_s_indices_may_be_some_of_the_data_and_must_be_of_them() -> Non
         epoch_order("random", 3, 0, 1)
 
 
-@pytest.mark.parametrize("bad", [lambda e, g: [9], lambda e, g: [0.5], lambda e, g: []])
+@pytest.mark.parametrize("bad", [lambda e, g: [9], lambda e, g: [0.5], lambda e, g: [], lambda e, g: range(0)])
 def test_indices_outside_the_data_are_refused(bad: object) -> None:
     with pytest.raises(UsageError, match="order"):
         epoch_order(bad, 3, 0, 0)  # type: ignore[arg-type]

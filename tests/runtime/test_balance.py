@@ -43,6 +43,7 @@ def test_new_shares_must_be_worth_it() -> None:
     assert balanced(9, 2, [1.0, 1.25], (0, 4, 9)) == (0, 5, 9)  # 5.0 s instead of 6.25 s
     assert balanced(10, 2, [1.0, 1.2], (0, 5, 10)) == (0, 5, 10)  # 6.0 s are as long as that
     assert balanced(20, 2, [1.0, 1.1], (0, 10, 20)) == (0, 10, 20)  # 10.0 s instead of 11.0 s are not worth it
+    assert balanced(18, 2, [1.0, 1.0], (0, 8, 18)) == (0, 8, 18)  # a tenth is not more than a tenth
     assert balanced(4, 4, [1.0, 1.0, 1.0, 9.0], (0, 2, 3, 4, 4)) == (0, 2, 3, 4, 4)  # nothing to choose
     assert balanced(5, 4, [1.0, 2.0, 2.0, 2.0]) == (0, 2, 3, 4, 5)
 
@@ -50,4 +51,5 @@ def test_new_shares_must_be_worth_it() -> None:
 def test_laggards_are_slower_than_the_usual() -> None:
     assert laggards([2.0, 0.0, 3.0, 2.0, 2.9]) == {2: 1.5}
     assert laggards([0.0, 0.0]) == {}
+    assert laggards([0.0, 0.0, 0.0, 2.0, 3.28]) == {4: 1.6}
     assert laggards([1.0, 4.0], factor=4.0) == {1: 4.0}

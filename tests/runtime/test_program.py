@@ -67,3 +67,4 @@ def test_a_run_evaluates_when_it_is_said_to_and_at_its_end() -> None:
     assert due(2, 5) == [2]
     assert due(0, None) == [0]
     assert due(7, 2, sets=0) == []
+    assert Round(0, 0) == Round(number=0, step=0, evaluation=None, wave=0, last=False)

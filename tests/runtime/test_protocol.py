@@ -405,3 +405,20 @@ def test_of_plans_that_do_not_follow_each_other_the_later_is_in_force() -> None:
         assert in_force(plans, lambda slot: 0) is late
     assert in_force([None, early], lambda slot: 9) is early
     assert in_force([None, None], lambda slot: 0) is None
+
+
+@pytest.mark.parametrize(("boundaries", "members", "text"), [
+    ((0,), (), "boundaries must rise"), ((-1, 2), (0,), "boundaries must rise"), ((0, 2, 1), (0, 1), "boundaries must"),
+    ((0, 1, 2), (0,), "2 pipes of 1 stages need as many members"),
+])  # fmt: skip
+def test_what_is_no_plan(boundaries: tuple[int, ...], members: tuple[int, ...], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        Plan(0, boundaries, members)
+
+
+def test_a_plan_as_it_is_if_nothing_is_said() -> None:
+    plan = Plan(0, (0, 2, 2), (0, 1))
+    assert (plan.stages, plan.copy, plan.stop, plan.asked, plan.hosts) == (1, False, False, 0, ())
+    assert [plan.run(slot) for slot in range(2)] == [range(2), range(2, 2)]
+    assert SlotWords() == (0, 0, 0, 0)
+    assert Action(Do.DONE) == (Do.DONE, 0, 0)

@@ -21,8 +21,7 @@ from unisono.memory.segment import Segment
 _SYSCALL_FUTEX = {"x86_64": 202, "aarch64": 98}
 _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
 _EVERYBODY = 2**31 - 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_LIBC.syscall.restype = ctypes.c_long
+_LIBC = ctypes.CDLL(None)
 WORDS_PER_LINE = 8  # one word per 64-byte cache line: no false sharing
 
 
