@@ -1,4 +1,4 @@
-"""How a gradient gets where it belongs."""
+"""How first values and gradients get where they belong."""
 
 from __future__ import annotations
 
@@ -26,3 +26,20 @@ def leave(gradient: Any, into: Array, add: bool) -> None:
         np.add(into, gradient, out=into)
     else:
         np.copyto(into, gradient)
+
+
+def leave_first(values: Any, into: Array) -> None:
+    """Write first values into memory that holds zeros: where they are zeros, no page is asked for before it is needed.
+
+    Args:
+        values: an array, or one number for all elements.
+        into: where.
+
+    >>> state = np.zeros(2)
+    >>> leave_first(-0.0, state)  # another zero
+    >>> state
+    array([-0., -0.])
+    """
+    held = np.ascontiguousarray(values, into.dtype)
+    if held.reshape(-1).view(np.uint8).any():
+        into[...] = held

@@ -20,6 +20,7 @@ import numpy as np
 from unisono.errors import UsageError
 from unisono.frameworks.jax import transformations
 from unisono.frameworks.jax.memory import host, path_words
+from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.protocol import Array, StateSpec
 from unisono.gradients.regions import Kind
 
@@ -131,7 +132,7 @@ class Optimizer:
                 for number in rows if leaf.number is None else (leaf.number,):
                     rows[number][1 + self.scalars.index(leaf.key)] = value
             else:
-                state[leaf.number or 0][leaf.key][...] = value.view(leaf.storage)
+                leave_first(value.view(leaf.storage), state[leaf.number or 0][leaf.key])
 
     def whole(self) -> Program:
         """The update of all parameters, given as lists of leaves."""

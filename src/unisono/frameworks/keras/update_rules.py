@@ -13,6 +13,7 @@ from unisono.frameworks.keras import optimizers
 from unisono.frameworks.keras.optimizers import Rule
 from unisono.frameworks.keras.updates import TILES, Stepper, TensorUpdate, Tiles, TileUpdate, aligned
 from unisono.frameworks.keras.variables import dtype_of, value_of
+from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.protocol import Array, ChunkUpdate, StateSpec
 from unisono.gradients.regions import Chunk, Kind, Region
 
@@ -83,7 +84,7 @@ class UpdateRules:
         """Write the state before the first step."""
         for number, stepper, index in self._by_number:
             for key, place in stepper.rule.vectors[index].items():
-                state[number][key][...] = stepper.rule.first_slots[place]
+                leave_first(stepper.rule.first_slots[place], state[number][key])
             row = stepper.rule.first_scalars
             scalars[number][: 1 + len(row)] = [1.0, *row]
 

@@ -16,6 +16,7 @@ from mxnet.ndarray import NDArray
 from safetensors.numpy import load_file
 
 from unisono.errors import JobError, UsageError
+from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.mxnet import engine
 from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.mxnet.data import as_framework
@@ -138,7 +139,7 @@ class Adapter:
             weight = mxnet.nd.array(parameter.data().asnumpy(), dtype=parameter.dtype)
             arrays, row = self._master.initial(number, weight)
             for path, array in arrays.items():
-                state[number][path][...] = array
+                leave_first(array, state[number][path])
             scalars[number][: 1 + len(row)] = [1.0, *row]
 
     def bind(self, parameters: Sequence[Array]) -> None:

@@ -26,6 +26,9 @@ PER_TENSOR = {mx.LAMB, mx.LARS, mx.contrib.GroupAdaGrad}
 COUNT = "count"
 """The scalar of every parameter: how often it was updated."""
 
+SAMPLE = 4
+"""Elements along each axis of what stands for a parameter where each element has its own state."""
+
 OWN = {"_index_update_count", "_all_index_update_counts", "num_update", "lr", "lr_scheduler", "param_dict"}
 """What an optimizer keeps of its progress that is set from outside before each update."""
 
@@ -141,9 +144,10 @@ class Master:
     def _vectors(self) -> dict[str, dict[int, tuple[tuple[int, ...], str]]]:
         vectors: dict[str, dict[int, tuple[tuple[int, ...], str]]] = {}
         for number, parameter in self._parameters.items():
-            weight = mxnet.nd.zeros(parameter.shape, dtype=parameter.dtype)
+            shape, each = tuple(parameter.shape), self.kind == "elementwise"
+            weight = mxnet.nd.zeros([min(size, SAMPLE) for size in shape] if each else shape, dtype=parameter.dtype)
             for path, array in leaves(self._optimizer.create_state(number, weight)):
-                vectors.setdefault(path, {})[number] = tuple(array.shape), np.dtype(array.dtype).name
+                vectors.setdefault(path, {})[number] = shape if each else array.shape, np.dtype(array.dtype).name
         return vectors
 
     # -- probes --------------------------------------------------------------------------------------------
