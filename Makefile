@@ -19,7 +19,7 @@ WITHOUT_TORCH := tests/frameworks/test_*.py tests/partition tests/gradients test
 # One part of the thorough tests: SHARE=3/8.
 SHARE ?= 1/1
 
-.PHONY: demo examples lint test test-thorough test-all test-hosts mutants test-versions bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline bench-startup lock clean
+.PHONY: demo examples lint test test-thorough test-all test-hosts mutants test-versions bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline bench-startup bench-large lock clean
 
 .venv/demo: requirements/demo.lock pyproject.toml
 	@echo ".venv takes torch and 25 small packages: 0.3 GB to download and 0.9 GB on disk, if torch is its CPU build"
@@ -96,6 +96,10 @@ bench-recovery: .venv/test
 # How long small jobs wait for their first step.
 bench-startup: .venv/test
 	$(BIN)/python benchmarks/startup.py
+
+# How long a large model waits for its first step, and after its last.
+bench-large: .venv/test
+	$(BIN)/python benchmarks/large_model.py
 
 bench-pipeline: .venv/test
 	$(BIN)/python benchmarks/pipeline.py
