@@ -385,9 +385,7 @@ def test_devices(tmp_path: Path) -> None:
 
 def test_start_stop_open_and_model(tmp_path: Path) -> None:
     seen: list[dict[str, object]] = []
-    job = jobs.make(
-        steps=10**6, observers=[seen.append], evaluation=jobs.dataset, metrics={"accuracy": jobs.accuracy}
-    )
+    job = jobs.make(steps=10**6, observers=[seen.append], evaluation=jobs.dataset, metrics={"accuracy": jobs.accuracy})
     run = unisono.start(job, workers=2, out=tmp_path / "out")
     until(lambda: seen, "the first step is done")
     attached = unisono.open(tmp_path / "out", job)
