@@ -28,6 +28,7 @@ VENVS = ROOT / ".venv-versions"
 ANYWHERE = (
     "tests/frameworks/test_contract.py", "tests/frameworks/test_registry.py", "tests/test_docstrings.py",
     "tests/partition", "tests/gradients", "tests/memory",
+    "--deselect", "tests/test_docstrings.py::test_the_examples_of[tools.install]",  # knows one pip
 )  # fmt: skip
 """Every promise of the contract, the examples in docstrings, and the pure parts, which need NumPy and Python alone."""
 

@@ -12,6 +12,18 @@ from unisono.errors import UsageError
 from unisono.frameworks.keras import backends, data
 from unisono.job import Job
 
+AVERAGES = (3, 14)
+"""The first Keras that divides a layer's penalty on its outputs by the batch's size."""
+
+
+def version() -> tuple[int, ...]:
+    """Keras's, as far as interfaces depend on it.
+
+    >>> version() >= (3, 10)
+    True
+    """
+    return tuple(map(int, keras.__version__.split(".")[:2]))
+
 
 def is_keras(model: Any) -> bool:
     """Whether it is a Keras model (or layer); else it is a `tf.Module`."""
@@ -60,3 +72,20 @@ def built(model: Any, job: Job, example: Callable[[], Any]) -> Any:
     forward = job.forward or (lambda model, inputs: model(inputs))
     backend.eagerly(lambda: forward(model, tensors))
     return model
+
+
+def refuse_summed_penalties(model: Any) -> None:
+    """An older Keras sums a penalty on outputs over the batch: of a microbatch it would be a fraction.
+
+    Raises:
+        UsageError: a layer has one.
+    """
+    if version() >= AVERAGES or not is_keras(model):
+        return
+    for layer in model._flatten_layers():
+        if layer.activity_regularizer is not None:
+            raise UsageError(
+                f"an activity_regularizer takes Keras >= {AVERAGES[0]}.{AVERAGES[1]}, which takes its mean over the "
+                f"samples; {layer.name!r} has one, and this is Keras {keras.__version__}, which sums it over a batch, "
+                "here a microbatch. Upgrade Keras, or regularize the weights."
+            )

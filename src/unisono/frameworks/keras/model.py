@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.keras import backends, losses, optimizers
-from unisono.frameworks.keras.building import built, in_precision, is_keras
+from unisono.frameworks.keras.building import built, in_precision, is_keras, refuse_summed_penalties, version
 from unisono.frameworks.keras.functions import Functions
 from unisono.frameworks.keras.update_rules import UpdateRules
 from unisono.frameworks.keras.updates import aligned
@@ -53,6 +53,7 @@ class Adapter:
             )
         _refuse_pieces(job)
         self.model = built(in_precision(model, job.precision), job, example)
+        refuse_summed_penalties(self.model)
         self._variables = self._sorted()
         self._rules = self._update_rules(steps)
         self._live = [_copied(value_of(v), self._backend) for v in self._variables.buffers]
@@ -226,7 +227,7 @@ class Adapter:
                 "KERAS_BACKEND=tensorflow before Keras is imported, or train with pipeline=1."
             )
         first, last = KNOWN_GRAPHS
-        if not first <= tuple(map(int, keras.__version__.split(".")[:2])) <= last:
+        if not first <= version() <= last:
             raise UsageError(
                 f"Keras models are cut into stages with Keras {first[0]}.{first[1]} to {last[0]}.{last[1]}, whose "
                 f"inner graphs are known; this one is Keras {keras.__version__}. Install one of those, or train with "
