@@ -135,3 +135,9 @@ def test_a_second_name_is_the_same_file_or_a_copy(tmp_path: Path, monkeypatch: p
     assert path.read_bytes() == b"newer"
     assert not path.samefile(target)
     assert sorted(tmp_path.iterdir()) == [path, target]
+
+
+def test_what_is_synced_is_not_held_open(tmp_path: Path) -> None:
+    before = sorted(Path("/proc/self/fd").iterdir())
+    parameters.sync(tmp_path)
+    assert sorted(Path("/proc/self/fd").iterdir()) == before

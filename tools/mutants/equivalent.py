@@ -142,6 +142,12 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         ["< → <="],
         "the step of a round after the last is the same",
     ),
+    (
+        "checkpoint/store.py",
+        'text = json.dumps({**state, "sha256": _digest(state)}, indent=2)',
+        ["2) → 3)", "2) → 1)"],
+        "JSON says the same",
+    ),
 ]
 """(module, line, what of it → what instead, why)."""
 
