@@ -26,7 +26,7 @@ def dataset(samples: int = SAMPLES, seed: int = 1) -> TensorDataset:
 
 
 class Held(Dataset[tuple[Tensor, Tensor]]):
-    """Samples for so many steps, in order; while there is a file, they are read as far as it says and no further.
+    """Samples for so many steps, in order; while there is a file, loaders read as far as it says and no further.
 
     Args:
         steps, batch_size: of the job, whose order is "sequential".
@@ -40,7 +40,9 @@ class Held(Dataset[tuple[Tensor, Tensor]]):
         return len(self._samples)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        until(lambda: index // self._batch_size < self._allowed(), f"step {index // self._batch_size + 1} may be done")
+        if Path("/proc/self/comm").read_text() == "unisono-loader\n":
+            step = index // self._batch_size
+            until(lambda: step < self._allowed(), f"step {step + 1} may be done")
         inputs, targets = self._samples[index]
         return inputs, targets
 
