@@ -148,6 +148,12 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         ["2) → 3)", "2) → 1)"],
         "JSON says the same",
     ),
+    (
+        "partition/hosts.py",
+        "each = min(MOST_ELEMENTS, max(LEAST_ELEMENTS, stop // (2 * hosts)))",
+        ["2 * → 3 *", "2 * → 1 *", "2 * → 2 +"],
+        SPEED,
+    ),
 ]
 """(module, line, what of it → what instead, why)."""
 
