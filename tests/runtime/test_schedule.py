@@ -25,6 +25,7 @@ class Adapter:
 
     def advance_schedule(self) -> None:
         self.told.append("step")
+        assert len(self.told) <= PROGRAM.rounds, "it goes on for ever"
 
     def advance_plateau(self, loss: float) -> None:
         self.told.append(loss)

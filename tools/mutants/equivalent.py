@@ -148,6 +148,24 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         ["2) → 3)", "2) → 1)"],
         "JSON says the same",
     ),
+    (
+        "partition/hosts.py",
+        "each = min(MOST_ELEMENTS, max(LEAST_ELEMENTS, stop // (2 * hosts)))",
+        ["2 * → 3 *", "2 * → 1 *", "2 * → 2 +"],
+        SPEED,
+    ),
+    (
+        "checkpoint/parameters.py",
+        "return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)) # type: ignore[arg-type]",
+        ["(-1) → (-2)"],
+        "any number below 0",
+    ),
+    (
+        "memory/segment.py",
+        "array.reshape(-1).view(np.uint8)[::PAGE].max(initial=0)",
+        ["(-1) → (-2)", "=0 → =1", "=0 → =-1"],
+        "any number below 0; what is read is not looked at",
+    ),
 ]
 """(module, line, what of it → what instead, why)."""
 
