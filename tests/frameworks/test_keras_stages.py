@@ -346,7 +346,7 @@ def branches() -> Any:
     [
         (Subclassed, {}, "received Subclassed, whose layers only its own code knows. Build it with keras.Sequential"),
         (regularized, {}, "adds a regularizer of its own. Give the optimizer a weight_decay"),
-        (quiet, {}, "'quiet' adds a regularizer of its own"),
+        (quiet, {}, "'quiet' (adds a regularizer of its own|has one, and this is Keras 3)"),
         (adding, {}, "a layer calls add_loss. Return what it adds as an output"),
         (loops, {}, "loop.*while' is one .*unroll=True"),
         (branches, {}, "no loops and branches in its graph; .* or train with pipeline=1"),
