@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import jobs
 from cluster.hosts import hash_alone, job_file, running
 from waiting import until
 
@@ -73,7 +72,7 @@ def test_a_damaged_sample_is_named_on_every_host(tmp_path: Path) -> None:
 
 @pytest.mark.hosts
 def test_without_the_data_hosts_data_all_stop(tmp_path: Path) -> None:
-    write(tmp_path, 1, steps=jobs.FOR_EVER)
+    write(tmp_path, 1, steps=10**6)
     with running(tmp_path, (1, 1), "--data-host", 1) as hosts:
         until(lambda: hosts[0].steps() > 2)
         hosts[1].signal_all()
