@@ -3,8 +3,10 @@
 python benchmarks/startup.py [--rounds 5]
 
 Protocol: the digits jobs on 2 workers × 1 thread, each command in a process of its own, in turn; medians. The first
-step is there when metrics.jsonl holds a line. A world of `verify` is what three more of them add, by three. CPU seconds
-are those of all processes of a command to its end: they hardly depend on what else the machine does.
+step is there when metrics.jsonl holds a line. Beside each: the same model, data and optimizer in a plain script up to
+its first update, which is what importing and compiling take anyway. A world of `verify` is what three more of them add,
+by three. CPU seconds are those of all processes of a command to its end: they hardly depend on what else the machine
+does.
 """
 
 from __future__ import annotations
@@ -68,6 +70,13 @@ def trained(name: str) -> Seconds:
         return measured(command, out / "metrics.jsonl")
 
 
+def plain(name: str) -> Seconds:
+    """The same model, data and optimizer in a plain script, up to its first update."""
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "told"
+        return measured([sys.executable, str(HERE / "peers" / "first_step.py"), name, str(told)], told)
+
+
 def a_world() -> Seconds:
     """What a world of `verify` adds."""
     command = partial(unisono, "verify", EXAMPLES / "digits_torch.py", "--steps", 4, "--workers")
@@ -79,8 +88,11 @@ CASES: dict[str, Callable[[], Seconds]] = {
     "import unisono": lambda: measured([sys.executable, "-c", "import unisono"]),
     "unisono --help": lambda: measured(unisono("--help")),
     "PyTorch": lambda: trained("torch"),
+    "PyTorch, a plain script": lambda: plain("torch"),
     "Keras": lambda: trained("keras"),
+    "Keras, a plain script": lambda: plain("keras"),
     "JAX": lambda: trained("jax"),
+    "JAX, a plain script": lambda: plain("jax"),
     "a world of verify": a_world,
 }
 
