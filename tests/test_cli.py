@@ -288,6 +288,29 @@ def test_the_process_that_holds_the_job_is_replaced_too(file: Path, tmp_path: Pa
     assert manifests[0]["parameters_sha256"] == manifests[1]["parameters_sha256"], again.stderr
 
 
+UNSEEDED = """
+import numpy as np
+import jobs
+drawn = np.random.default_rng().normal(size=(jobs.SAMPLES, jobs.FEATURES)).astype("float32")
+def job(fault="", steps=1):
+    return jobs.make(data=[(inputs, n % jobs.CLASSES) for n, inputs in enumerate(drawn)], steps=steps)
+"""
+
+
+def test_a_file_that_gives_other_data_when_it_is_run_again_ends_the_run_with_what_was_learnt(tmp_path: Path) -> None:
+    import psutil
+
+    (tmp_path / "unseeded.py").write_text(UNSEEDED)
+    process = started(tmp_path / "unseeded.py", tmp_path)
+    (parent,) = psutil.Process(process.pid).children()
+    parent.kill()
+    output, _ = process.communicate(timeout=limit())
+    assert process.returncode == 1
+    assert "must give the same data each time it is read" in output
+    assert "np.random.default_rng(0)" in output
+    assert (tmp_path / "out" / "parameters.safetensors").exists()
+
+
 def test_a_full_disk_costs_metrics_and_not_the_run(file: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.jsonl").symlink_to("/dev/full")

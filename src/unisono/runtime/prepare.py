@@ -89,7 +89,7 @@ class Described:
         program: the rounds.
         data_length: training samples.
         cut: how the model is cut; None = it is computed whole.
-        digest: that of some of the data, where other hosts must have the same.
+        digest: that of some of the data: other hosts must have the same, and whoever reads the job again.
         example: what `samples.example` gives, packed, so that processes that make the model again need not open the
             data; None if it could not be had.
     """
@@ -286,7 +286,7 @@ def prepare(job: Job, request: Request) -> Prepared:
         stages=layout.pipeline,
     )
     host = host_layout(adapter.describe(), shape)
-    packed = None if framework.family.forks_after_computing else _packed_example(job, data, framework.data)
+    packed = _packed_example(job, data, framework.data)
     cut = None
     if layout.pipeline > 1 or request.recompute:
         reader = SampleReader(job, program, data, framework.data)
@@ -294,8 +294,12 @@ def prepare(job: Job, request: Request) -> Prepared:
         cut = cut_in_stages(adapter, host, layout, request.recompute, probes, job.seed, usable_memory())
         if job.clip_norm is None and not request.several_hosts:  # otherwise an update needs all sums
             host = replace(host, stage_of=cut.stage_of(len(host.description.parameters)))
-    digest = data_digest(SampleReader(job, program, data, framework.data), framework) if request.several_hosts else ""
-    described = Described(framework.name, host, program, len(data.training), cut, packed, digest)
+    if request.several_hosts:
+        digest = data_digest(SampleReader(job, program, data, framework.data), framework)
+    else:
+        digest = blake2b(packed or b"", digest_size=16).hexdigest()
+    kept = None if framework.family.forks_after_computing else packed
+    described = Described(framework.name, host, program, len(data.training), cut, kept, digest)
     prepared = Prepared(job, request, framework, described, adapter)
     prepared.data = data
     return prepared

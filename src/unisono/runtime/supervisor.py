@@ -114,9 +114,16 @@ class Supervisor:
         run.dumping.clear()
         run.leaving.clear()
         self._host.restart()
-        self._host.prepare(self._request)
+        again = self._host.prepare(self._request)
         self._host.share(run.described, run.state.segment.file, self._event, initialise=False)
         self._host.ask("catch_up", plan.round)
+        if again.digest != run.described.digest:
+            self._failure = self._failure or Failure(
+                "a job must give the same data each time it is read; read again, after the process that held it had "
+                f"died, it gave others (digest of some: {run.described.digest} before, {again.digest} now). Seed what "
+                "is random at the top of its file, or where its data are opened: np.random.default_rng(0)."
+            )
+            return
         if not self._paused:
             run.crew = Crew(run.crew.wanted, next_member=run.crew.next_member)
             decisions = run.crew.begin()
