@@ -65,13 +65,12 @@ def test_a_line_is_due_so_long_after_the_last_one_ended() -> None:
 
 
 def test_signals_go_on_to_the_command(tmp_path: Path) -> None:
-    path, script = gate(tmp_path), "trap 'echo caught; exit 3' TERM; echo ready; cat $GATE & wait"
-    with beating(script, GATE=path) as process:
+    script = "trap 'echo caught; exit 3' TERM; echo ready; read line < $GATE"
+    with beating(script, GATE=gate(tmp_path)) as process:
         read_until(process, "ready")
         process.send_signal(signal.SIGTERM)
         read_until(process, "caught")
         assert process.wait(limit()) == 3
-        Path(path).write_text("ended")
 
 
 def test_a_command_that_a_signal_ended() -> None:
