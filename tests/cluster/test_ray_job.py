@@ -40,7 +40,7 @@ def test_a_submitted_job_is_stopped_and_resumed(tmp_path: Path, monkeypatch: pyt
     held, out, folder = tmp_path / "held", tmp_path / "out", tmp_path / "folder"
     folder.mkdir()
     job_file(folder, WAITING.replace('"held"', repr(str(held))))
-    for module in ("jobs.py", "faults.py"):  # found on the hosts only if they travel with the job
+    for module in ("jobs.py", "faults.py", "waiting.py", "warm.py"):  # the hosts have what travels with the job
         shutil.copy(TESTS / module, folder)
     held.write_text("150")
     with nodes(2, include_dashboard=True, dashboard_port=free_port()) as cluster:

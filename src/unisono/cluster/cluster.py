@@ -341,7 +341,7 @@ class Cluster:
             self._member.fail(self.place.name, failure)
         self._member.leave()
         if self._coordinator is not None:
-            self._coordinator.close(self._hosts.timeout)
+            self._coordinator.close(self._hosts.timeout, self.place.hosts if failure is not None else 0)
         if self._data_host is not None:
             if failure is None:
                 self._wait_for_borrowers()

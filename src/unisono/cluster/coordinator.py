@@ -40,21 +40,23 @@ class Coordinator:
         self._thread = threading.Thread(target=self._run, name="unisono-coordinator", daemon=True)
         self._thread.start()
 
-    def close(self, patience: float) -> None:
+    def close(self, patience: float, expected: int = 0) -> None:
         """End, but not before every host that still lives has finished.
 
         Args:
             patience: seconds to wait for them.
+            expected: how many are to come first, where a failure must be told that was there before they were.
         """
         deadline = time.monotonic() + patience
-        while self._thread.is_alive() and time.monotonic() < deadline and not self._all_left():
+        while self._thread.is_alive() and time.monotonic() < deadline and not self._all_left(expected):
             time.sleep(LOOK_SECONDS)
         self._end.set()
         self._thread.join(patience)
 
-    def _all_left(self) -> bool:
-        hosts = self._membership.hosts if self._membership.generation else self._seen  # all who came, at the beginning
-        return all(self._seen[number].left for number in tuple(hosts))
+    def _all_left(self, expected: int) -> bool:
+        begun = bool(self._membership.generation)
+        hosts = tuple(self._membership.hosts if begun else self._seen)  # all who came, at the beginning
+        return (begun or len(hosts) >= expected) and all(self._seen[number].left for number in hosts)
 
     def _run(self) -> None:
         now, looked = 0.0, time.monotonic()
