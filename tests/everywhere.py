@@ -1,0 +1,39 @@
+"""A job in each situation in which its bits must not change; what one process computes is what all are held to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import unisono
+from faults import Fault, Script, hash_of, run, undisturbed
+from unisono import Job
+from unisono.runtime.watcher import raise_failure
+
+DEATHS = (Fault("microbatch", 2, 0), Fault("update", 3, 0), Fault("commit", 4, 0))
+
+
+def hold_to_one_hash(job: Job, folder: Path, *, all_of_them: bool = False) -> str:
+    """Train a job in one process, and on two of whom the first dies three times; the bits and the records must be the same.
+
+    Args:
+        job: the job, of six steps or more.
+        folder: an empty one.
+        all_of_them: on one and three workers too, and stopped in the middle and resumed on another number.
+
+    Returns:
+        The hash of the parameters and of the optimizer's state, for golden values.
+    """
+    expected, records = undisturbed(job)
+    script = Script(folder, DEATHS)
+    for workers, phase in [(2, script), *([(1, None), (3, None)] if all_of_them else [])]:
+        outcome, found, _ = run(job, workers, phase=phase)
+        raise_failure(outcome)
+        assert hash_of(outcome) == expected, f"{workers} workers"
+        assert [record["loss"] for record in found] == [record["loss"] for record in records]
+    assert script.struck == len(DEATHS)
+    if all_of_them:
+        first = unisono.train(replace(job, steps=len(records) // 2), out=folder / "stopped", workers=2)
+        resumed = unisono.train(job, resume=first.directory, workers=3)
+        assert resumed.parameters_sha256 == expected[: len(expected) // 2], "resumed"
+    return expected
