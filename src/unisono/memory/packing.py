@@ -38,7 +38,7 @@ def pack(value: Any, into: NDArray[Any], reducers: Reducers) -> None:
     pickler = pickle.Pickler(file, protocol=5, buffer_callback=buffers.append)
     pickler.dispatch_table = {**copyreg.dispatch_table, **reducers}
     pickler.dump(value)
-    skeleton = file.getbuffer()
+    skeleton = file.getvalue()
     raws = [buffer.raw() for buffer in buffers]
     head = struct.pack(f"={2 + len(raws)}q", len(raws), len(skeleton), *(len(raw) for raw in raws))
     at = aligned(len(head) + len(skeleton))
