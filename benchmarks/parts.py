@@ -26,10 +26,10 @@ from torch.utils.data import TensorDataset
 
 import unisono
 from unisono.execution import Observation, execute
+from unisono.machine.devices import usable_cores
 from unisono.memory.segment import Segment, SegmentLayout
 from unisono.memory.words import Words
 from unisono.observe.progress import Silent
-from unisono.planner.devices import usable_cores
 from unisono.runtime.prepare import Request
 
 HERE = Path(__file__).parent

@@ -31,8 +31,8 @@ from models import CASES, optimizer
 import unisono
 from unisono.checkpoint.parameters import sha256_of
 from unisono.execution import Observation, execute
+from unisono.machine.devices import usable_cores
 from unisono.observe.progress import Silent
-from unisono.planner.devices import usable_cores
 from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import Outcome
 

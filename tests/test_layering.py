@@ -47,6 +47,7 @@ def test_only_the_outermost_layer_knows_of_hosts() -> None:
     ("partition", {"unisono.partition", "unisono.errors"}),
     ("gradients", {"unisono.gradients"}),
     ("memory", {"unisono.memory", "unisono.errors"}),
+    ("machine", {"unisono.machine", "unisono.errors"}),
 ])  # fmt: skip
 def test_low_packages_stay_low(package: str, allowed: set[str]) -> None:
     for path in (SOURCE / package).glob("*.py"):

@@ -21,8 +21,8 @@ import psutil
 
 from unisono.execution import Observation, execute
 from unisono.jobfile import load
+from unisono.machine.devices import usable_cores
 from unisono.observe.progress import Silent
-from unisono.planner.devices import usable_cores
 from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import raise_failure
 

@@ -26,12 +26,12 @@ from unisono.errors import UsageError
 from unisono.execution import InProcess, Interrupts, Observation, Supervised, checked, held, supervised
 from unisono.job import Job
 from unisono.jobfile import JobFile, LoadedJob, job_of
+from unisono.machine.devices import usable_cores
+from unisono.machine.platform_check import require_linux
 from unisono.observe.progress import Display, Silent, display
 from unisono.observe.rundir import RunFolder, read_run
 from unisono.on_ray import train_on_ray
 from unisono.partition.layout import Layout
-from unisono.planner.devices import usable_cores
-from unisono.platform_check import require_linux
 from unisono.run import Run, parameters_file
 from unisono.runtime.host import Host
 from unisono.runtime.outline import JobFacts

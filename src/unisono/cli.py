@@ -272,8 +272,8 @@ def devices() -> int:
     """Show this host's cores, memory, CPU and accelerators."""
     from rich.table import Table
 
-    from unisono.planner.devices import inspect
-    from unisono.platform_check import require_linux
+    from unisono.machine.devices import inspect
+    from unisono.machine.platform_check import require_linux
 
     require_linux()
     found = inspect()

@@ -19,10 +19,10 @@ import psutil
 from unisono.comparison import Comparison, Measurement, Turn, code_lines, contenders, counted, turns, worlds
 from unisono.errors import JobError, UsageError
 from unisono.execution import Interrupts
+from unisono.machine.devices import usable_cores
+from unisono.machine.platform_check import require_linux
 from unisono.observe.metrics import read_metrics
 from unisono.observe.rundir import METRICS, read_run
-from unisono.planner.devices import usable_cores
-from unisono.platform_check import require_linux
 from unisono.runtime.lifeline import die_with_parent
 from unisono.version import __version__
 

@@ -17,9 +17,9 @@ from unisono.cluster.ray_driver import Driver, meeting_place
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.execution import Interrupts, supervised
 from unisono.job import Job
+from unisono.machine.devices import usable_cores
 from unisono.observe.progress import Display
 from unisono.observe.rundir import RunFolder, read_run
-from unisono.planner.devices import usable_cores
 from unisono.run import Run
 from unisono.runtime.prepare import Request
 from unisono.runtime.source import pickled

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import JobError
-from unisono.planner.devices import out_of_memory_kills
+from unisono.machine.devices import out_of_memory_kills
 from unisono.runtime.channel import Channel
 from unisono.runtime.child import Child
 from unisono.runtime.deaths import Death

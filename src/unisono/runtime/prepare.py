@@ -14,6 +14,7 @@ from unisono.errors import UsageError
 from unisono.frameworks.protocol import DataFunctions
 from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
+from unisono.machine.devices import usable_memory
 from unisono.memory.heap import LARGE_BYTES, keep_freed
 from unisono.memory.packing import dumps
 from unisono.memory.segment import Segment
@@ -22,7 +23,6 @@ from unisono.partition.batches import Batches
 from unisono.partition.keys import key
 from unisono.partition.layout import Layout
 from unisono.partition.order import epoch_order
-from unisono.planner.devices import usable_memory
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.cutting import Cut, cut_in_stages, probe_microbatches
 from unisono.runtime.program import EvaluationSet, Program, Round

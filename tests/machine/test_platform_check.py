@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unisono.errors import UsageError
-from unisono.platform_check import require_linux
+from unisono.machine.platform_check import require_linux
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from unisono.planner.devices import inspect, quota_cores
+from unisono.machine.devices import inspect, quota_cores
 
 
 def test_inspect_agrees_with_the_system() -> None:

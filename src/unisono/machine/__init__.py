@@ -1,0 +1,1 @@
+"""What this machine is: its system, cores, memory and accelerators."""

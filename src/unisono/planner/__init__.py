@@ -1,1 +1,0 @@
-"""What this machine has, and later how to split work over it."""
