@@ -14,7 +14,7 @@ DEATHS = (Fault("microbatch", 2, 0), Fault("update", 3, 0), Fault("commit", 4, 0
 
 
 def hold_to_one_hash(job: Job, folder: Path, *, all_of_them: bool = False) -> str:
-    """Train a job in one process, and on two of whom the first dies three times; the bits and the records must be the same.
+    """Train a job in one process, and on two workers, the first of whom dies three times: the same bits and records.
 
     Args:
         job: the job, of six steps or more.

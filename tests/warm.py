@@ -18,10 +18,9 @@ def host_for(job: Job) -> Host:
     if not packages or threading.current_thread() is not threading.main_thread():  # a kept one would end with it
         return Host()
     if packages not in _kept:
-        host = Host()
+        _kept[packages] = _environment(), Host()
         for package in packages:
-            host.imports(f"unisono.frameworks.{package}.model")
-        _kept[packages] = _environment(), host
+            _kept[packages][1].imports(f"unisono.frameworks.{package}.model")
     environment, host = _kept[packages]
     return host.copied() if environment == _environment() else Host()
 

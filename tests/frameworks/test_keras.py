@@ -217,17 +217,18 @@ def test_a_loss_is_a_function_an_object_or_a_name() -> None:
     same_bits(kit.make(model=classifier, loss="sparse_categorical_crossentropy"), 2)
 
 
-def torch_loss(targets: Any, outputs: Any) -> Any:
-    return outputs
+def of_another_framework() -> Any:
+    def loss(targets: Any, outputs: Any) -> Any:
+        return outputs
 
-
-torch_loss.__module__ = "torch.nn.functional"
+    loss.__module__, loss.__name__ = "torch.nn.functional", "mse_loss"
+    return loss
 
 
 @pytest.mark.parametrize(
     ("loss", "text"),
     [
-        (torch_loss, "received torch.nn.functional.torch_loss"),
+        (of_another_framework(), "received torch.nn.functional.mse_loss"),
         ("no such loss", "a loss that Keras knows; received 'no such loss'"),
         (keras.losses.MeanSquaredError, "the class MeanSquaredError"),
         (keras.losses.MeanSquaredError(reduction="sum"), "reduction='sum'"),
