@@ -400,12 +400,6 @@ def test_evaluate_prints_what_the_run_recorded(tmp_path: Path) -> None:
     assert done.stdout == f"evaluation/loss {run.history[-1]['evaluation/loss']:.6g}\n", done.stderr
 
 
-def test_devices(tmp_path: Path) -> None:
-    done = command("devices", folder=tmp_path)
-    assert done.returncode == 0
-    assert "usable cores" in done.stdout
-
-
 def test_start_stop_open_and_model(tmp_path: Path) -> None:
     seen: list[dict[str, object]] = []
     job = jobs.make(steps=10**6, observers=[seen.append], evaluation=jobs.dataset, metrics={"accuracy": jobs.accuracy})

@@ -9,10 +9,8 @@ import pytest
 
 import unisono
 
-HEAVY = {
-    "torch", "tensorflow", "keras", "jax", "flax", "optax", "mxnet", "tensorboardX", "ray", "numpy", "rich", "psutil",
-    "cloudpickle", "safetensors",
-}  # fmt: skip
+FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "flax", "optax", "mxnet", "ray"}
+HEAVY = {*FRAMEWORKS, "tensorboardX", "numpy", "rich", "psutil", "cloudpickle", "safetensors"}
 
 
 def loaded(code: str) -> set[str]:
@@ -35,8 +33,11 @@ def test_nothing_heavy_is_loaded_before_it_is_used(code: str) -> None:
 
 def test_no_framework_is_loaded_with_all_of_unisono() -> None:
     code = "\n".join(["import unisono", *(f"unisono.{name}" for name in unisono.__all__)])
-    frameworks = {"torch", "tensorflow", "keras", "jax", "flax", "optax", "mxnet", "ray"}
-    assert not loaded(code) & frameworks
+    assert not loaded(code) & FRAMEWORKS
+
+
+def test_doctor_loads_no_framework() -> None:
+    assert not loaded("import os\nfrom unisono import doctor\ndoctor.rendered(doctor.examine())") & FRAMEWORKS
 
 
 def test_the_public_names_are_what_they_say() -> None:

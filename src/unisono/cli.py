@@ -268,22 +268,13 @@ def resize(run_dir: Path, workers: int) -> int:
 
 
 @commands.command()
-def devices() -> int:
-    """Show this host's cores, memory, CPU and accelerators."""
-    from rich.table import Table
+def doctor() -> int:
+    """Show what a run would find here, what is wrong and how to mend it; exit status 1 if a run would not start."""
+    from unisono import doctor as examination
 
-    from unisono.machine.devices import inspect
-    from unisono.machine.platform_check import require_linux
-
-    require_linux()
-    found = inspect()
-    table = Table(show_header=False)
-    table.add_row("usable cores", f"{len(found.cores)} ({', '.join(map(str, found.cores))})")
-    table.add_row("usable memory", f"{found.memory_bytes / 2**30:.1f} GiB")
-    table.add_row("CPU", f"{found.cpu} ({', '.join(found.features) or 'no known vector instructions'})")
-    table.add_row("accelerators", ", ".join(found.accelerators) or "none")
-    _print(table)
-    return 0
+    findings = examination.examine()
+    print(examination.rendered(findings))
+    return int(any(finding.state == "wrong" for finding in findings))
 
 
 def _print(shown: Any, **options: Any) -> None:

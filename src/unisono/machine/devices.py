@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,52 +45,104 @@ def quota_cores(cpu_max: str) -> float | None:
     return None if quota == "max" or not period else int(quota) / int(period)
 
 
+def granted_cores() -> float | None:
+    """The cores that the cgroup of this process and those above it grant together; None = no limit."""
+    quotas = (quota_cores(_cpu_max(folder)) for folder in _folders(_groups(), "cpu"))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
 def usable_cores() -> tuple[int, ...]:
     """Cores that this process may run on, at most as many as its cgroup grants (rounded up)."""
-    cores = sorted(os.sched_getaffinity(0))
-    limit = quota_cores(_read(_CGROUP / "cpu.max") or "max 100000")
-    if limit is None:
-        quota, period = _read(_CGROUP / "cpu/cpu.cfs_quota_us"), _read(_CGROUP / "cpu/cpu.cfs_period_us")
-        if quota and period and int(quota) > 0:
-            limit = int(quota) / int(period)
+    cores, limit = sorted(os.sched_getaffinity(0)), granted_cores()
     return tuple(cores if limit is None else cores[: max(1, -int(-limit // 1))])
 
 
 def usable_memory() -> int:
     """Bytes of memory, at most as much as the cgroup that this process is in and those above it grant."""
-    total = int(psutil.virtual_memory().total)
-    for path in _memory_limits(_read(Path("/proc/self/cgroup")) or ""):
-        limit = _read(path)
-        if limit and limit.isdigit():
-            total = min(total, int(limit))
-    return total
+    limits = (_bytes(folder, "max", "limit_in_bytes") for folder in _folders(_groups(), "memory"))
+    return min([int(psutil.virtual_memory().total), *(limit for limit in limits if limit is not None)])
 
 
-def _memory_limits(groups: str) -> Iterator[Path]:
-    """Where limits on memory may stand, by the lines of /proc/self/cgroup.
+def free_memory() -> int:
+    """Bytes that can still be taken here: what files keep for later counts as free."""
+    free = int(psutil.virtual_memory().available)
+    for folder in _folders(_groups(), "memory"):
+        limit, used = _bytes(folder, "max", "limit_in_bytes"), _bytes(folder, "current", "usage_in_bytes")
+        if limit is not None and used is not None:
+            kept = next((int(value) for name, value in _counters(folder / "memory.stat") if name == "inactive_file"), 0)
+            free = min(free, max(0, limit - used + kept))
+    return free
 
-    >>> [str(path.relative_to(_CGROUP)) for path in _memory_limits("0::/job")]
-    ['memory.max', 'job/memory.max']
-    >>> [str(path.relative_to(_CGROUP)) for path in _memory_limits("4:memory:/")]
-    ['memory/memory.limit_in_bytes']
+
+def tasks_left() -> float:
+    """Processes and threads that this user may still start, as limits of the user and of cgroups stand."""
+    left = math.inf
+    for folder in _folders(_groups(), "pids"):
+        most, now = _read(folder / "pids.max"), _read(folder / "pids.current")
+        if most and now and most != "max":
+            left = min(left, int(most) - int(now))
+    most_of_user = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if os.geteuid() and most_of_user != resource.RLIM_INFINITY:  # root is not held to it
+        left = min(left, most_of_user - _tasks_of(os.geteuid()))
+    return left
+
+
+def _tasks_of(user: int) -> int:
+    """Processes and threads that a user has."""
+    count = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if process.stat().st_uid == user:
+                count += sum(1 for _ in (process / "task").iterdir())
+    return count
+
+
+def _groups() -> str:
+    return _read(Path("/proc/self/cgroup")) or ""
+
+
+def _folders(groups: str, controller: str) -> Iterator[Path]:
+    """Where limits may stand, by the lines of /proc/self/cgroup.
+
+    >>> [str(path.relative_to(_CGROUP)) for path in _folders("0::/job", "memory")]
+    ['.', 'job']
+    >>> [str(path.relative_to(_CGROUP)) for path in _folders("4:cpu,cpuacct:/", "cpu")]
+    ['cpu']
     """
     for line in groups.splitlines():
         _, controllers, group = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        folder, name = (_CGROUP / "memory", "memory.limit_in_bytes") if controllers else (_CGROUP, "memory.max")
-        yield folder / name
-        for part in Path(group).parts[1:]:
-            folder = folder / part
-            yield folder / name
+        if not controllers or controller in controllers.split(","):
+            folder = _CGROUP / controller if controllers else _CGROUP
+            yield folder
+            for part in Path(group).parts[1:]:
+                folder = folder / part
+                yield folder
+
+
+def _cpu_max(folder: Path) -> str:
+    """A group's quota and period, in either version's file."""
+    parts = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+    older = "max" if parts[0] in (None, "-1") else f"{parts[0]} {parts[1] or ''}"
+    return _read(folder / "cpu.max") or older
+
+
+def _bytes(folder: Path, name: str, older: str) -> int | None:
+    """A number of a group's memory, in either version's file; None = no such file, or no limit."""
+    text = _read(folder / f"memory.{name}") or _read(folder / f"memory.{older}")
+    return int(text) if text and text.isdigit() else None
+
+
+def _counters(path: Path) -> Iterator[tuple[str, str]]:
+    for line in (_read(path) or "").splitlines():
+        name, _, value = line.partition(" ")
+        yield name, value
 
 
 def out_of_memory_kills() -> int:
     """A number that rises when the kernel kills a process of this cgroup or machine because memory ran out."""
-    group = (_read(Path("/proc/self/cgroup")) or "").rpartition("::")[2].strip("/")
+    group = _groups().rpartition("::")[2].strip("/")
     counters = {_CGROUP / group / "memory.events", _CGROUP / "memory.events", Path("/proc/vmstat")}
-    lines = [line.partition(" ") for path in counters for line in (_read(path) or "").splitlines()]
-    return sum(int(value) for name, _, value in lines if name == "oom_kill")
+    return sum(int(value) for path in counters for name, value in _counters(path) if name == "oom_kill")
 
 
 def inspect() -> Devices:
