@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 
+def way_to_install(extra: str) -> str:
+    """The command that brings what an extra names: from Unisono's folder, for no package index has Unisono.
+
+    >>> way_to_install("jax")
+    "pip install '.[jax]' in Unisono's folder"
+    """
+    return f"pip install '.[{extra}]' in Unisono's folder"
+
+
 class UnisonoError(Exception):
     """Base of every error that Unisono raises on purpose; its text is meant for the user."""
 

@@ -17,7 +17,7 @@ from unisono import Ray, UsageError
 from unisono.cluster.ray import driver_node, sized
 from waiting import limit, until
 
-pytest.importorskip("ray", reason="the package ray is not installed: pip install unisono[ray]")
+pytest.importorskip("ray", reason="the package ray is not installed: pip install '.[ray]'")
 pytestmark = [pytest.mark.hosts, pytest.mark.filterwarnings("ignore")]
 
 

@@ -16,7 +16,7 @@ from cluster.ray_clusters import Nodes, nodes
 from paths import TESTS
 from waiting import limit, until
 
-pytest.importorskip("ray", reason="the package ray is not installed: pip install unisono[ray]")
+pytest.importorskip("ray", reason="the package ray is not installed: pip install '.[ray]'")
 pytest.importorskip("aiohttp_cors", reason="takes Ray's job server: pip install 'ray[default]'")
 pytestmark = [pytest.mark.hosts, pytest.mark.filterwarnings("ignore")]
 

@@ -11,7 +11,7 @@ import pytest
 from cluster.ray_clusters import nodes, training, unisonos
 from waiting import scaled, until
 
-pytest.importorskip("ray", reason="the package ray is not installed: pip install unisono[ray]")
+pytest.importorskip("ray", reason="the package ray is not installed: pip install '.[ray]'")
 pytestmark = [pytest.mark.hosts, pytest.mark.filterwarnings("ignore")]
 
 

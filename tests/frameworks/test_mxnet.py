@@ -475,7 +475,7 @@ def test_no_other_framework_is_needed(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('no torch here', name='torch')\n")
     said = in_a_process(WITHOUT_TORCH, first=str(tmp_path))
     assert "needs 'torch', which is not installed" in said
-    assert "pip install 'unisono[torch]'" in said
+    assert "pip install '.[torch]'" in said
 
 
 def test_a_worker_that_dies_of_a_signal_costs_no_step(tmp_path: Path) -> None:

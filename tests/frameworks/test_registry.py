@@ -23,7 +23,7 @@ def test_a_missing_framework_names_its_extra(family: Family, monkeypatch: pytest
         monkeypatch.setitem(sys.modules, root, None)
     for name in [name for name in sys.modules if name.startswith(f"unisono.frameworks.{family.package}.")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(UsageError, match=re.escape(f"pip install 'unisono[{family.extra}]'")):
+    with pytest.raises(UsageError, match=re.escape(f"pip install '.[{family.extra}]'")):
         framework(family.package)
 
 

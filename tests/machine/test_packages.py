@@ -24,7 +24,7 @@ def found(packages: Packages, name: str) -> tuple[str, str, str]:
 def test_what_is_in_range_is_named_with_its_version() -> None:
     assert {each.state for each in check_packages(SOUND, ["torch", "mxnet"], ["ray"])} == {"ok"}
     assert found(SOUND, "torch") == ("ok", "torch 2.13.0+cpu", "")
-    assert found(SOUND, "mxnet")[1] == "not installed; pip install 'unisono[mxnet]' brings it"
+    assert found(SOUND, "mxnet")[1] == "not installed; pip install '.[mxnet]' in Unisono's folder brings it"
 
 
 @pytest.mark.parametrize(("versions", "name", "state", "text"), [
@@ -35,7 +35,7 @@ def test_what_is_in_range_is_named_with_its_version() -> None:
     ({"torch": "2.14.0.dev2026"}, "torch", "ok", ""),
     ({"mxnet": "1.9.1"}, "mxnet", "warning", "numpy <1.24,>=1.23.5"),
     ({"ray": "2.30"}, "ray", "warning", "ray <3,>=2.40"),
-    ({"torch": None}, "frameworks", "wrong", "pip install 'unisono[torch]'"),
+    ({"torch": None}, "frameworks", "wrong", "pip install '.[torch]'"),
 ])  # fmt: skip
 def test_what_is_missing_or_out_of_range(versions: dict[str, str | None], name: str, state: str, text: str) -> None:
     there = {key: version for key, version in {**INSTALLED, **versions}.items() if version is not None}

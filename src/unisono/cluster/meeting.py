@@ -30,7 +30,7 @@ from typing import Any
 import psutil
 
 from unisono.cluster.place import Place
-from unisono.errors import JobError, UsageError
+from unisono.errors import JobError, UsageError, way_to_install
 
 START_SECONDS = 300.0
 """How long hosts may take to find the store when they start."""
@@ -48,7 +48,7 @@ def torch_distributed() -> Any:
     except ImportError as error:
         raise UsageError(
             "several hosts exchange bytes through torch.distributed, whatever the model's framework; PyTorch is not "
-            "installed here. Install unisono[torch]."
+            f"installed here. Install it: {way_to_install('torch')}."
         ) from error
     return torch.distributed
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unisono.errors import UsageError
+from unisono.errors import UsageError, way_to_install
 
 BUSY_SECONDS = 5.0
 """After so long a wait for resources a person is told."""
@@ -60,7 +60,7 @@ def imported() -> Any:
     except ImportError as error:
         raise UsageError(
             "training on a Ray cluster needs the package ray, which is not installed here. "
-            "Install it: pip install 'unisono[ray]'."
+            f"Install it: {way_to_install('ray')}."
         ) from error
     return ray
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from unisono.errors import UsageError
+from unisono.errors import UsageError, way_to_install
 
 if TYPE_CHECKING:
     from unisono.job import Job
@@ -109,8 +109,7 @@ def framework(name: str) -> Framework:
         data = importlib.import_module(f"unisono.frameworks.{name}.data")
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"this job needs {error.name!r}, which is not installed. Install it with: "
-            f"pip install 'unisono[{family.extra}]'"
+            f"this job needs {error.name!r}, which is not installed. Install it: {way_to_install(family.extra)}."
         ) from error
     return Framework(family, model.Adapter, data)
 

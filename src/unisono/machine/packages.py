@@ -10,6 +10,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from unisono.errors import way_to_install
 from unisono.machine.finding import Finding
 
 BUILDS = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tf-nightly")}
@@ -73,7 +74,7 @@ def check_packages(packages: Packages, frameworks: Iterable[str], others: Iterab
     found = [_python(packages), _required(packages)]
     found += [_extra(packages, extra) for extra in (*frameworks, *others)]
     if not any(_installed(packages, extra) for extra in frameworks):
-        mend = "Install one: " + ", ".join(f"pip install 'unisono[{extra}]'" for extra in frameworks)
+        mend = "Install one: " + ", ".join(way_to_install(extra) for extra in frameworks)
         found.append(Finding("frameworks", "wrong", "none is installed", mend))
     return found
 
@@ -100,7 +101,7 @@ def _required(packages: Packages) -> Finding:
 
 def _extra(packages: Packages, extra: str) -> Finding:
     """A framework, or something else that may be there."""
-    install = f"pip install 'unisono[{extra}]'"
+    install = way_to_install(extra)
     there = _installed(packages, extra)
     if not there:
         return Finding(extra, "ok", f"not installed; {install} brings it")
