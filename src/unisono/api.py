@@ -71,14 +71,14 @@ def _default_folder(name: str) -> Path:
 
 
 @contextmanager
-def _trained(job: Job | JobFile, debug: bool, host: Host | None) -> Iterator[Supervised | InProcess]:
+def _trained(job: Job | JobFile, debug: bool, host: Host | None, shown: Display) -> Iterator[Supervised | InProcess]:
     """The same for a run; observers, which are functions that run outside workers, are this process's."""
     if debug:
         since = time.monotonic()
         loaded = job.loaded() if isinstance(job, JobFile) else LoadedJob(checked(job), {})
         yield InProcess(loaded.job, loaded.arguments, since)
         return
-    with held(job, host) as execution:
+    with held(job, host, shown.message) as execution:
         if isinstance(job, JobFile) and execution.job.is_observed:
             execution = replace(execution, job=job.loaded().job)
         yield execution
@@ -156,7 +156,7 @@ def train(
         least = split.workers if split.data else None
         return train_on_ray(on, made, threads, least, wish, path, resume is not None, settings, shown, interface,
                             host_timeout, data_host)  # fmt: skip
-    with _trained(job, debug, host) as execution:
+    with _trained(job, debug, host, shown) as execution:
         if arguments is None:
             settings = replace(settings, arguments=execution.arguments)
         layout = _settled(layout, execution, workers, threads, recompute, shown)
@@ -357,7 +357,7 @@ def evaluate(
     Raises:
         UsageError: no evaluation data, or no such run.
     """
-    with held(job, host) as execution:
+    with held(job, host, (shown or Silent()).message) as execution:
         if not execution.job.is_evaluated:
             raise UsageError("a job is evaluated on job.evaluation; this job has none. Give it evaluation=.")
         parameters = load(parameters_file(Path(directory), at)).arrays

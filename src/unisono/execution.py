@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -234,18 +234,21 @@ class InProcess:
 
 
 @contextmanager
-def supervised(job: Job, host: Host | None = None) -> Iterator[Supervised]:
+def supervised(
+    job: Job, host: Host | None = None, say: Callable[[str], None] = lambda text: None
+) -> Iterator[Supervised]:  # fmt: skip
     """A job of this process, to be run by processes of this host.
 
     Args:
         job: the job.
         host: processes that have no job yet, closed in the end; None = they are started.
+        say: hears what a large job takes that is copied to them.
 
     Raises:
-        UsageError: something in it cannot be pickled.
+        UsageError: something in it cannot be pickled, or memory does not suffice.
     """
-    with host or Host() as own:
-        own.begin(Pickled.of(job))
+    with host or Host() as own, closing(Pickled.of(job, say)) as source:
+        own.begin(source)
         yield Supervised(job, own)
 
 
@@ -261,18 +264,21 @@ def checked(job: object) -> Job:
 
 
 @contextmanager
-def held(job: Job | JobFile, host: Host | None = None) -> Iterator[Supervised]:
+def held(
+    job: Job | JobFile, host: Host | None = None, say: Callable[[str], None] = lambda text: None
+) -> Iterator[Supervised]:  # fmt: skip
     """A job, held by the process that will fork this host's workers: a file's is read there, and only there.
 
     Args:
         job: the job, or its file.
         host: processes that have no job yet, or begun to read this file; closed in the end. None = they are started.
+        say: see `supervised`.
 
     Raises:
         UsageError, JobError: there is none, or it does not travel.
     """
     if not isinstance(job, JobFile):
-        with supervised(checked(job), host) as execution:
+        with supervised(checked(job), host, say) as execution:
             yield execution
         return
     with host or Host() as own:

@@ -60,6 +60,15 @@ class JobFile:
         """The file."""
         return Path(self.spec.partition(":")[0])
 
+    @property
+    def files(self) -> tuple[int, ...]:
+        """See `Source`."""
+        return ()
+
+    def received(self, files: Sequence[int]) -> JobFile:
+        """See `Source`."""
+        return self
+
     def read(self, travels: bool = False) -> Recipe:
         """Run the file once, as Python would.
 

@@ -22,7 +22,7 @@ from unisono.observe.progress import Display
 from unisono.observe.rundir import RunFolder, read_run
 from unisono.run import Run
 from unisono.runtime.prepare import Request
-from unisono.runtime.source import pickled
+from unisono.runtime.source import packed
 from unisono.training import RunSettings
 
 
@@ -53,8 +53,8 @@ def train_on_ray(
         place = meeting_place(ray, hosts, interface)
         work = {"job": job, "request": wish(workers), "out": path, "resumes": resumes, "settings": settings}
         order = Order(
-            pickled(work), Hosts(place, interface, host_timeout, data_host), place.prefix, str(Path.cwd()), _own_path(),
-            tuple(sys.argv),
+            packed(work).skeleton, Hosts(place, interface, host_timeout, data_host), place.prefix, str(Path.cwd()),
+            _own_path(), tuple(sys.argv),
         )  # fmt: skip
         nodes = {} if data_host is None else {data_host: driver_node(ray, workers * threads)}
         folder = RunFolder.reopen(path) if resumes else RunFolder.create(path)

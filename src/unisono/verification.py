@@ -119,7 +119,7 @@ def verify(
         raise UsageError("verify compares world sizes; received none. Name some: --workers 1,2,3,4.")
     results: list[World] = []
     names: tuple[str, ...] = ()
-    with held(job, host) as execution:
+    with held(job, host, message) as execution:
         for layout in [layout_of(layout) for layout in layouts] or [Layout(data=count) for count in workers]:
             interrupts = Interrupts()
             seen = Observation(execution.job, Silent(), interrupts)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from unisono.gradients.regions import Chunk, Kind, Region
 from unisono.job import Job
 from unisono.memory.packing import Reducers
+from unisono.memory.spans import Views
 
 Array = NDArray[Any]
 
@@ -211,6 +212,9 @@ class DataFunctions(Protocol):
 
     TENSORS: tuple[type, ...]
     """The framework's classes of arrays."""
+
+    VIEWS: Views
+    """How arrays that may be views of a larger memory are seen, so that a job's travel by what they hold."""
 
     def to_array(self, tensor: Any) -> tuple[Array, str]:
         """A tensor's values as an array of NumPy, and what else `from_array` has to know."""

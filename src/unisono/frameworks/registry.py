@@ -14,6 +14,7 @@ from unisono.errors import UsageError, way_to_install
 
 if TYPE_CHECKING:
     from unisono.job import Job
+    from unisono.memory.spans import Views
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,14 @@ def complete_imports() -> None:
 def loaded() -> tuple[Family, ...]:
     """The families that are imported in this process."""
     return tuple(family for family in FAMILIES if any(root in sys.modules for root in family.roots))
+
+
+def views() -> Views:
+    """How arrays of the frameworks that are imported in this process are seen (see `DataFunctions.VIEWS`)."""
+    found: dict[type, Any] = {}
+    for family in loaded():
+        found |= importlib.import_module(f"unisono.frameworks.{family.package}.data").VIEWS
+    return found
 
 
 def named_beside(function: Any) -> tuple[Family, ...]:

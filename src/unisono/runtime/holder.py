@@ -22,7 +22,8 @@ from unisono.runtime.failure import Failure, described_error, failure
 from unisono.runtime.leftovers import shared_folder
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.outline import Outline
-from unisono.runtime.source import Pickled, Recipe, Source, pickled
+from unisono.runtime.parcel import Parcel
+from unisono.runtime.source import Pickled, Recipe, Source, memory_file, packed
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,9 @@ class Holder:
 
     def _from_child(self, read: Callable[[], Recipe]) -> Outline:
         outline: Outline
-        outline, payload = in_child(partial(_made, read))
-        self._source = Pickled(payload)
+        file = memory_file()
+        outline, parcel = in_child(partial(_made, read, file))
+        self._source = Pickled(parcel, file)
         return outline
 
     def job(self, threads: int) -> Job:
@@ -100,10 +102,10 @@ class Holder:
         return self._source.read().make()
 
 
-def _made(read: Callable[[], Recipe]) -> tuple[Outline, bytes]:
+def _made(read: Callable[[], Recipe], file: int) -> tuple[Outline, Parcel]:
     recipe = read()
     job = recipe.make()
-    return Outline.of(job, recipe.arguments), pickled(job)
+    return Outline.of(job, recipe.arguments), packed(job, file)
 
 
 def _is_single() -> bool:

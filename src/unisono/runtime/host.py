@@ -123,7 +123,9 @@ class Host:
     def _take(self, imports: tuple[str, ...], apart: bool) -> None:
         self._awaits_outline = True
         with contextlib.suppress(ConnectionError):  # whoever waits for the answer says it
-            self._channel.send(("take", str(Path.cwd()), list(sys.path), self.source, imports, apart))
+            assert self.source
+            message = ("take", str(Path.cwd()), list(sys.path), self.source, imports, apart)
+            self._channel.send(message, self.source.files)
 
     def outline(self) -> Outline | None:
         """The job that `begin` was told of, once it is held; None where who pickled it knows it.

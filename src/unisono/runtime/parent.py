@@ -103,12 +103,12 @@ class Parent:
             self._channel.send(answer)
 
     def take(
-        self, folder: str, path: list[str], source: Source, imports: tuple[str, ...], apart: bool
+        self, folder: str, path: list[str], source: Source, imports: tuple[str, ...], apart: bool, *files: int
     ) -> Outline | Again | None:
         """Stand where the supervisor stands and take the job (see `Holder`)."""
         os.chdir(folder)
         sys.path[:] = path
-        self._holder = Holder(source, imports)
+        self._holder = Holder(source.received(files), imports)
         return self._holder.take(apart)
 
     def imports(self, *names: str) -> None:

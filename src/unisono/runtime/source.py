@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from unisono.errors import UsageError
-from unisono.frameworks.registry import named_beside
+from unisono.frameworks.registry import named_beside, views
 from unisono.job import Job
+from unisono.machine.devices import free_memory
+
+if TYPE_CHECKING:
+    from unisono.runtime.parcel import Parcel
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,17 @@ class Source(Protocol):
     def imports(self) -> tuple[str, ...]:
         """Adapters whose frameworks are imported where workers are forked."""
 
+    @property
+    def files(self) -> tuple[int, ...]:
+        """Open files that travel with it."""
+
+    def received(self, files: Sequence[int]) -> Source:
+        """The same in the process that it has travelled to.
+
+        Args:
+            files: what `files` are there.
+        """
+
     def read(self, travels: bool = False) -> Recipe:
         """Do what is done once in a process.
 
@@ -50,39 +65,108 @@ class Pickled:
     """A job that was made in another process.
 
     Attributes:
-        payload: it.
+        parcel: it.
+        file: what holds its arrays, in this process.
         imports: see `Source`.
     """
 
-    payload: bytes
+    parcel: Parcel
+    file: int
     imports: tuple[str, ...] = ()
 
     @staticmethod
-    def of(job: Job) -> Pickled:
-        """A job of this process.
+    def of(job: Job, say: Callable[[str], None] = lambda text: None) -> Pickled:
+        """A job of this process; `close` it in the end.
+
+        Args:
+            job: the job.
+            say: hears what a large one takes.
 
         Raises:
-            UsageError: something in it cannot be pickled.
+            UsageError: something in it cannot be pickled, or it is too large.
         """
-        return Pickled(pickled(job), tuple(family.package for family in named_beside(job.model)))
+        file = memory_file()
+        try:
+            parcel = packed(job, file, say)
+        except BaseException:
+            os.close(file)
+            raise
+        return Pickled(parcel, file, tuple(family.package for family in named_beside(job.model)))
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self.file)
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        """See `Source`."""
+        return (self.file,)
+
+    def received(self, files: Sequence[int]) -> Pickled:
+        """See `Source`."""
+        return replace(self, file=files[0])
 
     def read(self, travels: bool = False) -> Recipe:
         """See `Source`."""
-        return Recipe(lambda: pickle.loads(self.payload), Job, {})
+        return Recipe(lambda: self.parcel.open(self.file), Job, {})
 
 
-def pickled(job: Any) -> bytes:
+def memory_file() -> int:
+    """A new file in memory, which is gone when the last process has closed it."""
+    return os.memfd_create("unisono-job", os.MFD_CLOEXEC)
+
+
+LARGE_BYTES = 16 << 20
+"""Of a job; from here on it is said what it takes."""
+
+
+def packed(value: Any, file: int | None = None, say: Callable[[str], None] = lambda text: None) -> Parcel:
     """A job, or what holds one, as it travels.
 
-    Raises:
-        UsageError: something in it cannot be pickled.
-    """
-    import cloudpickle
+    Args:
+        value: it.
+        file: see `Parcel.of`.
+        say: hears what a large one takes.
 
+    Raises:
+        UsageError: something in it cannot be pickled, or memory does not suffice.
+    """
+    from unisono.runtime.parcel import Parcel, Survey
+
+    seen = views()
+    survey = Survey(seen)
     try:
-        return bytes(cloudpickle.dumps(job))
+        sizes = {name: survey.size(part) for name, part in _parts(value)}
+        _check(sizes, say)
+        return Parcel.of(value, survey, seen, file)
+    except UsageError:
+        raise
     except Exception as error:
         raise UsageError(
             f"the job travels to other processes, so all it refers to must be picklable; received: {error}. "
             "Make files, locks and connections inside a function: data=lambda: open_my_data()."
         ) from error
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """A job's fields, also those of a job in a dictionary."""
+    parts = value if isinstance(value, Mapping) else {item.name: getattr(value, item.name) for item in fields(value)}
+    for name, part in parts.items():
+        yield from _parts(part) if isinstance(part, Job) else [(name, part)]
+
+
+def _check(sizes: Mapping[str, int], say: Callable[[str], None]) -> None:
+    total = sum(sizes.values())
+    if total < LARGE_BYTES:
+        return
+    largest = sorted(sizes.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name}: {size / 1e6:,.0f} MB" for name, size in largest if size >= total / 100)
+    free = free_memory()
+    if total > free:
+        raise UsageError(
+            f"a job that is made in a script or a notebook is copied to the processes that train it; received {shown}, "
+            f"and {free / 1e6:,.0f} MB of memory are free. Give a function that opens what is large where it is used, "
+            "data=lambda: open_my_data(), or write the job into a file and run unisono train FILE.py, which copies "
+            "nothing."
+        )
+    say(f"copying the job to the processes that train it, once ({shown})")

@@ -121,3 +121,6 @@ def _reduce_array(value: Any) -> Any:
 
 REDUCERS = {np.ndarray: _reduce_array, ArrayImpl: _reduce_array}
 """How arrays travel between processes."""
+
+VIEWS: dict[type, Any] = {}
+"""See `DataFunctions.VIEWS`: an array is never a view of a part of another."""

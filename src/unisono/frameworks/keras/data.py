@@ -129,3 +129,6 @@ def _reduce_tensor(value: Any) -> Any:
 
 REDUCERS = dict.fromkeys(TENSORS, _reduce_tensor)
 """Tensors travel between processes as arrays; the model's function takes either."""
+
+VIEWS: dict[type, Any] = {}
+"""See `DataFunctions.VIEWS`: tensors are never views of a part of another."""

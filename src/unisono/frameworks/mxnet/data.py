@@ -108,3 +108,6 @@ def _reduce(value: Any) -> Any:
 
 REDUCERS = dict.fromkeys(TENSORS, _reduce)
 """How arrays travel between processes."""
+
+VIEWS: dict[type, Any] = {}
+"""See `DataFunctions.VIEWS`: an array is pickled with its own values alone, though it is a view."""

@@ -97,3 +97,45 @@ def _reduce_tensor(value: torch.Tensor) -> Any:
 
 REDUCERS = {torch.Tensor: _reduce_tensor}
 """How tensors travel between processes."""
+
+
+def _as_view(tensor: torch.Tensor) -> Any:
+    """See `DataFunctions.VIEWS`: a dense CPU tensor that is nothing but its values."""
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not plain or tensor.is_conj() or tensor.is_neg() or tensor.__dict__ or not (tensor.numel() and tensor.is_leaf):
+        return None
+    bits = _BITS.get(tensor.itemsize) if tensor.dtype not in _NUMPY else None
+    held = tensor.detach() if bits is None else tensor.detach().view(bits)
+    return held.numpy(), _from_view, (None if bits is None else tensor.dtype, tensor.requires_grad)
+
+
+_NUMPY = frozenset(
+    {torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32,
+     torch.int64, torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128}
+)  # fmt: skip
+_BITS = {1: torch.uint8, 2: torch.uint16}
+
+
+def _from_view(array: Any, dtype: torch.dtype | None, requires_grad: bool) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    return (tensor if dtype is None else tensor.view(dtype)).requires_grad_(requires_grad)
+
+
+def _storage_as_view(storage: Any) -> Any:
+    """See `DataFunctions.VIEWS`: what other tensors say that they consist of."""
+    typed = isinstance(storage, torch.TypedStorage)
+    untyped, dtype = (storage._untyped_storage, storage.dtype) if typed else (storage, None)
+    if untyped.device.type != "cpu" or not untyped.nbytes():
+        return None
+    return torch.empty(0, dtype=torch.uint8).set_(untyped).numpy(), _from_bytes, (dtype,)
+
+
+def _from_bytes(array: Any, dtype: torch.dtype | None) -> Any:
+    untyped = torch.from_numpy(array).untyped_storage()
+    if dtype is None:
+        return untyped
+    return torch.TypedStorage(wrap_storage=untyped, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
+
+
+VIEWS = {torch.Tensor: _as_view, torch.TypedStorage: _storage_as_view, torch.UntypedStorage: _storage_as_view}
+"""How tensors of a job travel, of which many may be views of one storage."""
