@@ -170,7 +170,6 @@ class SlotWork:
     def _evaluate_all(self, plan: Plan, round_: Round, phase: Phase) -> None:
         """A wave is shared out among all slots, each with the whole model: nothing is kept for a backward pass."""
         run = plan.run(self.slot)
-        self._desk.load_buffers(round_)
         for microbatch in range(run.start, min(run.stop, self._program.nonempty(round_))):
             self._desk.at(plan, microbatch)
             phase("microbatch", plan.round, self.slot, microbatch)
@@ -182,6 +181,7 @@ class SlotWork:
         with self._desk.placed(f"evaluation after step {round_.step}, microbatch {microbatch}"):
             batch = self._desk.take(round_, microbatch)
             with self._desk.timed("evaluate", microbatch):
+                self._desk.load_buffers(round_)  # which a forward pass may change in evaluation too
                 self._adapter.seed(key(self._job.seed, "evaluate", round_.wave, microbatch))
                 measured = self._adapter.evaluate(batch, samples, keep)
             if keep:

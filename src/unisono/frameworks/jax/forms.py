@@ -96,12 +96,11 @@ class NnxForm:
 
     def __init__(self, model: nnx.Module) -> None:
         nnx.pop(model, nnx.Intermediate)
-        self._graphs = {}
-        for training in (True, False):
-            (model.train if training else model.eval)()
-            parts = nnx.split(model, nnx.Param, nnx.RngState, ...)
-            self._graphs[training], self.parameters, self._streams, self.state = parts
-        model.train()
+        graph, *leaves = nnx.split(model, nnx.Param, nnx.RngState, ...)
+        self.parameters, self._streams, self.state = leaves
+        evaluated = nnx.merge(graph, *leaves)
+        evaluated.eval()
+        self._graphs = {True: graph, False: nnx.graphdef(evaluated)}  # in training each module is as model() left it
         self.names = _dotted(self.parameters)
         self.state_names = _dotted(self.state)
         self._tags = sorted({

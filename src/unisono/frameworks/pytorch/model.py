@@ -29,6 +29,7 @@ from unisono.frameworks.protocol import (
 from unisono.frameworks.pytorch import optimizers as torch_optimizers
 from unisono.frameworks.pytorch.chunks import TorchChunkUpdate
 from unisono.frameworks.pytorch.data import seed_everything
+from unisono.frameworks.pytorch.modes import Modes, without_gradients
 from unisono.frameworks.pytorch.stages.cutter import Cutter
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
 from unisono.frameworks.pytorch.stages.parts import Parts
@@ -61,7 +62,7 @@ class Adapter:
         for name in ("loss", "optimizer"):
             if not callable(getattr(job, name)):
                 raise UsageError(f"job.{name} of a PyTorch job must be a function; received {getattr(job, name)!r}.")
-        self.model = model
+        self.model, self._modes = model, Modes(model)
         self._named = list(model.named_parameters())
         self._numbers = {id(parameter): number for number, (_, parameter) in enumerate(self._named)}
         self._masters = torch_optimizers.prepare(job.optimizer(model))
@@ -84,6 +85,7 @@ class Adapter:
         self._used = np.zeros(len(self._named), dtype=np.uint8)
         self._adding = np.zeros(len(self._named), dtype=np.uint8)
         self._told: list[Callable[[int], None]] = []
+        self._seed_again = functools.partial(seed_everything, 0)
         self._hook()
 
     @staticmethod
@@ -201,7 +203,7 @@ class Adapter:
         """See `Adapter.rehearse`."""
         with contextlib.suppress(Exception):
             inputs, targets = self._example()
-            self.model.train()
+            self._modes.train()
             self.seed(0)
             with self._autocast():
                 total, _ = self._loss(self._forward(inputs), targets, 1)
@@ -210,7 +212,8 @@ class Adapter:
 
     def seed(self, key: int) -> None:
         """See `Adapter.seed`."""
-        seed_everything(key)
+        self._seed_again = functools.partial(seed_everything, key)
+        self._seed_again()
 
     def live_buffers(self) -> list[Array]:
         """See `Adapter.live_buffers`."""
@@ -295,8 +298,7 @@ class Adapter:
     def gradient(self, batch: Any, samples: int, into: Sequence[Any], used: Array, add: bool = False) -> Measured:
         """See `Adapter.gradient`."""
         inputs, targets = batch
-        if not self.model.training:
-            self.model.train()
+        self._modes.train()
         self._into[:] = into
         self._used[:], self._adding[:] = 0, add
         self._told[:] = [self.on_gradient] if self.on_gradient else []
@@ -347,6 +349,7 @@ class Adapter:
             Parts(
                 job=self._job,
                 model=self.model,
+                modes=self._modes,
                 parameters=[parameter for _, parameter in self._named],
                 trained=frozenset(trained),
                 buffers=[BufferPlace(module._buffers, leaf) for _, module, leaf in self._buffers],
@@ -377,14 +380,18 @@ class Adapter:
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
         """See `Adapter.evaluate`."""
         inputs, targets = batch
-        if self.model.training:
-            self.model.eval()
-        with torch.no_grad(), self._autocast():
-            outputs = self._forward(inputs)
-            total, weight = self._loss(outputs, targets, samples)
-            predicted = outputs if self._job.predict is None else self._job.predict(self.model, inputs)
-            metrics = self._metrics(predicted, targets)
-        return Measured(total.item(), weight, metrics, (predicted, targets) if keep_outputs else None)
+        self._modes.evaluate()
+        with self._autocast():
+            outputs, total, weight = without_gradients(lambda: self._answer(inputs, targets, samples), self._seed_again)
+            with torch.no_grad():
+                metrics = self._metrics(outputs, targets)
+        return Measured(total.item(), weight, metrics, (outputs, targets) if keep_outputs else None)
+
+    def _answer(self, inputs: Any, targets: Any, samples: int) -> tuple[Any, torch.Tensor, float]:
+        """What metrics see, and the loss."""
+        outputs = self._forward(inputs)
+        total, weight = self._loss(outputs, targets, samples)
+        return outputs if self._job.predict is None else self._job.predict(self.model, inputs), total, weight
 
     # -- update --------------------------------------------------------------------------------------------
 

@@ -97,8 +97,7 @@ class Cutter:
 
     def _record(self, inputs: Any) -> Recording:
         parts = self._parts
-        if not parts.model.training:
-            parts.model.train()
+        parts.modes.train()
         while True:
             recorder = self._recorder(inputs)
             try:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from unisono.frameworks.protocol import Array, Measured
+from unisono.frameworks.pytorch.modes import Modes
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
 from unisono.job import Job
 
@@ -20,6 +21,7 @@ class Parts:
 
     Attributes:
         job, model: the job and its model.
+        modes: the modes of its modules.
         parameters: every parameter, by number.
         trained: the numbers of the trained ones.
         buffers: every buffer, by index.
@@ -34,6 +36,7 @@ class Parts:
 
     job: Job
     model: torch.nn.Module
+    modes: Modes
     parameters: list[torch.nn.Parameter]
     trained: frozenset[int]
     buffers: list[BufferPlace]

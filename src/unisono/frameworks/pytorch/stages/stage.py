@@ -72,8 +72,7 @@ class TorchStage:
 
     def forward(self, batch: Any, samples: int, received: Crossing) -> Passed:
         """See `Stage.forward`."""
-        if not self._parts.model.training:
-            self._parts.model.train()
+        self._parts.modes.train()
         program = self._program(batch[0])
         flowing = self._enter(program, received)
         kept = _Kept(program, batch, samples, [])
