@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unisono.gradients.norms import NormTable, block_sums, clip_coefficient, total_norm
+from unisono.gradients.norms import ROW, NormTable, block_sums, clip_coefficient, total_norm
 from unisono.gradients.regions import BLOCK, CHUNK, Kind, Piece, Region, slices
 
 
 def test_sizes_that_are_part_of_the_result_stay() -> None:
     """Other blocks give other norms, and other bits: docs/determinism.md names them."""
-    assert BLOCK == 4096
+    assert (BLOCK, ROW) == (4096, 256)
     assert CHUNK % BLOCK == 0
 
 
@@ -21,6 +21,23 @@ def test_each_block_has_its_sum_of_squares(size: int) -> None:
     out = np.full(-(-size // BLOCK) + 1, -1.0)
     block_sums(values, out)
     assert out.tolist() == [float((values[at : at + BLOCK] ** 2).sum()) for at in range(0, size, BLOCK)] + [-1.0]
+
+
+GOLDEN = {
+    (1000, "float32"): ["0x1.4d66c80000000p+6"],
+    (4095, "float32"): ["0x1.5555220000000p+8"],
+    (10000, "float32"): ["0x1.5574580000000p+8", "0x1.553f320000000p+8", "0x1.2d6d500000000p+7"],
+    (10000, "float64"): ["0x1.557459631c36fp+8", "0x1.553f32b343d60p+8", "0x1.2d6d506970437p+7"],
+}
+
+
+@pytest.mark.parametrize(("size", "dtype"), GOLDEN)
+def test_a_block_s_bits_stay(size: int, dtype: str) -> None:
+    """Other additions give other bits of every job with `clip_norm`."""
+    values = ((np.arange(size) * 2654435761 % 2**32) / 2**32 - 0.5).astype(dtype)
+    out = np.empty(-(-size // BLOCK))
+    block_sums(values, out)
+    assert [number.hex() for number in out.tolist()] == GOLDEN[size, dtype]
 
 
 def test_partials_lie_in_the_order_of_numbers_over_the_whole_model() -> None:

@@ -112,7 +112,7 @@ PLAUSIBLE: tuple[Mistake, ...] = (
         "a partial norm a piece, so that the norm follows the slots",
         (
             ("gradients/norms.py",
-             "        out[:whole] = squares[: whole * BLOCK].reshape(whole, BLOCK).sum(axis=1)\n",
+             "        out[:whole] = halved(rows_added(squares[: whole * BLOCK].reshape(whole, BLOCK)))\n",
              "        out[:whole] = 0\n        out[0] = squares[: whole * BLOCK].sum()\n"),
         ),
         (WIDE,),
