@@ -140,7 +140,7 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "evaluation in training mode",
-        (("frameworks/pytorch/model.py", "            self.model.eval()\n", "            pass\n"),),
+        (("frameworks/pytorch/model.py", "        self._modes.evaluate()\n", ""),),
         (WILD,),
     ),
     Mistake(
