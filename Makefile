@@ -19,7 +19,7 @@ WITHOUT_TORCH := tests/frameworks/test_*.py tests/partition tests/gradients test
 # One part of the thorough tests: SHARE=3/8.
 SHARE ?= 1/1
 
-.PHONY: demo examples lint test test-thorough test-all test-hosts mutants test-versions bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline bench-startup bench-large lock clean
+.PHONY: demo examples lint test test-thorough test-all test-hosts mutants test-versions bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline bench-startup bench-large bench-worlds recording lock clean
 
 .venv/demo: requirements/demo.lock pyproject.toml
 	@echo ".venv takes torch and 25 small packages: 0.3 GB to download and 0.9 GB on disk, if torch is its CPU build"
@@ -106,8 +106,16 @@ bench-pipeline: .venv/test
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python docs/fill.py
 
+# README's picture: one job on 1, 2 and 4 workers under DDP and under Unisono.
+bench-worlds: .venv/test
+	$(BIN)/python benchmarks/worlds.py
+
 bench-hosts: .venv/test
 	$(BIN)/python benchmarks/hosts.py
+
+# What `make demo` shows, as docs/demo.gif.
+recording: .venv/test
+	$(BIN)/python tools/recording.py
 
 # On the oldest Python that is supported; with TORCH_INDEX where no CPU build of torch lies on the disk.
 lock: .venv/demo

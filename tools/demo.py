@@ -16,15 +16,18 @@ from datetime import datetime
 from pathlib import Path
 
 import psutil
+from rich.console import Console
 
 ROOT = Path(__file__).parent.parent
 JOB = (os.path.relpath(ROOT / "examples" / "digits_torch.py"), "epochs=5")
 STEPS, KILLED_AFTER = 60, 20
 
+console = Console(highlight=False, markup=False, soft_wrap=True)
+
 
 def started(*arguments: str, stdout: int | None = None) -> subprocess.Popen[str]:
     """A command of Unisono's, shown and started."""
-    print("\n$", shlex.join(["unisono", *arguments]), flush=True)
+    console.print("\n$", shlex.join(["unisono", *arguments]), style="bold")
     shown = {**os.environ, "COLUMNS": str(shutil.get_terminal_size().columns)}
     return subprocess.Popen([sys.executable, "-m", "unisono", *arguments], env=shown, text=True, stdout=stdout)
 
@@ -55,7 +58,7 @@ def train_and_kill(folder: str) -> str:
         time.sleep(0.02)
     processes = psutil.Process(training.pid).children(recursive=True)
     victim = next(process for process in processes if process.name() == "unisono-worker")
-    print(f"\n$ kill -KILL {victim.pid}    # a worker, in the middle of an epoch", flush=True)
+    console.print(f"\n$ kill -KILL {victim.pid}    # a worker, in the middle of an epoch", style="bold red")
     victim.kill()
     ended(training)
     return str(json.loads(Path(folder, "run.json").read_text())["parameters_sha256"])
@@ -65,12 +68,12 @@ def main(folder: str = f"runs/demo-{datetime.now():%Y%m%d-%H%M%S}") -> None:
     """Train with a death, then undisturbed on one to four workers: one hash."""
     disturbed = train_and_kill(folder)
     table = ended(started("verify", *JOB, "--steps", str(STEPS), stdout=subprocess.PIPE))
-    print(table)
+    console.print(table)
     if disturbed not in "".join(table.split()):
         raise SystemExit(
             f"The run that lost a worker has other parameters: {disturbed}. This is a bug: please report it."
         )
-    print("They are those of the run that lost a worker.")
+    console.print("They are those of the run that lost a worker.", style="bold green")
 
 
 if __name__ == "__main__":
