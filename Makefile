@@ -4,7 +4,7 @@ BIN := .venv/bin
 MXNET := .venv-mxnet/bin
 BEAT := $(PYTHON) tools/heartbeat.py
 
-# Another index for torch, instead of the build on this machine's disk or PyTorch's CPU build: see README.
+# Another index for torch, instead of the build on this machine's disk or PyTorch's CPU build: see docs/using.md.
 export TORCH_INDEX ?=
 # Bytecode is written when a module is first imported: pip makes none, and the demo finds what it needs.
 export PYTHONDONTWRITEBYTECODE =

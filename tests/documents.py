@@ -30,12 +30,18 @@ def sections(document: str) -> dict[str, str]:
     return {name: plain(" ".join(lines)) for name, lines in found.items() if any(lines)}
 
 
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+
+
+def fences(document: str) -> list[tuple[str, str]]:
+    """The language and the text of each block of code between fences."""
+    return FENCE.findall((ROOT / document).read_text())
+
+
 def blocks(document: str) -> Iterator[tuple[str, str]]:
     """The language and the text of each block of code: between fences, or indented by four."""
-    text = (ROOT / document).read_text()
-    fence = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
-    for found in fence.finditer(text):
-        yield found[1], found[2]
-    for found in re.finditer(r"(?:^ {4}.*\n|^\n(?= {4}))+", fence.sub("", text), re.M):
+    yield from fences(document)
+    text = FENCE.sub("", (ROOT / document).read_text())
+    for found in re.finditer(r"(?:^ {4}.*\n|^\n(?= {4}))+", text, re.M):
         lines = textwrap.dedent(found[0])
         yield "python" if lines.lstrip().startswith("import ") else "", lines

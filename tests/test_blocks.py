@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -16,9 +17,10 @@ import numpy as np
 import pytest
 
 import unisono
-from documents import DOCUMENTS, ROOT, blocks
+from documents import DOCUMENTS, ROOT, blocks, fences
 from unisono.checkpoint.parameters import Tensors, save, sha256_of
 from unisono.cli import commands
+from waiting import limit
 
 FIELDS = {field.name for field in fields(unisono.Job)}
 
@@ -35,6 +37,50 @@ def given(document: str) -> list[list[str]]:
     lines = [line for line in text.splitlines() if re.search(r"\bunisono (?=\w)", line) and "pip install" not in line]
     words = [shlex.split(line, comments=True) for line in lines]
     return [each[each.index("unisono") + 1 :] for each in words]
+
+
+NEED_A_CLUSTER = "docs/clusters/"
+"""Whose fences are what a launcher reads; `make test-hosts` starts such runs."""
+RUN = [
+    each for each in DOCUMENTS if not each.startswith(NEED_A_CLUSTER) and any(name == "sh" for name, _ in fences(each))
+]
+
+
+def file_of(text: str) -> str | None:
+    """The file that a block of Python is: what its first line names."""
+    named = re.match(r"# (\w+\.py)$", text, re.M)
+    return named and named[1]
+
+
+def outputs(document: str, folder: Path) -> list[str]:
+    """What the commands in a document's fences print, run one after another beside the files in its fences."""
+    for _, text in fences(document):
+        if (name := file_of(text)) is not None:
+            (folder / name).write_text(text)
+    lines = [line for name, text in fences(document) if name == "sh" for line in text.splitlines()]
+    found = []
+    for program, *arguments in (shlex.split(line, comments=True) for line in lines):
+        command = {"unisono": [sys.executable, "-m", "unisono"], "python": [sys.executable]}[program]
+        done = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=limit())
+        assert done.returncode == 0, f"{program} {shlex.join(arguments)}\n{done.stdout}{done.stderr}"
+        found.append(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("document", [each for each in DOCUMENTS if fences(each)])
+def test_a_fence_is_run_or_leaves_something_out(document: str) -> None:
+    for language, text in fences(document):
+        left_out = "…" in text or "..." in text or document.startswith(NEED_A_CLUSTER)
+        assert left_out or (document in RUN and (language == "sh" or file_of(text))), text
+
+
+@pytest.mark.few("README.md")
+@pytest.mark.parametrize("document", RUN)
+def test_what_stands_in_fences_runs(document: str, tmp_path: Path) -> None:
+    printed = outputs(document, tmp_path)
+    if document == "README.md":
+        alone, four, *_ = (re.findall(r"^parameters (\w{64})$", text, re.M) for text in printed)
+        assert alone == four != []
 
 
 @pytest.mark.parametrize("document", [each for each in DOCUMENTS if given(each)])
@@ -82,6 +128,22 @@ def test_tables_are_those_of_the_results() -> None:
     assert page == fill.filled(page, "ease", fill.ease())
     assert page == fill.filled(page, "performance", (fill.RESULTS / "frameworks.md").read_text())
     assert layouts == fill.filled(layouts, "pipeline", (fill.RESULTS / "pipeline.md").read_text())
+
+
+def test_the_tour_names_what_there_is() -> None:
+    text, source = (ROOT / "docs" / "architecture.md").read_text(), ROOT / "src" / "unisono"
+    named = set(re.findall(r"`([\w/]+(?:\.py|/))`", text))
+    assert [path for path in named if not any((where / path).exists() for where in (source, ROOT))] == []
+    assert {f"{package.parent.name}/" for package in source.glob("*/__init__.py")} <= named
+
+
+def test_the_picture_shows_what_its_caption_says() -> None:
+    worlds = json.loads((ROOT / "benchmarks" / "results" / "worlds.json").read_text())
+    ddp, unisono = ([*worlds[name].values()] for name in ("ddp", "unisono"))
+    assert all(run["sha256"] == run["sha256_again"] for run in ddp)
+    assert len({run["sha256"] for run in ddp}) == len(ddp) == 3
+    assert all(run["losses"] == unisono[0]["losses"] and run["sha256"] == unisono[0]["sha256"] for run in unisono)
+    assert sum(len(run["kills"]) for run in unisono) == 6
 
 
 def test_rows_of_the_matrix_are_tests_of_the_contract() -> None:

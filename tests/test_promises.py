@@ -11,7 +11,14 @@ from functools import cache
 from documents import DOCUMENTS, ROOT, plain, sections
 
 NO_PROMISE = {
-    "README.md": {"Beside PyTorch DDP", "Reading the code"},
+    "README.md": {"Beside PyTorch DDP"},
+    "docs/architecture.md": {
+        "Ideas first: pure modules",
+        "What they stand on",
+        "Processes of a host: `runtime/`",
+        "Around a run",
+        "One training step",
+    },
     "docs/choosing-a-framework.md": {"Performance", "Community"},
     "docs/hosts.md": {"Beside DDP"},
     "docs/reliability.md": {"Measured"},
