@@ -35,6 +35,14 @@ def test_a_folder_holds_one_run(tmp_path: Path) -> None:
         RunFolder.create(Path("/proc/nowhere"))
 
 
+def test_a_record_can_be_read_at_once(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path / "metrics.jsonl", print)
+    for step in range(1, 4):
+        file.write({"step": step})
+        assert len(read_metrics(tmp_path / "metrics.jsonl")) == step
+    file.close()
+
+
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     file = MetricsFile(path, print)

@@ -13,13 +13,14 @@ from typing import Any
 
 from unisono.errors import UsageError
 
-FLUSH_SECONDS = 0.2
+RETRY_SECONDS = 0.2
+"""Between tries of a disk that has not taken what was written."""
 
 
 class MetricsFile:
     """Appends records as lines of JSON; whoever holds it holds the run folder.
 
-    A disk that does not take them is reported once; what it did not take is tried again with each record.
+    A disk that does not take them is reported once; what it did not take is tried again with later records.
 
     Args:
         path: the file.
@@ -44,7 +45,7 @@ class MetricsFile:
             ) from error
         except OSError:
             pass  # a file system without locks
-        self._flushed = time.monotonic()
+        self._tried = time.monotonic()
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Go on from an earlier run: drop the records that are not wanted, and a torn last line."""
@@ -55,16 +56,16 @@ class MetricsFile:
         self.flush()
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a record; it is on disk within 0.2 s of the next one."""
+        """Append a record: whoever reads the file sees it at once."""
         self._waiting.append(json.dumps(record))
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+        if not self._troubled or time.monotonic() - self._tried > RETRY_SECONDS:
             self.flush()
-            self._flushed = time.monotonic()
 
     def flush(self) -> None:
         """Write what waits."""
         if not self._waiting:
             return
+        self._tried = time.monotonic()
         data = "".join(line + "\n" for line in self._waiting).encode()
         size = os.fstat(self._file.fileno()).st_size
         try:
