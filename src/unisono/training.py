@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -58,7 +57,7 @@ def standing_after(described: Described, state: HostState, rounds: int) -> Stand
     """Where a run stands after so many rounds."""
     step, evaluated = described.program.position(rounds)
     epoch, _ = described.program.batches.locate(step)
-    over = bisect_left(described.program.evaluation_steps, step) + int(evaluated)
+    over = described.program.evaluations_by(step - 1) + int(evaluated)
     return Standing(step, evaluated, epoch + 1, tuple(float(loss) for loss in state.segment["losses"][:over]))
 
 

@@ -22,9 +22,9 @@ def programs(draw: st.DrawFn) -> Program:
 
 def in_order(program: Program) -> Iterator[Round]:
     """As a person would write it down."""
-    number = 0
+    number, every = 0, program.evaluate_every or program.batches.steps_per_epoch
     for step in range(program.steps + 1):
-        if step in program.evaluation_steps:
+        if step == program.steps or (step and step % every == 0):
             for index, evaluation in enumerate(program.evaluations):
                 waves = -(-evaluation.length // program.wave_size)
                 for wave in range(waves):
@@ -58,7 +58,11 @@ def test_positions_between_evaluations_lead_back_to_their_round(program: Program
 
 def test_a_run_evaluates_when_it_is_said_to_and_at_its_end() -> None:
     def due(steps: int, every: int | None, sets: int = 1) -> list[int]:
-        return Program(Batches(10, 4, 2, False), steps, every, (EvaluationSet("one", 4),) * sets).evaluation_steps
+        program = Program(Batches(10, 4, 2, False), steps, every, (EvaluationSet("one", 4),) * sets)
+        found = [program.evaluation_step(number) for number in range(program.evaluation_times)]
+        for step in range(-1, steps + 2):
+            assert program.evaluations_by(step) == sum(at <= step for at in found)
+        return found
 
     assert due(7, None) == [3, 6, 7]  # three steps an epoch
     assert due(6, None) == [3, 6]
@@ -68,3 +72,9 @@ def test_a_run_evaluates_when_it_is_said_to_and_at_its_end() -> None:
     assert due(0, None) == [0]
     assert due(7, 2, sets=0) == []
     assert Round(0, 0) == Round(number=0, step=0, evaluation=None, wave=0, last=False)
+
+
+def test_a_run_without_end_takes_no_memory() -> None:
+    program = Program(Batches(10, 4, 2, False), 10**12, 1, (EvaluationSet("one", 4),))
+    assert program.at(program.rounds - 1).step == 10**12
+    assert program.position(2 * 10**12 - 2) == (10**12 - 1, True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -57,7 +56,7 @@ class EvaluationSums:
         if not round_.last:
             return {}
         if round_.evaluation == 0:
-            number = bisect_left(self._program.evaluation_steps, round_.step)
+            number = self._program.evaluations_by(round_.step - 1)
             self._state.segment["losses"][number] = totals[LOSS] / totals[WEIGHT]
         return self._result(round_, totals)
 

@@ -280,7 +280,7 @@ def prepare(job: Job, request: Request) -> Prepared:
         microbatches=job.microbatches,
         metrics=len(job.metric_functions),
         evaluations=len(evaluations),
-        evaluation_times=len(program.evaluation_steps),
+        evaluation_times=program.evaluation_times,
         object_metrics=bool(job.metric_objects) and bool(evaluations),
         loaders=max(1, min(request.workers, useful, len(request.cores))),
         stages=layout.pipeline,

@@ -6,7 +6,7 @@ it is shared out, waited for and recovered in the same way.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,14 +69,22 @@ class Program:
     def _waves(self, evaluation: int) -> int:
         return -(-self.evaluations[evaluation].length // self.wave_size)
 
+    @property
+    def _every(self) -> int:
+        return self.evaluate_every or self.batches.steps_per_epoch
+
     @cached_property
-    def evaluation_steps(self) -> list[int]:
-        """The numbers of steps done at which the run evaluates."""
-        if not self.evaluations:
-            return []
-        every = self.evaluate_every or self.batches.steps_per_epoch
-        due = list(range(every, self.steps + 1, every))
-        return due if due and due[-1] == self.steps else [*due, self.steps]
+    def evaluation_times(self) -> int:
+        """How often the run evaluates."""
+        return max(1, -(-self.steps // self._every)) if self.evaluations else 0
+
+    def evaluation_step(self, number: int) -> int:
+        """How many steps are done at an evaluation; evaluations count from 0."""
+        return min((number + 1) * self._every, self.steps)
+
+    def evaluations_by(self, step: int) -> int:
+        """How many evaluations are due until so many steps are done, the one that is due there included."""
+        return self.evaluation_times if step >= self.steps else min(max(step // self._every, 0), self.evaluation_times)
 
     @cached_property
     def waves_per_evaluation(self) -> int:
@@ -86,12 +94,11 @@ class Program:
     @property
     def rounds(self) -> int:
         """How many rounds the run has."""
-        return self.steps + len(self.evaluation_steps) * self.waves_per_evaluation
+        return self.steps + self.evaluation_times * self.waves_per_evaluation
 
     def first_round(self, step: int, evaluated: bool) -> int:
         """The round to do when `step` steps are done, and the evaluation due there too or not."""
-        over = (bisect_right if evaluated else bisect_left)(self.evaluation_steps, step)
-        return step + over * self.waves_per_evaluation
+        return step + self.evaluations_by(step if evaluated else step - 1) * self.waves_per_evaluation
 
     def position(self, number: int) -> tuple[int, bool]:
         """(steps done, whether the evaluation due there is done) when `number` rounds are done."""
@@ -104,18 +111,18 @@ class Program:
 
     def at(self, number: int) -> Round:
         """The round of a number, counted from 0."""
-        steps, waves = self.evaluation_steps, self.waves_per_evaluation
-        # evaluation k begins at round steps[k] + k · waves
-        k = bisect_right(range(len(steps)), number, key=lambda k: steps[k] + k * waves) - 1
+        step_of, waves = self.evaluation_step, self.waves_per_evaluation
+        # evaluation k begins at round step_of(k) + k · waves
+        k = bisect_right(range(self.evaluation_times), number, key=lambda k: step_of(k) + k * waves) - 1
         if k < 0:
             return Round(number, number)
-        wave = number - steps[k] - k * waves
+        wave = number - step_of(k) - k * waves
         if wave >= waves:
             return Round(number, number - (k + 1) * waves)
         for evaluation in range(len(self.evaluations)):
             count = self._waves(evaluation)
             if wave < count:
-                return Round(number, steps[k], evaluation, wave, wave == count - 1)
+                return Round(number, step_of(k), evaluation, wave, wave == count - 1)
             wave -= count
         raise AssertionError("an evaluation has as many waves as its sets")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import Any
 
 from unisono.frameworks.protocol import Array
@@ -28,6 +27,6 @@ class Schedule:
             if past.evaluation is None:
                 self._adapter.advance_schedule()
             elif past.evaluation == 0 and past.last:
-                number = bisect_left(self._program.evaluation_steps, past.step)
+                number = self._program.evaluations_by(past.step - 1)
                 self._adapter.advance_plateau(float(self._losses[number]))
             self._adapter.rounds_seen += 1
