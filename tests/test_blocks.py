@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import unisono
-from documents import DOCUMENTS, ROOT, blocks, fences
+from documents import DOCUMENTS, FENCE, ROOT, blocks, fences
 from unisono.checkpoint.parameters import Tensors, save, sha256_of
 from unisono.cli import commands
 from waiting import limit
@@ -98,6 +98,14 @@ def test_python_names_what_there_is(document: str) -> None:
             assert {keyword.arg for keyword in node.keywords} <= FIELDS
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "unisono":
             assert hasattr(unisono, node.attr)
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "CONTRIBUTING.md"])
+def test_links_lead_to_files(document: str) -> None:
+    text = FENCE.sub("", (ROOT / document).read_text())
+    found = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'src="([^"]+)"', text)]
+    files = [each.partition("#")[0] for each in found if not re.match(r"https?:|#", each)]
+    assert [each for each in files if not ((ROOT / document).parent / each).exists()] == []
 
 
 def test_make_has_the_targets() -> None:
