@@ -4,7 +4,8 @@ python tools/recording.py [--draw]
 
 Writes docs/demo.cast (asciicast v2: a line an event, with its time) and docs/demo.gif; --draw draws the cast that
 is there.
-Pauses longer than `PAUSE` are shortened to it; nothing else is changed.
+What is shown is what was written, in its order. How long a frame is shown lies within `SHOWN`: pauses are shorter than
+they were, and what goes too fast to be seen takes longer.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import struct
 import sys
 import termios
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from matplotlib import get_data_path
@@ -28,10 +30,10 @@ ROOT = Path(__file__).parent.parent
 CAST, PICTURE = ROOT / "docs" / "demo.cast", ROOT / "docs" / "demo.gif"
 COMMAND = ("python", "tools/demo.py", "runs/demo")
 COLUMNS, ROWS = 92, 27
-PAUSE, LAST = 1.5, 6.0
-"""Seconds: the longest between two events, and how long the end is shown."""
-FRAME = 0.1
-"""Seconds that a frame lasts at least: events in between come with the next one."""
+TOGETHER = 0.04
+"""Seconds: what is written within them is one frame."""
+SHOWN, LAST = (0.25, 1.5), 6.0
+"""Seconds: the shortest and the longest time that a frame is shown, and how long the last one is."""
 
 SIZE, LINE, MARGIN = 19, 25, 18
 """Pixels: of letters, from line to line, around the text."""
@@ -125,18 +127,22 @@ def record() -> None:
     CAST.write_text("\n".join(lines) + "\n")
 
 
-def shortened(events: list[Event]) -> list[Event]:
-    """The events, with no longer pause than `PAUSE`.
+def frames(events: list[Event]) -> list[tuple[list[list[Cell]], float]]:
+    """What the terminal shows, one after another, and for how many seconds.
 
-    >>> shortened([(0.0, "a"), (1.0, "b"), (9.0, "c")])
-    [(0.0, 'a'), (1.0, 'b'), (2.5, 'c')]
+    >>> shown = frames([(0.0, "a"), (0.01, "b"), (0.1, ""), (9.0, "\\n"), (9.5, "d")])
+    >>> [(len(lines), seconds) for lines, seconds in shown]
+    [(1, 1.5), (2, 0.5), (2, 6.0)]
     """
-    found, before, now = [], 0.0, 0.0
-    for at, text in events:
-        now += min(at - before, PAUSE)
-        found.append((now, text))
-        before = at
-    return found
+    terminal, found = Terminal(), list[tuple[float, list[list[Cell]]]]()
+    for (at, text), (until, _) in zip(events, [*events[1:], (float("inf"), "")], strict=True):
+        terminal.write(text)
+        lines = [line[:] for line in terminal.lines]
+        if until - at >= TOGETHER and (not found or lines != found[-1][1]):
+            found.append((at, lines))
+    times = [after - at for (at, _), (after, _) in pairwise(found)]
+    seconds = [*(min(max(each, SHOWN[0]), SHOWN[1]) for each in times), LAST]
+    return [(lines, shown) for (_, lines), shown in zip(found, seconds, strict=True)]
 
 
 def picture(lines: list[list[Cell]], font: ImageFont.FreeTypeFont) -> Image.Image:
@@ -173,21 +179,12 @@ def palette() -> Image.Image:
 def draw() -> None:
     """Draw the cast."""
     _, *lines = CAST.read_text().splitlines()
-    events = shortened([(at, text) for at, _, text in map(json.loads, lines)])
     font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSansMono.ttf", SIZE)
-    terminal, frames, seconds = Terminal(), list[Image.Image](), list[float]()
-    for (at, text), (until, _) in zip(events, [*events[1:], (events[-1][0] + LAST, "")], strict=True):
-        terminal.write(text)
-        if until - at >= FRAME or not frames:
-            frames.append(picture(terminal.lines, font))
-            seconds.append(until - at)
-        else:
-            seconds[-1] += until - at
+    shown = frames([(at, text) for at, _, text in map(json.loads, lines)])
     colours = palette()
-    frames = [frame.quantize(palette=colours, dither=Image.Dither.NONE) for frame in frames]
-    frames[0].save(
-        PICTURE, save_all=True, append_images=frames[1:], duration=[round(100 * each) * 10 for each in seconds], loop=0
-    )
+    drawn = [picture(lines, font).quantize(palette=colours, dither=Image.Dither.NONE) for lines, _ in shown]
+    milliseconds = [round(100 * seconds) * 10 for _, seconds in shown]
+    drawn[0].save(PICTURE, save_all=True, append_images=drawn[1:], duration=milliseconds, loop=0)
 
 
 if __name__ == "__main__":
