@@ -12,14 +12,14 @@ import pytest
 from unisono.doctor import check_launcher
 from waiting import limit
 
-COMMAND = f"{sys.executable} -m unisono doctor"
 
-
-def doctor(folder: Path, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def doctor(
+    folder: Path, before: str = "", name: str = "doctor", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run it by a shell, after what the shell is to do before."""
     return subprocess.run(
-        ["sh", "-c", f"{before}exec {COMMAND}"], capture_output=True, text=True, cwd=folder, timeout=limit(),
-        env={**os.environ, **environment},
+        ["sh", "-c", f"{before}exec {sys.executable} -m unisono {name}"], capture_output=True, text=True, cwd=folder,
+        timeout=limit(), env={**os.environ, **environment},
     )  # fmt: skip
 
 
@@ -31,6 +31,13 @@ def test_doctor(tmp_path: Path) -> None:
     assert any("cores" in line and "usable" in line for line in lines)
     assert lines[-1].startswith("A run would start")
     assert all(line.isascii() and line == line.rstrip() for line in lines)
+
+
+def test_devices(tmp_path: Path) -> None:
+    done = doctor(tmp_path, name="devices")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = [line.split(maxsplit=2)[1] for line in done.stdout.splitlines() if "->" not in line]
+    assert told == ["cores", "CPU", "accelerators", "memory"]
 
 
 @pytest.mark.parametrize(("before", "environment", "name", "mend"), [

@@ -268,12 +268,21 @@ def resize(run_dir: Path, workers: int) -> int:
 
 
 @commands.command()
+def devices() -> int:
+    """Show this host's cores, CPU, accelerators and memory."""
+    from unisono import doctor as examination
+
+    print(examination.rendered(examination.devices()))
+    return 0
+
+
+@commands.command()
 def doctor() -> int:
     """Show what a run would find here, what is wrong and how to mend it; exit status 1 if a run would not start."""
     from unisono import doctor as examination
 
     findings = examination.examine()
-    print(examination.rendered(findings))
+    print(examination.rendered(findings), examination.summary(findings), sep="\n\n")
     return int(any(finding.state == "wrong" for finding in findings))
 
 

@@ -14,10 +14,11 @@ from rich.text import Text
 from unisono.cluster.launchers import place
 from unisono.errors import UsageError
 from unisono.frameworks.registry import FAMILIES
-from unisono.machine.checks import check_machine, check_system
+from unisono.machine.checks import check_devices, check_machine, check_system
 from unisono.machine.environment import check_environment
 from unisono.machine.finding import Finding
 from unisono.machine.packages import check_packages, gather_packages
+from unisono.machine.platform_check import require_linux
 from unisono.runtime.warm import POOLS
 
 _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
@@ -34,6 +35,18 @@ def examine() -> list[Finding]:
     found += check_machine(gather())
     found += check_environment(os.environ, (*POOLS, "CUDA_VISIBLE_DEVICES"))
     return [*found, check_launcher(os.environ, platform.node())]
+
+
+def devices() -> list[Finding]:
+    """The part of `examine` that tells what the machine has.
+
+    Raises:
+        UsageError: it does not run Linux.
+    """
+    require_linux()
+    from unisono.machine.facts import gather
+
+    return check_devices(gather())
 
 
 def check_launcher(environment: Mapping[str, str], hostname: str) -> Finding:
@@ -59,8 +72,6 @@ def rendered(findings: Sequence[Finding]) -> str:
     ok       cores  2
     warning  load   3
                     -> Wait.
-    <BLANKLINE>
-    A run would start, with 1 warning.
     """
     console = Console() if sys.stdout.isatty() else Console(width=10_000, color_system=None)
     table = Table.grid(padding=(0, 2))
@@ -70,13 +81,17 @@ def rendered(findings: Sequence[Finding]) -> str:
             table.add_row("", "", Text(f"-> {finding.mend}"))
     with console.capture() as captured:
         console.print(table)
-        console.print(f"\n{_summary(findings)}")
     text = "\n".join(line.rstrip() for line in captured.get().splitlines())
     encoding = sys.stdout.encoding or "ascii"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _summary(findings: Sequence[Finding]) -> str:
+def summary(findings: Sequence[Finding]) -> str:
+    """Whether a run would start.
+
+    >>> summary([Finding("load", "warning", "3", "Wait.")])
+    'A run would start, with 1 warning.'
+    """
     wrong, warnings = (sum(each.state == state for each in findings) for state in ("wrong", "warning"))
     if wrong:
         return f"A run would not start: {wrong} wrong."

@@ -33,15 +33,17 @@ def check_system(system: str, release: str) -> Finding:
     return Finding("system", "ok", f"{system} {release}")
 
 
+def check_devices(facts: Facts) -> list[Finding]:
+    """What a machine has."""
+    return [_cores(facts), _cpu(facts), _accelerators(facts), _memory(facts)]
+
+
 def check_machine(facts: Facts) -> list[Finding]:
     """All that can be said of a machine."""
     return [
-        _calls(facts),
-        _cores(facts),
+        *check_devices(facts),
         _load(facts),
-        _cpu(facts),
-        _accelerators(facts),
-        _memory(facts),
+        _calls(facts),
         _huge_pages(facts),
         _shared_memory(facts),
         _folder("temporary folder", facts.temporary, "Set TMPDIR to a folder with space."),
