@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parent.parent / "src" / "unisono"
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "unisono"
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax", "flax", "optax", "mxnet"}
 
 
@@ -17,8 +19,30 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return found
+
+
+def layers() -> list[set[str]]:
+    """CONTRIBUTING's arrows, from above: the parts of the package that stand beside each other."""
+    (arrows,) = re.findall(r"Arrows run downward: (.*?)\.\n", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
+    return [set(re.findall(r"[\w.]+", layer)) for layer in arrows.split("→")]
+
+
+def test_arrows_run_downward() -> None:
+    rank = {f"unisono.{part}": number for number, layer in enumerate(layers()) for part in layer}
+    assert len(rank) > 15, "the line is read"
+    wrong = []
+    for part, number in rank.items():
+        place = SOURCE / part.removeprefix("unisono.").replace(".", "/")
+        files = list(place.rglob("*.py")) or [place.with_suffix(".py")]
+        wrong += [
+            f"{file.relative_to(SOURCE)} imports {name}"
+            for file in files
+            for name in imports(file)
+            if any(f"{name}.".startswith(f"{other}.") and below < number for other, below in rank.items())
+        ]
+    assert not wrong
 
 
 def test_only_adapters_import_a_framework() -> None:

@@ -293,7 +293,7 @@ def execute(
     job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None, debug: bool = False,
     host: Host | None = None,
 ) -> Outcome:  # fmt: skip
-    """Run a job's rounds once.
+    """Run a job's rounds once, without a run folder: for tests and benchmarks.
 
     Args:
         job: the job.
