@@ -15,25 +15,28 @@ from unisono.runtime.watcher import raise_failure
 DEATHS = (Fault("microbatch", 2, 0), Fault("update", 3, 0), Fault("commit", 4, 0))
 
 
-def hold_to_one_hash(job: Job, folder: Path, *, all_of_them: bool = False) -> str:
+def hold_to_one_hash(
+    job: Job, folder: Path, *, all_of_them: bool = False, deaths: tuple[Fault, ...] = DEATHS
+) -> str:  # fmt: skip
     """Train a job in one process, and on two workers, the first of whom dies three times: the same bits and records.
 
     Args:
         job: the job, of six steps or more.
         folder: an empty one.
         all_of_them: on one and three workers too, and stopped in the middle and resumed on another number.
+        deaths: what happens to the two workers.
 
     Returns:
         The hash of the parameters and of the optimizer's state, for golden values.
     """
     expected, records = undisturbed(job)
-    script = Script(folder, DEATHS)
+    script = Script(folder, deaths)
     for workers, phase in [(2, script), *([(1, None), (3, None)] if all_of_them else [])]:
         outcome, found, _ = run(job, workers, phase=phase)
         raise_failure(outcome)
         assert hash_of(outcome) == expected, f"{workers} workers"
         assert _results(found) == _results(records)
-    assert script.struck == len(DEATHS)
+    assert script.struck == len(deaths)
     if all_of_them:
         steps = records[-1]["step"]
         first = unisono.train(replace(job, steps=steps // 2), out=folder / "stopped", workers=2)

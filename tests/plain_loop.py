@@ -255,6 +255,7 @@ def train_step(job: Job, model: Model, data: Any, step: int, epoch: int, batch: 
     if job.clip_norm is not None:
         record["gradient_norm"] = norm_of(gradients)
         gradients = clipped(gradients, record["gradient_norm"], job.clip_norm)
+    model.seed(key(job.seed, "update", step))
     model.update(gradients)
     return record
 

@@ -68,7 +68,7 @@ def test_a_probe_of_an_elementwise_optimizer_is_small_and_made_once(monkeypatch:
     master = torch.optim.Adam(
         [{"params": values[:3]}, {"params": values[3:], "amsgrad": True}], lr=0.1, foreach=True
     )  # fmt: skip
-    spec = optimizers.state_of(master, "elementwise", {id(value): number for number, value in enumerate(values)})
+    spec, _ = optimizers.state_of(master, "elementwise", {id(value): number for number, value in enumerate(values)})
     assert probed == [optimizers.SAMPLE**2, optimizers.SAMPLE]
     assert spec.scalars == ("step",)
     assert spec.vectors["exp_avg"] == {number: (shape, "float32") for number, shape in enumerate(shapes)}
@@ -84,9 +84,52 @@ def test_an_optimizer_of_whole_tensors_is_probed_once_a_shape(monkeypatch: pytes
 
     monkeypatch.setattr(optimizers, "_probe", counted)
     values = [torch.ones(shape, requires_grad=True) for shape in [(30, 20), (20,), (30, 20)]]
-    spec = optimizers.state_of(
+    spec, _ = optimizers.state_of(
         torch.optim.Adafactor(values), "tensor", {id(value): number for number, value in enumerate(values)}
     )
     assert probed == [(30, 20), (20,)]
     assert spec.vectors["row_var"] == {0: ((30, 1), "float32"), 2: ((30, 1), "float32")}
     assert spec.vectors["col_var"] == {0: ((1, 20), "float32"), 2: ((1, 20), "float32")}
+
+
+def test_what_hooks_into_a_step_sees_the_whole_of_it() -> None:
+    values = [torch.ones(3, requires_grad=True)]
+    hooked, replaced = torch.optim.SGD(values, lr=0.1), torch.optim.SGD(values, lr=0.1)
+    assert optimizers.kind_of(hooked) == "elementwise"
+    hooked.register_step_pre_hook(lambda *_: None)
+    replaced.step = lambda closure=None: None  # type: ignore[method-assign]
+    assert [optimizers.kind_of(master) for master in (hooked, replaced)] == ["whole", "whole"]
+
+
+class Counting(torch.optim.SGD):
+    """Says that it acts element by element; its count is an integer, and is one to this day."""
+
+    elementwise = True
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                state["count"] = state.get("count", 0) + 1
+                assert type(state["count"]) is int
+                state["m"] = state.get("m", torch.zeros_like(parameter)).mul(0.9).add_(parameter.grad)
+                parameter.sub_(state["m"], alpha=group["lr"] * (1 + state["count"] % 2))
+
+
+class Drifting(Counting):
+    """Says so too, and counts in itself."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.count = getattr(self, "count", 0) + 1
+        super().step()
+
+
+def test_a_class_may_say_that_it_acts_element_by_element_and_is_believed_after_a_probe() -> None:
+    values = [torch.ones(3, requires_grad=True)]
+    counting = Counting(values, lr=0.1)
+    assert optimizers.kind_of(counting) == "elementwise"
+    spec, numbers = optimizers.state_of(counting, "elementwise", {id(values[0]): 0})
+    assert (spec.scalars, numbers["count"](3.0)) == (("count",), 3)
+    with pytest.warns(UserWarning, match="one slot updates the whole model"):
+        assert optimizers.kind_of(Drifting(values, lr=0.1)) == "whole"

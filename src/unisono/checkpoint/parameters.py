@@ -48,9 +48,13 @@ class Tensors:
         return Tensors({name: np.full_like(array, 0) for name, array in self.arrays.items()}, dict(self.dtypes))
 
     def copy_into(self, other: Tensors) -> None:
-        """Copy the values into the arrays of another set, which are made where they are missing."""
+        """Copy the values into the arrays of another set, which are made where none or another one is there; what this
+        set does not have goes."""
+        for name in set(other.arrays) - set(self.arrays):
+            del other.arrays[name], other.dtypes[name]
         for name, array in self.arrays.items():
-            if name not in other.arrays:
+            there = other.arrays.get(name)
+            if there is None or (there.shape, there.dtype) != (array.shape, array.dtype):
                 other.add(name, np.empty_like(array), self.dtypes[name])
         with ThreadPoolExecutor(COPIERS) as pool:  # NumPy copies without the interpreter's lock
             list(pool.map(lambda name: np.copyto(other.arrays[name], self.arrays[name]), self.arrays))

@@ -9,14 +9,16 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from unisono.cluster.exchange import Exchange, HostGone, SentTooEarly
 from unisono.cluster.gloo import GlooTransport, Torn
 from unisono.cluster.link_setup import Setup
 from unisono.cluster.meeting import Store, torch_distributed
-from unisono.cluster.snapshot import state_arrays, state_digest
+from unisono.cluster.snapshot import state_arrays, state_digest, tree_arrays, tree_words
 from unisono.errors import JobError
+from unisono.frameworks.protocol import Array
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.runtime.channel import Channel
@@ -52,8 +54,18 @@ class Link:
         setup, state = self._setup, self._state
         if setup.host not in (setup.source, *setup.receivers):
             return
+        self._give(state_arrays(state, setup.program, setup.rounds))
+        self._give(tree_words(state, setup.program, setup.rounds))
+        self._give(tree_arrays(state, setup.program, setup.rounds))
+        found = state_digest(state, setup.program, setup.rounds)
+        if found != setup.digest:
+            raise JobError(f"a state must arrive as it was sent; its digest is {found}, not {setup.digest}.")
+
+    def _give(self, arrays: Sequence[Array]) -> None:
+        """Send arrays from the source to who needs them, and wait until they are there."""
+        setup = self._setup
         pending = []
-        for array in state_arrays(state, setup.program, setup.rounds):
+        for array in arrays:
             for at in range(0, array.size, MOST_BYTES):
                 part = array[at : at + MOST_BYTES]
                 if setup.host == setup.source:
@@ -62,9 +74,6 @@ class Link:
                     pending.append(self._transport.receive(part, setup.source, 0))
         for each in pending:
             each.wait()
-        found = state_digest(state, setup.program, setup.rounds)
-        if found != setup.digest:
-            raise JobError(f"a state must arrive as it was sent; its digest is {found}, not {setup.digest}.")
 
     def run(self) -> None:
         """Exchange round by round until a plan says stop."""

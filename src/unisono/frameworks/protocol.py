@@ -15,6 +15,7 @@ from unisono.gradients.regions import Chunk, Kind, Region
 from unisono.job import Job
 from unisono.memory.packing import Reducers
 from unisono.memory.spans import Views
+from unisono.memory.versions import Versions
 
 Array = NDArray[Any]
 
@@ -45,10 +46,14 @@ class StateSpec:
     Attributes:
         vectors: key → parameter number → (shape, dtype) of that parameter's state tensor.
         scalars: keys whose value is one number a parameter (`step`, NAdam's `mu_product`).
+        tree: instead of these it is a tree that may grow (`Adapter.state_tree`), of an optimizer over the whole model.
+        averaged: the parameters are trained as one set and evaluated and saved as another (schedulefree).
     """
 
     vectors: Mapping[str, Mapping[int, tuple[tuple[int, ...], str]]]
     scalars: tuple[str, ...]
+    tree: bool = False
+    averaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -295,6 +300,14 @@ class Adapter(Protocol):
 
     def bind(self, parameters: Sequence[Array]) -> None:
         """Make the model's parameters views of these arrays."""
+
+    def state_tree(self, optimizer: int) -> tuple[Any, Mapping[str, Array]]:
+        """The first state of an optimizer whose state is a tree: values that JSON can hold, and arrays by name. Only
+        called where there is one, as is the next."""
+
+    def bind_trees(self, trees: Mapping[int, Versions], averaged: Mapping[int, Array]) -> None:
+        """Where such optimizers' states are kept, by optimizer; version t is the state after t steps. And by number
+        where the parameters lie that are evaluated instead of those that are trained."""
 
     def warm_up(self) -> None:
         """Do once what the framework does at its first computation in a process."""

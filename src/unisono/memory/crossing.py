@@ -25,8 +25,8 @@ _ARRAY = struct.Struct(f"=8s2q{MOST_AXES}q{MOST_AXES}q")
 _ABSENT = b"none"
 
 
-def write(arrays: Sequence[Array | None], plain: Any, into: Array) -> None:
-    """Write arrays and plain values.
+def write(arrays: Sequence[Array | None], plain: Any, into: Array) -> int:
+    """Write arrays and plain values; returns the bytes that they take.
 
     Args:
         arrays: any dtype and strides; None stays None.
@@ -65,6 +65,7 @@ def write(arrays: Sequence[Array | None], plain: Any, into: Array) -> None:
         lying = array.transpose(axes)
         np.copyto(_view(into, at, array.dtype, lying.shape), lying)
         at += aligned(array.nbytes)
+    return needed
 
 
 def read(source: Array) -> tuple[tuple[Array | None, ...], Any]:

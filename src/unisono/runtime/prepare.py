@@ -179,10 +179,16 @@ class Prepared:
         self.adapter.initial(state.parameters(), state.buffers(0), scalars)
         trained = [n for n in numbers if self.layout.description.owners[n] is not None]
         self.adapter.initial_state({n: state.state(n) for n in trained}, {n: scalars[0, n] for n in trained})
+        for index, tree in state.trees.items():
+            tree.write(0, *self.adapter.state_tree(index))
+        for number, values in state.averaged().items():
+            values[...] = state.parameter(number)
 
     def bind(self, state: HostState) -> None:
         """Make the model's parameters views of shared memory."""
         self.adapter.bind(state.parameters())
+        if state.trees:
+            self.adapter.bind_trees(state.trees, state.averaged())
 
     def export(self, state: HostState, steps: int) -> None:
         """Leave the model in its framework's own file, if there is such a thing."""

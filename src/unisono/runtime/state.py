@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from unisono.frameworks.protocol import Array, ModelDescription, TensorSpec
 from unisono.gradients.norms import NormTable
 from unisono.gradients.regions import Chunk, Region, slices
 from unisono.memory.segment import Segment, SegmentLayout, aligned
+from unisono.memory.versions import Versions
 from unisono.memory.words import Words
 from unisono.runtime.protocol import Plan, SlotWords
 
@@ -28,6 +30,10 @@ ENTRY_BYTES = 256 * MEBI
 ROUNDS_AHEAD = 3
 """Rounds whose samples are held: the one at work and those being read."""
 FLOATING = ("float16", "float32", "float64")
+TREE_BYTES = 4 << 30
+"""Address space (not memory) for one version of an optimizer's state that may grow, besides the model's size."""
+TREE_TIMES = 64
+"""Of such a state, times the model's size."""
 MEMBERS = 1 << 16
 """Entries of the tables by member number, used round and round."""
 
@@ -238,6 +244,12 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
         add(f"parameters/{region.index}", region.dtype, (region.length,))
         for vector in vectors[region.index]:
             add(vector.area, vector.dtype, (vector.length,))
+        if description.states[region.optimizer].averaged:
+            add(f"averaged/{region.index}", region.dtype, (region.length,))
+    size = TREE_BYTES + TREE_TIMES * sum(region.length * np.dtype(region.dtype).itemsize for region in regions)
+    for index, state in enumerate(description.states):
+        for parity in range(2 if state.tree else 0):
+            add(f"tree/{index}/{parity}", "uint8", (size,))
     for number, (spec, owner) in enumerate(zip(description.parameters, description.owners, strict=True)):
         if owner is None:
             add(f"frozen/{number}", spec.storage, spec.shape)
@@ -297,6 +309,15 @@ class HostState:
         self._known: list[tuple[list[int], Plan | None]] = [([], None), ([], None)]
         self._plans = [memoryview(area).cast("B").cast("q") for area in segment["plans"]]
         self.control = Words(segment, "control", 0.0)
+        self.trees = {
+            index: Versions(
+                [segment[f"tree/{index}/{parity}"] for parity in range(2)], f"the state of {settings['class']}"
+            )
+            for index, (held, settings) in enumerate(
+                zip(layout.description.states, layout.description.optimizers, strict=True)
+            )
+            if held.tree
+        }
 
     def begin(self, round: int) -> None:
         """Set every word to the start of a round; nobody works yet."""
@@ -351,6 +372,15 @@ class HostState:
         region, place = self._place(number)
         return self.segment[f"parameters/{region}"][place.offset : place.end].reshape(place.shape)
 
+    def averaged(self) -> dict[int, Array]:
+        """The parameters that are evaluated and saved instead of those that are trained, by number."""
+        found: dict[int, Array] = {}
+        for region in self.layout.regions:
+            if self.layout.description.states[region.optimizer].averaged:
+                values = self.segment[f"averaged/{region.index}"]
+                found |= {p.number: values[p.offset : p.end].reshape(p.shape) for p in region.parameters}
+        return found
+
     def _place(self, number: int) -> tuple[int, StatePlace]:
         for region in self.layout.regions:
             for parameter in region.parameters:
@@ -379,21 +409,34 @@ class HostState:
         """What the final file holds, by `state_dict()` name."""
         description = self.layout.description
         found = Tensors()
-        buffers = self.buffers(steps_done & 1)
+        buffers, averaged = self.buffers(steps_done & 1), self.averaged()
         for source in description.saved:
             if source.kind == "buffer":
                 found.add(source.name, buffers[source.index], description.buffers[source.index].dtype)
             else:
-                found.add(source.name, self.parameter(source.index), description.parameters[source.index].dtype)
+                values = averaged[source.index] if source.index in averaged else self.parameter(source.index)
+                found.add(source.name, values, description.parameters[source.index].dtype)
         return found
 
     def optimizer(self, steps_done: int) -> Tensors:
-        """The optimizers' state: `PARAMETER/KEY`; and what `state_dict()` leaves out: `buffer/NAME`."""
+        """The optimizers' state: `PARAMETER/KEY`; and what `state_dict()` leaves out: `buffer/NAME`.
+
+        A state that is a tree is arrays named by their place in it, and its text as `optimizer.NUMBER`.
+        """
         description = self.layout.description
         found = Tensors()
         scalars = self.segment["scalars"][steps_done & 1]
+        for index, tree in self.trees.items():
+            plain, arrays = tree.read(steps_done)
+            for name, array in arrays.items():
+                found.add(self._of(index, name), array, str(array.dtype))
+            text = bytearray(json.dumps([list(arrays), plain]).encode())
+            found.add(f"optimizer.{index}", np.frombuffer(text, np.uint8), "uint8")
+        for number in self.averaged():
+            name, values = description.parameters[number].name, self.parameter(number)
+            found.add(f"{name}/trained", values, str(values.dtype))
         for number, (spec, owned) in enumerate(zip(description.parameters, description.owners, strict=True)):
-            if owned is None:
+            if owned is None or description.states[owned].tree:
                 continue
             for key, array in self.state(number).items():
                 found.add(f"{spec.name}/{key}", array, str(array.dtype))
@@ -410,6 +453,8 @@ class HostState:
         Raises:
             UsageError: a tensor is missing or has another shape.
         """
+        if optimizer:
+            self._restore_trees(optimizer, steps_done)
         own = [(self.saved(steps_done), parameters), *([(self.optimizer(steps_done), optimizer)] if optimizer else [])]
         for tensors, values in own:
             for name, array in tensors.arrays.items():
@@ -420,3 +465,21 @@ class HostState:
                         f"{list(array.shape)} here and {found} there. Use the job that the run was made with."
                     )
                 array[...] = values[name]
+        if not optimizer:
+            for number, average in self.averaged().items():
+                self.parameter(number)[...] = average
+
+    def _restore_trees(self, optimizer: Mapping[str, Array], steps_done: int) -> None:
+        for index, tree in self.trees.items():
+            if f"optimizer.{index}" not in optimizer:
+                raise UsageError(
+                    f"saved tensors must fit the job's model and optimizer; 'optimizer.{index}' is not there. Use the "
+                    "job that the run was made with."
+                )
+            names, plain = json.loads(optimizer[f"optimizer.{index}"].tobytes())
+            tree.write(steps_done, plain, {name: optimizer[self._of(index, name)] for name in names})
+
+    def _of(self, index: int, name: str) -> str:
+        """What an array of an optimizer's tree is called in files, where all optimizers' lie side by side."""
+        parameters = {spec.name for spec in self.layout.description.parameters}
+        return name if name.partition("/")[0] in parameters else f"optimizer.{index}/{name}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ class Loop:
         self.optimizers = built if isinstance(built, list) else [built]
         for optimizer in self.optimizers:
             optimizer._opt_called = True  # no warning: the first schedule is made before the first step
+            if hasattr(optimizer, "train"):
+                optimizer.train()
             for group in optimizer.param_groups:
                 if type(optimizer) in FUSED and group["fused"] is None and group["foreach"] is None:
                     group["fused"] = True
@@ -80,8 +83,22 @@ class Loop:
     def evaluate(self, batch: Any, samples: int) -> Part:
         inputs, targets = batch
         self.model.eval()
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self._autocast(), self._averaged():
             return self._measured(self.model(inputs), targets, samples)[1]
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """An optimizer that evaluates other parameters than it trains puts them in place; the trained ones come back
+        as they were."""
+        trained = [parameter.detach().clone() for parameter in self.model.parameters()]
+        averaging = [optimizer for optimizer in self.optimizers if hasattr(optimizer, "eval")]
+        for optimizer in averaging:
+            optimizer.eval()
+        yield
+        for optimizer in averaging:
+            optimizer.train()
+        for parameter, value in zip(self.model.parameters(), trained, strict=True):
+            parameter.data.copy_(value)
 
     @property
     def rate(self) -> float:
@@ -94,14 +111,15 @@ class Loop:
             stepped.step()
 
     def saved(self) -> Mapping[str, Array]:
-        return {name: tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        with self._averaged():
+            return {name: tensor.numpy().copy() for name, tensor in self.model.state_dict().items()}
 
     def state(self) -> Mapping[str, Array]:
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         return {
             f"{names[parameter]}/{name}": value.numpy()
             for optimizer in self.optimizers
-            for parameter, held in optimizer.state.items()
+            for parameter, held in getattr(optimizer, "state", {}).items()
             for name, value in held.items()
             if isinstance(value, torch.Tensor) and value.dim()
         }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from unisono.frameworks.protocol import Array, StateSpec
-from unisono.frameworks.pytorch.optimizers import GROUP, Optimizer, bare_step, clone, settings
+from unisono.frameworks.pytorch.optimizers import Optimizer, bare_step, clone, settings
 from unisono.gradients.regions import Chunk, Piece, Region
+
+Numbers = Mapping[str, Callable[[float], Any]]
+"""By key of each number in a parameter's state what makes it of the float64 that it is kept as."""
 
 GRAIN = 64
 """Elements; a tensor whose size is a multiple gets the same bits alone and as the beginning of a longer one: kernels
@@ -52,19 +55,19 @@ class TorchChunkUpdate:
 
     Args:
         master: the job's optimizer.
-        spec: its state.
+        spec: what `optimizers.state_of` found.
         region, chunk: what is updated.
         scratch: the chunk's parameters, gradients, and per parameter number its state.
         group_of: parameter number → the optimizer's group.
     """
 
     def __init__(
-        self, master: Optimizer, spec: StateSpec, region: Region, chunk: Chunk,
+        self, master: Optimizer, spec: tuple[StateSpec, Numbers], region: Region, chunk: Chunk,
         scratch: tuple[Array, Array, Mapping[int, Mapping[str, Array]]], group_of: Mapping[int, int],
     ) -> None:  # fmt: skip
         self._numbers = np.array([piece.parameter.number for piece in chunk.pieces])
         self._owned = np.array([index for index, piece in enumerate(chunk.pieces) if piece.start == 0], dtype=np.intp)
-        self._width = 1 + len(spec.scalars)
+        self._width = 1 + len(spec[1])
         alone = [range(index, index + 1) for index in range(len(chunk.pieces))]
         self._runs = runs(chunk.pieces, group_of) if region.kind == "elementwise" else alone
         held = master, spec, region, chunk, scratch, group_of
@@ -93,31 +96,27 @@ class _Stepper:
     """An optimizer like the master over one tensor a run."""
 
     def __init__(
-        self, master: Optimizer, spec: StateSpec, region: Region, chunk: Chunk,
+        self, master: Optimizer, spec: tuple[StateSpec, Numbers], region: Region, chunk: Chunk,
         scratch: tuple[Array, Array, Mapping[int, Mapping[str, Array]]], group_of: Mapping[int, int],
         runs: Sequence[range],
     ) -> None:  # fmt: skip
         parameters, gradients, state = scratch
-        self._master, self._scalars, self._runs = master, spec.scalars, runs
+        self._master, self._scalars, self._runs = master, spec[1], runs
         self._tensors: list[torch.Tensor] = []
         self._gradients: list[torch.Tensor] = []
         self._views: list[dict[str, torch.Tensor]] = []
         self._groups = sorted({group_of[piece.parameter.number] for piece in chunk.pieces})
         groups = {index: {**settings(master.param_groups[index]), "params": []} for index in self._groups}
-        self._leads: dict[int, int] = {}  # first tensor of each group → the clone's group
-        for index, run in enumerate(runs):
+        for run in runs:
             first, last = chunk.pieces[run.start], chunk.pieces[run.stop - 1]
             start = first.parameter.offset + first.start - chunk.start
             stop = last.parameter.offset + last.stop - chunk.start
-            shape = (stop - start,) if region.kind == "elementwise" else first.parameter.shape
+            shape = (stop - start,) if region.kind == "elementwise" else first.parameter.shape or (1,)
             self._tensors.append(torch.from_numpy(parameters[start:stop]).view(shape))
             self._gradients.append(torch.from_numpy(gradients[start:stop]).view(shape))
             views = state[first.parameter.number]
             self._views.append({key: torch.from_numpy(_span(view, run, stop - start)) for key, view in views.items()})
-            group = group_of[first.parameter.number]
-            if not groups[group]["params"]:
-                self._leads[index] = self._groups.index(group)
-            groups[group]["params"].append(self._tensors[-1])
+            groups[group_of[first.parameter.number]]["params"].append(self._tensors[-1])
         self._optimizer = clone(master, [groups[index] for index in self._groups])
         self._bare_step = bare_step(master)
         self._rows: list[list[float]] = []
@@ -137,27 +136,18 @@ class _Stepper:
             self._optimizer.state.pop(tensor, None)
             if row[0]:
                 state: dict[str, Any] = dict(self._views[index])
-                for key, value in zip(self._scalars, row[1:], strict=True):
-                    if not key.startswith(GROUP):
-                        state[key] = torch.tensor(value, dtype=torch.float32)
+                for (key, made), value in zip(self._scalars.items(), row[1:], strict=True):
+                    state[key] = made(value)
                 self._optimizer.state[tensor] = state
 
     def step(self) -> list[list[float]]:
         """One step; returns the scalars after it, by run."""
         for own, index in zip(self._optimizer.param_groups, self._groups, strict=True):
             own.update(settings(self._master.param_groups[index]))
-        self._restore_settings()
         with torch.no_grad():
             self._bare_step(self._optimizer)
         self._rows = [self._collect(index, row) for index, row in enumerate(self._rows)]
         return self._rows
-
-    def _restore_settings(self) -> None:
-        for index, group in self._leads.items():
-            if self._rows[index][0]:
-                for key, value in zip(self._scalars, self._rows[index][1:], strict=True):
-                    if key.startswith(GROUP):
-                        self._optimizer.param_groups[group][key.removeprefix(GROUP)] = value
 
     def _collect(self, index: int, row: list[float]) -> list[float]:
         """Bring a tensor's state home: what the optimizer made anew into its views, scalars returned."""
@@ -168,15 +158,11 @@ class _Stepper:
             if key in state and state[key] is not view and state[key] is not None:
                 view.copy_(state[key].reshape(view.shape))
                 state[key] = view
-        scalars = [self._scalar(index, state, key) for key in self._scalars]
-        return [1.0, *scalars]
+        return [1.0, *(_number(state.get(key)) for key in self._scalars)]
 
-    def _scalar(self, index: int, state: Mapping[str, Any], key: str) -> float:
-        if not key.startswith(GROUP):
-            value = state.get(key)
-            return 0.0 if value is None else float(value)
-        group = self._leads.get(index)
-        return 0.0 if group is None else float(self._optimizer.param_groups[group][key.removeprefix(GROUP)])
+
+def _number(value: Any) -> float:
+    return 0.0 if value is None else float(value)
 
 
 def _span(first: Array, run: range, size: int) -> Array:

@@ -34,8 +34,11 @@ from unisono.frameworks.pytorch.stages.cutter import Cutter
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
 from unisono.frameworks.pytorch.stages.parts import Parts
 from unisono.frameworks.pytorch.stages.travel import as_array, as_tensor
+from unisono.frameworks.pytorch.whole import WholeUpdate, kept_whole
 from unisono.gradients.regions import Chunk, Kind, Region
 from unisono.job import Job
+from unisono.memory.versions import Versions
+from unisono.partition.keys import key
 
 TRAINED_DTYPES = ("float32", "float64")
 
@@ -68,10 +71,12 @@ class Adapter:
         self._masters = torch_optimizers.prepare(job.optimizer(model))
         self._owners, self._group_of = self._ownership()
         self._kinds: tuple[Kind, ...] = tuple(torch_optimizers.kind_of(master) for master in self._masters)
-        self._states: tuple[StateSpec, ...] = tuple(
-            torch_optimizers.state_of(master, kind, self._numbers)
-            for master, kind in zip(self._masters, self._kinds, strict=True)
-        )
+        self._kept = kept_whole(self._masters, self._kinds, model)
+        self._states = tuple(
+            (StateSpec({}, (), tree=True, averaged=self._kept[index].averages), {}) if index in self._kept
+            else torch_optimizers.state_of(master, kind, self._numbers)
+            for index, (master, kind) in enumerate(zip(self._masters, self._kinds, strict=True))
+        )  # fmt: skip
         self._buffers = [
             (name, module, leaf)
             for prefix, module in model.named_modules()
@@ -80,7 +85,9 @@ class Adapter:
         ]
         self._settings = tuple(torch_optimizers.plain_settings(master) for master in self._masters)
         self._schedules = self._make_schedules(steps)
-        self.rounds_seen = 0
+        self.rounds_seen = self._steps_done = 0
+        self._averaged: dict[int, torch.Tensor] = {}
+        self._trained: dict[int, torch.Tensor] = {}
         self._into: list[torch.Tensor | None] = [None] * len(self._named)
         self._used = np.zeros(len(self._named), dtype=np.uint8)
         self._adding = np.zeros(len(self._named), dtype=np.uint8)
@@ -134,6 +141,8 @@ class Adapter:
 
     def describe(self) -> ModelDescription:
         """See `Adapter.describe`."""
+        for kept in self._kept.values():
+            kept.probe()
         buffers = [module._buffers[leaf] for _, module, leaf in self._buffers]
         places: dict[int, tuple[str, int]] = {}
         for number, owner in enumerate(self._owners):
@@ -149,7 +158,7 @@ class Adapter:
             parameters=tuple(TensorSpec(n, tuple(p.shape), dtype_name(p)) for n, p in self._named),
             owners=self._owners,
             kinds=self._kinds,
-            states=self._states,
+            states=tuple(spec for spec, _ in self._states),
             buffers=tuple(
                 TensorSpec(name, tuple(buffer.shape), dtype_name(buffer))
                 for (name, _, _), buffer in zip(self._buffers, buffers, strict=True)
@@ -178,11 +187,13 @@ class Adapter:
 
     def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
         """Copy the state that some optimizers make on construction (Adagrad)."""
-        for master, spec in zip(self._masters, self._states, strict=True):
+        for index, (master, (spec, _)) in enumerate(zip(self._masters, self._states, strict=True)):
+            if index in self._kept:
+                continue
             for parameter, values in torch_optimizers.initial_state(master):
                 number = self._numbers[id(parameter)]
                 for name, array in state[number].items():
-                    array[...] = as_array(values[name])
+                    array[...] = as_array(values[name]).reshape(array.shape)
                 row = [0.0 if name not in values else float(values[name]) for name in spec.scalars]
                 scalars[number][: 1 + len(row)] = [1.0, *row]
             master.state.clear()
@@ -191,6 +202,28 @@ class Adapter:
         """See `Adapter.bind`."""
         for (_, parameter), array in zip(self._named, parameters, strict=True):
             parameter.data = as_tensor(array, parameter.dtype)
+
+    def state_tree(self, optimizer: int) -> tuple[Any, Mapping[str, Array]]:
+        """See `Adapter.state_tree`."""
+        return self._kept[optimizer].content()
+
+    def bind_trees(self, trees: Mapping[int, Versions], averaged: Mapping[int, Array]) -> None:
+        """See `Adapter.bind_trees`."""
+        for index, versions in trees.items():
+            self._kept[index].versions = versions
+        for number, array in averaged.items():
+            parameter = self._named[number][1]
+            self._trained[number], self._averaged[number] = parameter.data, as_tensor(array, parameter.dtype)
+
+    def _face(self, values: Mapping[int, torch.Tensor]) -> None:
+        """Compute with these parameters: those that are trained, or those that are evaluated instead."""
+        for number, tensor in values.items():
+            self._named[number][1].data = tensor
+
+    def _begin_update(self) -> int:
+        self._face(self._trained)
+        self.seed(key(self._job.seed, "update", self._steps_done))
+        return self._steps_done
 
     def refresh(self, step: int) -> None:
         """See `Adapter.refresh`: the parameters are views."""
@@ -299,6 +332,7 @@ class Adapter:
         """See `Adapter.gradient`."""
         inputs, targets = batch
         self._modes.train()
+        self._face(self._trained)
         self._into[:] = into
         self._used[:], self._adding[:] = 0, add
         self._told[:] = [self.on_gradient] if self.on_gradient else []
@@ -381,6 +415,7 @@ class Adapter:
         """See `Adapter.evaluate`."""
         inputs, targets = batch
         self._modes.evaluate()
+        self._face(self._averaged)
         with self._autocast():
             outputs, total, weight = without_gradients(lambda: self._answer(inputs, targets, samples), self._seed_again)
             with torch.no_grad():
@@ -404,6 +439,9 @@ class Adapter:
         state: Mapping[int, Mapping[str, Array]],
     ) -> ChunkUpdate:
         """See `Adapter.chunk_update`."""
+        if region.optimizer in self._kept:
+            parameters_, kept = [parameter for _, parameter in self._named], self._kept[region.optimizer]
+            return WholeUpdate(kept, region, chunk, gradients, parameters_, self._averaged, self._begin_update)
         return TorchChunkUpdate(
             self._masters[region.optimizer],
             self._states[region.optimizer],
@@ -417,24 +455,38 @@ class Adapter:
         if self._job.schedule is None:
             return []
         for master in self._masters:
-            master._opt_called = True  # type: ignore[attr-defined]  # the clones step, not the master
-        schedules = [self._job.schedule(master, steps) for master in self._masters]
+            master._opt_called = True  # the clones step, not the master
+        with self._scheduling():
+            schedules = [self._job.schedule(master, steps) for master in self._masters]
         for master in self._masters:
-            master._opt_called = True  # type: ignore[attr-defined]
+            master._opt_called = True
         return schedules
+
+    @contextlib.contextmanager
+    def _scheduling(self) -> Iterator[None]:
+        """What changes in an optimizer's settings here is its schedule's."""
+        before = {index: kept.settings() for index, kept in self._kept.items()}
+        yield
+        for index, kept in self._kept.items():
+            kept.scheduled(before[index])
 
     def advance_schedule(self) -> None:
         """See `Adapter.advance_schedule`."""
-        for schedule in self._schedules:
-            if not isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                schedule.step()
+        self._steps_done += 1
+        with self._scheduling():
+            for schedule in self._schedules:
+                if not isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                    schedule.step()
 
     def advance_plateau(self, loss: float) -> None:
         """See `Adapter.advance_plateau`."""
-        for schedule in self._schedules:
-            if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                schedule.step(loss)
+        with self._scheduling():
+            for schedule in self._schedules:
+                if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                    schedule.step(loss)
 
     def learning_rate(self) -> float:
         """See `Adapter.learning_rate`."""
+        if 0 in self._kept:
+            return self._kept[0].learning_rate(self._steps_done)
         return float(self._masters[0].param_groups[0]["lr"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections import defaultdict
@@ -27,7 +28,7 @@ FUSED = {torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagr
 Optimizer = torch.optim.Optimizer
 
 
-def prepare(built: object) -> list[Optimizer]:
+def prepare(built: object) -> list[Any]:
     """Check what the job's `optimizer` returned and choose the implementation path.
 
     The path is a property of the job, never of the world: paths differ in bits. Where the job leaves it open and
@@ -35,11 +36,13 @@ def prepare(built: object) -> list[Optimizer]:
 
     Raises:
         UsageError: not an optimizer, a closure optimizer, or overlapping parameters.
+
+    A wrapper need not be a `torch.optim.Optimizer`: what has `param_groups` and `step()` is one.
     """
     optimizers: list[Any] = list(built) if isinstance(built, list | tuple) else [built]
     seen: set[int] = set()
     for optimizer in optimizers:
-        if not isinstance(optimizer, Optimizer):
+        if not (isinstance(optimizer, Optimizer) or _is_like_one(optimizer)):
             raise UsageError(
                 "job.optimizer must return a torch optimizer or a list of them; "
                 f"received {type(optimizer).__name__}. Write optimizer=lambda model: "
@@ -64,6 +67,11 @@ def prepare(built: object) -> list[Optimizer]:
     return optimizers
 
 
+def _is_like_one(optimizer: Any) -> bool:
+    groups = getattr(optimizer, "param_groups", None)
+    return isinstance(groups, list) and callable(getattr(optimizer, "step", None)) and not isinstance(optimizer, type)
+
+
 def clone(master: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
     """An optimizer of the same class and settings over other tensors, with an empty state."""
     made = master.__class__.__new__(master.__class__)
@@ -75,16 +83,13 @@ def clone(master: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
 
 
 def bare_step(master: Optimizer) -> Callable[[Optimizer], Any]:
-    """The class's `step` without what torch wraps around its own classes': records for its profiler, and hooks.
+    """The class's `step` without what torch wraps around its own classes': records for its profiler, and hooks, of
+    which there are none here (`kind_of`).
 
     A step is called for each chunk, and the wrappers take as long as the rest of it besides the arithmetic.
     """
-    hooks = (
-        master._optimizer_step_pre_hooks, master._optimizer_step_post_hooks,
-        _global_optimizer_pre_hooks, _global_optimizer_post_hooks,
-    )  # fmt: skip
     step = type(master).step
-    return step if any(hooks) or type(master) not in ELEMENTWISE | PER_TENSOR else inspect.unwrap(step)
+    return inspect.unwrap(step) if type(master) in ELEMENTWISE | PER_TENSOR else step
 
 
 def settings(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,21 +133,46 @@ def _is_elementwise(master: Optimizer, group: Mapping[str, Any]) -> bool:
     grads = [torch.linspace(-1, 1 + step, 192) for step in range(3)]
     for tensors in ([whole], list(halves)):
         optimizer = clone(master, [{**settings(group), "params": tensors}])
+        alike = None if type(master) in ELEMENTWISE else _outside(optimizer)
         for grad in grads:
             parts = [grad] if len(tensors) == 1 else [grad[:64].clone(), grad[64:].clone()]
             for tensor, part in zip(tensors, parts, strict=True):
                 tensor.grad = part
             optimizer.step()
+        if alike is not None and _outside(optimizer) != alike:
+            return False
         for tensor in tensors:
-            kept = [v for v in optimizer.state[tensor].values() if isinstance(v, torch.Tensor) and v.dim()]
-            if any(value.shape != tensor.shape for value in kept):
+            if not all(_is_own(value, tensor) for value in optimizer.state[tensor].values()):
                 return False
     return torch.equal(whole, torch.cat(halves))
 
 
-def kind_of(master: Optimizer) -> Kind:
-    """How the update of this optimizer may be cut (DESIGN: elementwise, per tensor, whole model)."""
-    if type(master) in ELEMENTWISE:
+def _outside(optimizer: Optimizer) -> list[str]:
+    """What an optimizer keeps that belongs to no element: it must not change."""
+    held = {name: value for name, value in vars(optimizer).items() if name not in ("state", "param_groups")}
+    return [repr(held), *(repr(settings(group)) for group in optimizer.param_groups)]
+
+
+def _is_own(value: Any, tensor: torch.Tensor) -> bool:
+    """Whether a piece of state is one of each element, or a number that is the same for all."""
+    if isinstance(value, torch.Tensor):
+        return not value.dim() or value.shape == tensor.shape
+    return value is None or isinstance(value, int | float)
+
+
+def kind_of(master: Any) -> Kind:
+    """How the update of this optimizer may be cut (DESIGN: elementwise, per tensor, whole model).
+
+    A class that is not listed may say of itself that it acts element by element, by an attribute `elementwise = True`;
+    the same probe decides. What hooks into a step, or replaces it, sees the whole of it.
+    """
+    hooks = [
+        getattr(master, "_optimizer_step_pre_hooks", None), getattr(master, "_optimizer_step_post_hooks", None),
+        _global_optimizer_pre_hooks, _global_optimizer_post_hooks,
+    ]  # fmt: skip
+    if any(hooks) or "step" in vars(master) or not isinstance(master, Optimizer):
+        return "whole"
+    if type(master) in ELEMENTWISE or getattr(master, "elementwise", False) is True:
         if all(_is_elementwise(master, group) for group in master.param_groups):
             return "elementwise"
         warnings.warn(f"{type(master).__name__} does not act element by element here: one slot updates the whole model",
@@ -154,43 +184,43 @@ def kind_of(master: Optimizer) -> Kind:
 SAMPLE = 4
 """Elements along each axis of the tensors that stand for parameters in the probe of an elementwise optimizer."""
 
-State = Mapping[str, tuple[tuple[int, ...], str] | None]
-"""By key a state tensor's shape and dtype; None of a number."""
+State = Mapping[str, "tuple[tuple[int, ...], str] | Callable[[float], Any]"]
+"""By key a state tensor's shape and dtype; of a number, what makes it of the float64 that it is kept as."""
 
 
-def state_of(master: Optimizer, kind: Kind, numbers: Mapping[int, int]) -> StateSpec:
-    """Find the optimizer's state by probing it: once for parameters that are alike, on few elements where it may be.
+def state_of(
+    master: Optimizer, kind: Kind, numbers: Mapping[int, int]
+) -> tuple[StateSpec, Mapping[str, Callable[[float], Any]]]:
+    """Find an optimizer's state by probing it: once for parameters that are alike, on few elements where it may be.
 
     Args:
         master: the job's optimizer.
-        kind: how it may be cut.
+        kind: how it may be cut: not "whole".
         numbers: id(parameter) → its number in the whole model.
+
+    Returns:
+        The state, and by key of each number what makes it.
     """
-    members = [(index, p) for index, group in enumerate(master.param_groups) for p in group["params"]]
-    if kind == "whole":
-        tensors = [(index, _stand_in(p.shape, p.dtype)) for index, p in members]
-        probed = _probe(master, tensors)
-        found = [_kept(probed, tensor) for _, tensor in tensors]
-        changing = _changing_settings(master, probed)
-    else:
-        alike: dict[tuple[Any, ...], State] = {}
-        found, changing = [_alike(master, kind, index, p, alike) for index, p in members], []
+    alike: dict[tuple[Any, ...], State] = {}
     vectors: dict[str, dict[int, tuple[tuple[int, ...], str]]] = {}
-    scalars: list[str] = []
-    for (_, parameter), state in zip(members, found, strict=True):
-        for key, value in state.items():
-            if value is not None:
-                vectors.setdefault(key, {})[numbers[id(parameter)]] = value
-            elif key not in scalars:
-                scalars.append(key)
-    return StateSpec(vectors, (*scalars, *changing))
+    scalars: dict[str, Callable[[float], Any]] = {}
+    for index, group in enumerate(master.param_groups):
+        for parameter in group["params"]:
+            if kind == "tensor" and not parameter.numel():  # nothing of it is ever updated
+                continue
+            for key, value in _alike(master, kind, index, parameter, alike).items():
+                if isinstance(value, tuple):
+                    vectors.setdefault(key, {})[numbers[id(parameter)]] = value
+                else:
+                    scalars.setdefault(key, value)
+    return StateSpec(vectors, tuple(scalars)), scalars
 
 
 def _alike(
     master: Optimizer, kind: Kind, index: int, parameter: torch.Tensor, alike: dict[tuple[Any, ...], State]
 ) -> State:
     """The state of a parameter of a group, from the probe of those that are alike."""
-    shape = tuple(parameter.shape)
+    shape = tuple(parameter.shape) or (1,)
     probed = tuple(min(size, SAMPLE) for size in shape) if kind == "elementwise" else shape
     place = index, probed, parameter.dtype
     if place not in alike:
@@ -198,34 +228,20 @@ def _alike(
         alike[place] = _kept(_probe(master, [(index, tensor)]), tensor)
     if kind != "elementwise":
         return alike[place]
-    return {key: value and (shape, value[1]) for key, value in alike[place].items()}
+    return {key: (shape, value[1]) if isinstance(value, tuple) else value for key, value in alike[place].items()}
 
 
 def _kept(optimizer: Optimizer, tensor: torch.Tensor) -> State:
-    """What an optimizer keeps of a tensor that can be kept."""
-    found: dict[str, tuple[tuple[int, ...], str] | None] = {}
+    """What an optimizer keeps of a tensor."""
+    found: dict[str, tuple[tuple[int, ...], str] | Callable[[float], Any]] = {}
     for key, value in optimizer.state[tensor].items():
         if isinstance(value, torch.Tensor) and value.dim():
             found[key] = tuple(value.shape), str(value.dtype).removeprefix("torch.")
-        elif isinstance(value, torch.Tensor | int | float):
-            found[key] = None
+        elif isinstance(value, torch.Tensor):
+            found[key] = functools.partial(torch.tensor, dtype=value.dtype)
+        elif value is not None:
+            found[key] = type(value)
     return found
-
-
-GROUP = "group."
-"""Begins the name of a scalar that the optimizer keeps in its groups."""
-
-
-def _changing_settings(master: Optimizer, stepped: Optimizer) -> list[str]:
-    """Numbers that the optimizer keeps in its groups (Prodigy's `d`): kept as scalars of the group's first tensor."""
-    held = [group for group in master.param_groups if group["params"]]
-    names = {
-        name
-        for before, after in zip(held, stepped.param_groups, strict=True)
-        for name, value in settings(after).items()
-        if isinstance(value, int | float) and value != before.get(name)
-    }
-    return [GROUP + name for name in sorted(names)]
 
 
 def initial_state(master: Optimizer) -> Sequence[tuple[torch.Tensor, Mapping[str, Any]]]:

@@ -1,0 +1,216 @@
+"""Tensors in an optimizer's state, as arrays: whatever shares memory goes on sharing it.
+
+Tensors are kept by the memory that they lie in: those over one storage are one array, and each is a dtype, a shape,
+strides and a place in it. A tensor over a parameter's memory is that place in the parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from unisono.frameworks.protocol import Array
+from unisono.memory.crossing import MOST_AXES
+
+ALIGNMENT = 64
+ARRAYS = {
+    getattr(torch, name)
+    for name in ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+}
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """The bytes of its storage that a tensor lies in."""
+
+    storage: int
+    start: int
+    stop: int
+
+    @staticmethod
+    def of(tensor: torch.Tensor) -> _Extent:
+        size = tensor.element_size()
+        last = sum((length - 1) * step for length, step in zip(tensor.shape, tensor.stride(), strict=True))
+        start = int(tensor.storage_offset()) * size
+        return _Extent(
+            tensor.untyped_storage().data_ptr() or id(tensor),
+            start,
+            start + int(last + 1) * size * bool(tensor.numel()),
+        )
+
+
+class StateTensors:
+    """See `state.arrays.Arrays`.
+
+    Args:
+        model: the job's; its parameters, buffers and modules are no state of an optimizer's.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        parts: dict[str, Any] = {f"module {name}": module for name, module in model.named_modules()}
+        parts |= dict(model.named_buffers(remove_duplicate=False))
+        parts |= dict(model.named_parameters())
+        self._parts = parts
+        self._parameters = dict(model.named_parameters())
+        self._names = {id(part): name for name, part in parts.items()}
+        self.gradients = range(0)
+        """Addresses of memory that the next step's gradients will lie in."""
+
+    def name(self, value: Any) -> str | None:
+        """See `Arrays.name`."""
+        return self._names.get(id(value))
+
+    def named(self, name: str) -> Any:
+        """See `Arrays.named`."""
+        return self._parts[name]
+
+    def holds(self, value: Any) -> bool:
+        """See `Arrays.holds`."""
+        return (
+            type(value) in (torch.Tensor, torch.nn.Parameter)
+            and value.layout is torch.strided
+            and value.device.type == "cpu"
+            and not (value.is_quantized or value.is_conj() or value.is_neg())
+            and id(value) not in self._names
+        )
+
+    def mark(self, value: torch.Tensor) -> Any:
+        """See `Arrays.mark`."""
+        return id(value), value._version, value.data_ptr(), tuple(value.shape)
+
+    def pack(self, held: Sequence[tuple[str, Any]]) -> tuple[list[Any], dict[str, Array]]:
+        """See `Arrays.pack`."""
+        with torch.no_grad():
+            extents = [_Extent.of(tensor) for _, tensor in held]
+            groups: dict[int, list[int]] = {}
+            for index, extent in enumerate(extents):
+                groups.setdefault(extent.storage, []).append(index)
+            places = self._places()
+            entries: list[Any] = [None] * len(held)
+            arrays: dict[str, Array] = {}
+            for storage, members in groups.items():
+                self._pack(
+                    storage, [(index, *held[index], extents[index]) for index in members], places, entries, arrays
+                )
+        return entries, arrays
+
+    def _pack(
+        self, storage: int, members: list[tuple[int, str, torch.Tensor, _Extent]], places: Mapping[int, str],
+        entries: list[Any], arrays: dict[str, Array],
+    ) -> None:  # fmt: skip
+        parameter = places.get(storage)
+        index, name, tensor, extent = members[0]
+        if parameter is not None:
+            base = _Extent.of(self._parameters[parameter]).start
+            for index, _, tensor, extent in members:
+                entries[index] = ["parameter", parameter, *_described(tensor, extent.start - base)]
+            return
+        if storage in self.gradients:
+            self._own([(tensor, extent) for _, _, tensor, extent in members])
+            members = [(index, name, tensor, _Extent.of(tensor)) for index, name, tensor, _ in members]
+            index, name, tensor, extent = members[0]
+        if len(members) == 1 and tensor.is_contiguous() and tensor.dtype in ARRAYS and tensor.dim() <= MOST_AXES:
+            arrays[name] = tensor.detach().numpy()
+            entries[index] = ["memory", name, *_described(tensor, 0)]
+            return
+        start = min(extent.start for *_, extent in members) // ALIGNMENT * ALIGNMENT
+        stop = max(extent.stop for *_, extent in members)
+        memory = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage(), start, (stop - start,), (1,))
+        arrays[name] = memory.numpy()
+        for index, _, tensor, extent in members:
+            entries[index] = ["memory", name, *_described(tensor, extent.start - start)]
+
+    def _places(self) -> dict[int, str]:
+        return {p.untyped_storage().data_ptr(): name for name, p in self._parameters.items() if p.numel()}
+
+    @staticmethod
+    def _own(members: Sequence[tuple[torch.Tensor, _Extent]]) -> None:
+        """Give tensors that share a storage one of their own: the old one will be written to."""
+        start, stop = min(extent.start for _, extent in members), max(extent.stop for _, extent in members)
+        old = torch.empty(0, dtype=torch.uint8).set_(members[0][0].untyped_storage(), start, (stop - start,), (1,))
+        memory = old.clone()
+        for tensor, extent in members:
+            tensor.data = _over(memory, *_described(tensor, extent.start - start)[:4])
+
+    def unpack(self, entries: Sequence[Any], arrays: Mapping[str, Array]) -> list[Any]:
+        """See `Arrays.unpack`."""
+        memories: dict[str, torch.Tensor] = {}
+        found = []
+        for kind, name, dtype, shape, strides, start, is_parameter, trained in entries:
+            if kind == "parameter":
+                parameter = self._parameters[name]
+                memory = torch.empty(0, dtype=torch.uint8).set_(parameter.untyped_storage())
+                start += _Extent.of(parameter).start
+            else:
+                if name not in memories:
+                    raw = np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8)
+                    memories[name] = torch.empty(raw.size, dtype=torch.uint8)
+                    memories[name].numpy()[:] = raw
+                memory = memories[name]
+            value = _over(memory, dtype, shape, strides, start)
+            if is_parameter:
+                value = torch.nn.Parameter(value, trained)
+            elif trained:
+                value.requires_grad_()
+            found.append(value)
+        return found
+
+    def renewed(self, existing: Any, value: torch.Tensor) -> Any:
+        """See `Arrays.renewed`."""
+        if type(existing) is not type(value) or existing.dtype != value.dtype:
+            return value
+        existing.data = value.data
+        return existing.requires_grad_(value.requires_grad)
+
+    def plain(self, value: Any) -> Any:
+        """See `Arrays.plain`."""
+        if isinstance(value, torch.dtype | torch.device):
+            return [type(value).__name__, str(value).removeprefix("torch.")]
+        return ["Size", list(value)] if isinstance(value, torch.Size) else None
+
+    def constant(self, plain: Any) -> Any:
+        """See `Arrays.constant`."""
+        kind, value = plain
+        return (
+            getattr(torch, value) if kind == "dtype" else torch.device(value) if kind == "device" else torch.Size(value)
+        )
+
+    def moments(self, value: Any) -> Any:
+        """See `Arrays.moments`."""
+        return value.get_state() if isinstance(value, torch.Generator) else None
+
+    def resume(self, generator: Any, moments: torch.Tensor) -> torch.Generator:
+        """See `Arrays.resume`."""
+        found = generator if isinstance(generator, torch.Generator) else torch.Generator()
+        return found.set_state(moments)
+
+    def groups(self, value: Any) -> Sequence[dict[str, Any]]:
+        """See `Arrays.groups`."""
+        groups = getattr(value, "param_groups", None)
+        return groups if isinstance(groups, list) and hasattr(value, "step") else ()
+
+    def passing(self, value: Any) -> frozenset[str]:
+        """See `Arrays.passing`: what a learning-rate schedule leaves in an optimizer."""
+        return _PASSING if isinstance(value, torch.optim.Optimizer) else frozenset()
+
+
+_PASSING = frozenset({"step", "_opt_called", "_step_count"})
+
+
+def _described(tensor: torch.Tensor, start: int) -> list[Any]:
+    """dtype, shape, strides, place in bytes; whether it is a Parameter, and whether it is trained."""
+    return [
+        str(tensor.dtype).removeprefix("torch."), list(tensor.shape), list(tensor.stride()), start,
+        isinstance(tensor, torch.nn.Parameter), tensor.requires_grad,
+    ]  # fmt: skip
+
+
+def _over(memory: torch.Tensor, dtype: str, shape: Sequence[int], strides: Sequence[int], start: int) -> torch.Tensor:
+    """A tensor over a part of some memory."""
+    kind = getattr(torch, dtype)
+    place = (memory.storage_offset() + start) // kind.itemsize
+    return torch.empty(0, dtype=kind).set_(memory.untyped_storage(), place, tuple(shape), tuple(strides))
