@@ -148,7 +148,7 @@ def mean_gradients(parts: Sequence[Part]) -> list[Array | None]:
     """(sum along the tree) / (weight of the whole batch), parameter by parameter; None where nothing has used it."""
     weight = in_order(part.weight for part in parts)
     totals = [_total(leaves) for leaves in zip(*(part.gradients for part in parts), strict=True)]
-    return [None if total is None else total / total.dtype.type(weight) for total in totals]
+    return [None if total is None else np.asarray(total / total.dtype.type(weight)) for total in totals]
 
 
 def _total(leaves: Sequence[Array | None]) -> Array | None:

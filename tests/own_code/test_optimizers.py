@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import unisono
 from everywhere import hold_to_one_hash
 from faults import Fault, run
 from frameworks.loops.pytorch import Loop
@@ -64,7 +65,12 @@ MAKERS: dict[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
+LIBRARIES = {"prodigy": "prodigyopt", "lion": "lion_pytorch", "schedulefree": "schedulefree"}
+
+
 def job(kind: str, **fields: Any) -> Job:
+    if kind in LIBRARIES:
+        pytest.importorskip(LIBRARIES[kind])
     make = MAKERS[kind]
     given: dict[str, Any] = {"batch_size": 32, "microbatches": 4, "steps": 6, **fields}
     return Job(model=net, loss=F.cross_entropy, optimizer=lambda model: make(list(model.parameters())),
@@ -240,3 +246,21 @@ def test_a_setting_has_one_master() -> None:
     both = replace(alone, schedule=lambda optimizer, steps: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5))
     with pytest.raises(UnisonoError, match="both change 'lr'"):
         raise_failure(run(both)[0])
+
+
+def test_what_is_evaluated_is_what_is_saved(tmp_path: Path) -> None:
+    """schedulefree's averages; training goes on from its own parameters, also when resumed and with a better model kept."""
+    given = job("schedulefree", evaluation=SAMPLES[:32], evaluate_every=3, best=("min", "loss"))
+    hold(given, Loop, 0.0)
+    hold_to_one_hash(given, tmp_path, deaths=())
+    stopped = unisono.train(replace(given, steps=3), out=tmp_path / "run", workers=2)
+    whole = unisono.train(given, out=tmp_path / "whole", workers=1)
+    resumed = unisono.train(given, resume=stopped.directory, workers=1)
+    assert resumed.parameters_sha256 == whole.parameters_sha256
+    saved = whole.model("final").eval()
+    inputs, targets = (torch.stack(column) for column in zip(*SAMPLES[:32], strict=True))
+    loss = F.cross_entropy(saved(inputs), targets).item()
+    assert loss == pytest.approx(whole.history[-1]["evaluation/loss"], rel=1e-6)
+    best = min((r for r in whole.history if "evaluation/loss" in r), key=lambda record: record["evaluation/loss"])
+    loss = F.cross_entropy(whole.model("best").eval()(inputs), targets).item()
+    assert loss == pytest.approx(best["evaluation/loss"], rel=1e-6)

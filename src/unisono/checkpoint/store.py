@@ -1,7 +1,8 @@
 """Checkpoints on disk: written to one side, synced, renamed; checked before they are believed.
 
 checkpoints/step-00000200/parameters.safetensors    the framework's own names
-                          optimizer.safetensors     PARAMETER/KEY: moments; PARAMETER/scalars: present, step …
+                          optimizer.safetensors     PARAMETER/KEY: moments; PARAMETER/scalars: present, step …;
+                                                    optimizer.NUMBER: a state that is a tree, as JSON
                           state.json                where the run stood, and the SHA-256 of the files
 """
 
