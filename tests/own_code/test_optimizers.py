@@ -249,7 +249,7 @@ def test_a_setting_has_one_master() -> None:
 
 
 def test_what_is_evaluated_is_what_is_saved(tmp_path: Path) -> None:
-    """schedulefree's averages; training goes on from its own parameters, also when resumed and with a better model kept."""
+    """schedulefree's averages; training goes on from its own parameters, also when resumed."""
     given = job("schedulefree", evaluation=SAMPLES[:32], evaluate_every=3, best=("min", "loss"))
     hold(given, Loop, 0.0)
     hold_to_one_hash(given, tmp_path, deaths=())
