@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from models import CASES, optimizer
+from models import case_named, optimizer
 from torch.nn.parallel import DistributedDataParallel
 
 EVERY = 50
@@ -25,7 +25,7 @@ def main(case_name: str, folder: Path) -> None:
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[rank]})
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    case = CASES[case_name]
+    case = case_named(case_name)
     torch.manual_seed(0)
     trained = DistributedDataParallel(case.model(), gradient_as_bucket_view=True)
     updates = optimizer("adamw", trained)

@@ -47,10 +47,9 @@ class Transformer(nn.Module):
 class Case:
     """A model at a global batch size."""
 
-    name: str
     model: Callable[[], nn.Module]
     batch_size: int
-    tokens: bool = False
+    tokens: bool
 
     def data(self) -> TensorDataset:
         """2,048 seeded samples."""
@@ -61,15 +60,15 @@ class Case:
         return TensorDataset(torch.randn(2048, 784, generator=generator), targets)
 
 
-CASES = {
-    case.name: case
-    for case in (
-        Case("mlp-32", mlp, 32),
-        Case("mlp-256", mlp, 256),
-        Case("cnn-256", cnn, 256),
-        Case("transformer-32", Transformer, 32, tokens=True),
-    )
-}
+MODELS = {"mlp": mlp, "cnn": cnn, "transformer": Transformer}
+CASES = ("mlp-32", "mlp-256", "cnn-256", "transformer-32")
+"""What `run.py` compares: model and global batch size."""
+
+
+def case_named(name: str) -> Case:
+    """The case of a name: any model at any batch size."""
+    model, _, batch_size = name.partition("-")
+    return Case(MODELS[model], int(batch_size), tokens=model == "transformer")
 
 
 def optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:

@@ -26,7 +26,7 @@ from typing import Any
 
 import psutil
 import torch.nn.functional as F
-from models import CASES, optimizer
+from models import CASES, case_named, optimizer
 
 import unisono
 from unisono.checkpoint.parameters import sha256_of
@@ -64,7 +64,7 @@ class Seen(Observation):
 
 def job_of(case_name: str, steps: int) -> unisono.Job:
     """The case as a job."""
-    case = CASES[case_name]
+    case = case_named(case_name)
     return unisono.Job(
         model=case.model, loss=F.cross_entropy, optimizer=partial(optimizer, "adamw"), data=case.data,
         batch_size=case.batch_size, microbatches=2, steps=steps,

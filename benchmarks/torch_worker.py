@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from models import CASES, optimizer
+from models import case_named, optimizer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
@@ -42,7 +42,7 @@ def main(contender: str, case_name: str, optimizer_name: str, steps: int, file: 
     os.sched_setaffinity(0, {cores[rank % len(cores)]})
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    case = CASES[case_name]
+    case = case_named(case_name)
     torch.manual_seed(0)
     model = case.model()
     trained = model if contender == "limit" else DistributedDataParallel(model, gradient_as_bucket_view=True)

@@ -1,31 +1,42 @@
-"""Unisono as a contender: the same model, batch, optimizer and microbatch shape."""
+"""Unisono as a contender: the same model, batch and optimizer.
+
+python benchmarks/unisono_run.py CASE OPTIMIZER STEPS RUN_DIR [--workers 2] [--microbatches 2]
+"""
 
 from __future__ import annotations
 
-import sys
+import argparse
 from functools import partial
 from pathlib import Path
 
 import torch.nn.functional as F
-from models import CASES, optimizer
+from models import case_named, optimizer
 
 import unisono
 
 
-def main(case_name: str, optimizer_name: str, steps: int, out: Path, workers: int) -> None:
-    """Train `steps` steps on so many workers of each host."""
-    case = CASES[case_name]
+def main() -> None:
+    """Train on so many workers of each host; without --microbatches the job leaves them to their default."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case")
+    parser.add_argument("optimizer")
+    parser.add_argument("steps", type=int)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--microbatches", type=int)
+    arguments = parser.parse_args()
+    case = case_named(arguments.case)
     job = unisono.Job(
         model=case.model,
         loss=F.cross_entropy,
-        optimizer=partial(optimizer, optimizer_name),
+        optimizer=partial(optimizer, arguments.optimizer),
         data=case.data,
         batch_size=case.batch_size,
-        microbatches=2,
-        steps=steps,
+        microbatches=arguments.microbatches or 8,
+        steps=arguments.steps,
     )
-    unisono.train(job, workers=workers, threads=1, out=out)
+    unisono.train(job, workers=arguments.workers, threads=1, out=arguments.out)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]), int((sys.argv[5:] or ["2"])[0]))
+    main()
