@@ -87,7 +87,8 @@ def start(network: Network, host: int, command: list[object], log: Path) -> subp
 def program(contender: str, case: str, steps: int, folder: Path) -> list[object]:
     """A contender's script, which keeps a host's results in `folder`, as hosts share none."""
     if contender == "unisono":
-        return [HERE / "unisono_run.py", case, OPTIMIZER, steps, folder / "run", 1]
+        script = [HERE / "unisono_run.py", case, OPTIMIZER, steps, folder / "run"]
+        return [*script, "--workers", 1, "--microbatches", 2]
     return [HERE / "torch_worker.py", contender, case, OPTIMIZER, steps, folder / "seconds.json"]
 
 

@@ -1,4 +1,5 @@
-"""One process of DDP (gloo), of DDP that keeps old values, or of the limit: the same loop with no synchronisation.
+"""One process of DDP (gloo), of DDP that keeps old values, of the limit (the same loop with no synchronisation, in as
+many pieces as its share of Unisono's microbatches), or the one process whose operations use both cores.
 
 Started by torchrun; process 0 writes the step times to the file named last.
 """
@@ -35,17 +36,19 @@ def update(contender: str, optimizer_name: str, model: nn.Module) -> Callable[[]
     return lambda: updates.step(chunks(parameter.grad for parameter in parameters))
 
 
-def main(contender: str, case_name: str, optimizer_name: str, steps: int, file: Path) -> None:
-    """Train `steps` steps on this process's half of each batch."""
+def main(contender: str, case_name: str, optimizer_name: str, steps: int, file: Path, pieces: int) -> None:
+    """Train `steps` steps on this process's part of each batch."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[rank % len(cores)]})
-    torch.set_num_threads(1)
+    own = cores[:2] if contender == "process" else [cores[rank % len(cores)]]
+    os.sched_setaffinity(0, own)
+    torch.set_num_threads(len(own))
     dist.init_process_group("gloo")
     case = case_named(case_name)
     torch.manual_seed(0)
     model = case.model()
-    trained = model if contender == "limit" else DistributedDataParallel(model, gradient_as_bucket_view=True)
+    plain = contender in ("limit", "process")
+    trained = model if plain else DistributedDataParallel(model, gradient_as_bucket_view=True)
     update_parameters = update(contender, optimizer_name, model)
     data = case.data()
     sampler: DistributedSampler[object] = DistributedSampler(data, world, rank)
@@ -56,7 +59,8 @@ def main(contender: str, case_name: str, optimizer_name: str, steps: int, file: 
     while len(seconds) < steps:
         for inputs, targets in loader:
             model.zero_grad()
-            F.cross_entropy(trained(inputs), targets).backward()
+            for part, wanted in zip(inputs.chunk(pieces), targets.chunk(pieces), strict=True):
+                (F.cross_entropy(trained(part), wanted) * (len(part) / len(inputs))).backward()
             update_parameters()
             now = time.perf_counter()
             seconds.append(now - last)
@@ -70,4 +74,4 @@ def main(contender: str, case_name: str, optimizer_name: str, steps: int, file: 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5]))
+    main(*sys.argv[1:4], int(sys.argv[4]), Path(sys.argv[5]), int((sys.argv[6:] or ["1"])[0]))

@@ -32,7 +32,7 @@ def main() -> None:
         optimizer=partial(optimizer, arguments.optimizer),
         data=case.data,
         batch_size=case.batch_size,
-        microbatches=arguments.microbatches or 8,
+        microbatches=arguments.microbatches,
         steps=arguments.steps,
     )
     unisono.train(job, workers=arguments.workers, threads=1, out=arguments.out)

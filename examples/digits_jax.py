@@ -66,6 +66,7 @@ def job(lr: float = 3e-3, epochs: int = 15) -> Job:
         optimizer=optax.adamw(lr, weight_decay=0.01),
         data=lambda: Split(test=False),
         batch_size=128,
+        microbatches=8,
         epochs=epochs,
         evaluation=lambda: Split(test=True),
         metrics={"accuracy": accuracy},

@@ -45,6 +45,7 @@ def job(lr: float = 3e-3, epochs: int = 15) -> Job:
         optimizer=keras.optimizers.AdamW(lr),
         data=lambda: split(test=False),
         batch_size=128,
+        microbatches=8,
         epochs=epochs,
         evaluation=lambda: split(test=True),
         metrics={"accuracy": keras.metrics.SparseCategoricalAccuracy()},

@@ -49,6 +49,7 @@ def job(lr: float = 3e-3, epochs: int = 15) -> Job:
         optimizer=mx.optimizer.Adam(learning_rate=lr),
         data=lambda: split(test=False),
         batch_size=128,
+        microbatches=8,
         epochs=epochs,
         evaluation=lambda: split(test=True),
         metrics={"accuracy": mx.metric.Accuracy()},

@@ -53,6 +53,7 @@ def job(lr: float = 3e-3, epochs: int = 15) -> Job:
         optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=lr),
         data=lambda: split(test=False),
         batch_size=128,
+        microbatches=8,
         epochs=epochs,
         evaluation=lambda: split(test=True),
         metrics={"accuracy": accuracy},

@@ -88,6 +88,7 @@ def job(backbone: str = "runs/backbone/parameters.safetensors", lr: float = 1e-2
         data=partial(parity, False),
         evaluation=partial(parity, True),
         batch_size=128,
+        microbatches=8,
         epochs=epochs,
         metrics={"f1": F1()},
     )

@@ -89,6 +89,7 @@ def job(
         metrics={"accuracy": accuracy},
         best=("max", "dev/accuracy"),
         batch_size=batch_size,
+        microbatches=8,
         epochs=epochs,
         infer=partial(recognized, sets["train"].shape, names if data else FASHION_CLASSES),
     )

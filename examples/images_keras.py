@@ -80,6 +80,7 @@ def job(
         metrics={"accuracy": keras.metrics.SparseCategoricalAccuracy()},
         best=("max", "dev/accuracy"),
         batch_size=batch_size,
+        microbatches=8,
         epochs=epochs,
         infer=partial(recognized, sets["train"].shape, names if data else FASHION_CLASSES),
     )

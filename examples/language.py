@@ -98,6 +98,7 @@ def job(
         evaluation=Windows(codes[cut:], context, context),
         evaluate_every=1000,
         batch_size=batch_size,
+        microbatches=8,
         steps=steps,
         infer=partial(written, alphabet, context),
     )

@@ -56,6 +56,7 @@ def job(
         metrics={"accuracy": accuracy, "f1": MulticlassF1Score(len(labels), average="macro")},
         best=("max", "dev_clean/accuracy"),
         batch_size=batch_size,
+        microbatches=8,
         epochs=epochs,
         infer=partial(answer, numbers, labels),
     )

@@ -85,6 +85,7 @@ def job(
         metrics={"accuracy": accuracy},
         best=("max", "dev/accuracy"),
         batch_size=batch_size,
+        microbatches=8,
         epochs=epochs,
         infer=partial(answer, numbers, labels),
     )

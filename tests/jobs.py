@@ -164,6 +164,7 @@ def make(model: Callable[[], nn.Module] = Mlp, **changes: Any) -> Job:
         "optimizer": sgd,
         "data": dataset,
         "batch_size": 32,
+        "microbatches": 8,
         "steps": 6,
     }
     return Job(**{**fields, **changes})

@@ -165,6 +165,8 @@ def test_a_changed_job_is_refused_unless_the_change_is_accepted(whole: unisono.R
     folder = without_end(whole, tmp_path, 10)
     with pytest.raises(UsageError, match=r"microbatches: 8 → 4.*--allow-change"):
         unisono.train(wild(microbatches=4), resume=folder, debug=True)
+    with pytest.raises(UsageError, match=r"microbatches: 8 → 2\. Change it back \(microbatches=8\)"):
+        unisono.train(wild(microbatches=None), resume=folder, debug=True)
     with pytest.raises(UsageError, match="batch_size: 32 → 16"):
         unisono.train(wild(batch_size=16), resume=folder, debug=True, allow_change=True)
     with pytest.raises(UsageError, match=r"optimizers: \["):
@@ -173,6 +175,20 @@ def test_a_changed_job_is_refused_unless_the_change_is_accepted(whole: unisono.R
     assert run.manifest["resumed"][-1]["changes"] == {"microbatches": [8, 4], "clip_norm": [None, 1.0]}
     assert run.manifest["resumed"][-1]["step"] == 10
     assert run.parameters_sha256 != whole.parameters_sha256
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "microbatches", "told"),
+    [(40, None, "40 samples is 2 microbatches of 20"), (64, None, "64 samples is 4 microbatches of 16"),
+     (26, 7, "26 samples is 7 microbatches of at most 4")],
+)  # fmt: skip
+def test_a_run_tells_and_keeps_how_a_batch_is_cut(
+    batch_size: int, microbatches: int | None, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = jobs.make(batch_size=batch_size, microbatches=microbatches, steps=1)
+    run = unisono.train(job, out=tmp_path / "run", debug=True)
+    assert run.manifest["job"]["microbatches"] == job.microbatches
+    assert f"a batch of {told}: part of the result" in capsys.readouterr().out.splitlines()
 
 
 def test_other_numerics_are_told(whole: unisono.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from unisono.errors import UsageError
+from unisono.partition.batches import default_microbatches
 from unisono.partition.order import Order
 
 RECORD_FIELDS = frozenset(
@@ -35,9 +36,9 @@ class Job:
     Raises:
         UsageError: a field breaks its rule; the text gives the rule, what was received and the way out.
 
-    >>> job = Job(model=dict, loss=max, optimizer=list, data=[(0, 1)], batch_size=1, epochs=1)
+    >>> job = Job(model=dict, loss=max, optimizer=list, data=[(0, 1)], batch_size=64, epochs=1)
     >>> job.microbatches
-    8
+    4
     """
 
     model: Callable[[], Any]
@@ -55,8 +56,9 @@ class Job:
     batch_size: int
     """Samples per step, over all workers."""
 
-    microbatches: int = 8
-    """Pieces of a batch; part of the result. At least as many as the workers you will ever have."""
+    microbatches: int = None  # type: ignore[assignment]
+    """Pieces of a batch; part of the result. At least as many as the workers you will ever have. Default: 2 for a
+    `batch_size` of less than 64, 4 for less than 512, else 8."""
 
     epochs: int | None = None
     """Length of the run in epochs; exactly one of `epochs` and `steps` is given."""
@@ -123,6 +125,8 @@ class Job:
         self._check_functions()
         self._check_stages()
         self._check_numbers()
+        if self.microbatches is None:
+            object.__setattr__(self, "microbatches", default_microbatches(self.batch_size))
         self._check_best()
         self._check_data("data", self.data)
         named = self.evaluation if isinstance(self.evaluation, Mapping) else {"": self.evaluation}
@@ -183,7 +187,7 @@ class Job:
     def _check_numbers(self) -> None:
         for name in ("batch_size", "microbatches", "epochs", "steps", "evaluate_every", "patience"):
             value = getattr(self, name)
-            if value is None and name in ("epochs", "steps", "evaluate_every", "patience"):
+            if value is None and name != "batch_size":
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"job.{name} must be a whole number of at least 1; received {value!r}.")

@@ -91,11 +91,17 @@ class FolderObservation(Observation):
 
     def described(self, described: Described) -> None:
         """Say who will work, keep what identifies the job, compare it with the checkpoint's."""
-        shape = described.layout.shape
+        shape, batches = described.layout.shape, described.program.batches
+        uneven = "at most " if batches.batch_size % batches.microbatch_size else ""
+        self.message(
+            f"a batch of {batches.batch_size} samples is {batches.microbatches} microbatches of {uneven}"
+            f"{batches.microbatch_size}: part of the result"
+        )
         if shape.slots < self.request.workers and not self.settings.debug:
             self.message(
-                f"{self.request.workers} workers were asked for; a batch has {shape.most} non-empty microbatches, "
-                f"and the layout is {self.request.layout}, so {shape.slots} can work. Going on with {shape.slots}."
+                f"{self.request.workers} workers are too many: a batch has {shape.most} non-empty microbatches, and "
+                f"the layout is {self.request.layout}. Going on with {shape.slots}; more microbatches let more of them "
+                "work (another result: choose once)."
             )
         digest = job_digest(self.job, described)
         fingerprint = {**described.layout.description.fingerprint, "threads": str(self.request.threads)}

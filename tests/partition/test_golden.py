@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from unisono.partition.batches import Batches
+from unisono.partition.batches import Batches, default_microbatches
 from unisono.partition.keys import key
 from unisono.partition.order import by_length, epoch_order, stratified, weighted
 
@@ -36,6 +36,8 @@ ORDERS: dict[str, tuple[Any, list[list[int]]]] = {
     ),
 }
 """An order, and what it is for (seed, epoch) = (0, 0), (0, 1) and (7, 0)."""
+MICROBATCHES = {1: range(1, 2), 2: range(2, 64), 4: range(64, 512), 8: range(512, 5000)}
+"""How many a batch is cut into where the job does not say, and the sizes of such batches."""
 
 
 @pytest.mark.parametrize("parts", KEYS)
@@ -47,6 +49,12 @@ def test_keys(parts: tuple[int | str, ...]) -> None:
 def test_orders(name: str) -> None:
     order, expected = ORDERS[name]
     assert [epoch_order(order, 9, *place).tolist() for place in ((0, 0), (0, 1), (7, 0))] == expected
+
+
+def test_microbatches_by_default() -> None:
+    for count, sizes in MICROBATCHES.items():
+        assert {default_microbatches(size) for size in sizes} == {count}
+    assert default_microbatches(10**9) == 8
 
 
 def test_a_long_order() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unisono.errors import UsageError
@@ -57,9 +57,15 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], allowed: bool) ->
     if found and not allowed:
         raise UsageError(
             f"a resumed run gives the bits of the undisturbed one only if its job is the same; received {shown}. "
-            "Change it back, or accept another result with --allow-change."
+            f"Change it back{_written(found)}, or accept another result with --allow-change."
         )
     return found
+
+
+def _written(found: Mapping[str, Sequence[Any]]) -> str:
+    """How numbers are changed back, of which a job may say nothing: their defaults can have been others."""
+    numbers = [f"{name}={old}" for name, (old, _) in found.items() if isinstance(old, int | float)]
+    return f" ({', '.join(numbers)})" if numbers else ""
 
 
 def _difference(before: Any, now: Any) -> list[Any]:

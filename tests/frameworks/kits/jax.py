@@ -98,7 +98,7 @@ def make(model: Any = "mlp", **changes: Any) -> Job:
     """A job of six steps over 100 samples in batches of 32: the fourth batch is short and leaves microbatches empty."""
     fields: dict[str, Any] = {
         "model": MODELS.get(model, model), "loss": cross_entropy, "optimizer": sgd, "data": Pairs,
-        "batch_size": 32, "steps": 6,
+        "batch_size": 32, "microbatches": 8, "steps": 6,
     }  # fmt: skip
     return Job(**{**fields, **changes})
 

@@ -95,7 +95,8 @@ def first_class(model: Any, inputs: Any) -> Any:
 def make(model: Any = "mlp", **changes: Any) -> Job:
     """A job of six steps over 100 samples in batches of 32: the fourth batch is short and leaves microbatches empty."""
     fields: dict[str, Any] = {
-        "model": MODELS.get(model, model), "loss": loss, "optimizer": sgd, "data": Pairs, "batch_size": 32, "steps": 6,
+        "model": MODELS.get(model, model), "loss": loss, "optimizer": sgd, "data": Pairs,
+        "batch_size": 32, "microbatches": 8, "steps": 6,
     }  # fmt: skip
     return Job(**{**fields, **changes})
 

@@ -87,7 +87,7 @@ def make(model: str = "mlp", **changes: Any) -> Job:
     """A job of six steps over 100 samples in batches of 32: the fourth batch is short and leaves microbatches empty."""
     fields: dict[str, Any] = {
         "model": MODELS[model], "loss": cross_entropy, "optimizer": OPTIMIZERS["sgd"], "data": Pairs,
-        "batch_size": 32, "steps": 6,
+        "batch_size": 32, "microbatches": 8, "steps": 6,
     }  # fmt: skip
     return Job(**{**fields, **changes})
 
