@@ -108,7 +108,7 @@ def measure(
 def table(results: dict[str, Any]) -> str:
     """Medians and ratios as Markdown: for each setting Unisono's default first, then a microbatch a worker."""
     lines = [
-        "| case | microbatches | Unisono ms | limit ms | DDP ms | one process ms | Unisono / DDP | Unisono / one process "
+        "| case | microbatches | Unisono ms | limit ms | DDP ms | one process ms | Unisono / DDP | Unisono / process "
         "| PSS MiB: Unisono | DDP | one process |",
         "| --- " * 11 + "|",
     ]
