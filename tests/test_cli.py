@@ -353,10 +353,32 @@ def test_debug_gives_the_same_bits_and_reaches_the_terminal(file: Path, tmp_path
 def test_verify_prints_one_hash(file: Path, tmp_path: Path) -> None:
     done = command("verify", file, "--steps", 2, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Same bits" in done.stdout
-    rows = re.findall(r"^ +(\d) .* (\w{64})", done.stdout, re.M)
-    assert [workers for workers, _ in rows] == ["1", "2", "3", "4"]
-    assert len({digest for _, digest in rows}) == 1
+    assert "Same bits in every situation" in done.stdout
+    rows = re.findall(r"^  (\S.*\S) +\d+\.\d\d +(\w{16})…", done.stdout, re.M)
+    assert [name.rstrip() for name, _ in rows] == [
+        "1 worker", "2 workers", "3 workers", "4 workers", "2 workers, one killed in steps 1 and 2",
+        "2 workers to step 1, resumed by 3 workers", "--debug, OMP_NUM_THREADS=2",
+    ]  # fmt: skip
+    (whole,) = re.findall(r"^\w{64}$", done.stdout, re.M)
+    assert {digest for _, digest in rows} == {whole[:16]}
+
+
+NEWCOMER = """
+import jobs
+class Counting(jobs.Mlp):
+    calls = 0
+    def forward(self, inputs):
+        Counting.calls += 1
+        return super().forward(inputs) * Counting.calls
+job = jobs.make(Counting)
+"""
+
+
+def test_verify_ends_with_1_where_bits_differ(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(NEWCOMER)
+    done = command("verify", "job.py", "--steps", 2, "--workers", "1,2", folder=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "The results differ from that of 1 worker" in done.stdout
 
 
 ANSWERS = """
@@ -477,7 +499,7 @@ def test_verify_compares_layouts(file: Path, tmp_path: Path) -> None:
     layouts = ("data=1", "data=2", "pipeline=2", "data=2,pipeline=2")
     done = command("verify", file, "--layouts", *layouts, "--steps", 2, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Same bits in every layout." in done.stdout
+    assert "Same bits in every situation" in done.stdout
     assert all(layout in done.stdout for layout in layouts)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from unisono.partition.layout import Layout
     from unisono.partition.order import by_length, stratified, weighted
     from unisono.run import Run
-    from unisono.verification import verify
+    from unisono.verification.verify import verify
     from unisono.version import __version__
 
 __all__ = [
@@ -45,7 +45,7 @@ _HOMES = {
     "partition.layout": ("Layout",),
     "partition.order": ("by_length", "stratified", "weighted"),
     "run": ("Run",),
-    "verification": ("verify",),
+    "verification.verify": ("verify",),
     "version": ("__version__",),
 }
 

@@ -166,9 +166,10 @@ def _is_layout(text: str) -> bool:
 def verify(file: str, arguments: tuple[str, ...], workers: str, layouts: str, steps: int) -> int:
     """Train the first steps at each world size, or in each layout, and compare the parameters' bits."""
     job, host = _begun(file, arguments)
-    from unisono import api, verification
+    from unisono import api
+    from unisono.verification.verify import verify as verified
 
-    report = verification.verify(job, api.worlds(workers), steps, lambda text: None, layouts.split(), host)
+    report = verified(job, api.worlds(workers), steps, lambda text: None, layouts.split(), host)
     _print(report.render())
     return 0 if report.agree else 1
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import jobs
-import unisono
 from frameworks.loops.pytorch import TOLERANCE, Loop
 from held import hold
 from unisono import Job
@@ -162,37 +161,6 @@ def test_two_workers_have_the_plain_loops_values() -> None:
         wide, clip_norm=0.5, schedule=halved, data=Noisy, collate=noisy, epochs=2, steps=None, evaluation=jobs.dataset
     )
     hold(job, Loop, TOLERANCE, workers=2)
-
-
-def test_verify_tells_the_first_difference() -> None:
-    class Counting(jobs.Mlp):
-        """State that is not the model's: how often this process called it."""
-
-        calls = 0
-
-        def forward(self, inputs: Tensor) -> Tensor:
-            Counting.calls += 1
-            return super().forward(inputs) * (1 + 0.01 * Counting.calls)
-
-    report = unisono.verify(jobs.make(Counting), workers=[1, 2], steps=3, message=lambda text: None)
-    assert not report.agree
-    assert report.difference is not None
-    assert report.difference[0] == 1
-
-
-def test_verify_warns_of_a_loss_that_is_no_mean_over_samples() -> None:
-    job = jobs.make(loss=lambda o, t: F.cross_entropy(o, t, ignore_index=0))
-    report = unisono.verify(job, workers=[1], steps=1, message=lambda text: None)
-    assert report.agree
-    assert not report.mean_over_samples
-
-
-@pytest.mark.few("noisy")
-@pytest.mark.parametrize("collate", [None, noisy])
-def test_verify_does_not_take_augmentation_for_a_wrong_loss(collate: Any) -> None:
-    report = unisono.verify(jobs.make(data=Noisy(), collate=collate), workers=[1], steps=1, message=lambda text: None)
-    assert report.agree
-    assert report.mean_over_samples
 
 
 class Nested(nn.Module):
