@@ -104,10 +104,12 @@ class Job:
     """Steps between evaluations; None = after each epoch and at the end."""
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    """Name → (outputs, targets) → (sum, count), or an object with `update`, `compute`, `reset` (evaluation only)."""
+    """Name → (outputs, targets) → (sum, count) of a microbatch, or an object with `update`, `compute`, `reset` that is
+    fed sample by sample (evaluation only)."""
 
     predict: Callable[..., Any] | None = None
-    """(model, inputs) → what evaluation metrics see. Default: `forward`."""
+    """(model, inputs) → what metrics see, in evaluation only. Default: `forward`, whose outputs metric functions see in
+    training too."""
 
     infer: Callable[..., Any] | None = None
     """(model, input) → the answer to one input of `unisono predict` or `Run.infer`; the model is in evaluation mode."""
@@ -237,6 +239,11 @@ class Job:
     def metric_functions(self) -> dict[str, Callable[..., Any]]:
         """The metrics that give (sum, count) of each microbatch."""
         return {name: metric for name, metric in self.metrics.items() if not _is_object(metric)}
+
+    @property
+    def training_metrics(self) -> dict[str, Callable[..., Any]]:
+        """Those that see the outputs of training too: none where `predict` makes what metrics see."""
+        return {} if self.predict else self.metric_functions
 
     @property
     def metric_objects(self) -> dict[str, Any]:

@@ -151,6 +151,7 @@ def test_predict_is_what_evaluation_metrics_see(kit: Any) -> None:
     records = assert_one_result(job, (2,))
     share = float(np.mean(arrays(50, 2)[1] == 0))
     assert records[-1]["evaluation/accuracy"] == pytest.approx(share)
+    assert "accuracy" not in records[0], "a training batch's outputs are not those that the metric is for"
 
 
 def test_a_run_resumes_at_another_number_of_workers_and_gives_its_model(kit: Any, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Request:
         checkpoint_evaluations: a checkpoint may follow each evaluation.
         change: makes the job that the run has of the one that is held, or None.
         folder: where a framework that has files for whole models leaves one at the end, or None.
-        phase: called between pieces of work; only tests use it.
+        phase: called between pieces of work; only tests and `verify` use it.
     """
 
     workers: int

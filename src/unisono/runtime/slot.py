@@ -299,7 +299,7 @@ class SlotWork:
             "loss": float(sums[LOSS] / sums[WEIGHT]),
             "samples": int(sums[SAMPLES]),
         }
-        for index, name in enumerate(self._evaluation.sum_names):
+        for index, name in enumerate(self._job.training_metrics):
             record[name] = float(sums[METRICS + 2 * index] / sums[METRICS + 2 * index + 1])
         rate = self._adapter.learning_rate()
         if rate is not None:

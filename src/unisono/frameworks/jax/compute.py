@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -27,7 +28,6 @@ class Compute:
         self._job, self._form = job, form
         self._trees = jax.tree.structure(form.parameters), jax.tree.structure(form.state)
         self._functions = (job.forward, job.loss, job.predict, *job.metric_functions.values())
-        self._metrics = tuple(job.metric_functions.values())
         self._gradient = jax.jit(jax.value_and_grad(self._total, has_aux=True))
         self._evaluation = jax.jit(self._evaluated, static_argnums=5)
 
@@ -50,7 +50,7 @@ class Compute:
         with watched(self._functions):
             outputs, changed = self._call(self._job.forward, parameters, state, key, inputs, True)
             total, weight = self._loss(outputs, targets, samples)
-            metrics = self._metric_pairs(jax.lax.stop_gradient(outputs), targets)
+            metrics = self._metric_pairs(self._job.training_metrics, jax.lax.stop_gradient(outputs), targets)
         return total, (weight, metrics, self._like(state, changed))
 
     def _evaluated(
@@ -62,7 +62,7 @@ class Compute:
             total, weight = self._loss(outputs, targets, samples)
             if self._job.predict is not None:
                 outputs, _ = self._call(self._job.predict, parameters, state, key, inputs, False)
-            metrics = self._metric_pairs(outputs, targets)
+            metrics = self._metric_pairs(self._job.metric_functions, outputs, targets)
         return total, weight, metrics, outputs if keep_outputs else None
 
     def _call(
@@ -100,8 +100,8 @@ class Compute:
             )
         return jnp.mean(result) * samples, samples
 
-    def _metric_pairs(self, outputs: Any, targets: Any) -> list[tuple[Any, Any]]:
-        return [metric(outputs, targets) for metric in self._metrics]
+    def _metric_pairs(self, functions: Mapping[str, Any], outputs: Any, targets: Any) -> list[tuple[Any, Any]]:
+        return [metric(outputs, targets) for metric in functions.values()]
 
 
 def cast(tree: Any, to: Any, only: Any = jnp.floating) -> Any:

@@ -150,7 +150,8 @@ class CutCompute(Compute):
                     return _strong(value), memory
                 outputs = cast(value, jnp.float32, jnp.bfloat16) if low else value
                 total, weight = self._loss(outputs, targets, samples)
-                return (total, weight, self._metric_pairs(jax.lax.stop_gradient(outputs), targets)), memory
+                seen = jax.lax.stop_gradient(outputs)
+                return (total, weight, self._metric_pairs(self._job.training_metrics, seen, targets)), memory
 
         return function
 

@@ -208,7 +208,8 @@ class Adapter:
                 f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
                 "samples."
             )
-        return Measured(loss, float(self._backend.array(weight)), self._metrics(outputs, targets))
+        metrics = self._metrics(self._job.training_metrics, outputs, targets)
+        return Measured(loss, float(self._backend.array(weight)), metrics)
 
     def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
         """See `Adapter.units`."""
@@ -261,9 +262,9 @@ class Adapter:
     def _count(self, samples: int) -> Any:
         return self._backend.tensor(np.asarray(samples, np.float32))
 
-    def _metrics(self, outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
+    def _metrics(self, functions: Mapping[str, Any], outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
         pairs = []
-        for metric in self._job.metric_functions.values():
+        for metric in functions.values():
             total, count = metric(outputs, targets)
             pairs.append((float(total), float(count)))
         return tuple(pairs)
@@ -281,7 +282,7 @@ class Adapter:
         predict = self._job.predict
         if predict is not None:
             outputs = self._backend.eagerly(lambda: predict(self.model, given[0]))
-        metrics = self._metrics(outputs, given[1])
+        metrics = self._metrics(self._job.metric_functions, outputs, given[1])
         kept = keras.tree.map_structure(self._kept, (outputs, given[1])) if keep_outputs else None
         return Measured(float(self._backend.array(total)), float(self._backend.array(weight)), metrics, kept)
 

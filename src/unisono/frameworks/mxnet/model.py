@@ -210,8 +210,8 @@ class Adapter:
         """See `Adapter.metric_objects`."""
         return {name: adapted(name, metric) for name, metric in self._job.metric_objects.items()}
 
-    def _metrics(self, outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
-        pairs = [metric(outputs, targets) for metric in self._job.metric_functions.values()]
+    def _metrics(self, functions: Mapping[str, Any], outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
+        pairs = [metric(outputs, targets) for metric in functions.values()]
         return tuple((as_float(total), as_float(count)) for total, count in pairs)
 
     def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[tuple[Array, Any]]:
@@ -239,7 +239,7 @@ class Adapter:
                 used[number] = 1
             else:
                 destination[...] = 0
-        return Measured(loss, weight, self._metrics(outputs, targets))
+        return Measured(loss, weight, self._metrics(self._job.training_metrics, outputs, targets))
 
     # -- stages --------------------------------------------------------------------------------------------
 
@@ -254,7 +254,8 @@ class Adapter:
     @functools.cached_property
     def _cutter(self) -> Cutter:
         def measured(total: Any, weight: float, outputs: Any, targets: Any) -> Measured:
-            return Measured(_finite(total), weight, self._metrics(outputs, targets))
+            metrics = self._metrics(self._job.training_metrics, outputs, targets)
+            return Measured(_finite(total), weight, metrics)
 
         return Cutter(
             self._job, self.model,
@@ -274,7 +275,7 @@ class Adapter:
             outputs = self._forward(inputs)
             total, weight = self._loss(outputs, targets, samples)
             predicted = outputs if self._job.predict is None else self._job.predict(self.model, inputs)
-            metrics = self._metrics(predicted, targets)
+            metrics = self._metrics(self._job.metric_functions, predicted, targets)
         mxnet.nd.waitall()
         return Measured(as_float(total), weight, metrics, (predicted, targets) if keep_outputs else None)
 

@@ -321,9 +321,9 @@ class Adapter:
         """See `Adapter.metric_objects`: torchmetrics' have these methods."""
         return self._job.metric_objects
 
-    def _metrics(self, outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
+    def _metrics(self, functions: Mapping[str, Any], outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
         pairs = []
-        for metric in self._job.metric_functions.values():
+        for metric in functions.values():
             total, count = metric(outputs, targets)
             pairs.append((float(total), float(count)))
         return tuple(pairs)
@@ -372,7 +372,7 @@ class Adapter:
 
     def _measured(self, total: torch.Tensor, weight: float, outputs: Any, targets: Any) -> Measured:
         with torch.no_grad():
-            return Measured(total.item(), weight, self._metrics(outputs, targets))
+            return Measured(total.item(), weight, self._metrics(self._job.training_metrics, outputs, targets))
 
     # -- stages --------------------------------------------------------------------------------------------
 
@@ -419,7 +419,7 @@ class Adapter:
         with self._autocast():
             outputs, total, weight = without_gradients(lambda: self._answer(inputs, targets, samples), self._seed_again)
             with torch.no_grad():
-                metrics = self._metrics(outputs, targets)
+                metrics = self._metrics(self._job.metric_functions, outputs, targets)
         return Measured(total.item(), weight, metrics, (outputs, targets) if keep_outputs else None)
 
     def _answer(self, inputs: Any, targets: Any, samples: int) -> tuple[Any, torch.Tensor, float]:
