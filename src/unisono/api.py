@@ -34,7 +34,7 @@ from unisono.on_ray import train_on_ray
 from unisono.partition.layout import Layout
 from unisono.run import Run, parameters_file
 from unisono.runtime.host import Host
-from unisono.runtime.outline import JobFacts
+from unisono.runtime.outline import JobFacts, Outline
 from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import raise_failure
 from unisono.training import RunSettings, newest, train_in_folder
@@ -79,8 +79,8 @@ def _trained(job: Job | JobFile, debug: bool, host: Host | None, shown: Display)
         yield InProcess(loaded.job, loaded.arguments, since)
         return
     with held(job, host, shown.message) as execution:
-        if isinstance(job, JobFile) and execution.job.is_observed:
-            execution = replace(execution, job=job.loaded().job)
+        if isinstance(job, JobFile) and isinstance(execution.job, Outline) and execution.job.is_observed:
+            execution = replace(execution, job=replace(execution.job, load=lambda: job.loaded().job.observers))
         yield execution
 
 

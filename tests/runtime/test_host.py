@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
 from unisono.runtime import host
 from unisono.runtime.host import Host, HostLost
+from unisono.runtime.prepare import Request
 
 
 @pytest.mark.parametrize(
@@ -27,3 +30,23 @@ def test_why_the_holder_of_the_job_is_gone(kills: object, text: str, monkeypatch
         parent.kill()
         with pytest.raises(HostLost, match=f"the process that holds the job {text}"):
             held.ask("reap", 0)
+
+
+def test_what_is_done_meanwhile_is_done_while_the_job_is_made_ready() -> None:
+    order: list[object] = []
+
+    class Parent:
+        """A process that answers at once."""
+
+        socket, pid = SimpleNamespace(fileno=lambda: -1), 0
+
+        def send(self, message: tuple[str, ...], files: object) -> None:
+            order.append(message[0])
+
+        def receive(self) -> tuple[str, list[int]]:
+            order.append("answer")
+            return "described", []
+
+    parent: Any = Parent()
+    assert Host((parent, parent)).prepare(Request(1, 1, (0,)), lambda: order.append("meanwhile")) == "described"
+    assert order == ["prepare", "meanwhile", "answer"]

@@ -180,11 +180,14 @@ class Host:
             UsageError, JobError: the job could not do it.
             HostLost: there is nobody to do it.
         """
+        self._say(message, files)
+        return self._answer()
+
+    def _say(self, message: Sequence[Any], files: Sequence[int] = ()) -> None:
         if self._awaits_outline:
             self.outline()
         with contextlib.suppress(ConnectionError):  # whoever waits for the answer says it
             self._channel.send(message, files)
-        return self._answer()
 
     def _answer(self) -> Any:
         try:
@@ -212,16 +215,19 @@ class Host:
         """
         return self.ask("apply", function, threads, *arguments)
 
-    def prepare(self, request: Request) -> Described:
+    def prepare(self, request: Request, meanwhile: Callable[[], Any] = lambda: None) -> Described:
         """Have the job made ready.
 
         Args:
             request: what of it.
+            meanwhile: called while that is done.
 
         Raises:
             UsageError: it breaks a rule.
         """
-        answer = self.ask("prepare", request)
+        self._say(("prepare", request))
+        meanwhile()
+        answer = self._answer()
         if isinstance(answer, Again):
             self._again(answer)
             answer = self.ask("prepare", request)

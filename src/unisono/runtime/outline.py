@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from unisono.job import Job
@@ -55,7 +56,7 @@ class Outline:
         epochs, best, patience, clip_norm, is_evaluated: the job's.
         arguments: what made it, for run.json.
         is_observed: whether it has observers.
-        observers: none here; they are functions.
+        load: gets the observers, which are functions and do not travel; none here.
     """
 
     epochs: int | None
@@ -67,7 +68,7 @@ class Outline:
     arguments: Mapping[str, Any]
     _described: dict[str, Any] = field(repr=False)
     _identity: dict[str, Any] = field(repr=False)
-    observers: tuple[Callable[[dict[str, Any]], None], ...] = ()
+    load: Callable[[], Sequence[Callable[[dict[str, Any]], None]]] = tuple
 
     @staticmethod
     def of(job: Job, arguments: Mapping[str, Any]) -> Outline:
@@ -85,6 +86,11 @@ class Outline:
             job.epochs, job.best, job.patience, job.clip_norm, job.is_evaluated, job.is_observed, arguments,
             job.described(), job.identity(),
         )  # fmt: skip
+
+    @cached_property
+    def observers(self) -> Sequence[Callable[[dict[str, Any]], None]]:
+        """See `Job`."""
+        return self.load()
 
     def described(self) -> dict[str, Any]:
         """See `Job`."""

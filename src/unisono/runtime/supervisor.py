@@ -138,7 +138,7 @@ class Supervisor:
             self._watch(self._host.fork("loader", index, index))
 
     def _begin(self) -> Outcome:
-        described = self._host.prepare(self._request)
+        described = self._host.prepare(self._request, meanwhile=lambda: self._job.observers)
         self._watcher.described(described)
         segment = Segment.create(described.layout.segment)
         control: ControlSocket | None = None
