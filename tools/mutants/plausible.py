@@ -129,6 +129,11 @@ PLAUSIBLE: tuple[Mistake, ...] = (
         (WIDE,),
     ),
     Mistake(
+        "an optimizer's own settings are not kept",
+        (("frameworks/pytorch/whole.py", "self._own.setdefault(group, set()).update(names)", "pass"),),
+        ("tests/own_code/test_optimizers.py::test_its_state_outlives_workers[prodigy]",),
+    ),
+    Mistake(
         "schedules count evaluations too",
         (("runtime/schedule.py", "if past.evaluation is None:", "if past.evaluation is None or past.last:"),),
         (WIDE,),
