@@ -10,7 +10,7 @@ from unisono.memory.segment import Segment
 from unisono.runtime.failure import Failure
 from unisono.runtime.prepare import Prepared, Request, prepare
 from unisono.runtime.program import Round
-from unisono.runtime.protocol import Plan
+from unisono.runtime.protocol import Plan, position
 from unisono.runtime.records import Records
 from unisono.runtime.state import Control, HostState
 from unisono.runtime.tools import WorkerFailed
@@ -72,4 +72,5 @@ def run_here(job: Job, request: Request, watcher: Watcher) -> Outcome:
         failure = Failure(error.message, error.traceback)
     finally:
         segment.close()
-    return Outcome(prepared.described, state, records.plan.round, True, failure)
+    at_rest = all(position(int(word), records.plan.round) == 0 for word in segment["progress"][:, 0])
+    return Outcome(prepared.described, state, records.plan.round, at_rest, failure)

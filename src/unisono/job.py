@@ -13,7 +13,7 @@ from unisono.partition.order import Order
 RECORD_FIELDS = frozenset(
     {"step", "epoch", "loss", "learning_rate", "gradient_norm", "samples", "samples_per_second", "step_seconds",
      "compute_seconds", "data_seconds", "wait_seconds", "update_seconds", "slow_workers", "slots", "times",
-     "round_seconds", "digests"}
+     "round_seconds", "digests", "skipped"}
 )  # fmt: skip
 
 
@@ -93,6 +93,10 @@ class Job:
 
     clip_norm: float | None = None
     """Limit on the global gradient norm."""
+
+    checked: bool = False
+    """Look at every gradient before any parameter is updated: a step whose gradient is not finite then leaves all as it
+    was, for one more pass over the gradients. `clip_norm` does so too."""
 
     precision: str = "float32"
     """"float32", or "bfloat16": autocast over float32 master parameters."""
@@ -202,8 +206,9 @@ class Job:
             raise UsageError(f"job.clip_norm must be above 0 or None; received {self.clip_norm!r}.")
         if self.precision not in ("float32", "bfloat16"):
             raise UsageError(f"job.precision must be 'float32' or 'bfloat16'; received {self.precision!r}.")
-        if not isinstance(self.drop_last, bool):
-            raise UsageError(f"job.drop_last must be True or False; received {self.drop_last!r}.")
+        for name in ("drop_last", "checked"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"job.{name} must be True or False; received {getattr(self, name)!r}.")
         if not isinstance(self.metrics, Mapping):
             raise UsageError(f"job.metrics must map names to metrics; received {type(self.metrics).__name__}.")
 
@@ -259,6 +264,11 @@ class Job:
         """What tells this job from another one, besides its model, its optimizers and its data, as plain values."""
         names = ("batch_size", "microbatches", "seed", "order", "drop_last", "clip_norm", "precision", "schedule")
         return {name: _named(getattr(self, name)) for name in names}
+
+    @property
+    def waits_for_norms(self) -> bool:
+        """Whether no parameter is updated before the norm of the whole gradient is known."""
+        return self.checked or self.clip_norm is not None
 
     @property
     def is_evaluated(self) -> bool:

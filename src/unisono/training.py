@@ -58,7 +58,8 @@ def standing_after(described: Described, state: HostState, rounds: int) -> Stand
     step, evaluated = described.program.position(rounds)
     epoch, _ = described.program.batches.locate(step)
     over = described.program.evaluations_by(step - 1) + int(evaluated)
-    return Standing(step, evaluated, epoch + 1, tuple(float(loss) for loss in state.segment["losses"][:over]))
+    losses, watched = (tuple(state.segment[name][:over].tolist()) for name in ("losses", "watched"))
+    return Standing(step, evaluated, epoch + 1, losses, watched=watched)
 
 
 @dataclass
@@ -85,6 +86,7 @@ class FolderObservation(Observation):
 
     def __post_init__(self) -> None:
         self._waits_for_first_step = True
+        self.skipped = 0
         self._metrics = MetricsFile(self.folder.metrics, self.message)
         self._tensorboard = TensorBoard(self.folder.path, self.message)
         self._timeline = Timeline(self.folder.timeline, self.message) if self.request.timeline else None
@@ -151,12 +153,18 @@ class FolderObservation(Observation):
                 f"steps, and the job asks for {described.program.steps}."
             )
         state.restore(self.resumed.parameters.arrays, self.resumed.optimizer.arrays, standing.step)
-        state.segment["losses"][: len(standing.losses)] = standing.losses[: len(state.segment["losses"])]
+        for name, values in (("losses", standing.losses), ("watched", standing.watched)):
+            state.segment[name][: len(values)] = values[: len(state.segment[name])]
         self.keeper.begin(standing)
         self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
+        self._go_on(standing)
+        return described.program.first_round(standing.step, standing.evaluated), not self.keeper.exhausted
+
+    def _go_on(self, standing: Standing) -> None:
+        """Go on with the files of an earlier run: what it did after this is done again."""
         self._metrics.keep(lambda record: _is_before(record, standing))
         self._tensorboard.restart(standing.step)
-        return described.program.first_round(standing.step, standing.evaluated), not self.keeper.exhausted
+        self.skipped = sum("skipped" in record for record in read_metrics(self.folder.metrics))
 
     def take_over(
         self, described: Described, state: HostState, rounds: int, recent: Iterable[Mapping[str, Any]]
@@ -178,8 +186,7 @@ class FolderObservation(Observation):
         self.keeper.remember(memory)
         self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
         self._waits_for_first_step = "first_step_seconds" not in self.folder.fields
-        self._metrics.keep(lambda record: _is_before(record, standing))
-        self._tensorboard.restart(standing.step)
+        self._go_on(standing)
         there = max(map(_place_of, read_metrics(self.folder.metrics)), default=(0, False))
         for record in recent:
             if there < _place_of(record) and _is_before(record, standing):
@@ -200,7 +207,19 @@ class FolderObservation(Observation):
         self.display.update(record)
         if "loss" not in record:
             self.keeper.evaluated(record)
+        self._count_skipped(record)
         observed(self.job, record)
+
+    def _count_skipped(self, record: Mapping[str, Any]) -> None:
+        """Steps whose losses have weight 0 change nothing: they are counted, and the first is said."""
+        if not record.get("skipped"):
+            return
+        if not self.skipped:
+            self.message(
+                f"step {record['step']}: the losses of the whole batch have weight 0 (are all targets ignored?), so "
+                "nothing was updated; run.json counts such steps (skipped_steps)"
+            )
+        self.skipped += 1
 
     def _draw(self, events: Sequence[Any]) -> None:
         """Add what each worker did in a round to the timeline."""
@@ -322,6 +341,8 @@ def conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupt
     folder, keeper = watcher.folder, watcher.keeper
     seconds = round(time.monotonic() - watcher.started, 3)
     values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": seconds}
+    if watcher.skipped:
+        values["skipped_steps"] = watcher.skipped
     saved = True
     if outcome.consistent:
         standing = standing_after(outcome.described, outcome.state, outcome.rounds)
@@ -339,7 +360,8 @@ def conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupt
                 watcher.message(f"{folder.parameters} could not be written: {error}")
             values["parameters_sha256"] = digest.result()
     if outcome.failure is not None:
-        kept = "no parameters were kept: an update had begun that cannot be finished"
+        keeper.settle()
+        kept = _what_is_sound(folder, watcher.message)
         if outcome.consistent:
             kept = f"a checkpoint after step {outcome.steps_done} is kept" if saved else "nothing could be saved"
         folder.update(**values, exit="failed", error=outcome.failure.message)
@@ -352,6 +374,18 @@ def conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupt
         folder.update(**values, exit="interrupted", reason=reason, signal=number or 2)
     if not saved:
         raise JobError(f"training ended well, but its final state could not be saved: {keeper.failure or 'see above'}")
+
+
+def _what_is_sound(folder: RunFolder, message: Callable[[str], None]) -> str:
+    """What is left where the parameters are between two steps."""
+    checkpoint, damage = store.newest_sound(folder.checkpoints)
+    for text in damage:
+        message(f"damaged checkpoint: {text}")
+    if checkpoint is None:
+        left = "there is no checkpoint: write some with --checkpoint-every"
+    else:
+        left = f"the newest sound checkpoint is that after step {checkpoint.standing.step}"
+    return f"nothing of this step is kept, whose update had begun; {left}"
 
 
 def newest(folder: RunFolder, message: Callable[[str], None]) -> Checkpoint:

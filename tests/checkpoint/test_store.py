@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from unisono.checkpoint import store
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Damaged, Standing
 
-STANDING = Standing(7, True, 2, (1.5, 0.5), {"name": "loss", "value": 0.5, "step": 7}, 1)
+STANDING = Standing(7, True, 2, (float("inf"), 0.5), {"name": "loss", "value": 0.5, "step": 7}, 1, (1.5, float("-inf")))
 
 
 def tensors(value: float) -> Tensors:
@@ -22,7 +23,7 @@ def tensors(value: float) -> Tensors:
 
 
 def write(folder: Path, step: int = 7, value: float = 1.0) -> Path:
-    standing = Standing(step, STANDING.evaluated, STANDING.epoch, STANDING.losses, STANDING.best, STANDING.since_best)
+    standing = replace(STANDING, step=step)
     return store.write(folder, standing, {"seed": 1}, {"torch": "2"}, tensors(value), tensors(-value))
 
 

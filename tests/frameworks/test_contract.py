@@ -173,3 +173,34 @@ def test_a_run_resumes_at_another_number_of_workers_and_gives_its_model(kit: Any
     (answer,) = answering.infer([inputs])
     assert np.array_equal(answer, kit.outputs_of(resumed.model(), inputs))  # evaluation mode: no dropout
     assert unisono.evaluate(job, resumed.directory, workers=2)["evaluation/accuracy"] == pytest.approx(right)
+
+
+class Ignored(Pairs):
+    """Three batches of 32; of the second none counts in the kits' weighted loss.
+
+    Args:
+        left_out: leave it out.
+    """
+
+    def __init__(self, left_out: bool = False) -> None:
+        super().__init__(96)
+        self.targets[32:64] = 0
+        if left_out:
+            self.inputs, self.targets = np.delete(self.inputs, slice(32, 64), 0), np.delete(self.targets, slice(32, 64))
+
+
+def test_a_step_of_weight_0_changes_nothing(kit: Any) -> None:
+    """The next one goes on as if it had not been."""
+    fields = {"loss": kit.weighted_loss, "optimizer": kit.OPTIMIZERS["adam"], "order": "sequential"}
+    expected, _, _ = run(kit.make("mlp", **{**fields, "data": lambda: Ignored(True), "steps": 2}))
+    for workers in (0, 2):
+        outcome, records, _ = run(kit.make("mlp", **{**fields, "data": Ignored, "steps": 3}), workers)
+        assert outcome.failure is None, outcome.failure
+        assert [record.get("skipped") for record in records] == [None, True, None]
+        assert hash_of(outcome) == hash_of(expected)
+
+
+def test_nan_names_the_way_out(kit: Any) -> None:
+    outcome, _, _ = run(kit.make("mlp", loss=lambda a, b: kit.weighted_loss(a, b)[0] * float("nan")))
+    assert outcome.failure is not None
+    assert "If no target" in outcome.failure.message

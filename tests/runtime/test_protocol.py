@@ -71,6 +71,8 @@ class World:
     copied: int = 0
     hosts: tuple[int, ...] = ()
     exchanged: int = 0
+    rotten: tuple[int, int] = (-1, -1)  # the round and the slot whose sum is not finite
+    refused: bool = False
     intends: dict[int, tuple[int, Action]] = field(default_factory=dict)
 
     def clone(self) -> World:
@@ -94,7 +96,7 @@ class World:
         return (
             tuple(self.words), tuple(self.sums), tuple(self.norms), tuple(self.scratch), tuple(self.slices),
             tuple(self.plans), self.seats, tuple(sorted(self.heirs.items())), self.alive, self.unnoticed,
-            self.copied, self.exchanged, self.deaths, self.resizes,
+            self.copied, self.exchanged, self.deaths, self.resizes, self.refused,
             tuple(sorted((m, s, a.do.name, a.chunk) for m, (s, a) in self.intends.items())),
             crew.wanted, frozenset(crew.present), frozenset(crew.coming), frozenset(crew.retiring),
         )  # fmt: skip
@@ -141,7 +143,7 @@ class World:
     def successors(self) -> Iterator[World]:
         """Every world that one event makes of this one."""
         plan = self.force()
-        if plan.stop:
+        if plan.stop or self.refused:
             return
         for member in sorted(self.alive):
             if member in self.intends:
@@ -223,6 +225,9 @@ class World:
             self.need_other_hosts(plan)
             for other in range(plan.slots):
                 need(self.sums[other], now, "partial sums under norms")
+            if self.rotten == (now, slot):
+                self.refused = True
+                return
             self.norms[slot] = TORN
             yield
             self.norms[slot] = now
@@ -231,6 +236,9 @@ class World:
         elif action.do in (Do.UPDATE, Do.RESTORE):
             self.need_other_hosts(plan)
             for chunk in range(action.chunk, action.stop):
+                if self.rotten == (now, slot):
+                    self.refused = True
+                    return
                 stage, parts = self.chunks(plan, slot)[chunk]
                 if action.do is Do.RESTORE and chunk == action.chunk:
                     need(self.scratch[slot], now << 8 | chunk, "old values in scratch")
@@ -264,6 +272,14 @@ class World:
                 yield
             self.words[slot] = words._replace(committed=now + 1)
 
+    def check_refusal(self, plan: Plan) -> None:
+        """The round whose gradient is not finite is in force for ever, and where the norms come first nothing of it is
+        in the parameters."""
+        need(self.refused, True, "a refusal")
+        need(plan.round, self.rotten[0], "the round in force after a refusal")
+        for part in self.slices if self.clipped else ():
+            need(part, self.rotten[0], "parameters after a refusal")
+
     def need_other_hosts(self, plan: Plan) -> None:
         if plan.hosts:
             need(self.exchanged, plan.round + 1, "the sums over all hosts")
@@ -281,10 +297,11 @@ class World:
 
 
 def explore(slots: int, rounds: int, deaths: int, resizes: tuple[int, ...] = (), clipped: bool = False,
-            copies: frozenset[int] = frozenset(), stages: int = 1, hosts: tuple[int, ...] = ()) -> int:  # fmt: skip
+            copies: frozenset[int] = frozenset(), stages: int = 1, hosts: tuple[int, ...] = (),
+            rotten: tuple[int, int] = (-1, -1)) -> int:  # fmt: skip
     """Visit every reachable world; returns how many."""
     crew = Crew(slots)
-    first = World(clipped, stages, rounds, deaths, resizes, copies, crew, hosts=hosts)
+    first = World(clipped, stages, rounds, deaths, resizes, copies, crew, hosts=hosts, rotten=rotten)
     first.carry_out(crew.begin())
     first.plans[0] = Plan(0, even(MICROBATCHES, slots // stages), first.seats, stages, hosts=hosts)
     seen, waiting = {first.key}, [first]
@@ -298,6 +315,9 @@ def explore(slots: int, rounds: int, deaths: int, resizes: tuple[int, ...] = (),
                 waiting.append(successor)
         if ends:
             plan = world.force()
+            if rotten[0] >= 0:
+                world.check_refusal(plan)
+                continue
             if not plan.stop:
                 raise Wrong(f"a hang: {world}")
             for part in world.slices:
@@ -318,6 +338,8 @@ def explore(slots: int, rounds: int, deaths: int, resizes: tuple[int, ...] = (),
         ({"slots": 2, "stages": 2, "rounds": 2, "deaths": 1, "resizes": (3,)}, 20_000),
         ({"slots": 3, "stages": 3, "rounds": 2, "deaths": 0}, 2_000),
         ({"slots": 2, "rounds": 2, "deaths": 1, "hosts": HOSTS}, 3_000),
+        ({"slots": 3, "rounds": 2, "deaths": 1, "rotten": (1, 1)}, 20_000),
+        ({"slots": 2, "rounds": 3, "deaths": 1, "clipped": True, "copies": frozenset({1}), "rotten": (1, 0)}, 1_000),
         ({"slots": 2, "rounds": 2, "deaths": 0, "clipped": True, "copies": frozenset({1}), "hosts": HOSTS}, 200),
         pytest.param({"slots": 3, "rounds": 2, "deaths": 2}, 500_000, marks=THOROUGH),
         pytest.param({"slots": 3, "rounds": 2, "deaths": 1, "resizes": (2,), "clipped": True}, 100_000, marks=THOROUGH),

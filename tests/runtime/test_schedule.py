@@ -13,7 +13,7 @@ from unisono.runtime.program import EvaluationSet, Program
 from unisono.runtime.schedule import Schedule
 
 PROGRAM = Program(Batches(8, 4, 2, False), 4, None, (EvaluationSet("one", 5), EvaluationSet("two", 4)))
-LOSSES = np.array([0.5, 0.25])
+EVALUATIONS: Any = {"losses": np.array([0.5, 0.25]), "watched": np.array([7.0, 8.0])}
 
 
 class Adapter:
@@ -27,24 +27,24 @@ class Adapter:
         self.told.append("step")
         assert len(self.told) <= PROGRAM.rounds, "it goes on for ever"
 
-    def advance_plateau(self, loss: float) -> None:
-        self.told.append(loss)
+    def advance_plateau(self, loss: float, watched: float) -> None:
+        self.told.append((loss, watched))
 
 
-def test_every_step_is_told_and_the_first_set_s_loss_of_every_evaluation() -> None:
+def test_every_step_is_told_and_what_every_evaluation_has_left() -> None:
     adapter = Adapter()
-    Schedule(PROGRAM, adapter, LOSSES).catch_up(PROGRAM.rounds)
-    assert adapter.told == ["step", "step", 0.5, "step", "step", 0.25]
-    assert type(adapter.told[2]) is float
+    Schedule(PROGRAM, adapter, EVALUATIONS).catch_up(PROGRAM.rounds)
+    assert adapter.told == ["step", "step", (0.5, 7.0), "step", "step", (0.25, 8.0)]
+    assert all(type(value) is float for value in adapter.told[2])
 
 
 @given(st.lists(st.integers(0, PROGRAM.rounds)))
 def test_stretches_do_not_matter(stops: list[int]) -> None:
     adapter, whole = Adapter(), Adapter()
-    schedule, furthest = Schedule(PROGRAM, adapter, LOSSES), 0
+    schedule, furthest = Schedule(PROGRAM, adapter, EVALUATIONS), 0
     for stop in stops:
         schedule.catch_up(stop)
         furthest = max(furthest, stop)
         assert adapter.rounds_seen == furthest
-    Schedule(PROGRAM, whole, LOSSES).catch_up(max(stops, default=0))
+    Schedule(PROGRAM, whole, EVALUATIONS).catch_up(max(stops, default=0))
     assert adapter.told == whole.told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from unisono.checkpoint import store
 from unisono.checkpoint.durations import seconds_of
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
-from unisono.errors import JobError, UsageError
+from unisono.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,17 @@ class Checkpointing:
         if str(every).lstrip("-").isdigit():
             return Checkpointing(steps=int(every), keep=keep)
         return Checkpointing(seconds=seconds_of(str(every), "--checkpoint-every"), keep=keep)
+
+
+def _is_better(better: str, value: float, best: float | None) -> bool:
+    """Whether a value beats the best so far; NaN beats nothing.
+
+    >>> _is_better("max", math.nan, None), _is_better("min", 2.0, None), _is_better("min", 1.0, 2.0)
+    (False, True, True)
+    """
+    if math.isnan(value) or best is None:
+        return not math.isnan(value)
+    return value > best if better == "max" else value < best
 
 
 class Keeper:
@@ -99,22 +111,15 @@ class Keeper:
         return self._patience is not None and self._standing.since_best >= self._patience
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
-        """Take note of an evaluation.
-
-        Raises:
-            JobError: the value that `best` names is not there, though its evaluation is.
-        """
+        """Take note of an evaluation."""
         if self._best_of is None:
             return
         better, name = self._best_of
         value = record.get(f"evaluation/{name}")
         if value is None:
-            names = [key.removeprefix("evaluation/") for key in record if key.startswith("evaluation/")]
-            if name.count("/") == 0 and not any("/" in key for key in names):
-                raise JobError(f"job.best must name an evaluation value; received {name!r}, there are {names}.")
-            return
+            return  # another set's
         best = self._standing.best
-        if best is None or (value > best["value"] if better == "max" else value < best["value"]):
+        if _is_better(better, value, None if best is None else best["value"]):
             found = {"name": name, "value": value, "step": record["step"]}
             self._standing = replace(self._standing, best=found, since_best=0)
             self._improved = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Collection, Mapping
@@ -37,6 +38,7 @@ class Standing:
         losses: the evaluations' losses so far (schedules may follow them).
         best: value and step of the best evaluation so far, or None.
         since_best: evaluations since then.
+        watched: of each evaluation the value that `job.best` names (schedules may follow it too).
     """
 
     step: int
@@ -45,6 +47,7 @@ class Standing:
     losses: tuple[float, ...] = ()
     best: Mapping[str, Any] | None = None
     since_best: int = 0
+    watched: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def write(
         with ThreadPoolExecutor(len(tensors)) as pool:
             written = pool.map(lambda name: asdict(write_tensors(aside / name, tensors[name])), tensors)
             files = dict(zip(tensors, written, strict=True))
-        state = {**asdict(standing), "job": job, "fingerprint": fingerprint, "files": files}
+        state = {**_exact(asdict(standing)), "job": job, "fingerprint": fingerprint, "files": files}
         text = json.dumps({**state, "sha256": _digest(state)}, indent=2)
         (aside / STATE).write_text(text + "\n")
         sync(aside / STATE)
@@ -116,6 +119,19 @@ def _digest(state: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
+def _exact(value: Any) -> Any:
+    """As JSON can hold it: "nan" and "inf" as texts, which `float` reads."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {name: _exact(item) for name, item in value.items()}
+    return [_exact(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _with_number(best: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return None if best is None else {**best, "value": float(best["value"])}
+
+
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint and check all of it.
 
@@ -131,8 +147,8 @@ def read(path: Path) -> Checkpoint:
             if _described(path / name) != expected:
                 raise Damaged(f"{path / name}: its size or SHA-256 is not the one that {STATE} names")
         standing = Standing(
-            state["step"], state["evaluated"], state["epoch"], tuple(state["losses"]), state["best"],
-            state["since_best"],
+            state["step"], state["evaluated"], state["epoch"], tuple(map(float, state["losses"])),
+            _with_number(state["best"]), state["since_best"], tuple(map(float, state["watched"])),
         )  # fmt: skip
         parameters, optimizer = load(path / PARAMETERS), load(path / OPTIMIZER)
         return Checkpoint(path, standing, state["job"], state["fingerprint"], parameters, optimizer)

@@ -22,7 +22,7 @@ def state_arrays(state: HostState, program: Program, rounds: int) -> list[Array]
     states = layout.description.states
     names += [f"averaged/{region.index}" for region in layout.regions if states[region.optimizer].averaged]
     arrays = [segment[name] for name in names]
-    arrays += [segment["scalars"][parity], segment["losses"], segment["totals"]]
+    arrays += [segment["scalars"][parity], segment["losses"], segment["watched"], segment["totals"]]
     return [array.reshape(-1).view("uint8") for array in arrays if array.size]
 
 

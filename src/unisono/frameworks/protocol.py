@@ -374,8 +374,13 @@ class Adapter(Protocol):
     def advance_schedule(self) -> None:
         """Step the learning-rate schedules once."""
 
-    def advance_plateau(self, loss: float) -> None:
-        """Step the schedules that follow the evaluation loss."""
+    def advance_plateau(self, loss: float, watched: float) -> None:
+        """Step the schedules that follow evaluations.
+
+        Args:
+            loss: the evaluation's, of its first set.
+            watched: the value that `job.best` names.
+        """
 
     def learning_rate(self) -> float | None:
         """The first group's learning rate; None where it can't be seen."""

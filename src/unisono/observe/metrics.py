@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,19 @@ from unisono.errors import UsageError
 
 RETRY_SECONDS = 0.2
 """Between tries of a disk that has not taken what was written."""
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: numbers that are not finite are null.
+
+    >>> plain({"loss": math.nan, "times": [1.0, math.inf]})
+    {'loss': None, 'times': [1.0, None]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 class MetricsFile:
@@ -57,7 +71,7 @@ class MetricsFile:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record: whoever reads the file sees it at once."""
-        self._waiting.append(json.dumps(record))
+        self._waiting.append(json.dumps(plain(record), allow_nan=False))
         if not self._troubled or time.monotonic() - self._tried > RETRY_SECONDS:
             self.flush()
 
@@ -94,11 +108,11 @@ def _is_wanted(line: str, wanted: Callable[[dict[str, Any]], bool]) -> bool:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All records; a torn last line is left out."""
+    """All records, null as NaN; a torn last line is left out."""
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            records.append(json.loads(line))
+            records.append({name: math.nan if value is None else value for name, value in json.loads(line).items()})
         except ValueError:
             break
     return records

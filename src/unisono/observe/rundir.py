@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import UsageError
+from unisono.observe.metrics import plain
 
 RUN, METRICS, PARAMETERS, LOGS, CHECKPOINTS, HOSTS = (
     "run.json",
@@ -91,7 +92,7 @@ class RunFolder:
         self.fields.update(values)
         aside = self.path / (RUN + ".tmp")
         try:
-            aside.write_text(json.dumps(self.fields, indent=2) + "\n")
+            aside.write_text(json.dumps(plain(self.fields), indent=2, allow_nan=False) + "\n")
             aside.replace(self.path / RUN)
         except OSError as error:
             with suppress(OSError):

@@ -2,15 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from unisono.errors import JobError, UsageError
 from unisono.job import Job
 from unisono.memory.packing import unpack
 from unisono.runtime.program import Program, Round
 from unisono.runtime.state import LOSS, METRICS, WEIGHT, HostState
+
+
+def ratio(total: float, count: float) -> float:
+    """A mean; of nothing it is NaN.
+
+    >>> ratio(3.0, 2.0), ratio(0.0, 0.0)
+    (1.5, nan)
+    """
+    return float(total / count) if count else math.nan
+
+
+def _prefix(evaluation: str) -> str:
+    """What stands before the names of an evaluation's values in records."""
+    return "evaluation" if evaluation == "evaluation" else f"evaluation/{evaluation}"
+
+
+def named_by_best(job: Job, evaluations: Sequence[str]) -> tuple[int, str] | None:
+    """Which evaluation has the value that `job.best` names, and its name in records; None where there is none to name.
+
+    Args:
+        job: the job.
+        evaluations: the names of the evaluation sets.
+
+    Raises:
+        UsageError: no evaluation has such a value. (Which values a metric object gives is not known before.)
+    """
+    if job.best is None or not evaluations:
+        return None
+    wanted = f"evaluation/{job.best[1]}"
+    for index, evaluation in enumerate(evaluations):
+        for value in ("loss", *job.metrics):
+            name = f"{_prefix(evaluation)}/{value}"
+            if wanted == name or (value in job.metric_objects and wanted.startswith(f"{name}/")):
+                return index, wanted
+    values = [f"{_prefix(e)}/{v}".removeprefix("evaluation/") for e in evaluations for v in ("loss", *job.metrics)]
+    fitting = [value for value in values if value.endswith(f"/{job.best[1]}")]
+    way_out = f"Write best=({job.best[0]!r}, {(fitting or values)[0]!r})"
+    raise UsageError(
+        f"job.best must name an evaluation value, of named sets as SET/METRIC; received {job.best[1]!r}, there are "
+        f"{', '.join(values)}. {way_out}."
+    )
 
 
 class EvaluationSums:
@@ -34,6 +77,7 @@ class EvaluationSums:
         self._fed = -1
         self._objects = objects
         self.sum_names = list(job.metric_functions)
+        self._best = named_by_best(job, [one.name for one in program.evaluations])
 
     def add(self, round_: Round, microbatches: int) -> dict[str, Any]:
         """Add one wave.
@@ -44,6 +88,9 @@ class EvaluationSums:
 
         Returns:
             The evaluation's record after its last wave, else nothing.
+
+        Raises:
+            JobError: a metric object does not give the value that `job.best` names.
         """
         assert round_.evaluation is not None
         sums = self._state.segment["totals"]
@@ -55,10 +102,23 @@ class EvaluationSums:
             self._feed(round_, microbatches)
         if not round_.last:
             return {}
+        record = self._result(round_, totals)
+        number = self._program.evaluations_by(round_.step - 1)
         if round_.evaluation == 0:
-            number = self._program.evaluations_by(round_.step - 1)
-            self._state.segment["losses"][number] = totals[LOSS] / totals[WEIGHT]
-        return self._result(round_, totals)
+            self._state.segment["losses"][number] = ratio(totals[LOSS], totals[WEIGHT])
+        if self._best is not None and round_.evaluation == self._best[0]:
+            self._state.segment["watched"][number] = self._watched(record, self._best[1])
+        return record
+
+    @staticmethod
+    def _watched(record: Mapping[str, Any], name: str) -> float:
+        if name not in record:
+            values = ", ".join(key.removeprefix("evaluation/") for key in record if key != "step")
+            raise JobError(
+                f"job.best must name an evaluation value; received {name.removeprefix('evaluation/')!r}, there are "
+                f"{values}."
+            )
+        return float(record[name])
 
     def _feed(self, round_: Round, microbatches: int) -> None:
         """Feed the metric objects in sample order; they live in this process, so a newcomer starts over."""
@@ -80,11 +140,10 @@ class EvaluationSums:
 
     def _result(self, round_: Round, totals: Any) -> dict[str, Any]:
         assert round_.evaluation is not None
-        name = self._program.evaluations[round_.evaluation].name
-        prefix = "evaluation" if name == "evaluation" else f"evaluation/{name}"
-        record: dict[str, Any] = {"step": round_.step, f"{prefix}/loss": float(totals[LOSS] / totals[WEIGHT])}
+        prefix = _prefix(self._program.evaluations[round_.evaluation].name)
+        record: dict[str, Any] = {"step": round_.step, f"{prefix}/loss": ratio(totals[LOSS], totals[WEIGHT])}
         for index, metric in enumerate(self.sum_names):
-            record[f"{prefix}/{metric}"] = float(totals[METRICS + 2 * index] / totals[METRICS + 2 * index + 1])
+            record[f"{prefix}/{metric}"] = ratio(totals[METRICS + 2 * index], totals[METRICS + 2 * index + 1])
         for metric_name, metric in self._objects.items():
             record.update(_numbers(f"{prefix}/{metric_name}", metric.compute()))
         return record

@@ -26,7 +26,7 @@ class JobFacts(Protocol):
         """See `Job`."""
 
     @property
-    def clip_norm(self) -> float | None:
+    def waits_for_norms(self) -> bool:
         """See `Job`."""
 
     @property
@@ -53,7 +53,7 @@ class Outline:
     """A job that another process holds, in plain values.
 
     Attributes:
-        epochs, best, patience, clip_norm, is_evaluated: the job's.
+        epochs, best, patience, waits_for_norms, is_evaluated: the job's.
         arguments: what made it, for run.json.
         is_observed: whether it has observers.
         load: gets the observers, which are functions and do not travel; none here.
@@ -62,7 +62,7 @@ class Outline:
     epochs: int | None
     best: tuple[str, str] | None
     patience: int | None
-    clip_norm: float | None
+    waits_for_norms: bool
     is_evaluated: bool
     is_observed: bool
     arguments: Mapping[str, Any]
@@ -83,8 +83,8 @@ class Outline:
         (3, True)
         """
         return Outline(
-            job.epochs, job.best, job.patience, job.clip_norm, job.is_evaluated, job.is_observed, arguments,
-            job.described(), job.identity(),
+            job.epochs, job.best, job.patience, job.waits_for_norms, job.is_evaluated, job.is_observed,
+            arguments, job.described(), job.identity(),
         )  # fmt: skip
 
     @cached_property

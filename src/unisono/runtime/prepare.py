@@ -25,6 +25,7 @@ from unisono.partition.layout import Layout
 from unisono.partition.order import epoch_order
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.cutting import Cut, cut_in_stages, probe_microbatches
+from unisono.runtime.evaluation import named_by_best
 from unisono.runtime.program import EvaluationSet, Program, Round
 from unisono.runtime.protocol import Plan, even
 from unisono.runtime.samples import Datasets, Ring, SampleReader, example, taken
@@ -201,7 +202,7 @@ class Prepared:
 
     def catch_up(self, state: HostState, round: int) -> None:
         """Bring the schedules to a round, so that a process forked later need not."""
-        Schedule(self.program, self.adapter, state.segment["losses"]).catch_up(round)
+        Schedule(self.program, self.adapter, state.segment).catch_up(round)
 
     def worker(
         self, member: int, state: HostState, poke: Callable[[], None], take: Callable[[Round, int], Any] | None = None
@@ -274,6 +275,7 @@ def prepare(job: Job, request: Request) -> Prepared:
     total = total_steps(job, batches)
     steps = 0 if request.evaluate_only else min(total, request.most_steps or total)
     evaluations = tuple(EvaluationSet(name, len(values)) for name, values in data.evaluation.items())
+    named_by_best(job, list(data.evaluation))
     if request.trace:
         evaluations = ()
     program = Program(batches, steps, job.evaluate_every, evaluations)
@@ -298,7 +300,7 @@ def prepare(job: Job, request: Request) -> Prepared:
         reader = SampleReader(job, program, data, framework.data)
         probes = probe_microbatches(program, reader)
         cut = cut_in_stages(adapter, host, layout, request.recompute, probes, job.seed, usable_memory())
-        if job.clip_norm is None and not request.several_hosts:  # otherwise an update needs all sums
+        if not job.waits_for_norms and not request.several_hosts:  # otherwise an update needs all sums
             host = replace(host, stage_of=cut.stage_of(len(host.description.parameters)))
     if request.several_hosts:
         digest = data_digest(SampleReader(job, program, data, framework.data), framework)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unisono.frameworks.protocol import Array
+from unisono.memory.segment import Segment
 from unisono.runtime.program import Program
 
 
@@ -14,11 +14,12 @@ class Schedule:
     Args:
         program: the run's rounds.
         adapter: holds the schedules; remembers how many rounds they have seen.
-        losses: the evaluations' losses so far, by their number (for schedules that follow them).
+        segment: holds the evaluations' results so far, by their number (for schedules that follow them).
     """
 
-    def __init__(self, program: Program, adapter: Any, losses: Array) -> None:
-        self._program, self._adapter, self._losses = program, adapter, losses
+    def __init__(self, program: Program, adapter: Any, segment: Segment) -> None:
+        self._program, self._adapter = program, adapter
+        self._losses, self._watched = segment["losses"], segment["watched"]
 
     def catch_up(self, round: int) -> None:
         """Step the schedules through every round before this one."""
@@ -26,7 +27,7 @@ class Schedule:
             past = self._program.at(self._adapter.rounds_seen)
             if past.evaluation is None:
                 self._adapter.advance_schedule()
-            elif past.evaluation == 0 and past.last:
+            elif past.evaluation == len(self._program.evaluations) - 1 and past.last:
                 number = self._program.evaluations_by(past.step - 1)
-                self._adapter.advance_plateau(float(self._losses[number]))
+                self._adapter.advance_plateau(float(self._losses[number]), float(self._watched[number]))
             self._adapter.rounds_seen += 1

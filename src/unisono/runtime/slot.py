@@ -23,7 +23,7 @@ from unisono.memory.words import Words
 from unisono.partition.keys import key
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.balance import balanced, smoothed
-from unisono.runtime.evaluation import EvaluationSums
+from unisono.runtime.evaluation import EvaluationSums, ratio
 from unisono.runtime.folding import Folding, folding
 from unisono.runtime.microbatches import Microbatches
 from unisono.runtime.program import Round
@@ -234,7 +234,10 @@ class SlotWork:
         self._record(plan.round, record)
 
     def _average_buffers(self, plan: Plan, round_: Round) -> None:
-        """The buffers that changed become Σ nₘ·bₘ / Σ nₘ; integer ones the first microbatch's."""
+        """The buffers that changed become Σ nₘ·bₘ / Σ nₘ; integer ones the first microbatch's.
+
+        A step of weight 0 changes none.
+        """
         specs = self._layout.description.buffers
         if not specs:
             return
@@ -243,10 +246,10 @@ class SlotWork:
         sums = tree_sum(tree, lambda pipe, buffer: self._segment[f"buffer_sums/{pipe}"][buffer])
         changed = tree_sum(tree, lambda pipe, buffer: self._segment[f"buffer_changed/{pipe}"][buffer])
         old, new = self._state.buffers(round_.step & 1), self._state.buffers((round_.step + 1) & 1)
-        at = 0
+        at, skipped = 0, self._sums_of(round_)[WEIGHT] == 0
         for index, spec in enumerate(specs):
             floating = spec.dtype in FLOATING
-            if not changed[index]:
+            if skipped or not changed[index]:
                 new[index][...] = old[index]
             elif floating:
                 new[index][...] = (sums[at : at + new[index].size] / samples).reshape(new[index].shape)
@@ -296,15 +299,17 @@ class SlotWork:
         record: dict[str, Any] = {
             "step": round_.step + 1,
             "epoch": epoch + 1,
-            "loss": float(sums[LOSS] / sums[WEIGHT]),
+            "loss": ratio(sums[LOSS], sums[WEIGHT]),
             "samples": int(sums[SAMPLES]),
         }
+        if sums[WEIGHT] == 0:
+            record["skipped"] = True
         for index, name in enumerate(self._job.training_metrics):
-            record[name] = float(sums[METRICS + 2 * index] / sums[METRICS + 2 * index + 1])
+            record[name] = ratio(sums[METRICS + 2 * index], sums[METRICS + 2 * index + 1])
         rate = self._adapter.learning_rate()
         if rate is not None:
             record["learning_rate"] = rate
-        if self._job.clip_norm is not None:
+        if self._job.waits_for_norms:
             record["gradient_norm"] = self._update.norm()
         if self._tools.trace:
             record["digests"] = self._digests

@@ -235,7 +235,8 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
     add("used", "uint8", (slots + 1, max(count, 1)))  # the last row: other hosts
     add("table", "float64", (shape.microbatches, METRICS + 2 * shape.metrics))
     add("totals", "float64", (2, METRICS + 2 * shape.metrics))
-    add("losses", "float64", (max(shape.evaluation_times, 1),))
+    for name in ("losses", "watched"):
+        add(name, "float64", (max(shape.evaluation_times, 1),))
     add("norms", "float64", (max(layout.norms.length, 1),))
     add("scalars", "float64", (2, max(count, 1), scalars))
     add("record_lengths", "int64", (slots, RECORDS))

@@ -434,7 +434,7 @@ class Supervisor:
     def _end_the_hung(self, plan: Plan, elapsed: float) -> None:
         if plan.stop or self._paused:
             return
-        self._hangs.end_workers(self._run, plan, self._job.clip_norm is not None, elapsed, self._watcher.message)
+        self._hangs.end_workers(self._run, plan, self._job.waits_for_norms, elapsed, self._watcher.message)
         self._hangs.end_loaders(self._run, self._host.children, elapsed)
 
     # -- stopping and resizing -----------------------------------------------------------------------------
@@ -456,15 +456,18 @@ class Supervisor:
             self._fork(last)
             while not _is_dead(run.members[last], 0.001) and run.records.plan.round == plan.round:
                 pass
-            self._end_members()
+            if self._end_members():
+                return
 
-    def _end_members(self) -> None:
+    def _end_members(self) -> bool:
+        """End them; returns whether one of them had failed."""
         for child in list(self._run.members.values()):
             child.kill()
         for child in list(self._run.members.values()):
             while not _is_dead(child, TICK_SECONDS):
                 pass
-            self._bury(child)
+        failures = [self._bury(child)[0] for child in list(self._run.members.values())]
+        return any(failures)
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         if "resize" in request:

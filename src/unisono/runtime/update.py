@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from unisono.errors import JobError
 from unisono.frameworks.protocol import Array
 from unisono.gradients.adding import TreeAdder
+from unisono.gradients.finite import all_finite
 from unisono.gradients.norms import block_sums, clip_coefficient, total_norm
 from unisono.gradients.regions import Chunk
 from unisono.memory.segment import aligned, touch
@@ -100,10 +102,17 @@ class Update:
 
         Args:
             tree: the sum to form; leaves are (pipe, gradient buffer).
-            weight: the global weight that the gradient is divided by.
+            weight: the global weight that the gradient is divided by; 0 = there is no gradient.
+
+        Raises:
+            JobError: a gradient is not finite.
         """
         norms = self._state.segment["norms"]
         for chunk in self._chunks:
+            if weight == 0:
+                for piece in chunk.chunk.pieces:
+                    norms[self._norms.span(piece)] = 0
+                continue
             self._sum(chunk, tree, weight)
             for piece in chunk.chunk.pieces:
                 start = piece.parameter.offset + piece.start - chunk.chunk.start
@@ -132,7 +141,13 @@ class Update:
             action: UPDATE or RESTORE, the chunk to begin with and the one to stop before.
             progress: the slots' words.
             phase: see `Worker`.
+
+        Raises:
+            JobError: a gradient is not finite. Its chunk is as it was, and the round can't be committed any more.
         """
+        if weight == 0:
+            self._pass_over(round, step, action, progress)
+            return
         segment = self._state.segment
         used = np.bitwise_or.reduce(segment["used"], axis=0)
         before, after = segment["scalars"][step & 1], segment["scalars"][(step + 1) & 1]
@@ -155,6 +170,14 @@ class Update:
             progress.put(self._slot, mark(round, 2 * index + 2))
             begun = False
 
+    def _pass_over(self, round: int, step: int, action: Action, progress: Words) -> None:
+        """A step of weight 0 changes nothing: what is double-buffered is copied."""
+        before, after = (self._state.segment["scalars"][parity & 1] for parity in (step, step + 1))
+        for index in range(action.chunk, action.stop):
+            for piece in self._chunks[index].chunk.pieces:
+                after[piece.parameter.number] = before[piece.parameter.number]
+            progress.put(self._slot, mark(round, 2 * index + 2))
+
     def _sum(self, guarded: _Guarded, tree: Any, weight: float) -> None:
         """gradients = (tree sum) / weight."""
         chunk, out = guarded.chunk, guarded.gradients
@@ -163,3 +186,21 @@ class Update:
             return self._state.segment[f"gradients/{pipe}/{chunk.region}"][buffer, chunk.start : chunk.stop]
 
         np.divide(self._adder(tree, leaf, out), out.dtype.type(weight), out=out)
+        if not all_finite(out):
+            raise _not_finite(chunk, out)
+
+
+def _not_finite(chunk: Chunk, gradients: Array) -> JobError:
+    """Names the first parameter whose gradient it is."""
+    for piece in chunk.pieces:
+        start = piece.parameter.offset + piece.start - chunk.start
+        values = gradients[start : start + piece.stop - piece.start]
+        if not all_finite(values):
+            wrong = values[~np.isfinite(values)]
+            return JobError(
+                f"a gradient must be finite; of {piece.parameter.name!r} {wrong.size} of {values.size} elements are "
+                f"not (the first is {wrong[0]}). Nothing can be learnt from this step. Look for bad samples, divisions "
+                "by 0 and square roots of 0 (their gradient is infinite), lower the learning rate, or set clip_norm, "
+                "which keeps the gradients of other steps small."
+            )
+    raise AssertionError("what lies between parameters is 0")

@@ -69,11 +69,11 @@ class Worker:
         self._words = HostWords(tools.state, spin_seconds)
         self._control = Words(tools.state.segment, "control", spin_seconds)
         self._heirs = tools.state.heirs
-        self._clipped = tools.job.clip_norm is not None
+        self._clipped = tools.job.waits_for_norms
         self._phase = phase or (lambda phase, round_, slot, chunk: None)
         self._handed = {name: Words(tools.state.segment, name, HAND_OVER_SPINS * spin_seconds) for name in HANDED}
         self._awaited: dict[int, Awaited] = {}
-        self._schedule = Schedule(tools.program, tools.adapter, tools.state.segment["losses"])
+        self._schedule = Schedule(tools.program, tools.adapter, tools.state.segment)
         self._slots: dict[tuple[int, int], SlotWork] = {}
 
     def run(self, after_round: Callable[[], None] | None = None) -> None:

@@ -244,7 +244,7 @@ class Adapter:
         """See `Adapter.advance_schedule`: optax counts for itself; this count is for the record."""
         self._steps_seen += 1
 
-    def advance_plateau(self, loss: float) -> None:
+    def advance_plateau(self, loss: float, watched: float) -> None:
         """See `Adapter.advance_plateau`: optax has none that follow evaluations."""
 
     def learning_rate(self) -> float | None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from unisono.errors import JobError
+from unisono.frameworks.lossrules import check_loss
 from unisono.frameworks.protocol import Measured
 
 
@@ -16,12 +14,9 @@ def measured(total: Any, weight: Any, metrics: Any) -> Measured:
     Raises:
         JobError: the loss is not finite.
     """
-    loss = float(total)
-    if not np.isfinite(loss):
-        raise JobError(
-            f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad samples."
-        )
-    return Measured(loss, float(weight), numbers(metrics))
+    loss, number = float(total), float(weight)
+    check_loss(loss, number, lambda: None)
+    return Measured(loss, number, numbers(metrics))
 
 
 def numbers(pairs: Any) -> tuple[tuple[float, float], ...]:

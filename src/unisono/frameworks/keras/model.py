@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from safetensors.numpy import load_file
 
-from unisono.errors import JobError, UsageError
+from unisono.errors import UsageError
 from unisono.frameworks.keras import backends, losses, optimizers
 from unisono.frameworks.keras.building import built, in_precision, is_keras, refuse_summed_penalties, version
 from unisono.frameworks.keras.functions import Functions
@@ -20,6 +20,7 @@ from unisono.frameworks.keras.update_rules import UpdateRules
 from unisono.frameworks.keras.updates import aligned
 from unisono.frameworks.keras.variables import Variables, dtype_of, of_keras, of_module, value_of
 from unisono.frameworks.leaving import leave
+from unisono.frameworks.lossrules import check_loss, no_graph
 from unisono.frameworks.protocol import (
     Array,
     ChunkUpdate,
@@ -192,6 +193,8 @@ class Adapter:
             self._parameters, self._buffers, self._seeds, given, self._count(samples)
         )
         measured = self._measured(total, weight, outputs, given[1])
+        if measured.weight and all(gradient is None for gradient in gradients):
+            raise no_graph(outputs_have_one=False)
         for (number, array), gradient in zip(into, gradients, strict=True):
             leave(0 if gradient is None else self._backend.array(gradient), array, add)
             if gradient is not None:
@@ -202,14 +205,12 @@ class Adapter:
         return measured
 
     def _measured(self, total: Any, weight: Any, outputs: Any, targets: Any) -> Measured:
-        loss = float(self._backend.array(total))
-        if not np.isfinite(loss):
-            raise JobError(
-                f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
-                "samples."
-            )
-        metrics = self._metrics(self._job.training_metrics, outputs, targets)
-        return Measured(loss, float(self._backend.array(weight)), metrics)
+        loss, number = float(self._backend.array(total)), float(self._backend.array(weight))
+        check_loss(loss, number, lambda: all(map(self._is_finite, keras.tree.flatten(outputs))))
+        return Measured(loss, number, self._metrics(self._job.training_metrics, outputs, targets))
+
+    def _is_finite(self, output: Any) -> bool:
+        return bool(np.isfinite(self._backend.array(output)).all())
 
     def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
         """See `Adapter.units`."""
@@ -314,7 +315,7 @@ class Adapter:
         """See `Adapter.advance_schedule`: a schedule is a function of the step."""
         self._steps_seen += 1
 
-    def advance_plateau(self, loss: float) -> None:
+    def advance_plateau(self, loss: float, watched: float) -> None:
         """See `Adapter.advance_plateau`: Keras has none."""
 
     def learning_rate(self) -> float:

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.leaving import leave_first
+from unisono.frameworks.lossrules import check_loss, no_graph
 from unisono.frameworks.mxnet import engine
 from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.mxnet.data import as_framework
@@ -57,12 +58,9 @@ def _check_job(job: Job, model: Any) -> None:
             )
 
 
-def _finite(total: Any) -> float:
+def _finite(total: Any, weight: float, outputs: Any) -> float:
     loss = as_float(total)
-    if not np.isfinite(loss):
-        raise JobError(
-            f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad samples."
-        )
+    check_loss(loss, weight, lambda: bool(np.isfinite(outputs.asnumpy()).all()))
     return loss
 
 
@@ -231,9 +229,11 @@ class Adapter:
                 total, weight = self._loss(outputs, targets, samples)
         finally:
             self._weights.training = False
-        loss = _finite(total)
+        loss = _finite(total, weight, outputs)
         total.backward()
         mxnet.nd.waitall()
+        if weight and not any(array._fresh_grad for array in trained):
+            raise no_graph(outputs_have_one=False)
         for number, array, (destination, _) in zip(self._weights.trained, trained, into, strict=True):
             if array._fresh_grad:
                 used[number] = 1
@@ -255,7 +255,7 @@ class Adapter:
     def _cutter(self) -> Cutter:
         def measured(total: Any, weight: float, outputs: Any, targets: Any) -> Measured:
             metrics = self._metrics(self._job.training_metrics, outputs, targets)
-            return Measured(_finite(total), weight, metrics)
+            return Measured(_finite(total, weight, outputs), weight, metrics)
 
         return Cutter(
             self._job, self.model,
@@ -299,7 +299,7 @@ class Adapter:
         """See `Adapter.advance_schedule`."""
         self._master.advance()
 
-    def advance_plateau(self, loss: float) -> None:
+    def advance_plateau(self, loss: float, watched: float) -> None:
         """See `Adapter.advance_plateau`: MXNet has no schedule that follows a loss."""
 
     def learning_rate(self) -> float:

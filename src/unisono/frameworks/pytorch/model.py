@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.leaving import leave
+from unisono.frameworks.lossrules import check_loss, no_graph
 from unisono.frameworks.protocol import (
     Array,
     ChunkUpdate,
@@ -30,10 +31,12 @@ from unisono.frameworks.pytorch import optimizers as torch_optimizers
 from unisono.frameworks.pytorch.chunks import TorchChunkUpdate
 from unisono.frameworks.pytorch.data import seed_everything
 from unisono.frameworks.pytorch.modes import Modes, without_gradients
+from unisono.frameworks.pytorch.plateau import check_followed, follows_best
 from unisono.frameworks.pytorch.stages.cutter import Cutter
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
 from unisono.frameworks.pytorch.stages.parts import Parts
 from unisono.frameworks.pytorch.stages.travel import as_array, as_tensor
+from unisono.frameworks.pytorch.stages.trees import leaves
 from unisono.frameworks.pytorch.whole import WholeUpdate, kept_whole
 from unisono.gradients.regions import Chunk, Kind, Region
 from unisono.job import Job
@@ -46,6 +49,10 @@ TRAINED_DTYPES = ("float32", "float64")
 def dtype_name(tensor: torch.Tensor) -> str:
     """NumPy's name of the dtype ("bfloat16" for the one that NumPy lacks)."""
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def _tensors(nest: Any) -> list[torch.Tensor]:
+    return [leaf for _, leaf in leaves(nest) if isinstance(leaf, torch.Tensor)]
 
 
 class Adapter:
@@ -308,7 +315,7 @@ class Adapter:
         result = self._job.loss(outputs, targets)
         if isinstance(result, tuple):
             total, weight = result
-            return total, float(weight)
+            return torch.as_tensor(total), float(weight)
         if not isinstance(result, torch.Tensor) or result.numel() != 1:
             shape = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
             raise JobError(
@@ -362,12 +369,9 @@ class Adapter:
 
     def _finite_loss(self, outputs: Any, targets: Any, samples: int) -> tuple[torch.Tensor, float]:
         total, weight = self._loss(outputs, targets, samples)
-        loss = total.item()
-        if not np.isfinite(loss):
-            raise JobError(
-                f"the loss must be finite; it is {loss}. Lower the learning rate, set clip_norm, or look for bad "
-                "samples."
-            )
+        check_loss(total.item(), weight, lambda: all(bool(t.isfinite().all()) for t in _tensors(outputs)))
+        if weight and not total.requires_grad:
+            raise no_graph(any(tensor.requires_grad for tensor in _tensors(outputs)))
         return total, weight
 
     def _measured(self, total: torch.Tensor, weight: float, outputs: Any, targets: Any) -> Measured:
@@ -458,6 +462,7 @@ class Adapter:
             master._opt_called = True  # the clones step, not the master
         with self._scheduling():
             schedules = [self._job.schedule(master, steps) for master in self._masters]
+        check_followed(schedules, self._job)
         for master in self._masters:
             master._opt_called = True
         return schedules
@@ -478,12 +483,12 @@ class Adapter:
                 if not isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
                     schedule.step()
 
-    def advance_plateau(self, loss: float) -> None:
+    def advance_plateau(self, loss: float, watched: float) -> None:
         """See `Adapter.advance_plateau`."""
         with self._scheduling():
             for schedule in self._schedules:
                 if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                    schedule.step(loss)
+                    schedule.step(watched if follows_best(schedule, self._job) else loss)
 
     def learning_rate(self) -> float:
         """See `Adapter.learning_rate`."""
