@@ -15,11 +15,15 @@ import pytest
 from safetensors.numpy import load_file
 
 import unisono
-from faults import Fault, Script, hash_of, run, undisturbed
+from faults import CORES, Fault, Script, hash_of, run, undisturbed
 from frameworks.kits.samples import Pairs, arrays
 from unisono.checkpoint import store
 from unisono.cluster.sample_bytes import decoded, encoded
+from unisono.memory.segment import Segment
+from unisono.runtime.prepare import Request, prepare
+from unisono.runtime.profiler import measured
 from unisono.runtime.samples import RemoteData, samples_at
+from unisono.runtime.state import HostState
 
 
 class Noisy(Pairs):
@@ -83,6 +87,15 @@ def test_samples_that_another_host_has_read_give_the_same_bits(kit: Any) -> None
     functions = importlib.import_module(f"unisono.frameworks.{kit.__name__.rpartition('.')[2]}.data")
     expected, _ = undisturbed(kit.make(data=Noisy(functions)))
     assert undisturbed(kit.make(data=Elsewhere(functions)))[0] == expected
+
+
+def test_a_microbatch_of_twice_the_samples_is_measured(kit: Any) -> None:
+    """By which a run finds out that fewer microbatches would be faster."""
+    prepared = prepare(kit.make("wild"), Request(1, 1, CORES))
+    state = HostState(prepared.layout, Segment.create(prepared.layout.segment))
+    prepared.initialise(state)
+    prepared.bind(state)
+    assert min(measured(prepared)) > 0
 
 
 @pytest.mark.few("pytorch-unknown")

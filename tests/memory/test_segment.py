@@ -102,3 +102,13 @@ def test_pages_that_the_kernel_does_not_map_are_read(monkeypatch: pytest.MonkeyP
     held = os.fstat(segment.file).st_blocks * 512
     assert held >= pages * PAGE, "they may be larger"
     assert bool(held) == bool(pages)
+
+
+def test_what_is_written_to_private_memory_stays_there() -> None:
+    layout = SegmentLayout()
+    layout.add("numbers", "int64", (3,))
+    segment = Segment.create(layout)
+    segment["numbers"][:] = 1
+    private = segment.private()
+    private["numbers"][0] = 5
+    assert (segment["numbers"].tolist(), private["numbers"].tolist()) == ([1, 1, 1], [5, 1, 1])

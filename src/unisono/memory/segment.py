@@ -66,10 +66,10 @@ class SegmentLayout:
 class Segment:
     """A mapped segment; `segment[name]` is the area as an array (a view, never a copy)."""
 
-    def __init__(self, file: int, layout: SegmentLayout) -> None:
+    def __init__(self, file: int, layout: SegmentLayout, flags: int = mmap.MAP_SHARED) -> None:
         self.file = file
         self.layout = layout
-        self.map = mmap.mmap(file, max(layout.size, PAGE), flags=mmap.MAP_SHARED)
+        self.map = mmap.mmap(file, max(layout.size, PAGE), flags=flags)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
         self._arrays: dict[str, NDArray[Any]] = {}
 
@@ -79,6 +79,10 @@ class Segment:
         file = os.memfd_create("unisono", os.MFD_CLOEXEC)
         os.ftruncate(file, max(layout.size, PAGE))
         return cls(file, layout)
+
+    def private(self) -> Segment:
+        """The same memory, but what is written to it through this one is seen by nobody else."""
+        return Segment(self.file, self.layout, mmap.MAP_PRIVATE)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         array = self._arrays.get(name)

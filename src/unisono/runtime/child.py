@@ -13,10 +13,10 @@ from unisono.runtime.failure import Failure
 
 @dataclass
 class Child:
-    """A forked loader or worker.
+    """A forked loader, worker or profiler.
 
     Attributes:
-        role: "worker" or "loader".
+        role: "worker", "loader" or "profiler".
         number: the member's or the loader's number.
         place: the worker's or loader's place, by which people know it.
         process, pidfd: the process.

@@ -36,6 +36,7 @@ from unisono.runtime.holder import Again, Holder, ended, in_child
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.outline import Outline
 from unisono.runtime.prepare import Described, Prepared, Request, prepare, prepare_again
+from unisono.runtime.profiler import measured, stand_back
 from unisono.runtime.samples import load_ahead
 from unisono.runtime.source import Source
 from unisono.runtime.state import HostState
@@ -60,7 +61,7 @@ def main(file: int, supervisor: int) -> None:
 
 @dataclass(frozen=True)
 class Life:
-    """What a child is to be: role ("worker", "loader"), its number, its ends of two pipes."""
+    """What a child is to be: role ("worker", "loader", "profiler"), its number, its ends of two pipes."""
 
     role: str
     number: int
@@ -273,6 +274,8 @@ class Parent:
         try:
             if life.role == "loader":
                 self._load(life.number)
+            elif life.role == "profiler":
+                self._profile()
             else:
                 self._prepared_worker().worker(life.number, self._state, lambda: os.eventfd_write(self._event, 1)).run()
             return None
@@ -286,6 +289,14 @@ class Parent:
             self._prepared = prepare_again(self._job(), self._request, self._described)
             self._prepared.bind(self._state)
         return self._prepared
+
+    def _profile(self) -> None:
+        stand_back()
+        found = self._state.segment["profile"]
+        self._state = HostState(self._described.layout, self._state.segment.private())
+        prepared = self._prepared_worker()
+        prepared.bind(self._state)
+        found[:] = measured(prepared)
 
     def _load(self, number: int) -> None:
         if self._holder.cold:

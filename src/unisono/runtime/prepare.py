@@ -130,6 +130,7 @@ class Prepared:
         framework: whose model it is.
         described: the part that travels.
         adapter: the model; None in a process that only reads samples.
+        packed: what `samples.example` gives, packed; None if it could not be had.
     """
 
     job: Job
@@ -137,6 +138,7 @@ class Prepared:
     framework: Framework
     described: Described
     adapter: Any = None
+    packed: bytes | None = None
 
     @cached_property
     def data(self) -> Datasets:
@@ -308,7 +310,7 @@ def prepare(job: Job, request: Request) -> Prepared:
         digest = blake2b(packed or b"", digest_size=16).hexdigest()
     kept = None if framework.family.forks_after_computing else packed
     described = Described(framework.name, host, program, len(data.training), cut, kept, digest)
-    prepared = Prepared(job, request, framework, described, adapter)
+    prepared = Prepared(job, request, framework, described, adapter, packed)
     prepared.data = data
     return prepared
 
@@ -338,7 +340,7 @@ def fitting(layout: Layout, workers: int, useful: int) -> Layout:
 def prepare_again(job: Job, request: Request, described: Described) -> Prepared:
     """Make the model once more in a process that knows what another one found; data are opened only if needed."""
     framework, model = made(job, request.threads)
-    prepared = Prepared(job, request, framework, described)
+    prepared = Prepared(job, request, framework, described, packed=described.example)
     total = total_steps(job, described.program.batches)
 
     def first() -> Any:

@@ -232,6 +232,7 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
     add("heirs", "int64", (MEMBERS,))
     add("joined", "int64", (MEMBERS,))
     add("pace", "float64", (slots,))
+    add("profile", "float64", (2,))
     add("used", "uint8", (slots + 1, max(count, 1)))  # the last row: other hosts
     add("table", "float64", (shape.microbatches, METRICS + 2 * shape.metrics))
     add("totals", "float64", (2, METRICS + 2 * shape.metrics))

@@ -25,6 +25,7 @@ from unisono.runtime.host import Host, HostLost
 from unisono.runtime.outline import JobFacts
 from unisono.runtime.outputs import OUTPUT, Outputs
 from unisono.runtime.prepare import Request
+from unisono.runtime.profiler import Profiler
 from unisono.runtime.protocol import Plan, owner
 from unisono.runtime.records import Records
 from unisono.runtime.recovery import STRIKES, Crew, Decision, Fork, Inherit, Retire, Seat, Work
@@ -67,6 +68,7 @@ class Supervisor:
         self._lost = (-1, 0)
         self._loader_strikes: dict[int, int] = {}
         self._companions = companions
+        self._profiler: Profiler | None = None
         self._run: Running
 
     def run(self) -> Outcome:
@@ -140,6 +142,8 @@ class Supervisor:
     def _begin(self) -> Outcome:
         described = self._host.prepare(self._request, meanwhile=lambda: self._job.observers)
         self._watcher.described(described)
+        if not self._companions and described.cut is None and not self._request.trace:
+            self._profiler = Profiler.of(described)
         segment = Segment.create(described.layout.segment)
         control: ControlSocket | None = None
         try:
@@ -294,6 +298,8 @@ class Supervisor:
                 if time.monotonic() - caught_up >= CATCH_UP_SECONDS:
                     caught_up = time.monotonic()
                     self._host.ask("catch_up", run.records.plan.round)
+                    if self._profiler and self._profiler.is_due:
+                        self._watch(self._host.fork("profiler", 0, 0))
             except HostLost as lost:
                 self._start_over(lost)
             plan = run.records.plan
@@ -333,6 +339,8 @@ class Supervisor:
 
     def _hand_on(self, record: dict[str, Any]) -> None:
         """Hand on a record; where the job's observer fails, the run does."""
+        if self._profiler:
+            self._profiler.record(record)
         try:
             self._watcher.record(record)
         except JobError as error:
@@ -348,6 +356,8 @@ class Supervisor:
             what.serve()
         elif self._companions and what is self._companions:
             self._companions.hear()
+        elif what in self._host.children and what.role == "profiler":
+            self._profiled(what)
         elif what in self._host.children:
             self._ended(what)
 
@@ -407,6 +417,14 @@ class Supervisor:
             self._replace_loader(child, at, self._last_death.own_fault)
         elif self._last_death.own_fault:
             self._carry_out(run.crew.blame(None if early else at))
+
+    def _profiled(self, child: Child) -> None:
+        """The spare process has ended, whatever of."""
+        _, status = self._bury(child)
+        self._host.lacked_memory(status)  # its death is not the next one's
+        advice = self._profiler.advice(*self._run.state.segment["profile"].tolist()) if self._profiler else None
+        if advice:
+            self._watcher.message(advice)
 
     def _bury(self, child: Child) -> tuple[Failure | None, int]:
         """Take leave of a dead child; returns what it reported and its exit code."""
