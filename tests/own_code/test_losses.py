@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import jobs
 import unisono
 from everywhere import hold_to_one_hash
-from faults import run, undisturbed
+from faults import Fault, run, undisturbed
 from jobs import CLASSES, FEATURES, SAMPLES
 from unisono.checkpoint import store
 from unisono.errors import JobError
@@ -85,10 +85,17 @@ def test_steps_of_weight_0_are_counted_and_said_once(tmp_path: Path, capfd: pyte
     assert json.loads((resumed.directory / "run.json").read_text())["skipped_steps"] == 4
 
 
-@pytest.mark.few("clip0")
-@pytest.mark.parametrize("clip", [None, 0.5], ids=["clip0", "clip"])
-def test_one_hash_with_steps_of_weight_0(clip: float | None, tmp_path: Path) -> None:
-    hold_to_one_hash(counted(8, optimizer=jobs.adamw, clip_norm=clip), tmp_path)
+def whole(model: nn.Module) -> torch.optim.Optimizer:
+    return type("Mine", (torch.optim.NAdam,), {})(model.parameters(), lr=0.01)
+
+
+@pytest.mark.few("whole")
+@pytest.mark.parametrize(
+    ("optimizer", "clip"), [(jobs.adamw, None), (jobs.adamw, 0.5), (whole, None)], ids=["listed", "clip", "whole"]
+)
+def test_one_hash_with_steps_of_weight_0(optimizer: Any, clip: float | None, tmp_path: Path) -> None:
+    deaths = (Fault("microbatch", 2, 0), Fault("update", 1, 1), Fault("commit", 4, 0))  # slot 1 has the whole model
+    hold_to_one_hash(counted(8, optimizer=optimizer, clip_norm=clip), tmp_path, deaths=deaths)
 
 
 @pytest.mark.thorough

@@ -56,6 +56,13 @@ class Versions:
         words[2:3].view(np.float64)[0] = math.nan if note is None else note
         words[0] = version + 1
 
+    def repeat(self, version: int) -> None:
+        """Make the next version the same as this one."""
+        words, end = self.words(version + 1), ALIGNMENT + int(self.words(version)[1])
+        words[0] = 0
+        self._areas[(version + 1) & 1][8:end] = self._areas[version & 1][8:end]
+        words[0] = version + 2
+
     def note(self, version: int) -> float:
         """The number that goes with a version; NaN where there is none."""
         return float(self.words(version)[2:3].view(np.float64)[0])

@@ -176,6 +176,10 @@ class Update:
         for index in range(action.chunk, action.stop):
             for piece in self._chunks[index].chunk.pieces:
                 after[piece.parameter.number] = before[piece.parameter.number]
+            region = self._state.layout.regions[self._chunks[index].chunk.region]
+            tree = self._state.trees.get(region.optimizer)
+            if tree is not None:
+                tree.repeat(step)
             progress.put(self._slot, mark(round, 2 * index + 2))
 
     def _sum(self, guarded: _Guarded, tree: Any, weight: float) -> None:
