@@ -23,7 +23,8 @@ class Arrays(Protocol):
         """Whether a value is an array of the framework's that can be kept."""
 
     def mark(self, value: Any) -> Any:
-        """Something that is another one once the array has changed."""
+        """Something that is another one once an array, or another part of the model, has changed; None of anything
+        else."""
 
     def pack(self, held: Sequence[tuple[str, Any]]) -> tuple[list[Any], dict[str, Array]]:
         """Arrays by name as plain values and arrays of NumPy; what shares memory goes on sharing it."""

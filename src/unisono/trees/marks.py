@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from unisono.trees.arrays import Arrays
-
 SCALARS = (type(None), bool, int, float, complex, str, bytes)
 _HEAP_TYPE = 1 << 9
 
@@ -46,25 +44,26 @@ def attributes(value: Any) -> dict[str, Any]:
     return found
 
 
-def mark(value: Any, arrays: Arrays, seen: frozenset[int] = frozenset()) -> Any:
+def mark(value: Any, known: Callable[[Any], Any], seen: frozenset[int] = frozenset()) -> Any:
     """A value's mark.
 
     Args:
         value: anything.
-        arrays: the framework's.
+        known: marks the framework's arrays and parts of the model; None for anything else.
         seen: objects that hold it.
     """
     kind = type(value)
     if kind in SCALARS:
         return kind.__name__, repr(value)
-    if arrays.name(value) is not None or id(value) in seen:
+    if id(value) in seen:
         return id(value)
-    if arrays.holds(value):
-        return arrays.mark(value)
+    found = known(value)
+    if found is not None:
+        return found
     inside = seen | {id(value)}
 
     def each(values: Any) -> tuple[Any, ...]:
-        return tuple(mark(item, arrays, inside) for item in values)
+        return tuple(mark(item, known, inside) for item in values)
 
     if isinstance(value, np.ndarray):
         return kind.__name__, str(value.dtype), value.shape, blake2b(value.tobytes(), digest_size=16).digest()
@@ -82,7 +81,7 @@ def mark(value: Any, arrays: Arrays, seen: frozenset[int] = frozenset()) -> Any:
     if is_plain(value):
         held = attributes(value)
         return id(value), tuple(held), each(held.values())
-    return id(value), _watched(value, lambda inner: mark(inner, arrays, inside))
+    return id(value), _watched(value, lambda inner: mark(inner, known, inside))
 
 
 def _content(cell: Any) -> Any:

@@ -161,7 +161,7 @@ class Writer:
         name = self._classes.name(value) if isinstance(value, type) else None
         if name is not None:
             return ["class", name]
-        now = marks.mark(value, self._arrays)
+        now = marks.mark(value, self._arrays.mark)
         self.fixed[path] = value, now
         if self._before is not None:
             before, known = self._before.get(path, (None, None))

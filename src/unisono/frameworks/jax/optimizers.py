@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from unisono.frameworks.jax.memory import host, path_words
 from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.protocol import Array, StateSpec
 from unisono.gradients.regions import Kind
+from unisono.trees.marks import mark
 
 TILE = 32768
 """Elements of a compiled elementwise update: 49 µs, of which about 20 are the call; 65,536 take 76 µs (measured)."""
@@ -48,8 +49,8 @@ class StateLeaf:
 
     @property
     def is_scalar(self) -> bool:
-        """Whether it is kept among the parameters' scalars."""
-        return not self.shape
+        """Whether it is a number that all elements share."""
+        return self.number is None and not self.shape
 
     @property
     def storage(self) -> str:
@@ -72,27 +73,52 @@ class Optimizer:
         self.transformation = transformation
         self._shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), parameters)
         self._state = self._abstract_state()
-        self.leaves = _leaves(self._shapes, self._state)
-        self.scalars = tuple(dict.fromkeys(leaf.key for leaf in self.leaves if leaf.is_scalar))
+        self.leaves = self._named_leaves()
         self._tiles: dict[str, Tile] = {}
         dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(self._shapes)}
         self.kind: Kind = "elementwise" if self._is_elementwise(dtypes) else "whole"
+        numbers = [leaf.key for leaf in self.leaves if leaf.is_scalar] if self.kind == "elementwise" else []
+        self.scalars = tuple(dict.fromkeys(numbers))
         if self.kind == "whole" and len(dtypes) > 1:
             raise UsageError(
                 "an optimizer that updates the whole model at once needs parameters of one dtype; received "
                 f"{' and '.join(sorted(dtypes))}. Make them one, or use an elementwise optimizer (optax.adam …)."
             )
 
+    def _named_leaves(self) -> list[StateLeaf]:
+        """The state's leaves. What has no dimensions is named as a vector of one element would be: with a parameter
+        that has none itself, shapes do not tell a moment from a count."""
+        vectors = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape or (1,), leaf.dtype), self._shapes)
+        try:
+            names = _leaves(vectors, jax.eval_shape(self.transformation.init, vectors))
+        except Exception:  # it knows these shapes alone
+            names = _leaves(self._shapes, self._state)
+        found = [jax.eval_shape(_data, leaf) for leaf in jax.tree.leaves(self._state)]
+        return [replace(name, shape=data.shape) for name, data in zip(names, found, strict=True)]
+
     def _abstract_state(self) -> Any:
+        def changes(state: Any) -> bool:
+            before = mark(self.transformation.update, _array)
+            jax.eval_shape(partial(transformations.apply, self.transformation), self._shapes, self._shapes, state)
+            return bool(
+                mark(self.transformation.update, lambda value: id(value) if isinstance(value, jax.Array) else None)
+                != before
+            )
+
         try:
             state = jax.eval_shape(self.transformation.init, self._shapes)
-            jax.eval_shape(partial(transformations.apply, self.transformation), self._shapes, self._shapes, state)
+            impure = changes(state) and changes(state)  # optax itself changes a number to a float, once
         except Exception as error:
             raise UsageError(
                 "an optax transformation must work from gradients, state and parameters alone; trying it raised "
                 f"{type(error).__name__}: {str(error).partition(chr(10))[0]}. Use one that needs no value= or "
                 "value_fn= (not lbfgs, polyak_sgd or reduce_on_plateau)."
             ) from error
+        if impure:
+            raise UsageError(
+                "an optax transformation is compiled, so all that changes must be in its state; its update changes "
+                "something beside it (a counter in a closure or an object). Keep that in the state that update returns."
+            )
         return state
 
     def _is_elementwise(self, dtypes: set[str]) -> bool:
@@ -117,7 +143,7 @@ class Optimizer:
         """The state as the core keeps it; what belongs to no parameter lies with the first."""
         vectors: dict[str, dict[int, tuple[tuple[int, ...], str]]] = {}
         for leaf in self.leaves:
-            if not leaf.is_scalar:
+            if leaf.key not in self.scalars:
                 vectors.setdefault(leaf.key, {})[leaf.number or 0] = (leaf.shape, leaf.storage)
         return StateSpec(vectors, self.scalars)
 
@@ -128,8 +154,8 @@ class Optimizer:
         values = jax.tree.leaves(jax.jit(self.transformation.init)(parameters))
         for leaf, typed in zip(self.leaves, values, strict=True):
             value = host(_data(typed))
-            if leaf.is_scalar:
-                for number in rows if leaf.number is None else (leaf.number,):
+            if leaf.key in self.scalars:
+                for number in rows:
                     rows[number][1 + self.scalars.index(leaf.key)] = value
             else:
                 leave_first(value.view(leaf.storage), state[leaf.number or 0][leaf.key])
@@ -201,6 +227,11 @@ def _leaves(parameters: Any, state: Any) -> list[StateLeaf]:
         key = words if number is None else words[: len(words) - len(paths[number])]
         found.append(StateLeaf(".".join(key), number, data.shape, data.dtype))
     return found
+
+
+def _array(value: Any) -> int | None:
+    """An array's mark: arrays of JAX never change."""
+    return id(value) if isinstance(value, jax.Array) else None
 
 
 def _is_key(value: Any) -> bool:

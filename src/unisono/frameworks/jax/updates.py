@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from unisono.frameworks.jax.memory import Shared, aligned_copy, host
-from unisono.frameworks.jax.optimizers import TILE, Optimizer, StateLeaf
+from unisono.frameworks.jax.optimizers import TILE, Optimizer
 from unisono.frameworks.protocol import Array
 from unisono.gradients.regions import Chunk, Region
 
@@ -112,39 +112,28 @@ class WholeUpdate:
         self, optimizer: Optimizer, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: States
     ) -> None:
         self._program = optimizer.whole()
-        self._leaves, self._scalars = optimizer.leaves, optimizer.scalars
+        self._leaves = optimizer.leaves
         self._numbers = [piece.parameter.number for piece in chunk.pieces]
         self._parameters, self._gradients = ([
             Shared(vector[start : start + piece.parameter.size].reshape(piece.parameter.shape))
             for piece in chunk.pieces
             for start in [piece.parameter.offset - chunk.start]
         ] for vector in (parameters, gradients))  # fmt: skip
-        self._vectors = [
-            None if leaf.is_scalar else Shared(state[leaf.number or 0][leaf.key].view(leaf.dtype))
-            for leaf in self._leaves
-        ]
+        self._state = [Shared(_viewed(state[leaf.number or 0][leaf.key], leaf.dtype)) for leaf in self._leaves]
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
-        state = [
-            self._scalar(before, leaf) if vector is None else vector.read()
-            for leaf, vector in zip(self._leaves, self._vectors, strict=True)
-        ]
+        state = [held.read() for held in self._state]
         gradients = [gradient.read() for gradient in self._gradients]
         new, state = self._program([parameter.read() for parameter in self._parameters], gradients, state)
         for parameter, value in zip(self._parameters, new, strict=True):
             np.copyto(parameter.array, host(value))
         after[self._numbers, 0] = 1.0
-        for leaf, vector, value in zip(self._leaves, self._vectors, state, strict=True):
-            if vector is not None:
-                np.copyto(vector.array, host(value))
-            else:
-                numbers = self._numbers if leaf.number is None else [leaf.number]
-                after[numbers, self._column(leaf)] = float(value)
+        for held, value in zip(self._state, state, strict=True):
+            np.copyto(held.array, host(value))
 
-    def _column(self, leaf: StateLeaf) -> int:
-        return 1 + self._scalars.index(leaf.key)
 
-    def _scalar(self, before: Array, leaf: StateLeaf) -> Array:
-        row = before[self._numbers[0] if leaf.number is None else leaf.number]
-        return np.asarray(row[self._column(leaf)], leaf.dtype)
+def _viewed(array: Array, dtype: Any) -> Array:
+    """An array's bits as another dtype's, which may be of arrays without dimensions too."""
+    viewed: Array = array.reshape(-1).view(dtype).reshape(array.shape)
+    return viewed

@@ -228,7 +228,8 @@ def _alike(
         alike[place] = _kept(_probe(master, [(index, tensor)]), tensor)
     if kind != "elementwise":
         return alike[place]
-    return {key: (shape, value[1]) if isinstance(value, tuple) else value for key, value in alike[place].items()}
+    lying = tuple(parameter.shape)
+    return {key: (lying, value[1]) if isinstance(value, tuple) else value for key, value in alike[place].items()}
 
 
 def _kept(optimizer: Optimizer, tensor: torch.Tensor) -> State:

@@ -78,9 +78,11 @@ class StateTensors:
             and id(value) not in self._names
         )
 
-    def mark(self, value: torch.Tensor) -> Any:
-        """See `Arrays.mark`."""
-        return id(value), value._version, value.data_ptr(), tuple(value.shape)
+    def mark(self, value: Any) -> Any:
+        """See `Arrays.mark`; parts of the model are no state."""
+        if id(value) in self._names:
+            return id(value)
+        return (id(value), value._version, value.data_ptr(), tuple(value.shape)) if self.holds(value) else None
 
     def pack(self, held: Sequence[tuple[str, Any]]) -> tuple[list[Any], dict[str, Array]]:
         """See `Arrays.pack`."""

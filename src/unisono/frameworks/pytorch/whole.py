@@ -81,7 +81,7 @@ class Kept:
     def settings(self) -> list[dict[str, Any]]:
         """Marks of every group's settings."""
         return [
-            {name: mark(value, self._tensors) for name, value in group.items() if name != "params"}
+            {name: mark(value, self._tensors.mark) for name, value in group.items() if name != "params"}
             for group in self._writer.groups
         ]
 
