@@ -71,7 +71,7 @@ import numpy as np, torch, jobs
 print("read by", os.getpid(), sys.argv)
 with open("reads", "a") as file:
     file.write(f"{os.getpid()}\\n")
-noise = np.random.default_rng().normal(size=(100, 20)).astype("float32")  # another one whenever the file is read
+noise = np.random.default_rng(SEED).normal(size=(100, 20)).astype("float32")  # another one whenever the file is read
 if THREADS:
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 
@@ -86,11 +86,11 @@ class Batch(tuple):  # found again in a worker, because that has run the file to
 
 def collate(samples):
     inputs, targets = zip(*samples)
-    return (tuple if THREADS else Batch)((torch.stack(inputs), torch.tensor(targets)))
+    return Batch((torch.stack(inputs), torch.tensor(targets)))
 
 def job(steps=3, seen=""):
     def loss(outputs, targets):
-        assert THREADS or type(sys.modules["once"].Batch) is type
+        assert type(sys.modules["once"].Batch) is type
         return torch.nn.functional.cross_entropy(outputs, targets)
     def observer(record):
         with open(seen, "a") as file:
@@ -99,9 +99,9 @@ def job(steps=3, seen=""):
 """
 
 
-def once(folder: Path, threads: bool = False) -> Path:
+def once(folder: Path, threads: bool = False, seed: str = "") -> Path:
     path = folder / "once.py"
-    path.write_text(ONCE.replace("THREADS", str(threads)))
+    path.write_text(ONCE.replace("THREADS", str(threads)).replace("SEED", seed))
     return path
 
 
@@ -137,9 +137,15 @@ def test_worlds_share_what_was_read(here: Path) -> None:
     assert reads_of_worlds(report, here) == 1, "the noise was drawn once"
 
 
-def test_a_file_that_leaves_threads_is_read_by_a_process_of_its_own(here: Path) -> None:
-    report = unisono.verify(JobFile.of(str(once(here, True))), workers=[1, 2], steps=2, message=lambda text: None)
-    assert reads_of_worlds(report, here) == 2, "it was seen once that there are threads"
+def test_a_file_that_leaves_threads_is_run_by_every_process(here: Path) -> None:
+    run = unisono.train(JobFile.of(str(once(here, threads=True, seed="0"))), workers=2, out=here / "out")
+    assert run.status == "completed"
+    assert len(reads(here)) == len(set(reads(here))) >= 2 + 2 + 2, "who tried first, the scout, workers and loaders"
+
+
+def test_a_file_that_is_another_one_in_each_process_is_refused(here: Path) -> None:
+    with pytest.raises((JobError, UsageError), match=r"run by each process.*received others for noise\. Seed"):
+        unisono.train(JobFile.of(str(once(here, threads=True))), workers=2, out=here / "out")
 
 
 def test_observers_run_where_the_run_is_supervised(here: Path) -> None:

@@ -43,7 +43,9 @@ def train_among_hosts(
 
     def about(described: Described) -> dict[str, Any]:
         numerics = {**described.layout.description.fingerprint, "threads": str(request.threads)}
-        return {"job": job_digest(execution.job, described), "numerics": numerics}
+        job = job_digest(execution.job, described)
+        del job["data"]  # hosts compare more of them, and say so in other words
+        return {"job": job, "numerics": numerics}
 
     companions = Cluster(hosts, about, execution.host.source if hosts.lends else None)
     again = where.restarts + companions.meet() > 0  # here an interrupt still ends it at once

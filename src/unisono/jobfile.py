@@ -18,6 +18,8 @@ from typing import Any
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import settle_environment
 from unisono.job import Job
+from unisono.partition.keys import key
+from unisono.runtime.seeding import seed_all, seeded
 from unisono.runtime.source import Recipe
 from unisono.usertrace import user_traceback
 
@@ -69,7 +71,7 @@ class JobFile:
         """See `Source`."""
         return self
 
-    def read(self, travels: bool = False) -> Recipe:
+    def read(self) -> Recipe:
         """Run the file once, as Python would.
 
         Raises:
@@ -77,11 +79,7 @@ class JobFile:
             JobError: the file itself failed; holds its traceback.
         """
         path, name = self.path, self.spec.partition(":")[2] or "job"
-        module = _execute(path, self.code)
-        if travels:
-            import cloudpickle
-
-            cloudpickle.register_pickle_by_value(module)
+        module = _execute(path, self.code, self._seed({}))
         made = getattr(module, name, None)
         if made is None:
             names = [n for n, value in vars(module).items() if isinstance(value, Job) or n.startswith("job")]
@@ -102,16 +100,34 @@ class JobFile:
         kept = json.loads(json.dumps(arguments, default=str))
         return Recipe(partial(self._made, made, arguments), made, kept)
 
-    def loaded(self) -> LoadedJob:
+    def loaded(self, travels: bool = False) -> LoadedJob:
         """Run the file in this process, and take its job.
+
+        Args:
+            travels: whether the job is then pickled for processes that do not run the file.
 
         Raises:
             UsageError, JobError: see `read`.
         """
-        recipe = self.read(travels=True)
+        recipe = self.read()
+        if travels:
+            import cloudpickle
+
+            cloudpickle.register_pickle_by_value(sys.modules[self.path.stem])
         return LoadedJob(recipe.make(), recipe.arguments)
 
+    def _seed(self, arguments: Mapping[str, Any]) -> int:
+        """What the file's code is seeded with, before its job says a seed.
+
+        Args:
+            arguments: the job function's, once they are known.
+        """
+        given = dict(assignment.split("=", 1) for assignment in self.assignments if "=" in assignment)
+        seed = self.fields.get("seed", arguments.get("seed", given.get("seed", 0)))
+        return int(seed) if str(seed).isdecimal() else 0
+
     def _made(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Job:
+        seed_all(key(self._seed(arguments), "job"))
         with _own_arguments(self.path):
             job = _user(lambda: function(**arguments), f"{self.spec} failed")
         if not isinstance(job, Job):
@@ -140,8 +156,8 @@ def load(spec: str, assignments: Sequence[str] = (), fields: Mapping[str, Any] |
 
 
 def job_of(job: Job | JobFile) -> Job:
-    """A job, or that of a file, which is run in this process."""
-    return job.loaded().job if isinstance(job, JobFile) else job
+    """A job that travels: this one, or that of a file, which is run in this process."""
+    return job.loaded(travels=True).job if isinstance(job, JobFile) else job
 
 
 @contextmanager
@@ -154,7 +170,7 @@ def _own_arguments(path: Path) -> Iterator[None]:
         sys.argv = before
 
 
-def _execute(path: Path, source: bytes) -> ModuleType:
+def _execute(path: Path, source: bytes, seed: int) -> ModuleType:
     try:
         code = compile(source, str(path.resolve()), "exec")
     except (SyntaxError, ValueError) as error:
@@ -165,7 +181,7 @@ def _execute(path: Path, source: bytes) -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     sys.modules[path.stem] = module
     settle_environment()
-    with _own_arguments(path):
+    with _own_arguments(path), seeded(key(seed, "file")):
         _user(lambda: exec(code, vars(module)), f"{path} failed while it was read")
     return module
 

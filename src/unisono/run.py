@@ -20,7 +20,7 @@ from unisono.observe.metrics import read_metrics
 from unisono.observe.rundir import CHECKPOINTS, METRICS, PARAMETERS, read_run
 from unisono.runtime.control import request
 from unisono.runtime.prepare import open_data
-from unisono.runtime.samples import example
+from unisono.runtime.samples import Example
 from unisono.usertrace import user_traceback
 
 EXIT_STATUS = {"completed": 0, "failed": 1}
@@ -128,7 +128,7 @@ class Run:
         framework, model = made(self.job, 1)
         functions = framework.data
         model = framework.adapter.restored(
-            self.job, model, path, lambda: example(self.job, open_data(self.job, functions), functions)
+            self.job, model, path, lambda: Example(self.job, open_data(self.job, functions), functions)()
         )
         return framework, model
 

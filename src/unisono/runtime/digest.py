@@ -24,6 +24,7 @@ def job_digest(job: JobFacts, described: Described) -> dict[str, Any]:
         "optimizers": [settings["class"] for settings in description.optimizers],
         "hyperparameters": [settings["groups"] for settings in description.optimizers],
         "data_length": described.data_length,
+        "data": described.samples,
         **job.identity(),
         "steps": described.program.steps,
     }

@@ -1,7 +1,9 @@
-"""How the process that forks workers holds a job: as an object of its own, or pickled, where the job has computed.
+"""How the process that forks workers holds a job: as an object of its own, or not at all.
 
-Whoever has computed on several threads, or with a framework that starts some, cannot be forked. So where the file's
-code, or a *cold* framework's (see `Parent`), may compute, a child does it and sends the job back pickled.
+Whoever has computed on several threads, or with a framework that starts some, cannot be forked; and forks share the
+place at which an open file is read. So where a *cold* framework's objects (see `Parent`) may compute when the job is
+made, a child makes it and sends it back pickled. Where the file leaves threads or open files behind, or the job holds
+some, this process takes nothing, and every child runs the file for itself (*apart*).
 """
 
 from __future__ import annotations
@@ -9,21 +11,22 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from unisono.errors import UnisonoError
 from unisono.frameworks.registry import FAMILIES, family_of, framework, loaded, named_beside
 from unisono.job import Job
+from unisono.machine.descriptors import is_single, opened_since, shared_by_forks
 from unisono.runtime.failure import Failure, described_error, failure
+from unisono.runtime.filevalues import compare, values_beside
 from unisono.runtime.leftovers import shared_folder
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.outline import Outline
 from unisono.runtime.parcel import Parcel
-from unisono.runtime.source import Pickled, Recipe, Source, memory_file, packed
+from unisono.runtime.source import NotPicklable, Pickled, Recipe, Source, memory_file, packed
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Again:
 
     Attributes:
         imports: adapters whose frameworks it imports first, and leaves the computing with them to its children.
-        apart: whether a child reads the job's file, which leaves threads behind.
+        apart: whether every child takes the job for itself.
     """
 
     imports: tuple[str, ...]
@@ -45,75 +48,96 @@ class Holder:
     Args:
         source: where the job comes from.
         imports: adapters whose frameworks are imported first.
+        apart: see `Again`.
     """
 
-    def __init__(self, source: Source, imports: tuple[str, ...]) -> None:
-        self._source = source
+    def __init__(self, source: Source, imports: tuple[str, ...], apart: bool) -> None:
+        self._source, self._apart = source, apart
         self._job: Job | None = None
-        self.cold: tuple[str, ...] = ()
+        self._values: Mapping[str, str] = {}
+        self._cold: tuple[str, ...] = ()
         self._import(imports)
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether children make the model, each for itself."""
+        return self._apart or bool(self._cold)
 
     def _import(self, packages: tuple[str, ...]) -> None:
         """Import frameworks here, so that no child has to."""
-        cold = [family_of(package) for package in packages if not family_of(package).forks_after_computing]
+        cold = [family_of(name) for name in packages if self._apart or not family_of(name).forks_after_computing]
         if cold:
             for variable in {family.compiled for family in FAMILIES if family.compiled} - os.environ.keys():
                 os.environ[variable] = shared_folder("unisono-compiled-")
         for package in packages:
             framework(package)
-        self.cold += tuple(family.package for family in cold)
+        self._cold += tuple(family.package for family in cold)
 
-    def take(self, apart: bool) -> Outline | Again | None:
+    def take(self) -> Outline | Again | None:
         """Read the job; returns its outline, None where who pickled it knows it.
-
-        Args:
-            apart: whether a child reads it.
 
         Raises:
             UnisonoError: it failed.
         """
         if isinstance(self._source, Pickled):
             return None
-        if apart:
-            return self._from_child(lambda: self._source.read(travels=True))
+        if self._apart:
+            outline: Outline
+            outline, self._values = in_child(lambda: _seen(self._source.read()))
+            return outline
+        before = shared_by_forks()
         recipe = self._source.read()
-        if not _is_single():
-            return _computed()
+        if not can_fork(before):
+            return again()
         self._import(tuple(f.package for f in named_beside(recipe.beside) if not f.forks_after_computing))
-        if self.cold:
-            return self._from_child(lambda: recipe)
+        if self._cold:
+            file = memory_file()
+            try:
+                outline, parcel = in_child(partial(_made, recipe, file))
+            except NotPicklable:
+                return again()
+            self._source = Pickled(parcel, file)
+            return outline
         self._job = recipe.make()
-        return Outline.of(self._job, recipe.arguments) if _is_single() else _computed()
-
-    def _from_child(self, read: Callable[[], Recipe]) -> Outline:
-        outline: Outline
-        file = memory_file()
-        outline, parcel = in_child(partial(_made, read, file))
-        self._source = Pickled(parcel, file)
-        return outline
+        return Outline.of(self._job, recipe.arguments) if can_fork(before) else again()
 
     def job(self, threads: int) -> Job:
-        """The job. A pickled one may hold objects of its framework (a Keras optimizer) whose making is this process's
-        first computation, so the threads are fixed before."""
+        """The job. One that is made here may hold objects of its framework (a Keras optimizer) whose making is this
+        process's first computation, so the threads are fixed before.
+
+        Raises:
+            UnisonoError: it failed, or is not what it was when another process made it.
+        """
         if self._job is not None:
             return self._job
-        for package in self.cold:
+        for package in self._cold:
             framework(package).data.pin(threads)
-        return self._source.read().make()
+        recipe = self._source.read()
+        if self._apart:
+            compare(self._values, values_beside(recipe.beside))
+        return recipe.make()
 
 
-def _made(read: Callable[[], Recipe], file: int) -> tuple[Outline, Parcel]:
-    recipe = read()
+def _made(recipe: Recipe, file: int) -> tuple[Outline, Parcel]:
     job = recipe.make()
     return Outline.of(job, recipe.arguments), packed(job, file)
 
 
-def _is_single() -> bool:
-    """Whether this process has one thread, and so can be forked."""
-    return len(list(Path("/proc/self/task").iterdir())) == 1
+def _seen(recipe: Recipe) -> tuple[Outline, Mapping[str, str]]:
+    return Outline.of(recipe.make(), recipe.arguments), values_beside(recipe.beside)
 
 
-def _computed() -> Again:
+def can_fork(before: Mapping[int, str]) -> bool:
+    """Whether forks of this process would have all that it has.
+
+    Args:
+        before: what `shared_by_forks` gave before the job's code ran.
+    """
+    return is_single() and not opened_since(before)
+
+
+def again() -> Again:
+    """What this process cannot do; its children can."""
     return Again(tuple(family.package for family in loaded()), apart=True)
 
 

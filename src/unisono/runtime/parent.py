@@ -28,11 +28,12 @@ from typing import Any
 from unisono.errors import UnisonoError
 from unisono.frameworks.registry import complete_imports, framework
 from unisono.job import Job
+from unisono.machine.descriptors import is_single, shared_by_forks
 from unisono.memory.heap import trim
 from unisono.memory.segment import Segment
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import STACK_SIGNAL, Failure, described_error, failure
-from unisono.runtime.holder import Again, Holder, ended, in_child
+from unisono.runtime.holder import Again, Holder, again, ended, in_child
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.outline import Outline
 from unisono.runtime.prepare import Described, Prepared, Request, prepare, prepare_again
@@ -95,7 +96,7 @@ class Parent:
         """
         while True:
             (verb, *arguments), files = self._channel.receive()
-            if verb == "prepare" and self._holder.cold:
+            if verb == "prepare" and self._holder.is_cold:
                 self._request = arguments[0]
                 self._send(partial(self._scout, self._request))
                 continue
@@ -115,8 +116,8 @@ class Parent:
         """Stand where the supervisor stands and take the job (see `Holder`)."""
         os.chdir(folder)
         sys.path[:] = path
-        self._holder = Holder(source.received(files), imports)
-        held = self._holder.take(apart)
+        self._holder = Holder(source.received(files), imports, apart)
+        held = self._holder.take()
         gc.freeze()  # the collector need not look at all that was imported again
         return held
 
@@ -161,9 +162,12 @@ class Parent:
     def prepare(self, request: Request) -> Described | Again:
         """Make the job ready here."""
         self._request = request
+        before = shared_by_forks()
         self._prepared = prepare(self._job(), request)
         family = self._prepared.framework.family
-        return self._prepared.described if family.forks_after_computing else Again((family.package,), apart=False)
+        if not family.forks_after_computing:
+            return Again((family.package,), apart=False)
+        return self._prepared.described if is_single() and self._prepared.reads_apart(before) else again()
 
     def _send(self, errand: Callable[[], None]) -> None:
         """Have a child do something and answer for this process."""
@@ -216,7 +220,7 @@ class Parent:
     def attend(self, described: Described, segment: int, event: int) -> None:
         """The shared memory is written: get ready to fork."""
         self._described, self._event = described, event
-        if self._holder.cold:
+        if self._holder.is_cold:
             self._state = HostState(described.layout, Segment(segment, described.layout.segment))
         else:
             os.close(segment)  # "write" has mapped it here
@@ -226,7 +230,7 @@ class Parent:
 
     def catch_up(self, round: int) -> None:
         """Bring the schedules to a round, so that a child forked later need not."""
-        if not self._holder.cold:
+        if not self._holder.is_cold:
             self._prepared.catch_up(self._state, round)
 
     def reap(self, process: int) -> int:
@@ -285,7 +289,7 @@ class Parent:
             return failure(error, f"{life.role} {life.number}")
 
     def _prepared_worker(self) -> Prepared:
-        if self._holder.cold:
+        if self._holder.is_cold:
             self._prepared = prepare_again(self._job(), self._request, self._described)
             self._prepared.bind(self._state)
         return self._prepared
@@ -299,10 +303,11 @@ class Parent:
         found[:] = measured(prepared)
 
     def _load(self, number: int) -> None:
-        if self._holder.cold:
+        if self._holder.is_cold:
             job = self._job()
             self._prepared = Prepared(job, self._request, framework(self._described.framework), self._described)
         prepared = self._prepared
+        prepared.check_data()
         share = (number, prepared.layout.shape.loaders)
         load_ahead(prepared.reader(), prepared.program, prepared.ring(self._state.segment), self._state, share)
 

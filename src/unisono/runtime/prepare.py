@@ -14,6 +14,7 @@ from unisono.errors import UsageError
 from unisono.frameworks.protocol import DataFunctions
 from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
+from unisono.machine.descriptors import opened_since, shared_by_forks
 from unisono.machine.devices import usable_memory
 from unisono.memory.heap import LARGE_BYTES, keep_freed
 from unisono.memory.packing import dumps
@@ -28,7 +29,7 @@ from unisono.runtime.cutting import Cut, cut_in_stages, probe_microbatches
 from unisono.runtime.evaluation import named_by_best
 from unisono.runtime.program import EvaluationSet, Program, Round
 from unisono.runtime.protocol import Plan, even
-from unisono.runtime.samples import Datasets, Ring, SampleReader, example, taken
+from unisono.runtime.samples import Datasets, Example, Ring, SampleReader, samples_at, taken
 from unisono.runtime.schedule import Schedule
 from unisono.runtime.state import HostLayout, HostState, Shape, host_layout
 from unisono.runtime.tools import Tools
@@ -90,8 +91,9 @@ class Described:
         program: the rounds.
         data_length: training samples.
         cut: how the model is cut; None = it is computed whole.
-        digest: that of some of the data: other hosts must have the same, and whoever reads the job again.
-        example: what `samples.example` gives, packed, so that processes that make the model again need not open the
+        digest: that of some of the data, as the run reads them: other hosts must have the same.
+        samples: digest of some samples: whoever opens the data again must have the same, in a resumed run too.
+        example: what `Example` gives, packed, so that processes that make the model again need not open the
             data; None if it could not be had.
     """
 
@@ -102,6 +104,7 @@ class Described:
     cut: Cut | None = None
     example: bytes | None = None
     digest: str = ""
+    samples: str = ""
 
     def opening(self, first: int, members: tuple[int, ...], stop: bool, agreement: Agreement | None = None) -> Plan:
         """The plan of the round that a crew begins with.
@@ -130,7 +133,8 @@ class Prepared:
         framework: whose model it is.
         described: the part that travels.
         adapter: the model; None in a process that only reads samples.
-        packed: what `samples.example` gives, packed; None if it could not be had.
+        packed: what `Example` gives, packed; None if it could not be had.
+        open_with_model: what was open once the model was made (see `shared_by_forks`).
     """
 
     job: Job
@@ -139,6 +143,35 @@ class Prepared:
     described: Described
     adapter: Any = None
     packed: bytes | None = None
+    open_with_model: Mapping[int, str] = field(default_factory=dict)
+
+    def reads_apart(self, before: Mapping[int, str]) -> bool:
+        """Have children open the data for themselves where the data hold files open; False where they cannot.
+
+        Args:
+            before: what was open before the job was made ready.
+        """
+        opened = opened_since(before)
+        if opened:
+            del self.data
+            return all(map(is_opened_by_call, _given(self.job))) and not opened.items() & self.open_with_model.items()
+        return True
+
+    def check_data(self) -> None:
+        """Look at the data that this process reads, where they were not opened with the others'.
+
+        Raises:
+            UsageError: they are others.
+        """
+        if "data" in vars(self):
+            return
+        digest = digest_of(self.data, self.job, self.framework.data)
+        if digest != self.described.samples:
+            raise UsageError(
+                "data that several processes open must be the same in each; received others in this one (digest of "
+                f"some: {self.described.samples} first, {digest} here). Seed what is random where they are opened: "
+                "np.random.default_rng(0)."
+            )
 
     @cached_property
     def data(self) -> Datasets:
@@ -171,9 +204,8 @@ class Prepared:
 
     def example(self) -> tuple[Any, int]:
         """A microbatch of the first samples, and how many they are."""
-        batches = self.program.batches
-        samples = min(len(self.data.training), batches.microbatch_size)
-        return example(self.job, self.data, self.framework.data), samples
+        samples = min(len(self.data.training), self.program.batches.microbatch_size)
+        return Example(self.job, self.data, self.framework.data)(), samples
 
     def initialise(self, state: HostState) -> None:
         """Write the initial state to shared memory."""
@@ -219,9 +251,10 @@ class Prepared:
         """
         self.framework.data.pin(self.request.threads)
         keep_freed(LARGE_BYTES if self.described.cut is None else STAGE_LARGE_BYTES)
-        ring, reader = self.ring(state.segment), self.reader()
+        ring = self.ring(state.segment)
         tools = Tools(
-            job=self.job, program=self.program, state=state, adapter=self.adapter, read=reader.read,
+            job=self.job, program=self.program, state=state, adapter=self.adapter,
+            read=lambda round_, microbatch: self.reader().read(round_, microbatch),
             take=take or (lambda round_, microbatch: taken(ring.get(round_, microbatch))),
             reducers=self.framework.data.REDUCERS, cuts=self.described.cut.cuts if self.described.cut else (),
             recompute=self.request.recompute, timeline=self.request.timeline, trace=self.request.trace,
@@ -243,9 +276,20 @@ def open_data(job: Job, functions: DataFunctions) -> Datasets:
     return Datasets(training, opened)
 
 
+def _given(job: Job) -> list[Any]:
+    """A job's data as they are given."""
+    evaluation = job.evaluation
+    named = evaluation.values() if isinstance(evaluation, Mapping) else [evaluation]
+    return [job.data, *(data for data in named if data is not None)]
+
+
+def is_opened_by_call(data: Any) -> bool:
+    """Whether these are no data, but a function or class of no arguments that gives some."""
+    return isinstance(data, type) or (callable(data) and not hasattr(data, "__getitem__"))
+
+
 def _called(data: Any) -> Any:
-    """Data, or what a function or class of no arguments gives."""
-    return data() if isinstance(data, type) or (callable(data) and not hasattr(data, "__getitem__")) else data
+    return data() if is_opened_by_call(data) else data
 
 
 def _opened(data: Any, what: str, functions: DataFunctions) -> Any:
@@ -271,6 +315,7 @@ def prepare(job: Job, request: Request) -> Prepared:
         UsageError: the job and its data do not fit together.
     """
     framework, model = made(job, request.threads)
+    open_with_model = shared_by_forks()
     data = open_data(job, framework.data)
     length = int(epoch_order(job.order, len(data.training), job.seed, 0).size)
     batches = Batches(length, job.batch_size, job.microbatches, job.drop_last)
@@ -281,7 +326,8 @@ def prepare(job: Job, request: Request) -> Prepared:
     if request.trace:
         evaluations = ()
     program = Program(batches, steps, job.evaluate_every, evaluations)
-    adapter = framework.adapter(job, model, total, lambda: example(job, data, framework.data))
+    example = Example(job, data, framework.data)
+    adapter = framework.adapter(job, model, total, example)
     useful = max(1, -(-min(job.batch_size, length) // batches.microbatch_size))
     layout = fitting(request.layout, request.workers, useful)
     shape = Shape(
@@ -296,7 +342,7 @@ def prepare(job: Job, request: Request) -> Prepared:
         stages=layout.pipeline,
     )
     host = host_layout(adapter.describe(), shape)
-    packed = _packed_example(job, data, framework.data)
+    packed = example.read()
     cut = None
     if layout.pipeline > 1 or request.recompute:
         reader = SampleReader(job, program, data, framework.data)
@@ -304,13 +350,11 @@ def prepare(job: Job, request: Request) -> Prepared:
         cut = cut_in_stages(adapter, host, layout, request.recompute, probes, job.seed, usable_memory())
         if not job.waits_for_norms and not request.several_hosts:  # otherwise an update needs all sums
             host = replace(host, stage_of=cut.stage_of(len(host.description.parameters)))
-    if request.several_hosts:
-        digest = data_digest(SampleReader(job, program, data, framework.data), framework)
-    else:
-        digest = blake2b(packed or b"", digest_size=16).hexdigest()
+    digest = data_digest(SampleReader(job, program, data, framework.data), framework) if request.several_hosts else ""
+    samples = digest_of(data, job, framework.data)
     kept = None if framework.family.forks_after_computing else packed
-    described = Described(framework.name, host, program, len(data.training), cut, kept, digest)
-    prepared = Prepared(job, request, framework, described, adapter, packed)
+    described = Described(framework.name, host, program, len(data.training), cut, kept, digest, samples)
+    prepared = Prepared(job, request, framework, described, adapter, packed, open_with_model)
     prepared.data = data
     return prepared
 
@@ -344,14 +388,29 @@ def prepare_again(job: Job, request: Request, described: Described) -> Prepared:
     total = total_steps(job, described.program.batches)
 
     def first() -> Any:
-        return pickle.loads(described.example) if described.example else example(job, prepared.data, framework.data)
+        return pickle.loads(described.example) if described.example else Example(job, prepared.data, framework.data)()
 
     prepared.adapter = framework.adapter(job, model, total, first)
     return prepared
 
 
 LOOKED_AT = 4
-"""Microbatches of the data that are compared between hosts."""
+"""Microbatches of the data that are compared between hosts; samples that are compared when data are opened again."""
+
+
+def digest_of(data: Datasets, job: Job, functions: DataFunctions) -> str:
+    """Digest of some samples, from the first to the last, and of the sets' lengths; "" where samples cannot be had."""
+    digest = blake2b(digest_size=16)
+    lengths = [len(data.training), *(len(values) for values in data.evaluation.values())]
+    indices = sorted({k * (lengths[0] - 1) // (LOOKED_AT - 1) for k in range(LOOKED_AT)})
+    try:
+        samples = samples_at(data.training, indices, lambda index: key(job.seed, "look", index), functions)
+        functions.seed_everything(key(job.seed, "look"))
+        batch = functions.collate(samples, indices) if job.collate is None else job.collate(samples)
+        digest.update(dumps((lengths, batch), functions.REDUCERS))
+    except Exception:  # the first step that reads such samples says so, with its place
+        return ""
+    return digest.hexdigest()
 
 
 def data_digest(reader: SampleReader, framework: Framework) -> str:
@@ -361,13 +420,6 @@ def data_digest(reader: SampleReader, framework: Framework) -> str:
     for number in sorted({k * (rounds - 1) // max(LOOKED_AT - 1, 1) for k in range(LOOKED_AT)} if rounds else ()):
         digest.update(dumps(reader.read(reader.program.at(number), 0), framework.data.REDUCERS))
     return digest.hexdigest()
-
-
-def _packed_example(job: Job, data: Datasets, functions: DataFunctions) -> bytes | None:
-    try:
-        return dumps(example(job, data, functions), functions.REDUCERS)
-    except Exception:  # the first step says so, with its place
-        return None
 
 
 def total_steps(job: Job, batches: Batches) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +16,7 @@ import numpy as np
 from unisono.errors import UsageError
 from unisono.frameworks.protocol import Array, DataFunctions
 from unisono.job import Job
-from unisono.memory.packing import Reducers, pack, unpack
+from unisono.memory.packing import Reducers, dumps, pack, unpack
 from unisono.memory.words import Words
 from unisono.partition.keys import key
 from unisono.partition.order import epoch_order
@@ -69,21 +71,48 @@ def samples_at(
     return samples
 
 
-def example(job: Job, data: Datasets, functions: DataFunctions) -> Any:
-    """The (inputs, targets) of the first samples of the data, as many as a microbatch has."""
-    functions.seed_everything(key(job.seed, "example"))
-    indices = range(min(len(data.training), -(-job.batch_size // job.microbatches)))
-    samples = samples_at(data.training, indices, None, functions)
-    return functions.collate(samples, indices) if job.collate is None else job.collate(samples)
+class Example:
+    """() → the (inputs, targets) of the first samples of the data, as many as a microbatch has; read once.
+
+    Args:
+        job: the job.
+        data: its data.
+        functions: the framework's.
+    """
+
+    def __init__(self, job: Job, data: Datasets, functions: DataFunctions) -> None:
+        self._job, self._functions = job, functions
+        self._data: Datasets | None = data
+        self.packed: bytes | None = None
+
+    def __call__(self) -> Any:
+        if self._data is None:
+            return pickle.loads(self.packed or b"")
+        self._functions.seed_everything(key(self._job.seed, "example"))
+        training = self._data.training
+        indices = range(min(len(training), -(-self._job.batch_size // self._job.microbatches)))
+        samples = samples_at(training, indices, None, self._functions)
+        collate = self._job.collate
+        batch = self._functions.collate(samples, indices) if collate is None else collate(samples)
+        self.packed = dumps(batch, self._functions.REDUCERS)
+        self._data = None  # whoever is forked later must not read through what is open here
+        return batch
+
+    def read(self) -> bytes | None:
+        """It, packed; None if it could not be had: the first step says so, with its place."""
+        if self.packed is None:
+            with suppress(Exception):
+                self()
+        return self.packed
 
 
 class SampleReader:
     """Reads one microbatch: a pure function of (job, round, microbatch)."""
 
     def __init__(self, job: Job, program: Program, data: Datasets, functions: DataFunctions) -> None:
-        self._job = job
+        self.job = job
         self.program = program
-        self._data = data
+        self.data = data
         self._functions = functions
         self._epoch = -1
         self._order: Array = np.empty(0, np.int64)
@@ -97,13 +126,13 @@ class SampleReader:
                 self._order = self._epoch_order(epoch)
                 self._epoch = epoch
             indices = [int(i) for i in self._order[positions.start : positions.stop]]
-            return self._collate(self._data.training, indices, ("sample", epoch), ("collate", round_.step), microbatch)
+            return self._collate(self.data.training, indices, ("sample", epoch), ("collate", round_.step), microbatch)
         name = self.program.evaluations[round_.evaluation].name
         place = ("evaluation", name)
-        return self._collate(self._data.evaluation[name], list(positions), place, (*place, round_.wave), microbatch)
+        return self._collate(self.data.evaluation[name], list(positions), place, (*place, round_.wave), microbatch)
 
     def _epoch_order(self, epoch: int) -> Array:
-        order = epoch_order(self._job.order, len(self._data.training), self._job.seed, epoch)
+        order = epoch_order(self.job.order, len(self.data.training), self.job.seed, epoch)
         if order.size != self.program.batches.length:
             raise UsageError(
                 f"job.order must return as many indices each epoch; received {self.program.batches.length} in the "
@@ -119,15 +148,15 @@ class SampleReader:
         batch_place: tuple[Any, ...],
         microbatch: int,
     ) -> Any:
-        seed = self._job.seed
-        if self._job.collate is None and (batch := self._functions.gather(data, indices)) is not None:
+        seed = self.job.seed
+        if self.job.collate is None and (batch := self._functions.gather(data, indices)) is not None:
             return batch
         samples = samples_at(data, indices, lambda index: key(seed, *sample_place, index), self._functions)
-        if self._job.collate is None:
+        if self.job.collate is None:
             return self._functions.collate(samples, indices)
         self._functions.seed_everything(key(seed, *batch_place, microbatch))
         try:
-            return self._job.collate(samples)
+            return self.job.collate(samples)
         except Exception as error:
             raise PlacedError(error, f"collate of samples {indices[0]}…{indices[-1]}") from error
 

@@ -49,11 +49,8 @@ class Source(Protocol):
             files: what `files` are there.
         """
 
-    def read(self, travels: bool = False) -> Recipe:
+    def read(self) -> Recipe:
         """Do what is done once in a process.
-
-        Args:
-            travels: whether the job is then pickled for processes that are no copies of this one.
 
         Raises:
             UnisonoError: it failed.
@@ -106,9 +103,13 @@ class Pickled:
         """See `Source`."""
         return replace(self, file=files[0])
 
-    def read(self, travels: bool = False) -> Recipe:
+    def read(self) -> Recipe:
         """See `Source`."""
         return Recipe(lambda: self.parcel.open(self.file), Job, {})
+
+
+class NotPicklable(UsageError):
+    """Something in a job cannot be pickled."""
 
 
 def memory_file() -> int:
@@ -142,7 +143,7 @@ def packed(value: Any, file: int | None = None, say: Callable[[str], None] = lam
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(
+        raise NotPicklable(
             f"the job travels to other processes, so all it refers to must be picklable; received: {error}. "
             "Make files, locks and connections inside a function: data=lambda: open_my_data()."
         ) from error

@@ -119,11 +119,11 @@ class Supervisor:
         again = self._host.prepare(self._request)
         self._host.share(run.described, run.state.segment.file, self._event, initialise=False)
         self._host.ask("catch_up", plan.round)
-        if again.digest != run.described.digest:
+        if again.samples != run.described.samples:
             self._failure = self._failure or Failure(
                 "a job must give the same data each time it is read; read again, after the process that held it had "
-                f"died, it gave others (digest of some: {run.described.digest} before, {again.digest} now). Seed what "
-                "is random at the top of its file, or where its data are opened: np.random.default_rng(0)."
+                f"died, it gave others (digest of some: {run.described.samples} before, {again.samples} now). Seed "
+                "what is random at the top of its file, or where its data are opened: np.random.default_rng(0)."
             )
             return
         if not self._paused:

@@ -14,7 +14,7 @@ from unisono.frameworks.registry import made
 from unisono.job import Job
 from unisono.partition.order import epoch_order
 from unisono.runtime.prepare import open_data
-from unisono.runtime.samples import example
+from unisono.runtime.samples import Example
 from unisono.verification.loss_kinds import CLOSE, Kind, Value, close, kind_of
 
 Finding = Kind | Literal["padding", "statistics", "random"]
@@ -131,7 +131,7 @@ class _Bench:
         self._framework, model = made(job, 1)
         self._framework.data.pin(1)
         opened = open_data(job, self._framework.data)
-        self._adapter = self._framework.adapter(job, model, 1, lambda: example(job, opened, self._framework.data))
+        self._adapter = self._framework.adapter(job, model, 1, Example(job, opened, self._framework.data))
         order = epoch_order(job.order, len(opened.training), job.seed, 0)[: job.batch_size]
         self.indices = [int(index) for index in order]
         self.size = -(-job.batch_size // job.microbatches)

@@ -1,0 +1,82 @@
+"""The generators that a job file's code draws from while it is read and makes its job, before the job says a seed."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from unisono.frameworks.registry import FAMILIES, Family, loaded
+
+
+def seed_all(number: int) -> None:
+    """Seed the default generators of Python, NumPy and the frameworks that are imported."""
+    random.seed(number)
+    np.random.seed(number & 0xFFFFFFFF)
+    for family in loaded():
+        _seed(family, number)
+
+
+def _seed(family: Family, number: int) -> None:
+    import_module(f"unisono.frameworks.{family.package}.data").seed_everything(number)
+
+
+@contextmanager
+def seeded(number: int) -> Iterator[None]:
+    """A block that begins with seeded generators; those of a framework that it imports are seeded then.
+
+    Args:
+        number: the seed.
+    """
+    seed_all(number)
+    finder = _Finder(number)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _Finder(MetaPathFinder):
+    """Finds frameworks as others do, and has their generators seeded once they are loaded."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._families = {root: family for family in FAMILIES for root in family.roots if family not in loaded()}
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """See `MetaPathFinder`."""
+        family = self._families.pop(name, None)
+        spec = find_spec(name) if family is not None else None
+        if family is None or spec is None or spec.loader is None:
+            return None
+        spec.loader = _Loader(spec.loader, family, self._number)
+        return spec
+
+
+class _Loader(Loader):
+    def __init__(self, loader: Loader, family: Family, number: int) -> None:
+        self._loader, self._family, self._number = loader, family, number
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """See `Loader`."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """See `Loader`."""
+        assert module.__spec__
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        _seed(self._family, self._number)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
