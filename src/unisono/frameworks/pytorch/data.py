@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import TensorDataset, default_collate
 
 from unisono.frameworks.pairs import stacked
+from unisono.frameworks.pytorch import determinism
 
 QUIET = (list, tuple, range, np.ndarray, torch.Tensor, TensorDataset)
 """Data whose indexing draws no random number: nothing to seed before each sample."""
@@ -36,8 +37,7 @@ def opened(data: Any) -> Any:
 
 def pin(threads: int) -> None:
     """Fix the number of threads of this process."""
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)
+    determinism.pin(threads)
 
 
 def draws_randomness(data: Any) -> bool:

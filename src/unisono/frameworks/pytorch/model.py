@@ -27,6 +27,7 @@ from unisono.frameworks.protocol import (
     TensorSpec,
     Unit,
 )
+from unisono.frameworks.pytorch import determinism
 from unisono.frameworks.pytorch import optimizers as torch_optimizers
 from unisono.frameworks.pytorch.chunks import TorchChunkUpdate
 from unisono.frameworks.pytorch.data import seed_everything
@@ -347,7 +348,8 @@ class Adapter:
             outputs = self._forward(inputs)
             total, weight = self._finite_loss(outputs, targets, samples)
         if total.requires_grad:
-            total.backward()  # type: ignore[no-untyped-call]
+            with self._explained():
+                total.backward()  # type: ignore[no-untyped-call]
         used |= self._used
         for flag, tensor in zip(self._used, self._into, strict=True):
             if tensor is not None and not flag:
@@ -358,7 +360,8 @@ class Adapter:
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
-            yield
+            with determinism.explained():
+                yield
         except ValueError as error:
             if "Expected more than 1 value per channel" not in str(error):
                 raise
@@ -420,7 +423,7 @@ class Adapter:
         inputs, targets = batch
         self._modes.evaluate()
         self._face(self._averaged)
-        with self._autocast():
+        with self._explained(), self._autocast():
             outputs, total, weight = without_gradients(lambda: self._answer(inputs, targets, samples), self._seed_again)
             with torch.no_grad():
                 metrics = self._metrics(self._job.metric_functions, outputs, targets)

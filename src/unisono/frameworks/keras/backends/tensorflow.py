@@ -43,6 +43,8 @@ def pin(threads: int) -> None:
     with contextlib.suppress(RuntimeError):  # it has computed already; `warn_of_threads` says so where it matters
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
+        if threads > 1:
+            tf.config.experimental.enable_op_determinism()
 
 
 def warn_of_threads() -> None:

@@ -23,6 +23,9 @@ def pin(threads: int) -> None:
     """See `Backend.pin`."""
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+    if threads > 1:  # else the backward pass of a lookup adds in whatever order threads come
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def warn_of_threads() -> None:
