@@ -155,8 +155,8 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "a metric's value is made of another one's sums",
-        (("runtime/slot.py", "float(sums[METRICS + 2 * index] / sums[METRICS + 2 * index + 1])",
-          "float(sums[METRICS + index] / sums[METRICS + index + 1])"),),
+        (("runtime/slot.py", "ratio(sums[METRICS + 2 * index], sums[METRICS + 2 * index + 1])",
+          "ratio(sums[METRICS + index], sums[METRICS + index + 1])"),),
         (SHORT,),
     ),
     # Deaths.
