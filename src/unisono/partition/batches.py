@@ -11,7 +11,7 @@ def default_microbatches(batch_size: int) -> int:
     """How many microbatches a batch is cut into where the job does not say: a rule of its size alone, never to change.
 
     More of them let more workers compute. But each passes over all parameters, however few samples it holds. Dense
-    layers, the worst case, take 1.6 times as long for 4 pieces of 8 samples as for 2 of 16, and 1.3 times as long for 8
+    layers, the worst case, take 1.5 times as long for 4 pieces of 8 samples as for 2 of 16, and 1.3 times as long for 8
     of 64 as for 2 of 256 (`benchmarks/results/microbatches.md`).
 
     >>> [default_microbatches(size) for size in (1, 32, 64, 256, 512)]
