@@ -156,7 +156,7 @@ def tables(raw: dict[str, Any]) -> str:
         parts.append("\n".join(lines))
     about = raw["settings"]
     note = (
-        "Ratio: Unisono's step over the contender's; below 1 Unisono is faster. Unisono cuts a batch into 2 microbatches, "
+        "Ratio: Unisono's step over the contender's; below 1 Unisono is faster. It cuts a batch into 2 microbatches, "
         "one a worker: the default at batch 32; at 256 that is 4. Medians of "
         f"{about['rounds']} interleaved runs of {about['steps']} steps each, {about['warm_up']} of them left out. "
         f"{', '.join(about['frameworks'])}; {about['cpu']}, {about['at']}."
