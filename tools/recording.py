@@ -29,13 +29,13 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 ROOT = Path(__file__).parent.parent
 CAST, PICTURE = ROOT / "docs" / "demo.cast", ROOT / "docs" / "demo.gif"
 COMMAND = ("python", "tools/demo.py", "runs/demo")
-COLUMNS, ROWS = 92, 27
+COLUMNS, ROWS = 108, 35
 TOGETHER = 0.04
 """Seconds: what is written within them is one frame."""
 SHOWN, LAST = (0.25, 1.5), 6.0
 """Seconds: the shortest and the longest time that a frame is shown, and how long the last one is."""
 
-SIZE, LINE, MARGIN = 19, 25, 18
+SIZE, LINE, MARGIN = 17, 22, 16
 """Pixels: of letters, from line to line, around the text."""
 GROUND, INK = "#14181d", "#d7dde4"
 COLOURS = {
