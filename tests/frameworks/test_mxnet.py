@@ -501,6 +501,29 @@ class Hoarder(mx.SGD):
     update_multi_precision = update
 
 
+class Late(mx.SGD):
+    """State of its own, after a while."""
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        if self.num_update > 3:
+            self.seen = index
+        super().update(index, weight, grad, state)
+
+    update_multi_precision = update
+
+
+class Vast(Late):
+    """Counts in large numbers."""
+
+    total = 2**60
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        self.total += 1
+        mx.SGD.update(self, index, weight, grad, state)
+
+    update_multi_precision = update
+
+
 def frozen() -> Any:
     model = kit.mlp()
     for parameter in model.collect_params().values():
@@ -532,6 +555,8 @@ def unreached() -> Any:
         ({"optimizer": lambda steps: 3}, "received int"),
         ({"optimizer": mx.LBSGD()}, "keeps 'cumgrads' in itself"),
         ({"optimizer": Hoarder()}, "keeps 'seen' in itself"),
+        ({"optimizer": Late()}, "has changed 'seen' in itself"),
+        ({"optimizer": Vast()}, "at most 2..53"),
         ({"model": frozen}, "nothing to train"),
         ({"model": halved}, "float16"),
         ({"model": sparse}, "dense"),

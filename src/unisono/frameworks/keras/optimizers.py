@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from keras.src.optimizers.base_optimizer import BaseOptimizer
 from unisono.errors import UsageError
 from unisono.frameworks.keras.variables import value_of
 from unisono.gradients.regions import Kind
+from unisono.trees.marks import SCALARS, mark
 
 KNOWN = keras.optimizers
 ELEMENTWISE = {
@@ -136,6 +138,10 @@ def decays(optimizer: Any, variable: Any) -> bool:
 
 ITERATIONS = "iterations"
 
+PLAIN = (*SCALARS, list, tuple, dict, set, deque)
+_KERAS_OWN = frozenset(vars(keras.optimizers.Optimizer(learning_rate=0.0)))
+"""Attributes that are Keras's."""
+
 
 class Rule:
     """An optimizer over some variables as a pure function.
@@ -161,8 +167,9 @@ class Rule:
         noted = self._optimizer.__dict__.get("noted", {})
         self.slots = [v for v in state if id(v) in noted or len(v.shape)]
         numbers = [v for v in state if id(v) not in noted and not len(v.shape)]
-        # Adafactor keeps integers where it needs no slot; only the count of steps is an integer that moves.
-        self._scalars = [v for v in numbers if v is self._optimizer._iterations or "int" not in v.dtype]
+        # Adafactor keeps integers where it needs no slot; Keras's only integer that moves is the count of steps.
+        moving = not type(optimizer).__module__.startswith("keras.")
+        self._scalars = [v for v in numbers if v is self._optimizer._iterations or "int" not in v.dtype or moving]
         self.scalars = tuple(ITERATIONS if v is self._optimizer._iterations else v.name for v in self._scalars)
         self.vectors = self._places(noted)
         self.first_slots = [_constant_or_whole(backend.array(value_of(v))) for v in self.slots]
@@ -199,6 +206,13 @@ class Rule:
         """The dtypes of the scalars."""
         return [v.dtype for v in self._scalars]
 
+    def _beside(self) -> dict[str, Any]:
+        """Marks of plain values that the class keeps beside its variables."""
+        return {
+            name: mark(value, lambda inner: None if isinstance(inner, PLAIN) else id(inner))
+            for name, value in vars(self._optimizer).items() if name not in _KERAS_OWN
+        }  # fmt: skip
+
     def apply(self, parameters: Any, gradients: Any, slots: Any, scalars: Any, used: Sequence[int]) -> Any:
         """One step.
 
@@ -214,8 +228,19 @@ class Rule:
             *zip(self._variables, parameters, strict=True), *zip(self.slots, slots, strict=True),
             *zip(self._scalars, scalars, strict=True),
         ]  # fmt: skip
+        before = self._beside()
         with keras.StatelessScope(mapping, initialize_variables=False) as scope:
             self._optimizer.apply([gradients[n] for n in used], [self._variables[n] for n in used])
+        kept = {id(variable) for variable, _ in mapping}
+        lost = [key for key in scope.state_mapping if key not in kept]
+        changed = [f"self.{name}" for name, value in self._beside().items() if before.get(name) != value]
+        if lost or changed:
+            raise UsageError(
+                "a Keras optimizer's step is compiled, and what it keeps from step to step is in its own variables; "
+                f"{type(self._optimizer).__name__} changes "
+                f"{changed[0] if changed else 'a variable that is not among optimizer.variables'}. Make it one: "
+                "self.add_variable(shape=(), initializer='zeros', dtype='int32') in build()."
+            )
         return tuple([scope.get_current_value(v) for v in group] for group in
                      (self._variables, self.slots, self._scalars))  # fmt: skip
 

@@ -14,9 +14,10 @@ from mxnet import optimizer as mx
 from mxnet.gluon import Parameter
 from mxnet.ndarray import NDArray
 
-from unisono.errors import UsageError
+from unisono.errors import JobError, UsageError
 from unisono.frameworks.protocol import Array, StateSpec
 from unisono.gradients.regions import BLOCK, Kind
+from unisono.trees.marks import mark
 
 ELEMENTWISE = {
     mx.SGD, mx.ccSGD, mx.NAG, mx.Signum, mx.FTML, mx.Adam, mx.AdaGrad, mx.RMSProp, mx.AdaDelta, mx.Ftrl, mx.Adamax,
@@ -28,6 +29,8 @@ COUNT = "count"
 
 SAMPLE = 4
 """Elements along each axis of what stands for a parameter where each element has its own state."""
+
+EXACT = 1 << 53
 
 OWN = {"_index_update_count", "_all_index_update_counts", "num_update", "lr", "lr_scheduler", "param_dict"}
 """What an optimizer keeps of its progress that is set from outside before each update."""
@@ -124,6 +127,13 @@ class Master:
         self.prepare(clone, {})
         return clone
 
+    def beside(self, clone: mx.Optimizer) -> dict[str, Any]:
+        """Marks of what a clone keeps in itself besides `numbers`: no other worker would see it change."""
+        return {
+            name: mark(value, lambda inner: id(inner) if isinstance(inner, NDArray | Parameter) else None)
+            for name, value in vars(clone).items() if name not in OWN and name not in self.numbers
+        }  # fmt: skip
+
     def prepare(self, clone: mx.Optimizer, counts: Mapping[int, int]) -> None:
         """Put a clone at the present step.
 
@@ -214,5 +224,17 @@ def _same(before: Any, after: Any) -> bool:
 
 
 def number_of(value: float | None) -> float:
-    """None (LARS before its first update) travels as NaN."""
+    """None (LARS before its first update) travels as NaN.
+
+    Raises:
+        JobError: an integer that a float64 does not hold.
+
+    >>> number_of(2**53)
+    9007199254740992.0
+    """
+    if isinstance(value, int) and abs(value) > EXACT:
+        raise JobError(
+            f"an integer that an optimizer keeps in itself may be at most 2**53, to be kept exactly; received {value}. "
+            "Count in smaller numbers, or keep it in an array of create_state."
+        )
     return math.nan if value is None else float(value)

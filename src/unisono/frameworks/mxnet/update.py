@@ -9,6 +9,7 @@ from typing import Any
 import mxnet
 from mxnet.optimizer import Updater
 
+from unisono.errors import JobError
 from unisono.frameworks.mxnet.optimizers import Master, number_of
 from unisono.frameworks.mxnet.parameters import over_legacy
 from unisono.frameworks.protocol import Array
@@ -53,6 +54,7 @@ class MxnetChunkUpdate:
             arrays = {path: over_legacy(array) for path, array in state[number].items()}
             self._updater.states[number] = _with(template, arrays)
             self._updater.states_synced[number] = True
+        self._beside = master.beside(self._clone)
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
@@ -74,6 +76,19 @@ class MxnetChunkUpdate:
             self._updater(*([held[index] for index in chosen] for held in
                             (self._numbers, self._gradients, self._weights)))  # fmt: skip
             mxnet.nd.waitall()
+            self._keep_nothing_beside()
+
+    def _keep_nothing_beside(self) -> None:
+        """Raises:
+        JobError: an optimizer of no listed class has changed what nobody keeps.
+        """
+        found = self._master.beside(self._clone) if self._kind == "whole" else self._beside
+        for name in sorted(found.keys() | self._beside.keys()):
+            if found.get(name) != self._beside.get(name):
+                raise JobError(
+                    "an optimizer's state is what create_state returns, so that any worker can go on with it; "
+                    f"{self._master.name} has changed {name!r} in itself. Move it there, or change it in every step."
+                )
 
     def _restore_numbers(self, row: Sequence[float]) -> None:
         for (name, kind), value in zip(self._master.numbers.items(), row[2:], strict=True):
