@@ -42,6 +42,12 @@ def test_every_situation_gives_one_hash(capfd: pytest.CaptureFixture[str]) -> No
     assert report.worlds[0].parameters_sha256 in lines
 
 
+def test_a_world_with_more_workers_than_microbatches_says_so() -> None:
+    job = jobs.make(microbatches=2)
+    with supervised(job, host_for(job)) as execution:
+        assert worlds.undisturbed(execution, Layout(data=3), "3 workers", 1).name == "3 workers (2 can work)"
+
+
 class Counting(jobs.Mlp):
     """State that is not the model's: how often this process called it."""
 

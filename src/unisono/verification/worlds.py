@@ -111,9 +111,11 @@ def first_steps(layout: Layout, steps: int, **more: Any) -> Request:
 
 
 def undisturbed(execution: Supervised, layout: Layout, name: str, steps: int) -> World:
-    """The job in one layout."""
+    """The job in one layout; where a batch has microbatches for fewer workers, its name says for how many."""
     with execution.copied() as copy:
-        return World.of(name, *traced(copy, first_steps(layout, steps)))
+        outcome, records = traced(copy, first_steps(layout, steps))
+        able = outcome.described.layout.shape.slots
+        return World.of(name if able == layout.workers else f"{name} ({able} can work)", outcome, records)
 
 
 @dataclass(frozen=True)
