@@ -65,6 +65,13 @@ def test_a_file_that_is_not_python_is_refused(tmp_path: Path) -> None:
         load(str(path))
 
 
+@pytest.mark.parametrize("name", ["keras", "random", "torch", "numpy"])
+def test_a_file_that_hides_a_module_is_told_so(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.py").write_text(TEXT)
+    with pytest.raises(UsageError, match=rf"must not hide another one's; received .*Rename it: {name}_job\.py"):
+        JobFile.of(f"{tmp_path}/{name}.py")
+
+
 ONCE = """
 import os, sys, pathlib, threading
 import numpy as np, torch, jobs

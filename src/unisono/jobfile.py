@@ -16,12 +16,17 @@ from types import ModuleType
 from typing import Any
 
 from unisono.errors import JobError, UnisonoError, UsageError
-from unisono.frameworks.registry import settle_environment
+from unisono.frameworks.registry import FAMILIES, settle_environment
 from unisono.job import Job
 from unisono.partition.keys import key
 from unisono.runtime.seeding import seed_all, seeded
 from unisono.runtime.source import Recipe
 from unisono.usertrace import user_traceback
+
+HIDDEN = frozenset(
+    {*sys.stdlib_module_names, *(root for family in FAMILIES for root in family.roots), "numpy", "unisono"}
+)
+"""Modules that a job needs, itself or through what it imports."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,14 @@ class JobFile:
             spec, assignments, fields: see the attributes.
 
         Raises:
-            UsageError: there is no such file.
+            UsageError: there is no such file, or its name is another module's.
         """
         path = Path(spec.partition(":")[0])
+        if path.stem in HIDDEN:
+            raise UsageError(
+                f"a job file is a module, whose name must not hide another one's; received {path}, and everything that "
+                f"imports {path.stem!r} would get the job. Rename it: {path.stem}_job.py."
+            )
         if not path.is_file():
             raise UsageError(f"a job is a Python file; '{path}' does not exist. Write unisono train FILE.py[:NAME].")
         return JobFile(spec, path.read_bytes(), assignments, fields or {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -96,3 +97,20 @@ def test_what_is_copied_is_said_by_field(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_arrays_of_numpy_in_pairs_cost_what_they_hold() -> None:
     table = np.zeros((3000, 50))
     assert travelled([(row, row[:7]) for row in table])[1] == table.nbytes
+
+
+def test_what_cannot_travel_is_named() -> None:
+    lock = threading.Lock()
+
+    class Locked:
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            with lock:
+                return PICTURES[index], 0
+
+    with pytest.raises(UsageError, match=r"received data, a Locked\.__getitem__, its lock: lock \(cannot pickle"):
+        unisono.train(jobs.make(data=Locked()))
+    with pytest.raises(UsageError, match=r"received loss, its lock: lock"):
+        unisono.train(jobs.make(loss=lambda outputs, targets: lock))

@@ -25,13 +25,8 @@ def stacked(samples: Sequence[Any], indices: Sequence[int], stack: Stack) -> tup
     >>> stacked([(1, 2), (3, 4)], [0, 1], lambda samples: tuple(zip(*samples)))
     ((1, 3), (2, 4))
     """
-    first = samples[0]
-    if not isinstance(first, tuple | list) or len(first) != 2:
-        raise JobError(
-            f"a sample must be an (inputs, targets) pair; sample {indices[0]} is {type(first).__name__}"
-            f"{f' of length {len(first)}' if hasattr(first, '__len__') else ''}. Pass "
-            "collate=(samples) -> (inputs, targets)."
-        )
+    if (trouble := no_pair(samples[0], indices[0])) is not None:
+        raise JobError(trouble)
     try:
         return stack(samples)
     except Exception as error:
@@ -39,6 +34,25 @@ def stacked(samples: Sequence[Any], indices: Sequence[int], stack: Stack) -> tup
             f"samples of a microbatch must stack; {_culprit(samples, indices, stack)} does not fit the others: "
             f"{str(error).splitlines()[0]} Pass collate= to pad or choose."
         ) from error
+
+
+def no_pair(sample: Any, index: int) -> str | None:
+    """What is wrong with a sample that is no (inputs, targets) pair.
+
+    Args:
+        sample: the sample.
+        index: its index in the data.
+
+    >>> no_pair((1, 2), 0), no_pair({"x": 1}, 3)[:62]
+    (None, 'a sample must be an (inputs, targets) pair; sample 3 is dict o')
+    """
+    if isinstance(sample, tuple | list) and len(sample) == 2:
+        return None
+    length = f" of length {len(sample)}" if hasattr(sample, "__len__") and getattr(sample, "shape", True) else ""
+    return (
+        f"a sample must be an (inputs, targets) pair; sample {index} is {type(sample).__name__}{length}. Pass "
+        "collate=(samples) -> (inputs, targets)."
+    )
 
 
 def _culprit(samples: Sequence[Any], indices: Sequence[int], stack: Stack) -> str:

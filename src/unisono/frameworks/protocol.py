@@ -233,6 +233,12 @@ class DataFunctions(Protocol):
     def seed_everything(self, number: int) -> None:
         """Seed this process's default generators: before a sample, a collate or a forward pass."""
 
+    def settings(self) -> Mapping[str, Any]:
+        """What a script may have set for its whole process and results depend on, as plain values."""
+
+    def settle(self, settings: Mapping[str, Any]) -> None:
+        """Set it as it was in another process."""
+
     def pin(self, threads: int) -> None:
         """Fix the number of threads that this process computes with; called before its first computation."""
 

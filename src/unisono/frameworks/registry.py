@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -133,6 +133,21 @@ def views() -> Views:
     for family in loaded():
         found |= importlib.import_module(f"unisono.frameworks.{family.package}.data").VIEWS
     return found
+
+
+def settings(packages: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """What is set in this process (see `DataFunctions.settings`), by adapter.
+
+    Args:
+        packages: the adapters.
+    """
+    return {name: framework(name).data.settings() for name in packages}
+
+
+def settle(settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Set in this process what `settings` gave in another one."""
+    for package, values in settings.items():
+        framework(package).data.settle(values)
 
 
 def named_beside(function: Any) -> tuple[Family, ...]:

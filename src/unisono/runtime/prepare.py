@@ -26,10 +26,11 @@ from unisono.partition.layout import Layout
 from unisono.partition.order import epoch_order
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.cutting import Cut, cut_in_stages, probe_microbatches
+from unisono.runtime.datakinds import check_ends, check_kind
 from unisono.runtime.evaluation import named_by_best
 from unisono.runtime.program import EvaluationSet, Program, Round
 from unisono.runtime.protocol import Plan, even
-from unisono.runtime.samples import Datasets, Example, Ring, SampleReader, samples_at, taken
+from unisono.runtime.samples import Datasets, Example, RemoteData, Ring, SampleReader, samples_at, taken
 from unisono.runtime.schedule import Schedule
 from unisono.runtime.state import HostLayout, HostState, Shape, host_layout
 from unisono.runtime.tools import Tools
@@ -266,13 +267,14 @@ class Prepared:
 def open_data(job: Job, functions: DataFunctions) -> Datasets:
     """Call what is callable and check what came."""
     functions.seed_everything(key(job.seed, "data"))  # several processes may open them, and see the same
-    training = _opened(job.data, "data", functions)
+    collated = job.collate is not None
+    training = _opened(job.data, "data", functions, collated)
     evaluation = job.evaluation
     if evaluation is None:
         return Datasets(training, {})
     evaluation = _called(evaluation)
     named = evaluation if isinstance(evaluation, Mapping) else {"evaluation": evaluation}
-    opened = {name: _opened(data, f"evaluation {name!r}", functions) for name, data in named.items()}
+    opened = {name: _opened(data, f"evaluation {name!r}", functions, collated) for name, data in named.items()}
     return Datasets(training, opened)
 
 
@@ -292,8 +294,9 @@ def _called(data: Any) -> Any:
     return data() if is_opened_by_call(data) else data
 
 
-def _opened(data: Any, what: str, functions: DataFunctions) -> Any:
+def _opened(data: Any, what: str, functions: DataFunctions, collated: bool) -> Any:
     data = functions.opened(_called(data))
+    check_kind(data, what, collated)
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise UsageError(
             f"job.{what} must have len() and integer indexing, so that any worker can read any sample; received "
@@ -317,6 +320,8 @@ def prepare(job: Job, request: Request) -> Prepared:
     framework, model = made(job, request.threads)
     open_with_model = shared_by_forks()
     data = open_data(job, framework.data)
+    if not isinstance(data.training, RemoteData):
+        check_ends(data.training, "data", job.collate is not None)
     length = int(epoch_order(job.order, len(data.training), job.seed, 0).size)
     batches = Batches(length, job.batch_size, job.microbatches, job.drop_last)
     total = total_steps(job, batches)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unisono.errors import UsageError
-from unisono.frameworks.registry import named_beside, views
+from unisono.frameworks.registry import named_beside, settings, settle, views
 from unisono.job import Job
 from unisono.machine.devices import free_memory
 
@@ -65,11 +65,13 @@ class Pickled:
         parcel: it.
         file: what holds its arrays, in this process.
         imports: see `Source`.
+        settings: of the frameworks, in the process that made it.
     """
 
     parcel: Parcel
     file: int
     imports: tuple[str, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @staticmethod
     def of(job: Job, say: Callable[[str], None] = lambda text: None) -> Pickled:
@@ -88,7 +90,8 @@ class Pickled:
         except BaseException:
             os.close(file)
             raise
-        return Pickled(parcel, file, tuple(family.package for family in named_beside(job.model)))
+        packages = tuple(family.package for family in named_beside(job.model))
+        return Pickled(parcel, file, packages, settings(packages))
 
     def close(self) -> None:
         """Give the file back."""
@@ -105,6 +108,7 @@ class Pickled:
 
     def read(self) -> Recipe:
         """See `Source`."""
+        settle(self.settings)
         return Recipe(lambda: self.parcel.open(self.file), Job, {})
 
 
@@ -132,20 +136,32 @@ def packed(value: Any, file: int | None = None, say: Callable[[str], None] = lam
     Raises:
         UsageError: something in it cannot be pickled, or memory does not suffice.
     """
+    from unisono.runtime.culprit import culprit
     from unisono.runtime.parcel import Parcel, Survey
 
     seen = views()
     survey = Survey(seen)
+
+    def travels(part: Any) -> bool:
+        try:
+            Survey(seen).size(part)
+        except Exception:
+            return False
+        return True
+
+    sizes, name, part = {}, "job", value
     try:
-        sizes = {name: survey.size(part) for name, part in _parts(value)}
+        for name, part in _parts(value):
+            sizes[name] = survey.size(part)
         _check(sizes, say)
         return Parcel.of(value, survey, seen, file)
     except UsageError:
         raise
     except Exception as error:
         raise NotPicklable(
-            f"the job travels to other processes, so all it refers to must be picklable; received: {error}. "
-            "Make files, locks and connections inside a function: data=lambda: open_my_data()."
+            "a job of a script or a notebook travels to other processes, so all it refers to must be picklable; "
+            f"received {culprit(name, part, travels)} ({error}). Make files, locks and connections inside a function, "
+            "data=lambda: open_my_data(), or write the job into a file and run unisono train FILE.py."
         ) from error
 
 

@@ -6,7 +6,7 @@ import os
 import pickle
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -124,3 +124,17 @@ REDUCERS = {np.ndarray: _reduce_array, ArrayImpl: _reduce_array}
 
 VIEWS: dict[type, Any] = {}
 """See `DataFunctions.VIEWS`: an array is never a view of a part of another."""
+
+_SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable",
+             "jax_numpy_dtype_promotion")  # fmt: skip
+
+
+def settings() -> dict[str, Any]:
+    """See `DataFunctions.settings`."""
+    return {name: getattr(jax.config, name) for name in _SETTINGS}
+
+
+def settle(settings: Mapping[str, Any]) -> None:
+    """See `DataFunctions.settle`."""
+    for name, value in settings.items():
+        jax.config.update(name, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -132,3 +132,19 @@ REDUCERS = dict.fromkeys(TENSORS, _reduce_tensor)
 
 VIEWS: dict[type, Any] = {}
 """See `DataFunctions.VIEWS`: tensors are never views of a part of another."""
+
+
+def settings() -> dict[str, Any]:
+    """See `DataFunctions.settings`."""
+    return {
+        "floatx": keras.config.floatx(),
+        "epsilon": keras.config.epsilon(),
+        "image_data_format": keras.config.image_data_format(),
+        "dtype_policy": keras.config.dtype_policy().name,
+    }
+
+
+def settle(settings: Mapping[str, Any]) -> None:
+    """See `DataFunctions.settle`."""
+    for name, value in settings.items():
+        getattr(keras.config, f"set_{name}")(value)

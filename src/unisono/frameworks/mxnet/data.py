@@ -111,3 +111,13 @@ REDUCERS = dict.fromkeys(TENSORS, _reduce)
 
 VIEWS: dict[type, Any] = {}
 """See `DataFunctions.VIEWS`: an array is pickled with its own values alone, though it is a view."""
+
+
+def settings() -> dict[str, Any]:
+    """See `DataFunctions.settings`."""
+    return {"shape": mxnet.util.is_np_shape(), "array": mxnet.util.is_np_array()}
+
+
+def settle(settings: Mapping[str, Any]) -> None:
+    """See `DataFunctions.settle`."""
+    mxnet.util.set_np(shape=settings["shape"], array=settings["array"])

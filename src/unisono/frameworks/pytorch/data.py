@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,3 +139,21 @@ def _from_bytes(array: Any, dtype: torch.dtype | None) -> Any:
 
 VIEWS = {torch.Tensor: _as_view, torch.TypedStorage: _storage_as_view, torch.UntypedStorage: _storage_as_view}
 """How tensors of a job travel, of which many may be views of one storage."""
+
+
+def settings() -> dict[str, Any]:
+    """See `DataFunctions.settings`."""
+    return {
+        "dtype": torch.get_default_dtype(),
+        "matmul": torch.get_float32_matmul_precision(),
+        "mkldnn": torch.backends.mkldnn.enabled,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def settle(settings: Mapping[str, Any]) -> None:
+    """See `DataFunctions.settle`."""
+    torch.set_default_dtype(settings["dtype"])
+    torch.set_float32_matmul_precision(settings["matmul"])
+    torch.backends.mkldnn.enabled = settings["mkldnn"]
+    torch.use_deterministic_algorithms(settings["deterministic"])

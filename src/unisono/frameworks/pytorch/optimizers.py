@@ -130,7 +130,7 @@ def _is_elementwise(master: Optimizer, group: Mapping[str, Any]) -> bool:
     """Whether three steps on halves give the bits of three steps on the whole, and each element has its own state."""
     whole, left = _stand_in((192,), torch.float32), _stand_in((192,), torch.float32)
     halves = left[:64].clone(), left[64:].clone()
-    grads = [torch.linspace(-1, 1 + step, 192) for step in range(3)]
+    grads = [torch.linspace(-1, 1 + step, 192, dtype=torch.float32) for step in range(3)]
     for tensors in ([whole], list(halves)):
         optimizer = clone(master, [{**settings(group), "params": tensors}])
         alike = None if type(master) in ELEMENTWISE else _outside(optimizer)
