@@ -202,9 +202,10 @@ class Ignored(Pairs):
             self.inputs, self.targets = np.delete(self.inputs, slice(32, 64), 0), np.delete(self.targets, slice(32, 64))
 
 
-def test_a_step_of_weight_0_changes_nothing(kit: Any) -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "unknown"])
+def test_a_step_of_weight_0_changes_nothing(kit: Any, optimizer: str) -> None:
     """The next one goes on as if it had not been."""
-    fields = {"loss": kit.weighted_loss, "optimizer": kit.OPTIMIZERS["adam"], "order": "sequential"}
+    fields = {"loss": kit.weighted_loss, "optimizer": kit.OPTIMIZERS[optimizer], "order": "sequential"}
     expected, _, _ = run(kit.make("mlp", **{**fields, "data": lambda: Ignored(True), "steps": 2}))
     for workers in (0, 2):
         outcome, records, _ = run(kit.make("mlp", **{**fields, "data": Ignored, "steps": 3}), workers)
