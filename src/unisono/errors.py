@@ -41,3 +41,7 @@ class JobError(UnisonoError):
 
     def __str__(self) -> str:
         return f"{self.message}\n\n{self.traceback}".rstrip() if self.traceback else self.message
+
+
+class SpoiledError(JobError):
+    """The job failed, and what it has changed may be in shared memory: nothing of this step can be kept."""

@@ -361,6 +361,8 @@ def conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupt
             values["parameters_sha256"] = digest.result()
     if outcome.failure is not None:
         keeper.settle()
+        if outcome.failure.spoiled:  # it may have been copied after something had changed it
+            store.remove(folder.checkpoints, outcome.steps_done)
         kept = _what_is_sound(folder, watcher.message)
         if outcome.consistent:
             kept = f"a checkpoint after step {outcome.steps_done} is kept" if saved else "nothing could be saved"
@@ -385,7 +387,7 @@ def _what_is_sound(folder: RunFolder, message: Callable[[str], None]) -> str:
         left = "there is no checkpoint: write some with --checkpoint-every"
     else:
         left = f"the newest sound checkpoint is that after step {checkpoint.standing.step}"
-    return f"nothing of this step is kept, whose update had begun; {left}"
+    return f"nothing of this step is kept, which had begun to change the parameters; {left}"
 
 
 def newest(folder: RunFolder, message: Callable[[str], None]) -> Checkpoint:

@@ -180,8 +180,13 @@ def newest_sound(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, damage
 
 
+def remove(folder: Path, step: int) -> None:
+    """Remove the checkpoint of a step, if there is one."""
+    shutil.rmtree(at(folder, step), ignore_errors=True)
+
+
 def prune(folder: Path, keep: int, spared: Collection[int]) -> None:
     """Remove all but the newest `keep` checkpoints and the spared ones."""
     removable = [step for step in steps(folder) if step not in spared]
     for step in removable[:-keep]:
-        shutil.rmtree(at(folder, step), ignore_errors=True)
+        remove(folder, step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.errors import JobError, SpoiledError, UnisonoError, UsageError
 from unisono.usertrace import user_traceback
 
 MEMORY_WAYS_OUT = "Fewer workers keep the result; more microbatches need less memory each but change it."
@@ -22,11 +22,13 @@ MOST_CHARACTERS = 30_000
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed job: the message (rule, received, way out, place) and the user's own traceback."""
+    """A failed job: the message (rule, received, way out, place), the user's own traceback, and whether what failed may
+    have changed the parameters in shared memory."""
 
     message: str
     traceback: str = ""
     usage: bool = False
+    spoiled: bool = False
 
     def error(self) -> UnisonoError:
         """The exception to raise in the user's process."""
@@ -44,7 +46,7 @@ def failure(error: BaseException, where: str) -> Failure:
         where = f"{error.where}, {where}"
         error = error.cause
     if isinstance(error, JobError):
-        return Failure(f"{error.message} ({where})", error.traceback)
+        return Failure(f"{error.message} ({where})", error.traceback, spoiled=isinstance(error, SpoiledError))
     if isinstance(error, UnisonoError):
         return Failure(f"{error} ({where})", usage=True)
     if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):

@@ -75,6 +75,9 @@ class Outcome:
     consistent: bool
     failure: Failure | None
 
+    def __post_init__(self) -> None:
+        self.consistent = self.consistent and not (self.failure and self.failure.spoiled)
+
     @property
     def steps_done(self) -> int:
         """Training steps done."""

@@ -38,6 +38,7 @@ from unisono.frameworks.pytorch.stages.operations import BufferPlace
 from unisono.frameworks.pytorch.stages.parts import Parts
 from unisono.frameworks.pytorch.stages.travel import as_array, as_tensor
 from unisono.frameworks.pytorch.stages.trees import leaves
+from unisono.frameworks.pytorch.watching import Watch, check_memory
 from unisono.frameworks.pytorch.whole import WholeUpdate, kept_whole
 from unisono.gradients.regions import Chunk, Kind, Region
 from unisono.job import Job
@@ -75,6 +76,7 @@ class Adapter:
                 raise UsageError(f"job.{name} of a PyTorch job must be a function; received {getattr(job, name)!r}.")
         self.model, self._modes = model, Modes(model)
         self._named = list(model.named_parameters())
+        check_memory(model, self._named)
         self._numbers = {id(parameter): number for number, (_, parameter) in enumerate(self._named)}
         self._masters = torch_optimizers.prepare(job.optimizer(model))
         self._owners, self._group_of = self._ownership()
@@ -100,6 +102,7 @@ class Adapter:
         self._used = np.zeros(len(self._named), dtype=np.uint8)
         self._adding = np.zeros(len(self._named), dtype=np.uint8)
         self._told: list[Callable[[int], None]] = []
+        self._watch = Watch(model, self._named)
         self._seed_again = functools.partial(seed_everything, 0)
         self._hook()
 
@@ -359,16 +362,21 @@ class Adapter:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
+        before = self._watch.look()
         try:
             with determinism.explained():
                 yield
-        except ValueError as error:
+        except Exception as error:
+            self._watch.check(before)
+            if not isinstance(error, ValueError):
+                raise
             if "Expected more than 1 value per channel" not in str(error):
                 raise
             raise JobError(
                 "BatchNorm needs at least two samples in a microbatch; this one has a single one. "
                 "Set drop_last=True, or choose fewer microbatches so that each has more samples."
             ) from error
+        self._watch.check(before)
 
     def _finite_loss(self, outputs: Any, targets: Any, samples: int) -> tuple[torch.Tensor, float]:
         total, weight = self._loss(outputs, targets, samples)
