@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,28 @@ def test_evaluation_leaves_the_weights_layout_alone(options: dict[str, Any]) -> 
     assert hash_of(plain) == hash_of(evaluated)
     losses = [record["evaluation/loss"] for record in records if "evaluation/loss" in record]
     assert len(set(losses)) == 6, "each evaluation sees the parameters of its step"
+
+
+class Normed(nn.HybridBlock):
+    """Keeps a weight normed by writing it back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Dense(CLASSES, in_units=FEATURES)
+
+    def forward(self, inputs: Any) -> Any:
+        with autograd.pause():
+            self.first.weight.data()[:] = self.first.weight.data() / 2
+        return self.first(inputs)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_weight_that_a_forward_pass_writes_is_named(workers: int) -> None:
+    outcome, _, _ = run(replace(kit.make(), model=lambda: initialised(Normed())), workers)
+    assert outcome.failure is not None
+    assert "may not change parameters" in outcome.failure.message
+    assert "weight" in outcome.failure.message
+    assert not outcome.consistent
 
 
 class Teacher(nn.Block):

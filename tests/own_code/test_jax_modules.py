@@ -24,6 +24,26 @@ def frozen() -> Any:
     return model
 
 
+class Normed(kit.nnx.Module):
+    """Keeps a weight normed by writing it back."""
+
+    def __init__(self) -> None:
+        self.first = kit.nnx.Linear(kit.FEATURES, kit.CLASSES, rngs=kit.nnx.Rngs(0))
+
+    def __call__(self, inputs: Any) -> Any:
+        self.first.kernel[...] = self.first.kernel[...] / 2
+        return self.first(inputs)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_parameter_that_a_call_assigns_is_named(workers: int) -> None:
+    outcome, _, _ = run(kit.make(Normed), workers)
+    assert outcome.failure is not None
+    assert "may not change parameters" in outcome.failure.message
+    assert "it has changed 'first.kernel'" in outcome.failure.message
+    assert outcome.steps_done == 0
+
+
 def test_a_module_that_model_left_in_evaluation_mode_stays_there(tmp_path: Path) -> None:
     job = kit.make(frozen)
     expected, _ = undisturbed(job)

@@ -13,9 +13,15 @@ from flax import linen, nnx
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.jax.memory import path_words
 from unisono.frameworks.protocol import Array
+from unisono.frameworks.watched import refusal
 from unisono.job import Job
 
 Function = Callable[..., Any]
+
+WAYS_OUT = (
+    "A weight that is normed or clipped: compute it in the call, without assigning it. A copy that follows by a moving "
+    "average: make it nnx.Variables of another class than nnx.Param, which a call may assign"
+)
 
 
 class Form(Protocol):
@@ -111,20 +117,24 @@ class NnxForm:
         self, function: Function | None, parameters: Any, state: Any, inputs: Any, key: Any, training: bool
     ) -> tuple[Any, Any]:
         """See `Form.call`."""
+        given = jax.tree.leaves(parameters)  # which the model's variables hold from here on
         streams = jax.tree.map(lambda leaf: leaf, self._streams)  # variables of this trace
         model = nnx.merge(self._graphs[training], parameters, streams, state)
         keys = {tag: jax.random.fold_in(key, number) for number, tag in enumerate(self._tags)}
         nnx.reseed(model, policy="match_shape", **keys)
         outputs = _spread(model, inputs) if function is None else function(model, inputs)
         nnx.pop(model, nnx.Intermediate)
-        graph, _, _, changed = nnx.split(model, nnx.Param, nnx.RngState, ...)
+        graph, after, _, state = nnx.split(model, nnx.Param, nnx.RngState, ...)
         if graph != self._graphs[training]:
             raise JobError(
                 "a flax.nnx module must not change its own attributes while it computes (a side effect: it happens "
                 "once, when JAX traces); only nnx.Variables may change. Write self.calls = nnx.Variable(...) and "
                 "assign its value."
             )
-        return outputs, changed
+        for name, before, now in zip(self.names, given, jax.tree.leaves(after), strict=True):
+            if now is not before:
+                raise JobError(refusal(repr(name), WAYS_OUT))
+        return outputs, state
 
     def restored(self, values: Mapping[str, Array]) -> nnx.Module:
         """See `Form.restored`."""

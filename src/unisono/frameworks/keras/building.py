@@ -74,6 +74,22 @@ def built(model: Any, job: Job, example: Callable[[], Any]) -> Any:
     return model
 
 
+def refuse_own_steps(model: Any) -> None:
+    """A model's own way to train or to be evaluated belongs to Keras's `fit`, which does not run here.
+
+    Raises:
+        UsageError: its class has one.
+    """
+    for name in ("train_step", "test_step", "compute_loss"):
+        method = getattr(type(model), name, None)
+        if method is not None and not str(method.__module__).startswith("keras."):
+            raise UsageError(
+                f"a Keras job computes job.loss of what the model's call gives; {type(model).__name__} has a {name} of "
+                "its own, which nothing would call. Write job.forward=(model, inputs) -> outputs and "
+                "job.loss=(targets, outputs) -> losses, which may be any functions."
+            )
+
+
 def refuse_summed_penalties(model: Any) -> None:
     """An older Keras sums a penalty on outputs over the batch: of a microbatch it would be a fraction.
 

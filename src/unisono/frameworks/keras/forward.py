@@ -8,9 +8,16 @@ from typing import Any
 
 import keras
 
+from unisono.errors import JobError
 from unisono.frameworks.keras.variables import Variables
+from unisono.frameworks.watched import refusal
 
 Forward = Callable[[Any, Any], Any]
+
+WAYS_OUT = (
+    "A weight that is normed or clipped: compute it in call, without assigning it, or give the layer a constraint. A "
+    "copy that follows by a moving average: add_weight(trainable=False), which call may assign"
+)
 
 
 class _Entry(keras.layers.Layer):  # type: ignore[misc]
@@ -60,9 +67,13 @@ class KerasForward:
             *zip(held.seeds, seeds, strict=True),
         ]  # fmt: skip
         with keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False) as scope:
+            before = [scope.get_current_value(variable) for variable in held.parameters]
             result = after(self._entry(inputs, training=training))
             losses = self._entry.losses
             penalty = sum(losses[1:], losses[0]) if losses else None
+        for name, variable, value in zip(held.names, held.parameters, before, strict=True):
+            if scope.get_current_value(variable) is not value:
+                raise JobError(refusal(repr(name), WAYS_OUT))
         return (result, penalty), [scope.get_current_value(v) for v in held.buffers]
 
 

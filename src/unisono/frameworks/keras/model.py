@@ -14,7 +14,14 @@ from safetensors.numpy import load_file
 
 from unisono.errors import UsageError
 from unisono.frameworks.keras import backends, losses, optimizers
-from unisono.frameworks.keras.building import built, in_precision, is_keras, refuse_summed_penalties, version
+from unisono.frameworks.keras.building import (
+    built,
+    in_precision,
+    is_keras,
+    refuse_own_steps,
+    refuse_summed_penalties,
+    version,
+)
 from unisono.frameworks.keras.functions import Functions
 from unisono.frameworks.keras.update_rules import UpdateRules
 from unisono.frameworks.keras.updates import aligned
@@ -54,6 +61,7 @@ class Adapter:
             )
         _refuse_pieces(job)
         self.model = built(in_precision(model, job.precision), job, example)
+        refuse_own_steps(self.model)
         refuse_summed_penalties(self.model)
         self._variables = self._sorted()
         self._rules = self._update_rules(steps)

@@ -224,9 +224,10 @@ class Adapter:
         autograd.mark_variables(trained, [array for _, array in into], "write")  # none of them is fresh now
         self._weights.training = True
         try:
-            with autograd.record():
+            with self._weights.unchanged(), autograd.record():
                 outputs = self._forward(inputs)
                 total, weight = self._loss(outputs, targets, samples)
+                mxnet.nd.waitall()
         finally:
             self._weights.training = False
         loss = _finite(total, weight, outputs)

@@ -6,15 +6,22 @@ share that memory, so evaluation computes with copies, and the same inside of tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mxnet import autograd
 from mxnet.gluon import Block
 
-from unisono.errors import JobError, UsageError
+from unisono.errors import JobError, SpoiledError, UsageError
 from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.protocol import Array
+from unisono.frameworks.watched import refusal, some_of
+
+WAYS_OUT = (
+    "A weight that is normed or clipped: compute it in forward, without writing it back. A copy that follows by a "
+    "moving average: a parameter with grad_req='null' whose name does not end in weight, which forward may change"
+)
 
 
 class Weights:
@@ -49,12 +56,13 @@ class Weights:
             parameter._data = [held.over(array)]
         self.training = False
         self._shared: list[Any] = []  # one MXNet array a parameter over shared memory, once bound
+        self._looked_at: list[Array] = []  # some elements of each
         self._copied: int | None = None  # the step whose parameters are copied for evaluation
         model.apply(self._watch)
 
     def bind(self, arrays: Sequence[Array]) -> None:
         """Lie over these arrays. MXNet's own gradient arrays go: every microbatch brings its own."""
-        self._shared = [held.over(array) for array in arrays]
+        self._shared, self._looked_at = [held.over(array) for array in arrays], [some_of(array) for array in arrays]
         self._use(self._shared)
         for _, parameter in self.parameters:
             parameter._grad = None
@@ -62,6 +70,19 @@ class Weights:
     def _use(self, arrays: Sequence[Any]) -> None:
         for (_, parameter), array in zip(self.parameters, arrays, strict=True):
             parameter._data = [array]
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Hold what is done in this block to leaving the parameters as they are.
+
+        Raises:
+            SpoiledError: it has changed one.
+        """
+        before = [values.tobytes() for values in self._looked_at]
+        yield
+        for (name, _), values, bytes_ in zip(self.parameters, self._looked_at, before, strict=False):
+            if values.tobytes() != bytes_:
+                raise SpoiledError(refusal(repr(name), WAYS_OUT))
 
     def use_shared(self) -> None:
         """Train on shared memory itself."""

@@ -12,9 +12,7 @@ import torch
 from unisono.errors import SpoiledError, UsageError
 from unisono.frameworks.protocol import Array
 from unisono.frameworks.pytorch.stages.travel import as_array
-
-LOOKED_AT = 16
-"""Elements of each parameter that are compared as well: what writes by way of `.data` leaves no other trace."""
+from unisono.frameworks.watched import refusal, some_of
 
 WAYS_OUT = (
     "A weight that is normed or clipped: compute it in forward, without writing it back. A copy that follows by a "
@@ -44,7 +42,7 @@ class Watch:
         """What is compared after the forward pass."""
         places = [parameter.data_ptr() for _, parameter in self._named]
         if places != self._samples[0]:
-            self._samples = places, [_some_of(parameter) for _, parameter in self._named]
+            self._samples = places, [some_of(as_array(parameter)) for _, parameter in self._named]
         return (
             [*chain.from_iterable(held.values() for held in self._parameters)],
             places,
@@ -70,10 +68,7 @@ class Watch:
         for what, earlier, later in zip(("", "", "", "requires_grad of "), values, self._values(), strict=True):
             if earlier != later:
                 number = next(n for n, (a, b) in enumerate(zip(earlier, later, strict=True)) if a != b)
-                raise SpoiledError(
-                    f"a forward pass may not change parameters, which all microbatches of a step share; it has changed "
-                    f"{what}{self._named[number][0]!r}. {WAYS_OUT}."
-                )
+                raise SpoiledError(refusal(f"{what}{self._named[number][0]!r}", WAYS_OUT))
         forms = [_form(buffer) for buffer in chain.from_iterable(b.values() for b in self._buffers)]
         if forms != self._forms:
             self._refuse_form(forms)
@@ -98,12 +93,6 @@ class Watch:
 
 def _form(buffer: torch.Tensor | None) -> Any:
     return None if buffer is None else (buffer.shape, buffer.dtype)
-
-
-def _some_of(parameter: torch.Tensor) -> Array:
-    """A view of a few elements, from the first to the last."""
-    values = as_array(parameter).reshape(-1)
-    return values[:: max(1, (values.size - 1) // (LOOKED_AT - 1) if values.size > 1 else 1)]
 
 
 def check_memory(model: torch.nn.Module, named: Sequence[tuple[str, torch.nn.Parameter]]) -> None:
