@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], text: str) -> Non
 
 
 def test_samples_that_are_no_pairs_are_refused() -> None:
-    with pytest.raises(JobError, match="pair; sample"):
+    with pytest.raises(UsageError, match="pair; sample"):
         records(jobs.make(data=[torch.zeros(3)] * 40))
 
 
