@@ -55,7 +55,8 @@ class _Finder(MetaPathFinder):
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """See `MetaPathFinder`."""
-        family = self._families.pop(name, None)
+        family = self._families.get(name)
+        self._families = {root: one for root, one in self._families.items() if one is not family}  # once it is whole
         spec = find_spec(name) if family is not None else None
         if family is None or spec is None or spec.loader is None:
             return None

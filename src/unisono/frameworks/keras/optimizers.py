@@ -139,7 +139,7 @@ def decays(optimizer: Any, variable: Any) -> bool:
 ITERATIONS = "iterations"
 
 PLAIN = (*SCALARS, list, tuple, dict, set, deque)
-_KERAS_OWN = frozenset(vars(keras.optimizers.Optimizer(learning_rate=0.0)))
+_KERAS_OWN = frozenset([*vars(keras.optimizers.Optimizer(learning_rate=0.0)), "_exclude_from_weight_decay_cache"])
 """Attributes that are Keras's."""
 
 
