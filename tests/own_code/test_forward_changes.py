@@ -15,7 +15,7 @@ from everywhere import hold_to_one_hash
 from faults import run
 from jobs import CLASSES, FEATURES
 from unisono.errors import JobError, UsageError
-from unisono.frameworks.pytorch.watching import check_memory
+from unisono.frameworks.pytorch.watching import check_buffers, check_memory
 
 LATE = 3
 """The step in which those change something that are not at it from the first."""
@@ -162,3 +162,34 @@ def test_parameters_have_memory_of_their_own(kind: str, text: str) -> None:
 def test_views_that_do_not_overlap_are_parameters_like_others() -> None:
     model: Any = _overlapping("apart")
     check_memory(model, list(model.named_parameters()))
+
+
+class Ordered(nn.Module):
+    """Buffers whose memory is not in order, and one that a forward pass changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(FEATURES, CLASSES)
+        self.register_buffer("transposed", torch.linspace(-1, 1, 3 * FEATURES).reshape(3, FEATURES).t())
+        self.register_buffer("expanded", torch.ones(1).expand(FEATURES))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.transposed.mul_(0.9)
+        out: Tensor = self.last(inputs * self.transposed.mean(1) * self.expanded)
+        return out
+
+
+def test_buffers_need_not_be_in_order(tmp_path: Path) -> None:
+    hold_to_one_hash(jobs.make(Ordered), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [torch.view_as_complex(torch.ones(8, 2)).conj(), torch.ones(8).to(torch.float8_e4m3fn)],
+    ids=["conjugate", "float8"],
+)
+def test_buffers_that_numpy_cannot_lie_over_are_named(buffer: Tensor) -> None:
+    model = nn.Module()
+    model.register_buffer("kept", buffer)
+    with pytest.raises(UsageError, match=r"buffers are plain tensors.*'kept' is"):
+        check_buffers(model)

@@ -107,9 +107,7 @@ class PartialSums:
         """
         for index, value in zip(self._buffers, found, strict=True):
             before, place = base[index], self._places[index]
-            self._changed[buffer, index] = (
-                not np.array_equal(value.view(np.uint8), before.view(np.uint8)) if value.ndim else value != before
-            )
+            self._changed[buffer, index] = value.tobytes() != before.tobytes()
             if self._layout.description.buffers[index].dtype in FLOATING:
                 self._sums[buffer, place] = value.ravel()
                 self._sums[buffer, place] *= samples

@@ -38,7 +38,7 @@ from unisono.frameworks.pytorch.stages.operations import BufferPlace
 from unisono.frameworks.pytorch.stages.parts import Parts
 from unisono.frameworks.pytorch.stages.travel import as_array, as_tensor
 from unisono.frameworks.pytorch.stages.trees import leaves
-from unisono.frameworks.pytorch.watching import Watch, check_memory
+from unisono.frameworks.pytorch.watching import Watch, check_buffers, check_memory
 from unisono.frameworks.pytorch.whole import WholeUpdate, kept_whole
 from unisono.gradients.regions import Chunk, Kind, Region
 from unisono.job import Job
@@ -77,6 +77,7 @@ class Adapter:
         self.model, self._modes = model, Modes(model)
         self._named = list(model.named_parameters())
         check_memory(model, self._named)
+        check_buffers(model)
         self._numbers = {id(parameter): number for number, (_, parameter) in enumerate(self._named)}
         self._masters = torch_optimizers.prepare(job.optimizer(model))
         self._owners, self._group_of = self._ownership()

@@ -95,6 +95,22 @@ def _form(buffer: torch.Tensor | None) -> Any:
     return None if buffer is None else (buffer.shape, buffer.dtype)
 
 
+def check_buffers(model: torch.nn.Module) -> None:
+    """Refuse buffers that NumPy cannot lie over, as they travel and are kept.
+
+    Raises:
+        UsageError: one is compressed, conjugate in name only, or of a dtype that NumPy lacks.
+    """
+    for name, buffer in model.named_buffers():
+        try:
+            as_array(buffer)
+        except (TypeError, RuntimeError) as error:
+            raise UsageError(
+                f"buffers are plain tensors, in dtypes that NumPy has; {name!r} is {buffer.dtype}, {buffer.layout} "
+                f"({error}). Write .to_dense(), .resolve_conj() or .float() in model()."
+            ) from error
+
+
 def check_memory(model: torch.nn.Module, named: Sequence[tuple[str, torch.nn.Parameter]]) -> None:
     """Refuse trained parameters that share memory with others, or with themselves.
 
