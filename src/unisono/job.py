@@ -79,7 +79,7 @@ class Job:
     """Skip a short last batch."""
 
     forward: Callable[..., Any] | None = None
-    """(model, inputs) → outputs. Default: `model(inputs)`, with `*inputs` for a tuple and `**inputs` for a dict."""
+    """(model, inputs) → outputs. Default: `model(inputs)`; `*inputs` for a plain tuple, `**inputs` for a dict."""
 
     stages: Sequence[Callable[..., Any]] | None = None
     """The model's forward pass in pieces, each (model, value) → value, the first one's value being the inputs: where

@@ -90,7 +90,7 @@ def _check(form: Form) -> None:
 
 
 def _spread(call: Function, inputs: Any, **settings: Any) -> Any:
-    if isinstance(inputs, tuple):
+    if isinstance(inputs, tuple) and not hasattr(inputs, "_fields"):  # a named tuple is one thing
         return call(*inputs, **settings)
     if isinstance(inputs, Mapping):
         return call(**inputs, **settings)

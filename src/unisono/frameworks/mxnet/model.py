@@ -186,7 +186,8 @@ class Adapter:
                 f"gluon blocks take their inputs by position; received a mapping of {', '.join(map(str, inputs))}. "
                 "Pass forward=(model, inputs) -> outputs."
             )
-        return self.model(*inputs) if isinstance(inputs, tuple) else self.model(inputs)
+        spread = isinstance(inputs, tuple) and not hasattr(inputs, "_fields")  # a named tuple is one thing
+        return self.model(*inputs) if spread else self.model(inputs)
 
     def _loss(self, outputs: Any, targets: Any, samples: int) -> tuple[Any, float]:
         """(Σ loss, weight) of what the job's loss gave: one value a sample, their mean, or (total, weight)."""

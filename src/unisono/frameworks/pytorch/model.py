@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.leaving import leave
@@ -33,6 +32,7 @@ from unisono.frameworks.pytorch.chunks import TorchChunkUpdate
 from unisono.frameworks.pytorch.data import seed_everything
 from unisono.frameworks.pytorch.modes import Modes, without_gradients
 from unisono.frameworks.pytorch.plateau import check_followed, follows_best
+from unisono.frameworks.pytorch.saving import restore, saved_tensors
 from unisono.frameworks.pytorch.stages.cutter import Cutter
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
 from unisono.frameworks.pytorch.stages.parts import Parts
@@ -110,7 +110,7 @@ class Adapter:
     @staticmethod
     def restored(job: Job, model: torch.nn.Module, path: Path, example: Callable[[], Any]) -> torch.nn.Module:
         """See `Adapter.restored`."""
-        model.load_state_dict(load_file(path))
+        restore(model, path)
         return model
 
     @staticmethod
@@ -161,10 +161,9 @@ class Adapter:
             places[id(self._named[number][1])] = ("frozen" if owner is None else "parameter", number)
         places.update({id(buffer): ("buffer", index) for index, buffer in enumerate(buffers)})
         saved = []
-        for name, tensor in self.model.state_dict(keep_vars=True).items():
-            if id(tensor) in places:
-                kind, index = places[id(tensor)]
-                saved.append(Source(name, kind, index))  # type: ignore[arg-type]
+        for name, tensor in saved_tensors(self.model).items():
+            kind, index = places[id(tensor)]
+            saved.append(Source(name, kind, index))  # type: ignore[arg-type]
         paths = [f"{type(m).__name__}:{'fused' if m.param_groups[0].get('fused') else 'loop'}" for m in self._masters]
         return ModelDescription(
             parameters=tuple(TensorSpec(n, tuple(p.shape), dtype_name(p)) for n, p in self._named),
@@ -310,7 +309,7 @@ class Adapter:
             return functools.reduce(lambda value, piece: piece(self.model, value), self._job.stages, inputs)
         if self._job.forward is not None:
             return self._job.forward(self.model, inputs)
-        if isinstance(inputs, tuple):
+        if isinstance(inputs, tuple) and not hasattr(inputs, "_fields"):  # a named tuple is one thing
             return self.model(*inputs)
         if isinstance(inputs, Mapping):
             return self.model(**inputs)
