@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from unisono.frameworks.registry import FAMILIES, Family, loaded
+from unisono.frameworks.registry import Family, family_of, loaded
 
 
 def seed_all(number: int) -> None:
@@ -46,27 +46,31 @@ def seeded(number: int) -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
+_DRAWING = {"torch": "pytorch", "mxnet": "mxnet", "keras": "keras", "tensorflow": "keras"}
+"""Packages with generators of their own, and whose they are."""
+
+
 class _Finder(MetaPathFinder):
     """Finds frameworks as others do, and has their generators seeded once they are loaded."""
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._families = {root: family for family in FAMILIES for root in family.roots if family not in loaded()}
+        self._waiting = {root for root in _DRAWING if root not in sys.modules}
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """See `MetaPathFinder`."""
-        family = self._families.get(name)
-        self._families = {root: one for root, one in self._families.items() if one is not family}  # once it is whole
-        spec = find_spec(name) if family is not None else None
-        if family is None or spec is None or spec.loader is None:
+        if name not in self._waiting:
             return None
-        spec.loader = _Loader(spec.loader, family, self._number)
+        self._waiting.remove(name)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, name, self._number)
         return spec
 
 
 class _Loader(Loader):
-    def __init__(self, loader: Loader, family: Family, number: int) -> None:
-        self._loader, self._family, self._number = loader, family, number
+    def __init__(self, loader: Loader, root: str, number: int) -> None:
+        self._loader, self._root, self._number = loader, root, number
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """See `Loader`."""
@@ -77,7 +81,15 @@ class _Loader(Loader):
         assert module.__spec__
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        _seed(self._family, self._number)
+        if _draws(module, self._root):
+            _seed(family_of(_DRAWING[self._root]), self._number)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
+
+
+def _draws(module: Any, root: str) -> bool:
+    """Whether a package that is loaded has generators: Keras has its backend's, which is seeded once Keras is whole."""
+    if root == "keras":
+        return bool(module.backend.backend() == "tensorflow")
+    return root != "tensorflow" or "keras" not in sys.modules
