@@ -71,11 +71,13 @@ def _default_folder(name: str) -> Path:
 
 
 @contextmanager
-def _trained(job: Job | JobFile, debug: bool, host: Host | None, shown: Display) -> Iterator[Supervised | InProcess]:
+def _trained(
+    job: Job | JobFile, debug: bool, threads: int, host: Host | None, shown: Display
+) -> Iterator[Supervised | InProcess]:
     """The same for a run; observers, which are functions that run outside workers, are this process's."""
     if debug:
         since = time.monotonic()
-        loaded = job.loaded() if isinstance(job, JobFile) else LoadedJob(checked(job), {})
+        loaded = job.loaded(threads=threads) if isinstance(job, JobFile) else LoadedJob(checked(job), {})
         yield InProcess(loaded.job, loaded.arguments, since)
         return
     with held(job, host, shown.message) as execution:
@@ -156,7 +158,7 @@ def train(
         least = split.workers if split.data else None
         return train_on_ray(on, made, threads, least, wish, path, resume is not None, settings, shown, interface,
                             host_timeout, data_host)  # fmt: skip
-    with _trained(job, debug, host, shown) as execution:
+    with _trained(job, debug, threads, host, shown) as execution:
         if arguments is None:
             settings = replace(settings, arguments=execution.arguments)
         layout = _settled(layout, execution, workers, threads, recompute, shown)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from unisono.debugging import run_here
 from unisono.errors import JobError, UsageError
+from unisono.frameworks.registry import left_as_they_are
 from unisono.job import Job
 from unisono.jobfile import JobFile
 from unisono.observe.logs import LineLog
@@ -230,7 +231,8 @@ class InProcess:
         companions: Companions | None = None,
     ) -> Outcome:  # fmt: skip
         """See `Execution`; nothing here stalls, and no host takes part."""
-        return run_here(self.job, request, watcher)
+        with left_as_they_are():
+            return run_here(self.job, request, watcher)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from unisono.errors import JobError, UnisonoError, UsageError
-from unisono.frameworks.registry import FAMILIES, settle_environment
+from unisono.frameworks.registry import FAMILIES, hold_threads, named_beside, settle_environment
 from unisono.job import Job
 from unisono.partition.keys import key
 from unisono.runtime.seeding import seed_all, seeded
@@ -110,11 +110,12 @@ class JobFile:
         kept = json.loads(json.dumps(arguments, default=str))
         return Recipe(partial(self._made, made, arguments), made, kept)
 
-    def loaded(self, travels: bool = False) -> LoadedJob:
+    def loaded(self, travels: bool = False, threads: int | None = None) -> LoadedJob:
         """Run the file in this process, and take its job.
 
         Args:
             travels: whether the job is then pickled for processes that do not run the file.
+            threads: that this process will compute with; None = it will not.
 
         Raises:
             UsageError, JobError: see `read`.
@@ -124,6 +125,8 @@ class JobFile:
             import cloudpickle
 
             cloudpickle.register_pickle_by_value(sys.modules[self.path.stem])
+        if threads is not None:
+            hold_threads((family.package for family in named_beside(recipe.beside)), threads)
         return LoadedJob(recipe.make(), recipe.arguments)
 
     def _seed(self, arguments: Mapping[str, Any]) -> int:

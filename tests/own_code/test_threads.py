@@ -45,6 +45,12 @@ def test_a_table_s_gradient_is_the_same_each_time() -> None:
     assert len(hashes) == 1
 
 
+def test_a_run_in_this_process_leaves_its_settings_alone() -> None:
+    outcome, _, _ = run(jobs.make(jobs.Mlp, steps=1), threads=2)
+    raise_failure(outcome)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_what_cannot_be_repeated_is_refused_by_name() -> None:
     outcome, _, _ = run(jobs.make(Put), 1, threads=2)
     assert outcome.failure is not None

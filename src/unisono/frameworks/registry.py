@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,17 @@ def loaded() -> tuple[Family, ...]:
     return tuple(family for family in FAMILIES if any(root in sys.modules for root in family.roots))
 
 
+def hold_threads(packages: Iterable[str], threads: int) -> None:
+    """Fix the threads of frameworks before a job is made, whose objects may compute then (a Keras optimizer).
+
+    Args:
+        packages: their adapters.
+        threads: how many this process will compute with.
+    """
+    for name in packages:
+        framework(name).data.pin(threads)
+
+
 def views() -> Views:
     """How arrays of the frameworks that are imported in this process are seen (see `DataFunctions.VIEWS`)."""
     found: dict[type, Any] = {}
@@ -148,6 +160,16 @@ def settle(settings: Mapping[str, Mapping[str, Any]]) -> None:
     """Set in this process what `settings` gave in another one."""
     for package, values in settings.items():
         framework(package).data.settle(values)
+
+
+@contextmanager
+def left_as_they_are() -> Iterator[None]:
+    """A block after which this process has the settings that it had: a run on several threads has others."""
+    before = settings(family.package for family in loaded())
+    try:
+        yield
+    finally:
+        settle(before)
 
 
 def named_beside(function: Any) -> tuple[Family, ...]:

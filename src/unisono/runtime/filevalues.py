@@ -17,7 +17,7 @@ MOST_MEMBERS = 1000
 
 
 def values_beside(function: Callable[..., Any]) -> Mapping[str, str]:
-    """Name \u2192 digest of the arrays in the module of a function.
+    """Name → digest of the arrays in the module of a function.
 
     Args:
         function: the function.

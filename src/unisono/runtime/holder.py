@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from unisono.errors import UnisonoError
-from unisono.frameworks.registry import FAMILIES, family_of, framework, loaded, named_beside
+from unisono.frameworks.registry import FAMILIES, family_of, framework, hold_threads, loaded, named_beside
 from unisono.job import Job
 from unisono.machine.descriptors import is_single, opened_since, shared_by_forks
 from unisono.runtime.failure import Failure, described_error, failure
@@ -110,8 +110,7 @@ class Holder:
         """
         if self._job is not None:
             return self._job
-        for package in self._cold:
-            framework(package).data.pin(threads)
+        hold_threads(self._cold, threads)
         recipe = self._source.read()
         if self._apart:
             compare(self._values, values_beside(recipe.beside))

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from unisono.errors import JobError
 from unisono.execution import InProcess
-from unisono.jobfile import JobFile, job_of
+from unisono.frameworks.registry import hold_threads
+from unisono.jobfile import JobFile
 from unisono.partition.layout import Layout
 from unisono.runtime.channel import Channel, started
 from unisono.runtime.failure import Failure, failure
@@ -54,7 +55,8 @@ def main(file: int, parent: int) -> None:
     sys.path[:] = path
     source = source.received(files)
     try:
-        job = job_of(source) if isinstance(source, JobFile) else source.read().make()
+        hold_threads(source.imports, 1)
+        job = source.loaded(threads=1).job if isinstance(source, JobFile) else source.read().make()
         answer: World | Failure = World.of("", *traced(InProcess(job), first_steps(Layout(data=1), steps)))
     except Exception as error:
         answer = failure(error, "in one process (--debug)")

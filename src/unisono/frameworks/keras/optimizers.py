@@ -158,7 +158,7 @@ class Rule:
     def __init__(self, optimizer: Any, variables: Sequence[Any], backend: Any) -> None:
         self._optimizer = _copy(optimizer, backend)
         bare = keras.optimizers.Optimizer(learning_rate=0.0)
-        self._kerass = frozenset([*vars(bare), "_exclude_from_weight_decay_cache"])  # attributes that are Keras's
+        self._keras_own = frozenset([*vars(bare), "_exclude_from_weight_decay_cache"])  # attributes that are Keras's
         self._variables = list(variables)
         with keras.name_scope(self._optimizer.name):
             self._optimizer.build(self._variables)
@@ -210,7 +210,7 @@ class Rule:
         """Marks of plain values that the class keeps beside its variables."""
         return {
             name: mark(value, lambda inner: None if isinstance(inner, PLAIN) else id(inner))
-            for name, value in vars(self._optimizer).items() if name not in self._kerass
+            for name, value in vars(self._optimizer).items() if name not in self._keras_own
         }  # fmt: skip
 
     def apply(self, parameters: Any, gradients: Any, slots: Any, scalars: Any, used: Sequence[int]) -> Any:

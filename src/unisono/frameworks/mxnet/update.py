@@ -79,8 +79,10 @@ class MxnetChunkUpdate:
             self._keep_nothing_beside()
 
     def _keep_nothing_beside(self) -> None:
-        """Raises:
-        JobError: an optimizer of no listed class has changed what nobody keeps.
+        """Look at what the optimizer holds in itself.
+
+        Raises:
+            JobError: one of no listed class has changed what nobody keeps.
         """
         found = self._master.beside(self._clone) if self._kind == "whole" else self._beside
         for name in sorted(found.keys() | self._beside.keys()):

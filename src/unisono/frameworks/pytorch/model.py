@@ -76,8 +76,8 @@ class Adapter:
                 raise UsageError(f"job.{name} of a PyTorch job must be a function; received {getattr(job, name)!r}.")
         self.model, self._modes = model, Modes(model)
         self._named = list(model.named_parameters())
-        check_memory(model, self._named)
         check_buffers(model)
+        check_memory(model, self._named)
         self._numbers = {id(parameter): number for number, (_, parameter) in enumerate(self._named)}
         self._masters = torch_optimizers.prepare(job.optimizer(model))
         self._owners, self._group_of = self._ownership()
@@ -351,7 +351,7 @@ class Adapter:
             outputs = self._forward(inputs)
             total, weight = self._finite_loss(outputs, targets, samples)
         if total.requires_grad:
-            with self._explained():
+            with determinism.explained():
                 total.backward()  # type: ignore[no-untyped-call]
         used |= self._used
         for flag, tensor in zip(self._used, self._into, strict=True):

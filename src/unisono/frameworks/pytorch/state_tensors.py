@@ -44,7 +44,7 @@ class _Extent:
 
 
 class StateTensors:
-    """See `state.arrays.Arrays`.
+    """See `trees.arrays.Arrays`.
 
     Args:
         model: the job's; its parameters, buffers and modules are no state of an optimizer's.

@@ -13,6 +13,7 @@ from unisono.errors import SpoiledError, UsageError
 from unisono.frameworks.protocol import Array
 from unisono.frameworks.pytorch.stages.travel import as_array
 from unisono.frameworks.watched import refusal, some_of
+from unisono.memory.spans import Span
 
 WAYS_OUT = (
     "A weight that is normed or clipped: compute it in forward, without writing it back. A copy that follows by a "
@@ -131,7 +132,8 @@ def check_memory(model: torch.nn.Module, named: Sequence[tuple[str, torch.nn.Par
                 "small one as the parameter and expand it in forward."
             )
     tensors = [*named, *((name, buffer) for name, buffer in model.named_buffers() if buffer.layout is torch.strided)]
-    spans = sorted((*_span(t), name, t.requires_grad and t.is_leaf) for name, t in tensors if t.numel())
+    held = [(Span.of(as_array(tensor)), name, tensor) for name, tensor in tensors if tensor.numel()]
+    spans = sorted((span.start, span.stop, name, t.requires_grad and t.is_leaf) for span, name, t in held)
     last = (0, 0, "", False)
     for span in spans:
         if span[0] < last[1] and (span[3] or last[3]):
@@ -140,9 +142,3 @@ def check_memory(model: torch.nn.Module, named: Sequence[tuple[str, torch.nn.Par
                 "apart from each other. Use the same Parameter in both places (self.b = self.a), or .clone() one."
             )
         last = max(last, span, key=lambda one: one[1])
-
-
-def _span(tensor: torch.Tensor) -> tuple[int, int]:
-    """Its first address, and that after its last element."""
-    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
