@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unisono.errors import JobError, UsageError
+from unisono.errors import JobError, SpoiledError, UsageError
 from unisono.frameworks.protocol import Crossing
 from unisono.frameworks.pytorch.model import Adapter
 from unisono.job import Job
@@ -353,6 +353,25 @@ def test_own_stages_pass_nests_of_tensors_and_plain_values() -> None:
 
     made = adapter(nested, rows()[0], stages=[first, second, third])
     assert check(made, rows(4), rows(3)) == 3
+
+
+def test_a_stage_looks_at_its_own_parameters_alone() -> None:
+    """Others' may change beside it: the last stage updates while the first one computes again."""
+    changed: list[int] = []
+
+    def first(model: Any, x: Any) -> Any:
+        for layer in changed:
+            next(model[layer].parameters()).data.mul_(0.5)
+        return model[1](model[0](x))
+
+    made = adapter(nested, rows()[0], stages=[first, lambda model, x: model[3](model[2](x))])
+    made.units(*rows())
+    stage = made.stage((0, 1, 2), 0, False)
+    changed[:] = [3]
+    stage.forward(*rows(), Crossing())
+    changed[:] = [0]
+    with pytest.raises(SpoiledError, match=r"'0\.0\.weight'"):
+        stage.forward(*rows(), Crossing())
 
 
 def test_own_stages_name_what_cannot_cross() -> None:

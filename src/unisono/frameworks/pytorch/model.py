@@ -103,7 +103,7 @@ class Adapter:
         self._used = np.zeros(len(self._named), dtype=np.uint8)
         self._adding = np.zeros(len(self._named), dtype=np.uint8)
         self._told: list[Callable[[int], None]] = []
-        self._watch = Watch(model, self._named)
+        self._watches: dict[frozenset[int], Watch] = {}
         self._seed_again = functools.partial(seed_everything, 0)
         self._hook()
 
@@ -361,13 +361,17 @@ class Adapter:
         return self._measured(total, weight, outputs, targets)
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        before = self._watch.look()
+    def _explained(self, elsewhere: frozenset[int] = frozenset()) -> Iterator[None]:
+        if elsewhere not in self._watches:
+            named = [pair for number, pair in enumerate(self._named) if number not in elsewhere]
+            self._watches[elsewhere] = Watch(self.model, named)
+        watch = self._watches[elsewhere]
+        before = watch.look()
         try:
             with determinism.explained():
                 yield
         except Exception as error:
-            self._watch.check(before)
+            watch.check(before)
             if not isinstance(error, ValueError):
                 raise
             if "Expected more than 1 value per channel" not in str(error):
@@ -376,7 +380,7 @@ class Adapter:
                 "BatchNorm needs at least two samples in a microbatch; this one has a single one. "
                 "Set drop_last=True, or choose fewer microbatches so that each has more samples."
             ) from error
-        self._watch.check(before)
+        watch.check(before)
 
     def _finite_loss(self, outputs: Any, targets: Any, samples: int) -> tuple[torch.Tensor, float]:
         total, weight = self._loss(outputs, targets, samples)

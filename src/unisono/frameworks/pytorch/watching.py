@@ -27,7 +27,7 @@ class Watch:
 
     Args:
         model: the model.
-        named: its parameters.
+        named: the parameters that nobody else may be changing meanwhile.
     """
 
     def __init__(self, model: torch.nn.Module, named: Sequence[tuple[str, torch.nn.Parameter]]) -> None:

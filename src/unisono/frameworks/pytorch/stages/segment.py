@@ -80,7 +80,8 @@ class Segment:
         """Compute; whatever needs a gradient starts a graph of its own."""
         leaves = [t.detach().requires_grad_() if t.requires_grad else t for t in flowing.tensors]
         values: Sequence[Any] = leaves
-        with self.parts.explained(), self.parts.autocast(), _own_buffers(self.written):
+        elsewhere = self.parts.trained.difference(self.parameters)
+        with self.parts.explained(elsewhere), self.parts.autocast(), _own_buffers(self.written):
             if self.cached_casts:
                 values = [t.view_as(t) if t.requires_grad and t.dtype == torch.float32 else t for t in leaves]
             if flowing.nest is not None:
