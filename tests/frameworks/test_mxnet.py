@@ -617,3 +617,33 @@ class Foreign:
 
 def test_another_frameworks_metrics_are_refused() -> None:
     assert "Foreign" in failure_of(kit.make(metrics={"other": Foreign()}, evaluation=Pairs))
+
+
+# -- threads -----------------------------------------------------------------------------------------------
+
+
+class Indexed(gluon.HybridBlock):
+    """Reads rows of a weight by an array of numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense, self.table = nn.Dense(CLASSES), self.params.get("table", shape=(7, CLASSES))
+
+    def hybrid_forward(self, F: Any, inputs: Any, table: Any) -> Any:
+        return F.broadcast_add(self.dense(inputs), F.gather_nd(table, F.zeros((1, 1))))
+
+
+@pytest.mark.parametrize("hybridized", [False, True])
+def test_what_adds_in_any_order_is_refused_on_several_threads(hybridized: bool) -> None:
+    def model() -> Any:
+        made = Indexed()
+        if hybridized:
+            made.hybridize()
+        return made
+
+    job = Job(**{**vars(kit.make(model="mlp", steps=2)), "model": model})
+    raise_failure(run(job, 1)[0])
+    failure = run(job, 1, threads=2)[0].failure
+    assert failure is not None
+    assert "gather_nd does not in MXNet 1.9.1" in failure.message
+    raise_failure(run(kit.make(model="cnn", steps=2), 1, threads=2)[0])

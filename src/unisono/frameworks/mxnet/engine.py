@@ -40,6 +40,11 @@ def pin(threads: int) -> None:
     check_call(_LIB.MXSetNumOMPThreads(ctypes.c_int(threads)))
 
 
+def threads() -> int:
+    """OpenMP threads of this thread's operations."""
+    return int(_LIB.omp_get_max_threads())
+
+
 class _Context(ctypes.Structure):
     _fields_ = (("kind", ctypes.c_int), ("number", ctypes.c_int))
 

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.lossrules import check_loss, no_graph
-from unisono.frameworks.mxnet import engine
+from unisono.frameworks.mxnet import determinism, engine
 from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.metrics import adapted, as_float
@@ -232,6 +232,7 @@ class Adapter:
         finally:
             self._weights.training = False
         loss = _finite(total, weight, outputs)
+        determinism.check(total, self.model)
         total.backward()
         mxnet.nd.waitall()
         if weight and not any(array._fresh_grad for array in trained):
