@@ -22,6 +22,11 @@ WILD = "jobs.make(jobs.Wild, optimizer=jobs.adamw, clip_norm=0.5, microbatches=8
 HELD = """jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=80, order="sequential",
         data=jobs.Held(80, 40, "held"))"""
 """It goes on only as far as the file `held` says, while there is one."""
+OWN = tuple(
+    f"lambda model: __import__('own_code.optimizers').optimizers.{name}(model.parameters())"
+    for name in ("InItself", "Soaplike")
+)
+"""Optimizers that are stepped as they are: what they hold travels as a tree."""
 LONG = f"jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps={jobs.FOR_EVER})"
 
 
@@ -197,8 +202,9 @@ def test_without_host_0_the_others_stop_and_the_run_resumes(tmp_path: Path) -> N
 
 
 @pytest.mark.hosts
-def test_a_host_that_comes_later_joins(tmp_path: Path) -> None:
-    job_file(tmp_path, HELD)
+@pytest.mark.parametrize("optimizer", ["jobs.adamw", *OWN])
+def test_a_host_that_comes_later_joins(tmp_path: Path, optimizer: str) -> None:
+    job_file(tmp_path, HELD.replace("jobs.adamw", optimizer))
     expected = hash_alone(tmp_path)
     (tmp_path / "held").write_text("60")
     with running(tmp_path, (1, 1), "--checkpoint-every", "5") as hosts:
