@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 import jobs
 from everywhere import hold_to_one_hash
@@ -95,18 +97,35 @@ class Forces(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.calls += 1
-        inputs = inputs.requires_grad_()
+        return self.forces(inputs.requires_grad_()) + self.calls
+
+    def forces(self, inputs: Tensor) -> Tensor:
         energy = self.last(torch.tanh(self.first(inputs))).sum()
-        return torch.autograd.grad(energy, inputs, create_graph=True)[0] + self.calls
+        return torch.autograd.grad(energy, inputs, create_graph=True)[0]
+
+
+class OfAskedInputs(Forces):
+    """The same of inputs that `collate` has asked for gradients of."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls += 1
+        return self.forces(inputs) + self.calls
+
+
+def asking(samples: list[Any]) -> Any:
+    inputs, targets = default_collate(samples)
+    return inputs.requires_grad_(), targets
 
 
 def distance(forces: Tensor, targets: Tensor) -> Tensor:
     return (forces - targets[:, None] / 5).pow(2).mean()
 
 
-def test_what_differentiates_is_evaluated_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "collate"), [(Forces, None), (OfAskedInputs, asking)], ids=["inside", "collate"])
+def test_what_differentiates_is_evaluated_too(model: Any, collate: Any, tmp_path: Path) -> None:
     """What is drawn is what the first attempt would draw; a buffer is for each microbatch what it was."""
-    job = jobs.make(Forces, loss=distance, evaluation=dataset, metrics={"drawn": lambda o, t: (torch.rand(()), 1)})
+    drawn = {"drawn": lambda o, t: (torch.rand(()), 1)}
+    job = jobs.make(model, loss=distance, collate=collate, evaluation=dataset, metrics=drawn)
     _, records = undisturbed(job)
     outcome, found, _ = run(job, 3)
     raise_failure(outcome)

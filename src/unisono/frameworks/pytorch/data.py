@@ -74,18 +74,20 @@ TENSORS = (torch.Tensor,)
 
 def to_array(tensor: torch.Tensor) -> tuple[Any, str]:
     """See `DataFunctions.to_array`: of a dense CPU tensor."""
+    wanted = " requires_grad" if tensor.requires_grad else ""
     tensor = tensor.detach().contiguous()
     if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.uint16).numpy(), "bfloat16"
-    return tensor.numpy(), ""
+        return tensor.view(torch.uint16).numpy(), "bfloat16" + wanted
+    return tensor.numpy(), wanted
 
 
 def from_array(array: Any, kind: str) -> torch.Tensor:
     """See `DataFunctions.from_array`."""
     tensor = torch.from_numpy(array)
-    if kind == "bfloat16":
+    if kind.startswith("bfloat16"):
         tensor = tensor.view(torch.bfloat16)
-    return tensor.clone()  # private (user code may write into it) and 64-byte aligned
+    copy = tensor.clone()  # private (user code may write into it) and 64-byte aligned
+    return copy.requires_grad_(kind.endswith("requires_grad"))
 
 
 def _reduce_tensor(value: torch.Tensor) -> Any:
