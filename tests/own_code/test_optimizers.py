@@ -213,6 +213,26 @@ def test_what_cannot_be_kept_is_refused_by_name(what: str, tmp_path: Path) -> No
         raise_failure(run(given)[0])
 
 
+class Factored(own.Own):
+    """Averages what each layer is given, which it sees by a hook, as K-FAC does."""
+
+    def __init__(self, model: nn.Module, into: str) -> None:
+        super().__init__(model.parameters())
+        self.given = torch.zeros(8)
+        layer = model.get_submodule("0")
+        if into == "'0'":
+            layer.register_forward_pre_hook(lambda _, inputs: self.given.add_(inputs[0].mean(0)))
+        else:
+            layer.weight.register_post_accumulate_grad_hook(lambda weight: self.given.add_(weight.grad.mean(0)))
+
+
+@pytest.mark.parametrize("into", ["'0'", "'0.weight'"])
+def test_an_optimizer_that_looks_into_the_passes_is_refused(into: str) -> None:
+    given = replace(job("Lists"), optimizer=lambda model: Factored(model, into))
+    with pytest.raises(UsageError, match=f"has put a hook into {into}, which would see those of one worker alone"):
+        run(given)
+
+
 class Clock:
     """Of two optimizers."""
 

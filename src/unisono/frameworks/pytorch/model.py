@@ -26,7 +26,7 @@ from unisono.frameworks.protocol import (
     TensorSpec,
     Unit,
 )
-from unisono.frameworks.pytorch import determinism
+from unisono.frameworks.pytorch import determinism, hooks
 from unisono.frameworks.pytorch import optimizers as torch_optimizers
 from unisono.frameworks.pytorch.chunks import TorchChunkUpdate
 from unisono.frameworks.pytorch.data import seed_everything
@@ -79,7 +79,7 @@ class Adapter:
         check_buffers(model)
         check_memory(model, self._named)
         self._numbers = {id(parameter): number for number, (_, parameter) in enumerate(self._named)}
-        self._masters = torch_optimizers.prepare(job.optimizer(model))
+        self._masters = torch_optimizers.prepare(hooks.made(job.optimizer, model))
         self._owners, self._group_of = self._ownership()
         self._kinds: tuple[Kind, ...] = tuple(torch_optimizers.kind_of(master) for master in self._masters)
         self._kept = kept_whole(self._masters, self._kinds, model)
