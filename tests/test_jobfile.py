@@ -119,6 +119,7 @@ def reads(folder: Path) -> list[str]:
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "once", raising=False)  # that of a test before
     return tmp_path
 
 
