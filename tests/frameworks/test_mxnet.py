@@ -647,3 +647,26 @@ def test_what_adds_in_any_order_is_refused_on_several_threads(hybridized: bool) 
     assert failure is not None
     assert "gather_nd does not in MXNet 1.9.1" in failure.message
     raise_failure(run(kit.make(model="cnn", steps=2), 1, threads=2)[0])
+
+
+# -- attributes --------------------------------------------------------------------------------------------
+
+
+class Counting(gluon.Block):
+    """Carries a count from call to call."""
+
+    def __init__(self, carried: bool) -> None:
+        super().__init__()
+        self.dense, self.carried, self.calls = nn.Dense(CLASSES, in_units=FEATURES), carried, 0
+
+    def forward(self, inputs: Any) -> Any:
+        self.calls = self.calls + 1 if self.carried else len(inputs)
+        return self.dense(inputs) * self.calls
+
+
+def test_plain_attributes_are_not_carried_from_microbatch_to_microbatch() -> None:
+    job = Job(**{**vars(kit.make(model="mlp", steps=4)), "model": lambda: Counting(True)})
+    failure = run(job, 1)[0].failure
+    assert failure is not None
+    assert "it changes 'calls' and reads it again" in failure.message
+    raise_failure(run(replace(job, model=lambda: Counting(False)), 1)[0])

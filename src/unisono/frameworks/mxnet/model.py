@@ -20,6 +20,7 @@ from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.lossrules import check_loss, no_graph
 from unisono.frameworks.mxnet import determinism, engine
 from unisono.frameworks.mxnet import parameters as held
+from unisono.frameworks.mxnet.attributes import shapes, watched
 from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.metrics import adapted, as_float
 from unisono.frameworks.mxnet.optimizers import Master, built
@@ -77,6 +78,7 @@ class Adapter:
         self.model: Block = model
         held.initialise(model, job.seed, lambda: as_framework(example()), self._forward)
         self._weights = Weights(model)
+        self._attributes = watched(model, job.loss)
         self._master = Master(built(job.optimizer, job.schedule, steps), self._weights.trained)
         self.rounds_seen = 0
         self._step = 0
@@ -225,7 +227,8 @@ class Adapter:
         autograd.mark_variables(trained, [array for _, array in into], "write")  # none of them is fresh now
         self._weights.training = True
         try:
-            with self._weights.unchanged(), autograd.record():
+            one_pass = self._attributes.one_pass(lambda: shapes(inputs))
+            with self._weights.unchanged(), one_pass, autograd.record():
                 outputs = self._forward(inputs)
                 total, weight = self._loss(outputs, targets, samples)
                 mxnet.nd.waitall()
@@ -274,7 +277,7 @@ class Adapter:
         """See `Adapter.evaluate`."""
         inputs, targets = as_framework(tuple(batch))
         self._weights.use_copies(self._step)
-        with autograd.pause():
+        with self._attributes.one_pass(lambda: shapes(inputs)), autograd.pause():
             outputs = self._forward(inputs)
             total, weight = self._loss(outputs, targets, samples)
             predicted = outputs if self._job.predict is None else self._job.predict(self.model, inputs)

@@ -28,6 +28,7 @@ from unisono.frameworks.protocol import (
 )
 from unisono.frameworks.pytorch import determinism, hooks
 from unisono.frameworks.pytorch import optimizers as torch_optimizers
+from unisono.frameworks.pytorch.attributes import shapes, watched
 from unisono.frameworks.pytorch.chunks import TorchChunkUpdate
 from unisono.frameworks.pytorch.data import seed_everything
 from unisono.frameworks.pytorch.modes import Modes, without_gradients
@@ -104,6 +105,7 @@ class Adapter:
         self._adding = np.zeros(len(self._named), dtype=np.uint8)
         self._told: list[Callable[[int], None]] = []
         self._watches: dict[frozenset[int], Watch] = {}
+        self._attributes = watched(model, job.loss)
         self._seed_again = functools.partial(seed_everything, 0)
         self._hook()
 
@@ -347,7 +349,7 @@ class Adapter:
         self._into[:] = into
         self._used[:], self._adding[:] = 0, add
         self._told[:] = [self.on_gradient] if self.on_gradient else []
-        with self._explained(), self._autocast():
+        with self._explained(inputs), self._autocast():
             outputs = self._forward(inputs)
             total, weight = self._finite_loss(outputs, targets, samples)
         if total.requires_grad:
@@ -361,14 +363,14 @@ class Adapter:
         return self._measured(total, weight, outputs, targets)
 
     @contextlib.contextmanager
-    def _explained(self, elsewhere: frozenset[int] = frozenset()) -> Iterator[None]:
+    def _explained(self, inputs: Any, elsewhere: frozenset[int] = frozenset()) -> Iterator[None]:
         if elsewhere not in self._watches:
             named = [pair for number, pair in enumerate(self._named) if number not in elsewhere]
             self._watches[elsewhere] = Watch(self.model, named)
         watch = self._watches[elsewhere]
         before = watch.look()
         try:
-            with determinism.explained():
+            with self._attributes.one_pass(lambda: shapes(inputs)), determinism.explained():
                 yield
         except Exception as error:
             watch.check(before)
@@ -435,7 +437,7 @@ class Adapter:
         inputs, targets = batch
         self._modes.evaluate()
         self._face(self._averaged)
-        with self._explained(), self._autocast():
+        with self._explained(inputs), self._autocast():
             outputs, total, weight = without_gradients(lambda: self._answer(inputs, targets, samples), self._seed_again)
             with torch.no_grad():
                 metrics = self._metrics(self._job.metric_functions, outputs, targets)

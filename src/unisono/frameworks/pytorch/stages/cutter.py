@@ -101,7 +101,7 @@ class Cutter:
         while True:
             recorder = self._recorder(inputs)
             try:
-                with untouched(parts.model), parts.explained(parts.trained), parts.autocast():
+                with untouched(parts.model), parts.explained(inputs, parts.trained), parts.autocast():
                     if parts.job.stages is not None:
                         return recorder.record_pieces(parts.job.stages, parts.model, inputs)
                     return recorder.record(lambda: parts.forward(inputs))

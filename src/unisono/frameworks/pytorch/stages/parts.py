@@ -27,8 +27,8 @@ class Parts:
         buffers: every buffer, by index.
         forward: (inputs) → outputs.
         autocast: () → the block in which the forward pass and the loss run.
-        explained: (parameters that another stage may be updating) → a block that explains known errors of a forward
-            pass, and refuses a change of any other parameter.
+        explained: (inputs, parameters that another stage may be updating) → a block that explains known errors of a
+            forward pass, and refuses what it may not change.
         loss: (outputs, targets, samples) → total and weight, the total finite.
         measured: (total, weight, outputs, targets) → what is measured.
         into, used, adding: where the gradient hooks write, and where they add.
@@ -43,7 +43,7 @@ class Parts:
     buffers: list[BufferPlace]
     forward: Callable[[Any], Any]
     autocast: Callable[[], AbstractContextManager[Any]]
-    explained: Callable[[frozenset[int]], AbstractContextManager[Any]]
+    explained: Callable[[Any, frozenset[int]], AbstractContextManager[Any]]
     loss: Callable[[Any, Any, int], tuple[torch.Tensor, float]]
     measured: Callable[[torch.Tensor, float, Any, Any], Measured]
     into: list[torch.Tensor | None]

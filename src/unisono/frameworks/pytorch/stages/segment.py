@@ -81,7 +81,7 @@ class Segment:
         leaves = [t.detach().requires_grad_() if t.requires_grad else t for t in flowing.tensors]
         values: Sequence[Any] = leaves
         elsewhere = self.parts.trained.difference(self.parameters)
-        with self.parts.explained(elsewhere), self.parts.autocast(), _own_buffers(self.written):
+        with self.parts.explained(batch[0], elsewhere), self.parts.autocast(), _own_buffers(self.written):
             if self.cached_casts:
                 values = [t.view_as(t) if t.requires_grad and t.dtype == torch.float32 else t for t in leaves]
             if flowing.nest is not None:

@@ -1,0 +1,57 @@
+"""Plain attributes of a PyTorch model and of its loss: see `unisono.frameworks.attributes`."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Hashable
+from hashlib import blake2b
+from typing import Any
+
+import torch
+
+from unisono.frameworks.attributes import Attributes
+from unisono.frameworks.pytorch.stages.travel import as_array
+from unisono.frameworks.pytorch.stages.trees import leaves
+from unisono.frameworks.pytorch.state_tensors import StateTensors
+
+_COMMON = frozenset(vars(torch.nn.Module()))
+
+
+def watched(model: torch.nn.Module, loss: Any) -> Attributes:
+    """Those of the modules that are not PyTorch's own, and of a loss that is an object."""
+    holders = {name: module for name, module in model.named_modules() if _is_own(module)}
+    if isinstance(loss, torch.nn.Module):
+        holders |= {f"loss.{name}".rstrip("."): part for name, part in loss.named_modules() if _is_own(part)}
+    elif hasattr(loss, "__dict__") and not isinstance(loss, type | types.FunctionType | functools.partial):
+        holders["loss"] = loss
+    parts = StateTensors(model)
+    return Attributes(holders, _COMMON, _content, lambda value: _generator(value) or parts.mark(value))
+
+
+def shapes(inputs: Any) -> Hashable:
+    """What a forward pass is given, but for the values of tensors."""
+    return tuple(
+        (path, *((leaf.shape, leaf.dtype) if isinstance(leaf, torch.Tensor) else (type(leaf).__name__,)))
+        for path, leaf in leaves(inputs)
+    ), torch.is_grad_enabled()
+
+
+def _is_own(module: torch.nn.Module) -> bool:
+    return not type(module).__module__.startswith("torch.")
+
+
+def _generator(value: Any) -> Any:
+    return value.get_state().numpy().tobytes() if isinstance(value, torch.Generator) else None
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, torch.nn.Module):
+        return id(value)
+    if isinstance(value, torch.Tensor):
+        try:
+            held = as_array(value.detach().contiguous())
+        except (TypeError, RuntimeError):
+            return id(value)
+        return str(value.dtype), tuple(value.shape), blake2b(held.tobytes(), digest_size=16).digest()
+    return _generator(value)
