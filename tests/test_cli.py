@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -262,6 +263,11 @@ def test_resize_from_another_process(file: Path, tmp_path: Path) -> None:
     refused = command("resize", "out", 9, folder=tmp_path)
     assert refused.returncode == 2
     assert "0 (pause) to 8 workers" in refused.stderr
+    for line in (b"[" * 4000, b"\xff", b'{"resize": [[]]}', b'{"resize": 1e999}'):
+        with socket.socket(socket.AF_UNIX) as end:
+            end.connect(str(tmp_path / "out" / "control.sock"))
+            end.sendall(line + b"\n")
+            assert "error" in json.loads(end.makefile().readline())
     assert "paused" in command("resize", "out", 0, folder=tmp_path).stdout
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=limit())

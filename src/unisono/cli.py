@@ -12,6 +12,7 @@ import click
 
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.partition.layout import Layout
+from unisono.untrusted import printable
 from unisono.version import __version__
 
 if TYPE_CHECKING:
@@ -261,9 +262,9 @@ def _with_kept(run_dir: Path | None, arguments: tuple[str, ...]) -> tuple[str, .
 @click.argument("workers", type=int)
 def resize(run_dir: Path, workers: int) -> int:
     """Give the running run of RUN_DIR another number of WORKERS; 0 pauses it."""
-    from unisono.runtime.control import request
+    from unisono.runtime import control
 
-    granted = request(run_dir, resize=workers)["workers"]
+    granted = control.resize(run_dir, workers)
     print(f"{run_dir}: {granted} workers" if granted else f"{run_dir}: paused; resize it again to go on")
     return 0
 
@@ -300,12 +301,14 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         status = 2
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        if text := str(error.__cause__ or error):  # what was left in the middle
+            print(f"unisono: {printable(text)}", file=sys.stderr)
         status = 130
     except UnisonoError as error:
         message = error.message if isinstance(error, JobError) else str(error)
-        print(f"unisono: {message}", file=sys.stderr)
+        print(f"unisono: {printable(message)}", file=sys.stderr)
         if isinstance(error, JobError) and error.traceback:
-            print(f"\n{error.traceback}", file=sys.stderr)
+            print(f"\n{printable(error.traceback)}", file=sys.stderr)
         status = error.exit_status
     sys.exit(status)

@@ -18,7 +18,7 @@ from unisono.job import Job
 from unisono.jobfile import JobFile, job_of
 from unisono.observe.metrics import read_metrics
 from unisono.observe.rundir import CHECKPOINTS, METRICS, PARAMETERS, read_run
-from unisono.runtime.control import request
+from unisono.runtime import control
 from unisono.runtime.prepare import open_data
 from unisono.runtime.samples import Example
 from unisono.usertrace import user_traceback
@@ -168,7 +168,7 @@ class Run:
         Raises:
             UsageError: the run is not running, or cannot have so many.
         """
-        return int(request(self.directory, resize=workers)["workers"])
+        return control.resize(self.directory, workers)
 
     def stop(self) -> None:
         """Ask the run to end after the step at hand; a checkpoint is written. Returns at once.
@@ -176,7 +176,7 @@ class Run:
         Raises:
             UsageError: the run is not running.
         """
-        request(self.directory, stop=True)
+        control.stop(self.directory)
 
     def wait(self, timeout_seconds: float | None = None) -> Run:
         """Until the run has ended.

@@ -15,7 +15,7 @@ import pytest
 import jobs
 from cluster.hosts import PATIENT, HostProcess, free_port, hash_alone, job_file, running
 from unisono.errors import UsageError
-from unisono.runtime.control import request
+from unisono.runtime import control
 from waiting import scaled, until
 
 WILD = "jobs.make(jobs.Wild, optimizer=jobs.adamw, clip_norm=0.5, microbatches=8, batch_size=40, steps=9, {more})"
@@ -266,10 +266,10 @@ def test_a_hosts_workers_are_resized_and_a_pause_is_refused(tmp_path: Path) -> N
         until(lambda: hosts[0].steps() > 5)
         (other,) = (tmp_path / "out" / "hosts").iterdir()
         for folder, workers, log in ((tmp_path / "out", 2, "worker-1.log"), (other, 3, "worker-2.log")):
-            assert request(folder, resize=workers) == {"workers": workers}
+            assert control.resize(folder, workers) == workers
             until((folder / "logs" / log).exists)
             with pytest.raises(UsageError, match="a run over several hosts is not paused"):
-                request(folder, resize=0)
+                control.resize(folder, 0)
         (tmp_path / "held").unlink()
         assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
         assert {host.parameters for host in hosts} == {expected}

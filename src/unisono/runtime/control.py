@@ -1,7 +1,7 @@
 """The control socket in the run folder: other processes ask a run to resize or to stop.
 
 One line of JSON each way. The folder may lie deeper than a socket's address can say, so both ends go by way of the
-open folder.
+open folder. The run's end never waits: it reads and writes what is ready, and lets go of who takes too long.
 """
 
 from __future__ import annotations
@@ -10,15 +10,44 @@ import json
 import os
 import selectors
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unisono.errors import UsageError
+from unisono.untrusted import Malformed, check, parsed, printable
 
 SOCKET = "control.sock"
+DEADLINE_SECONDS = 10.0
+"""For a request to come whole, and its answer to be taken."""
+
+MOST_ASKING = 32
+"""Who ask at once; when more come, who came first goes."""
+
 _MOST_BYTES = 4096
+_LONGEST_ERROR = 2000
+_DEAF_SECONDS = 1.0
+"""Between tries to take a request, where this process can open no more files."""
+
+
+@dataclass
+class _Asking:
+    """Who asks.
+
+    Attributes:
+        end: the way there.
+        deadline: when it is let go of, on the monotonic clock.
+        request: what has come so far.
+        answer: what of the answer it has not taken yet; None before it has asked.
+    """
+
+    end: socket.socket
+    deadline: float
+    request: bytes = b""
+    answer: bytes | None = None
 
 
 class ControlSocket:
@@ -26,13 +55,18 @@ class ControlSocket:
 
     Args:
         folder: the run folder.
-        answer: request → answer; raises UsageError for a request that breaks a rule.
+        answer: request → answer; what it raises is the answer of who has asked.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, folder: Path, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    def __init__(
+        self, folder: Path, answer: Callable[[dict[str, Any]], dict[str, Any]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._path = folder / SOCKET
-        self._answer = answer
-        self._asking: dict[socket.socket, bytes] = {}
+        self._answer, self._clock = answer, clock
+        self._asking: dict[int, _Asking] = {}
+        self._deaf_until: float | None = None
         self._selector = selectors.EpollSelector()
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.setblocking(False)
@@ -62,52 +96,86 @@ class ControlSocket:
             return None
 
     def serve(self) -> None:
-        """Hear who asks, however slowly, and answer who has asked."""
+        """Hear who asks, however slowly, and answer who has asked; neither waits nor raises."""
         for key, _ in self._selector.select(0):
             if key.data is None:
                 self._accept()
-            else:
-                self._hear(key.data)
+            elif key.fd in self._asking:  # not let go of meanwhile
+                self._attend(key.data)
+
+    def let_go_of_late(self) -> None:
+        """Let go of who has taken too long; to be called now and then."""
+        now = self._clock()
+        for late in [each for each in self._asking.values() if now > each.deadline]:
+            self._let_go(late)
+        if self._deaf_until is not None and now > self._deaf_until:
+            self._deaf_until = None
+            self._selector.register(self.socket, selectors.EVENT_READ)
 
     def _accept(self) -> None:
-        with suppress(OSError):
+        try:
             end, _ = self.socket.accept()
-            end.setblocking(False)
-            self._asking[end] = b""
-            self._selector.register(end, selectors.EVENT_READ, end)
+        except (BlockingIOError, ConnectionError):  # it has gone again
+            return
+        except OSError:  # too many open files: the socket would stay ready
+            self._selector.unregister(self.socket)
+            self._deaf_until = self._clock() + _DEAF_SECONDS
+            return
+        end.setblocking(False)
+        if len(self._asking) >= MOST_ASKING:
+            self._let_go(next(iter(self._asking.values())))
+        asking = _Asking(end, self._clock() + DEADLINE_SECONDS)
+        self._asking[end.fileno()] = asking
+        self._selector.register(end, selectors.EVENT_READ, asking)
 
-    def _hear(self, end: socket.socket) -> None:
-        """Take what has come from one who asks; a line is the whole of it."""
-        with suppress(OSError):
-            more = end.recv(_MOST_BYTES)
-            self._asking[end] += more
-            line = self._asking[end]
-            if more and b"\n" not in line and len(line) < _MOST_BYTES:
-                return
-            end.sendall(json.dumps(self._reply(line)).encode() + b"\n")
-        self._let_go(end)
+    def _attend(self, asking: _Asking) -> None:
+        """Take what has come from one who asks, or give what it takes."""
+        try:
+            done = self._hear(asking) if asking.answer is None else self._give(asking)
+        except BlockingIOError:
+            return
+        except OSError:  # it has gone
+            done = True
+        if done:
+            self._let_go(asking)
 
-    def _let_go(self, end: socket.socket) -> None:
-        del self._asking[end]
-        self._selector.unregister(end)
-        end.close()
+    def _hear(self, asking: _Asking) -> bool:
+        """A line is the whole request; returns whether this is over."""
+        more = asking.end.recv(_MOST_BYTES)
+        asking.request += more
+        if more and b"\n" not in more and len(asking.request) < _MOST_BYTES:
+            return False
+        asking.answer = json.dumps(self._reply(asking.request)).encode() + b"\n"
+        self._selector.modify(asking.end, selectors.EVENT_WRITE, asking)
+        return self._give(asking)
+
+    def _give(self, asking: _Asking) -> bool:
+        assert asking.answer is not None
+        asking.answer = asking.answer[asking.end.send(asking.answer) :]
+        return not asking.answer
+
+    def _let_go(self, asking: _Asking) -> None:
+        del self._asking[asking.end.fileno()]
+        self._selector.unregister(asking.end)
+        asking.end.close()
 
     def _reply(self, line: bytes) -> dict[str, Any]:
+        """The answer; whatever goes wrong is who has asked's to know, and ends nothing here."""
         try:
-            request = json.loads(line)
-            if not isinstance(request, dict):
-                raise UsageError("a request is a JSON object")
-            return self._answer(request)
-        except (ValueError, UsageError) as error:
-            return {"error": str(error)}
+            return self._answer(check(parsed(line), dict, "a request"))
+        except (UsageError, Malformed) as error:
+            return {"error": str(error)[:_LONGEST_ERROR]}
+        except Exception as error:
+            return {"error": f"the run could not do it: {type(error).__name__}: {error}"[:_LONGEST_ERROR]}
 
     def close(self) -> None:
         """Take the socket out of the folder."""
-        for end in list(self._asking):
-            self._let_go(end)
+        for asking in list(self._asking.values()):
+            self._let_go(asking)
         self._selector.close()
         self.socket.close()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 class _address:
@@ -124,24 +192,58 @@ class _address:
         os.close(self._file)
 
 
-def request(folder: Path, **fields: Any) -> dict[str, Any]:
+def resize(folder: Path, workers: int) -> int:
+    """Ask a run for another number of workers; returns how many it will have.
+
+    Raises:
+        UsageError, KeyboardInterrupt: see `request`.
+    """
+    return int(request(folder, {"workers": int}, resize=workers)["workers"])
+
+
+def stop(folder: Path) -> None:
+    """Ask a run to stop.
+
+    Raises:
+        UsageError, KeyboardInterrupt: see `request`.
+    """
+    request(folder, dict, stop=True)
+
+
+def request(folder: Path, kind: Any, **fields: Any) -> dict[str, Any]:
     """Ask a run for something and return its answer, however long it takes: the kernel tells when the run has ended.
 
     Args:
         folder: the run folder.
+        kind: what an answer is, as `check` says it.
         fields: the request.
 
     Raises:
-        UsageError: nobody answers, or the run refuses.
+        UsageError: nobody answers, what answers is no run, or the run refuses.
+        KeyboardInterrupt: with a text, where it has not answered yet.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
             with _address(folder) as address:
                 end.connect(address)
             end.sendall(json.dumps(fields).encode() + b"\n")
-            answer = json.loads(end.makefile("rb").readline())
+            answer = check(parsed(_line(end)), dict, "an answer")
+        if "error" not in answer:
+            return dict(check(answer, kind))
     except (OSError, ValueError) as error:
         raise UsageError(f"only a running run can be asked; {folder} does not answer ({error}).") from error
-    if "error" in answer:
-        raise UsageError(str(answer["error"]))
-    return dict(answer)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"{folder} has not answered yet; it does what it was asked for if it still can. See its run.json."
+        ) from None
+    raise UsageError(printable(str(answer["error"])[:_LONGEST_ERROR]))
+
+
+def _line(end: socket.socket) -> bytes:
+    """What the run says, which is short."""
+    line = b""
+    while not line.endswith(b"\n") and (more := end.recv(_MOST_BYTES)):
+        line += more
+        if len(line) > 16 * _LONGEST_ERROR:
+            raise Malformed("it says more than a run would")
+    return line

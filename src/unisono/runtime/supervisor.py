@@ -69,6 +69,7 @@ class Supervisor:
         self._loader_strikes: dict[int, int] = {}
         self._companions = companions
         self._profiler: Profiler | None = None
+        self._control: ControlSocket | None = None
         self._run: Running
 
     def run(self) -> Outcome:
@@ -145,7 +146,6 @@ class Supervisor:
         if not self._companions and described.cut is None and not self._request.trace:
             self._profiler = Profiler.of(described)
         segment = Segment.create(described.layout.segment)
-        control: ControlSocket | None = None
         try:
             state = HostState(described.layout, segment)
             self._host.share(described, segment.file, self._event, initialise=True)
@@ -159,9 +159,9 @@ class Supervisor:
             state.begin(first)
             self._man(first, go_on)
             self._fork_loaders()
-            control = self._watcher.control(self._answer)
-            if control:
-                self._selector.register(control, selectors.EVENT_READ, control)
+            self._control = self._watcher.control(self._answer)
+            if self._control:
+                self._selector.register(self._control, selectors.EVENT_READ, self._control)
             self._supervise()
             records = self._run.records
             records.drain(self._hand_on)
@@ -170,8 +170,8 @@ class Supervisor:
             self._export(outcome)
             return outcome
         finally:
-            if control:
-                control.close()
+            if self._control:
+                self._control.close()
             segment.close()
 
     def _export(self, outcome: Outcome) -> None:
@@ -295,6 +295,8 @@ class Supervisor:
             try:
                 for key, _ in self._selector.select(TICK_SECONDS):
                     self._handle(key.fd, key.data)
+                if self._control:
+                    self._control.let_go_of_late()
                 if time.monotonic() - caught_up >= CATCH_UP_SECONDS:
                     caught_up = time.monotonic()
                     self._host.ask("catch_up", run.records.plan.round)
@@ -522,8 +524,8 @@ class Supervisor:
         self._abandon()
         run.control.publish(Control.STOP, 0)
         run.crew = Crew(wanted, next_member=run.crew.next_member)
-        self._paused = False
         self._man(run.records.plan.round)
+        self._paused = False  # not before: what cannot be manned is paused still
 
 
 def _is_dead(child: Child, timeout_seconds: float) -> bool:
