@@ -43,10 +43,10 @@ class Store:
         self.answers.wait()
         self.values[key] = value
 
-    def find(self, key: str) -> Any:
+    def find(self, key: str, kind: Any) -> Any:
         return self.values.get(key)
 
-    def find_all(self, keys: Sequence[str]) -> list[Any]:
+    def find_all(self, keys: Sequence[str], kind: Any) -> list[Any]:
         return [self.values[key] for key in keys]
 
     def count(self, key: str, more: int = 0) -> int:

@@ -53,6 +53,17 @@ def test_what_does_not_fit_says_so() -> None:
         write([np.zeros(1000)], None, np.zeros(4096, np.uint8))
 
 
+def test_no_bytes_become_addresses() -> None:
+    memory = np.zeros(1 << 12, np.uint8)
+    with pytest.raises(JobError, match="arrays in shared memory hold numbers"):
+        write([np.array([{}])], None, memory)
+    write([np.ones(1, np.int64)], None, memory)
+    start = memory.tobytes().index(b"<i8")
+    memory[start : start + 3] = np.frombuffer(b"|O\0", np.uint8)
+    with pytest.raises(JobError, match="arrays in shared memory hold numbers"):
+        read(memory)
+
+
 def test_what_json_cannot_hold_is_named() -> None:
     with pytest.raises(JobError, match=r"values that JSON can hold; received \{1j\}"):
         write([], {1j}, np.zeros(4096, np.uint8))

@@ -31,6 +31,7 @@ from unisono.runtime.source import Source
 from unisono.runtime.state import HostState
 from unisono.runtime.warm import POOLS
 from unisono.runtime.watcher import Watcher
+from unisono.untrusted import Malformed, printable
 
 TIMEOUT_SECONDS = 10.0
 LOOK_SECONDS = 0.02
@@ -138,15 +139,18 @@ class Cluster:
         key, deadline = f"{self.place.prefix.rpartition('/')[2]}/folder", time.monotonic() + self._hosts.timeout
         if self.place.host == 0:
             self._served.put(key, str(own))
-        while (found := self._served.find(key)) is None:
-            if time.monotonic() > deadline:
-                raise JobError("host 0 names the run folder, and has not. See what it says, or name one with --out.")
-            time.sleep(LOOK_SECONDS)
+        try:
+            while (found := self._served.find(key, str)) is None:
+                if time.monotonic() > deadline:
+                    raise JobError("host 0 names the run folder, and has not. See what it says, or give --out.")
+                time.sleep(LOOK_SECONDS)
+        except Malformed as error:
+            raise JobError(f"host 0 names the run folder; {error}. Name one with --out.") from error
         return Path(found)
 
     def open(self, selector: selectors.BaseSelector, poke: Callable[[], None], watcher: Watcher) -> None:
         """See `Companions`."""
-        self._selector, self._message = selector, watcher.message
+        self._selector, self._watcher = selector, watcher
         place, timeout = self.place, self._hosts.timeout
         self._member = Member(
             Store(place, self.address, False, timeout), place.host, place.name, self.address, timeout, poke
@@ -258,6 +262,10 @@ class Cluster:
                 return None
             time.sleep(LOOK_SECONDS)
 
+    def _message(self, text: str) -> None:
+        """Say something that holds names from other hosts."""
+        self._watcher.message(printable(text))
+
     def _announce(self, hosts: tuple[Mapping[str, Any], ...]) -> None:
         counts = ", ".join(f"{host['name']} ({host['workers']})" for host in hosts)
         self._message(f"{len(hosts)} host{'s' if len(hosts) > 1 else ''} with their workers: {counts}")
@@ -310,7 +318,7 @@ class Cluster:
             names = " and ".join(f"host {host['name']}" for host in hosts) or "another host"
             lost = f"{names} cannot be reached{f' ({why})' if why else ''}"
             self._message(f"{why if verb == 'early' else lost}; the hosts come together anew")
-            numbers = [int(host["number"]) for host in hosts]
+            numbers = [host["number"] for host in hosts]
             self._member.broken(self._generation.number, numbers, verb == "torn")
         return str(verb)
 
@@ -351,7 +359,7 @@ class Cluster:
         """Return once all others have finished: they may evaluate still. No longer than a silent host is borne."""
         hosts = self._generation.hosts if self._generation else ()
         deadline = time.monotonic() + self._hosts.timeout
-        with suppress(RuntimeError, JobError):  # nobody serves the store any more
+        with suppress(RuntimeError, JobError, Malformed):  # nobody serves the store any more
             store = Store(self.place, self.address, False, self._hosts.timeout)
-            while time.monotonic() < deadline and not all(store.find(f"{host['number']}/left") for host in hosts):
+            while time.monotonic() < deadline and not all(store.find(f"{host['number']}/left", bool) for host in hosts):
                 time.sleep(LOOK_SECONDS)

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from unisono.cluster.meeting import Store
+from unisono.cluster.meeting import BROKEN, HELLO, REPORT, Store
 from unisono.cluster.membership import Call, Gathered, Membership, Refused, Seen
 
 LOOK_SECONDS = 0.1
@@ -102,30 +102,31 @@ class Coordinator:
     def _feel(self, now: float) -> None:
         """Notice whose heart has beaten: one question for all of them, however many."""
         staying = [number for number, host in self._seen.items() if not host.left]
-        for number, beat in zip(staying, self._store.find_all([f"{number}/beat" for number in staying]), strict=True):
+        beats = self._store.find_all([f"{number}/beat" for number in staying], int)
+        for number, beat in zip(staying, beats, strict=True):
             if beat != self._beats.get(number):
                 self._beats[number], self._seen[number].heard = beat, now
 
     def _hear(self, number: int, now: float) -> None:
         store = self._store
-        hello = store.find(f"{number}/hello") if number not in self._seen else None
+        hello = store.find(f"{number}/hello", HELLO) if number not in self._seen else None
         if hello is not None:
-            self._seen[number] = Seen(int(hello["order"]), now, hello["address"])
+            self._seen[number] = Seen(hello["order"], now, hello["address"])
             self._names[number] = hello["name"]
         host = self._seen.get(number)
         if host is None or host.left:
             return
-        host.answered = store.find(f"{number}/answer") or 0
-        host.left = bool(store.find(f"{number}/left"))
+        host.answered = store.find(f"{number}/answer", int) or 0
+        host.left = bool(store.find(f"{number}/left", bool))
         coming = self._membership.generation + 1
-        if coming not in host.report and (report := store.find(f"report/{coming}/{number}")) is not None:
+        if coming not in host.report and (report := store.find(f"report/{coming}/{number}", REPORT)) is not None:
             host.report[coming] = report
         generation = self._membership.generation
-        broken = store.find(f"broken/{generation}/{number}")
+        broken = store.find(f"broken/{generation}/{number}", BROKEN)
         if broken is not None:
             if broken["torn"]:
                 host.torn[generation] = broken["hosts"]
             else:
                 host.broken.add(generation)
-            for other in broken["hosts"]:
+            for other in self._seen.keys() & broken["hosts"]:
                 self._seen[other].suspected.add(generation)

@@ -57,7 +57,10 @@ class Link:
         self._give(state_arrays(state, setup.program, setup.rounds))
         self._give(tree_words(state, setup.program, setup.rounds))
         self._give(tree_arrays(state, setup.program, setup.rounds))
-        found = state_digest(state, setup.program, setup.rounds)
+        try:
+            found = state_digest(state, setup.program, setup.rounds)
+        except Exception as error:  # it is parsed: bytes that are none may fail in any way
+            raise JobError(f"a state must arrive as it was sent; it cannot be read ({error}).") from error
         if found != setup.digest:
             raise JobError(f"a state must arrive as it was sent; its digest is {found}, not {setup.digest}.")
 

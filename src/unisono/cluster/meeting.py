@@ -31,6 +31,21 @@ import psutil
 
 from unisono.cluster.place import Place
 from unisono.errors import JobError, UsageError, way_to_install
+from unisono.untrusted import Malformed, Maybe, check, parsed
+
+HELLO = {"order": int, "name": str, "address": str}
+REPORT = {
+    "name": str,
+    "workers": int,
+    "rounds": int,
+    "digest": str,
+    "lends": bool,
+    "memory": dict,
+    "latest": Maybe(list),
+}
+BROKEN = {"hosts": [int], "torn": bool}
+FAILURE = {"host": str, "message": str, "traceback": str, "usage": bool}
+"""What others leave there, as `check` says it."""
 
 START_SECONDS = 300.0
 """How long hosts may take to find the store when they start."""
@@ -125,13 +140,28 @@ class Store:
         """Leave a value."""
         self.raw.set(key, json.dumps(value))
 
-    def find(self, key: str) -> Any:
-        """A value, or None."""
-        return json.loads(self.raw.get(key)) if self.raw.check([key]) else None
+    def find(self, key: str, kind: Any) -> Any:
+        """A value, or None.
 
-    def find_all(self, keys: Sequence[str]) -> list[Any]:
-        """Values that are there for certain, in one go."""
-        return [json.loads(value) for value in self.raw.multi_get([*keys])] if keys else []
+        Args:
+            key: whose.
+            kind: see `check`.
+
+        Raises:
+            Malformed: it is of another kind.
+        """
+        return self._checked(key, self.raw.get(key), kind) if self.raw.check([key]) else None
+
+    def find_all(self, keys: Sequence[str], kind: Any) -> list[Any]:
+        """Values that are there for certain, in one go; see `find`."""
+        values = self.raw.multi_get([*keys]) if keys else []
+        return [self._checked(key, value, kind) for key, value in zip(keys, values, strict=True)]
+
+    def _checked(self, key: str, value: bytes, kind: Any) -> Any:
+        try:
+            return check(parsed(value), kind)
+        except Malformed as error:
+            raise Malformed(f"{key!r}, where hosts meet, is not what Unisono leaves there: {error}") from error
 
     def count(self, key: str, more: int = 0) -> int:
         """Add to a counter; returns it."""

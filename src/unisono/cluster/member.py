@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from unisono.cluster.meeting import Store
+from unisono.cluster.meeting import FAILURE, REPORT, Store
 from unisono.runtime.failure import Failure
 from unisono.runtime.stalls import Patience
 
@@ -137,14 +137,14 @@ class Member:
 
     def _hear(self) -> None:
         store = self._store
-        called = store.find("call") or 0
+        called = store.find("call", int) or 0
         if called > self.called:
             store.tell(f"{self.number}/answer", called)
             self.called = called
-        hosts = store.find(f"world/{self.called}")
+        hosts = store.find(f"world/{self.called}", [{"number": int, **REPORT}])
         if hosts is not None and (self.generation is None or self.generation.number < self.called):
             own = next((place for place, host in enumerate(hosts) if host["number"] == self.number), None)
             self.generation = Generation(self.called, tuple(hosts), own)
-        self.torn = store.find(f"{self.number}/torn")
-        self.failure = store.find("failure")
+        self.torn = store.find(f"{self.number}/torn", [str])
+        self.failure = store.find("failure", FAILURE)
         self._poke()

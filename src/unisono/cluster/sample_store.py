@@ -12,21 +12,27 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from unisono.cluster.meeting import START_SECONDS, Store
+from unisono.cluster.meeting import FAILURE, START_SECONDS, Store
 from unisono.cluster.place import Place
 from unisono.cluster.sample_bytes import decoded, encoded
 from unisono.errors import JobError
-from unisono.frameworks.registry import Framework, framework
+from unisono.frameworks.registry import FAMILIES, Framework, framework
 from unisono.job import Job
 from unisono.runtime.failure import failure
 from unisono.runtime.samples import Datasets, RemoteData, samples_at
+from unisono.untrusted import Malformed, Maybe, check, excerpt, parsed
 
 MOST_BYTES = 4 << 20
 """Of a piece: the store takes no value above 8 MiB."""
+
+ABOUT = {"family": str, "training": int, "evaluation": {str: int}}
+WANTED = {"id": str, "data": [str], "indices": [int], "keys": Maybe([int])}
+HEAD = {"pieces": Maybe(int), "message": Maybe(str), "traceback": Maybe(str)}
+"""What hosts say to each other, as `check` says it."""
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.0005, 0.01
 LOOK_SECONDS = 1.0
@@ -44,6 +50,17 @@ def pausing(is_there: Callable[[], bool], look: Callable[[], None]) -> None:
             looked = time.monotonic()
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def check_indices(indices: Sequence[int], length: int) -> None:
+    """Samples are counted from 0.
+
+    Raises:
+        Malformed: one is not there; a negative index would be another one's.
+    """
+    for index in indices:
+        if not 0 <= index < length:
+            raise Malformed(f"sample {index} of {length} was asked for")
 
 
 class SampleServer:
@@ -66,14 +83,20 @@ class SampleServer:
     def serve(self) -> None:
         """Answer for ever."""
         while True:
-            pausing(lambda: self._raw.queue_len("data/wanted") > 0, lambda: None)
-            self.answer(json.loads(self._raw.queue_pop("data/wanted")))
+            self.answer_next()
+
+    def answer_next(self) -> None:
+        """Wait for a request and answer it."""
+        pausing(lambda: self._raw.queue_len("data/wanted") > 0, lambda: None)
+        with suppress(Malformed):  # who asks so can be told nothing
+            self.answer(check(parsed(self._raw.queue_pop("data/wanted")), WANTED))
 
     def answer(self, wanted: Mapping[str, Any]) -> None:
         """Answer one request."""
-        keys = dict(zip(wanted["indices"], wanted["keys"], strict=True)) if wanted["keys"] else None
         try:
+            keys = dict(zip(wanted["indices"], wanted["keys"], strict=True)) if wanted["keys"] else None
             held = self._named[tuple(wanted["data"])]
+            check_indices(wanted["indices"], len(held))
             samples = samples_at(held, wanted["indices"], keys.__getitem__ if keys else None, self._functions)
             data = encoded(samples, self._functions)
             pieces = [data[at : at + MOST_BYTES] for at in range(0, len(data), MOST_BYTES)]
@@ -134,7 +157,9 @@ class _Client:
 
         with self._reaching():
             pausing(lambda: self._store.raw.check(["data"]), look)
-            self.about: Mapping[str, Any] = self._store.find("data")
+            self.about: Mapping[str, Any] = self._store.find("data", ABOUT)
+            if self.about["family"] not in {family.package for family in FAMILIES}:
+                raise Malformed(f"no framework is called {excerpt(self.about['family'])}")
 
     @property
     def _store(self) -> Store:
@@ -152,9 +177,14 @@ class _Client:
                 f"the data lie on host {self._lender.host}; where samples are asked for cannot be reached any more: "
                 f"{str(error).splitlines()[0]}"
             ) from error
+        except Malformed as error:
+            raise JobError(
+                f"the data lie on host {self._lender.host}; what came from there is not what was asked for: {error}. "
+                "Is the same version of Unisono on all hosts?"
+            ) from error
 
     def _look(self) -> None:
-        if (failed := self._store.find("failure")) is not None:
+        if (failed := self._store.find("failure", FAILURE)) is not None:
             raise JobError(f"host {failed['host']}: {failed['message']}", failed["traceback"])
 
     def samples(self, name: tuple[str, ...], indices: Sequence[int], keys: Sequence[int] | None) -> list[Any]:
@@ -163,17 +193,19 @@ class _Client:
         wanted = {"id": own, "data": name, "indices": [*indices], "keys": keys}
         with self._reaching():
             head, data = self._asked(json.dumps(wanted), f"data/given/{own}")
-        if "message" in head:
-            raise JobError(head["message"], head["traceback"])
-        samples: list[Any] = decoded(data, framework(self.about["family"]).data)
+            if head.get("message") is not None:
+                raise JobError(head["message"], head["traceback"] or "")
+            samples = decoded(data, framework(self.about["family"]).data)
+            if not isinstance(samples, list) or len(samples) != len(indices):
+                raise Malformed(f"not {len(indices)} samples")
         return samples
 
     def _asked(self, wanted: str, answer: str) -> tuple[Mapping[str, Any], bytes]:
         raw = self._store.raw
         raw.queue_push("data/wanted", wanted)
         pausing(lambda: raw.queue_len(answer) > 0, self._look)
-        head = json.loads(raw.queue_pop(answer))
-        return head, b"".join(raw.queue_pop(answer) for _ in range(head.get("pieces", 0)))
+        head = check(parsed(raw.queue_pop(answer)), HEAD)
+        return head, b"".join(raw.queue_pop(answer) for _ in range(head.get("pieces") or 0))
 
 
 class _Remote(RemoteData):

@@ -94,4 +94,6 @@ def _by_stride(array: Array) -> list[int]:
 
 
 def _view(memory: Array, at: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    if dtype.hasobject:  # the bytes would be taken for addresses; they may have come from another host
+        raise JobError(f"arrays in shared memory hold numbers; these bytes say that they hold {dtype}.")
     return np.ndarray(shape, dtype, memory, at)
