@@ -152,7 +152,7 @@ def test_a_failed_job_says_what_and_where(file: Path, tmp_path: Path, fault: str
     ("arguments", "text"),
     [
         (["train", "absent.py"], "does not exist"),
-        (["train", "my_job.py", "--workers", "0"], "workers must be at least 1"),
+        (["train", "my_job.py", "--workers", "0"], "workers must be a whole number from 1 to 4096; received 0"),
         (["train", "my_job.py", "--steps", "1", "--epochs", "1"], "one length"),
         (["train", "my_job.py", "sleep=1"], "received 'sleep=1'"),
         (["verify", "my_job.py", "--workers", "1,x"], "1,2,4"),

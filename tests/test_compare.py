@@ -80,14 +80,14 @@ def test_one_keras_job_over_its_backends(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "texts"),
     [
-        (["absent.py"], ["'absent.py' cannot be read", "FILE.py[:NAME]"]),
+        (["absent.py"], ["'absent.py' does not exist", "FILE.py[:NAME]"]),
         (["one.py", "one.py"], ["each job once", "one.py 2 times"]),
         (["one.py", "--python", "two.py=/bin/sh"], ["FILE=PATH, with FILE one of one.py", "two.py=/bin/sh"]),
         (["one.py", "--python", "one.py=/no/python"], ["'/no/python' cannot be run"]),
         (["one.py", "--python", "one.py=/bin/false"], ["must have Unisono", "/bin/false has none", "pip install"]),
         (["one.py", "two.py", "--backends", "jax"], ["one Keras job", "received 2 jobs"]),
         (["one.py", "--backends", "jax,theano"], ["tensorflow, jax, torch", "'jax,theano'"]),
-        (["one.py", "--workers", "0"], ["at least 1; received 0"]),
+        (["one.py", "--workers", "0"], ["workers must be a whole number from 1 to 4096; received 0"]),
         (["one.py", "--workers", "1,x"], ["received '1,x'"]),
         (["one.py", "--steps", "1"], ["--steps"]),
         ([], ["FILES"]),

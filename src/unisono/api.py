@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unisono import bounds
 from unisono.among_hosts import train_among_hosts
 from unisono.checkpoint.durations import seconds_of
 from unisono.checkpoint.keeper import Checkpointing
@@ -45,12 +46,10 @@ def request_for(workers: int | None, threads: int, layout: Layout | str | None =
     """What to ask of this host; workers default to what the layout says, or the usable cores over the threads of each.
 
     Raises:
-        UsageError: fewer than one worker or thread, or a layout that is none.
+        UsageError: numbers that are none of workers or threads, or a layout that is none.
     """
     require_linux()
-    for name, value in (("workers", workers), ("threads", threads)):
-        if value is not None and value < 1:
-            raise UsageError(f"{name} must be at least 1; received {value}.")
+    workers, threads = None if workers is None else bounds.workers(workers), bounds.threads(threads)
     cores, wanted = usable_cores(), layout_of(layout)
     least = wanted.workers if wanted.data else max(wanted.pipeline, len(cores) // threads)
     return Request(workers or least, threads, cores, wanted, **more)
@@ -62,7 +61,11 @@ def layout_of(layout: Layout | str | None) -> Layout:
     >>> layout_of("pipeline=2"), layout_of(None)
     (Layout(data=None, pipeline=2), Layout(data=None, pipeline=1))
     """
-    return layout if isinstance(layout, Layout) else Layout.parse(layout) if layout else Layout()
+    if layout is not None and not isinstance(layout, str | Layout):
+        raise UsageError(
+            f"a layout is a unisono.Layout or text such as data=2,pipeline=2; received {bounds.shown(layout)}."
+        )
+    return Layout.parse(layout) if isinstance(layout, str) else layout or Layout()
 
 
 def _default_folder(name: str) -> Path:
@@ -144,10 +147,14 @@ def train(
         The finished run.
 
     Raises:
-        UsageError: something breaks a rule.
+        UsageError: something breaks a rule (numbers have bounds: `unisono.bounds`).
         JobError: the job failed; holds the traceback of the user's code.
     """
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, debug, arguments)
+    _check(workers, threads, timeline, name, live=live)
+    host_timeout = bounds.seconds("host_timeout", host_timeout, least=1)
+    if data_host is not None:
+        data_host = bounds.whole("data_host", data_host, 0, bounds.MOST_HOSTS)
     shown = display(live and not debug)
     if on is not None:
         _check_on_ray(workers, layout, debug)
@@ -215,6 +222,7 @@ def start(
             "which trains on all of them."
         )
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, False, None)
+    _check(workers, threads, timeline, name)
     shown = Silent()
     layout = _settled(layout, InProcess(checked(job)), workers, threads, recompute, shown)
     request = _request(job, workers, threads, layout, recompute, timeline, settings)
@@ -239,16 +247,25 @@ def _settings(
     checkpoint_every: int | str | None, keep: int, stall_seconds: float | None, max_time: str | None,
     allow_change: bool, debug: bool, arguments: Mapping[str, Any] | None,
 ) -> RunSettings:  # fmt: skip
-    if stall_seconds is not None and not stall_seconds > 0:
-        raise UsageError(f"stall_seconds must be above 0; received {stall_seconds}.")
     return RunSettings(
         checkpointing=Checkpointing.parse(checkpoint_every, keep),
-        stall_seconds=stall_seconds,
-        max_seconds=None if max_time is None else seconds_of(max_time, "--max-time"),
-        debug=debug,
+        stall_seconds=None if stall_seconds is None else bounds.seconds("stall_seconds", stall_seconds),
+        max_seconds=None if max_time is None else seconds_of(max_time, "max_time"),
+        debug=bounds.switch("debug", debug),
         arguments=dict(arguments or {}),
-        allow_change=allow_change,
+        allow_change=bounds.switch("allow_change", allow_change),
     )
+
+
+def _check(workers: int | None, threads: int, timeline: bool, name: str, live: bool = True) -> None:
+    """What can be said of a run's arguments before its job is read."""
+    if workers is not None:
+        bounds.workers(workers)
+    bounds.threads(threads)
+    bounds.switch("timeline", timeline)
+    bounds.switch("live", live)
+    if "/" in bounds.name("name", name):
+        raise UsageError(f"a run's name is a part of its folder's, runs/NAME-DATE-TIME; received {name!r}. Use out=.")
 
 
 def _settled(
@@ -273,8 +290,7 @@ def _request(
     job: JobFacts, workers: int | None, threads: int, layout: Layout | str | None, recompute: str, timeline: bool,
     settings: RunSettings,
 ) -> Request:  # fmt: skip
-    if recompute not in ("none", "blocks"):
-        raise UsageError(f"recompute must be 'none' or 'blocks'; received {recompute!r}.")
+    bounds.one_of("recompute", recompute, ("none", "blocks"))
     if settings.debug:
         workers = layout_of(layout).workers
     return request_for(
@@ -291,7 +307,10 @@ def _folder_of(name: str, out: str | Path | None, resume: str | Path | None) -> 
     """
     if out is not None and resume is not None:
         raise UsageError(f"a resumed run goes on in its own folder; received out={out} and resume={resume}.")
-    return Path(resume or out or _default_folder(name))
+    for what, given in (("out", out), ("resume", resume)):
+        if given is not None:
+            return bounds.folder(what, given)
+    return _default_folder(name)
 
 
 def _opened(
@@ -329,8 +348,9 @@ def open(directory: str | Path, job: Job) -> Run:
     Raises:
         UsageError: the folder holds no run.
     """
-    read_run(Path(directory))
-    return Run(Path(directory), checked(job))
+    path = bounds.folder("a run's directory", directory)
+    read_run(path)
+    return Run(path, checked(job))
 
 
 def evaluate(
@@ -359,14 +379,15 @@ def evaluate(
     Raises:
         UsageError: no evaluation data, or no such run.
     """
+    path, request = bounds.folder("a run's directory", directory), request_for(workers, threads, evaluate_only=True)
     with held(job, host, (shown or Silent()).message) as execution:
         if not execution.job.is_evaluated:
             raise UsageError("a job is evaluated on job.evaluation; this job has none. Give it evaluation=.")
-        parameters = load(parameters_file(Path(directory), at)).arrays
+        parameters = load(parameters_file(path, at)).arrays
         interrupts = Interrupts()
         seen = Observation(execution.job, shown or Silent(), interrupts, parameters)
         with interrupts.handled():
-            outcome = execution(request_for(workers, threads, evaluate_only=True), seen)
+            outcome = execution(request, seen)
     raise_failure(outcome)
     return {name: value for record in seen.records for name, value in record.items() if name != "step"}
 
@@ -377,7 +398,7 @@ def worlds(text: str) -> Sequence[int]:
     >>> worlds("1,2,4")
     [1, 2, 4]
     """
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--workers takes numbers with commas between them (1,2,4); received {text!r}.") from error
+    counts = [bounds.number_in(part.strip()) for part in text.split(",")]
+    if None in counts:
+        raise UsageError(f"--workers takes numbers with commas between them (1,2,4); received {bounds.shown(text)}.")
+    return [bounds.workers(count) for count in counts]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from unisono import bounds
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.partition.layout import Layout
 from unisono.untrusted import printable
@@ -19,6 +20,19 @@ if TYPE_CHECKING:
     from unisono.cluster.ray import Ray
     from unisono.jobfile import JobFile
     from unisono.runtime.host import Host
+
+
+class _Folder(click.ParamType):  # type: ignore[type-arg]
+    """A folder that has a name: an empty one, of a variable that is not set, would be this one."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return bounds.folder("a folder's path", value)
+
+
+FOLDER = _Folder()
+WORKERS, STEPS, ROUNDS = bounds.MOST_WORKERS, bounds.MOST_ROUNDS, 1000
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,8 +66,8 @@ def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--epochs", type=int, help="Replaces the job's length.")
 @click.option("--steps", type=int, help="Replaces the job's length.")
 @click.option("--seed", type=int, help="Replaces the job's seed.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder. [default: runs/FILE-DATE-TIME]")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN_DIR", help="Go on with an earlier run.")
+@click.option("--out", type=FOLDER, help="Run folder. [default: runs/FILE-DATE-TIME]")
+@click.option("--resume", type=FOLDER, metavar="RUN_DIR", help="Go on with an earlier run.")
 @click.option("--allow-change", is_flag=True, help="Resume a job with changed hyperparameters: another result.")
 @click.option("--checkpoint-every", metavar="N|TIME", help="Steps (200) or a time (10m). [default: at the end only]")
 @click.option("--keep", type=int, default=2, show_default=True, help="Checkpoints to keep, besides the best.")
@@ -66,7 +80,7 @@ def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster. [default: RAY_ADDRESS, or this machine's]")
 @click.option("--hosts", type=int, help="Nodes of the Ray cluster that take part. [default: all]")
 @click.option("--workers-per-host", type=int, help="Workers on each. [default: by their CPUs]")
-@click.option("--ship", type=click.Path(path_type=Path), metavar="DIR", help="Ray copies DIR to every host.")
+@click.option("--ship", type=FOLDER, metavar="DIR", help="Ray copies DIR to every host.")
 @click.option("--debug", is_flag=True, help="One process, no live line: breakpoint() works; same bits.")
 def train(
     file: str, arguments: tuple[str, ...], workers: int | None, threads: int, epochs: int | None, steps: int | None,
@@ -85,7 +99,7 @@ def train(
 
     cluster = _cluster(on, address=address, hosts=hosts, workers_per_host=workers_per_host, ship=ship)
     if settings["debug"]:  # the job's objects may compute when they are made, here
-        os.environ.update(dict.fromkeys(POOLS, str(threads)))
+        os.environ.update(dict.fromkeys(POOLS, str(bounds.threads(threads))))
     run = api.train(
         job, workers=workers, threads=threads, name=job.path.stem, out=out, resume=resume, on=cluster, host=host,
         **settings,
@@ -163,7 +177,7 @@ def _is_layout(text: str) -> bool:
 @click.argument("arguments", nargs=-1)
 @click.option("--workers", default="1,2,3,4", show_default=True, help="World sizes to compare.")
 @click.option("--layouts", default="", metavar="LAYOUT…", help="Layouts to compare: data=2 pipeline=2 …")
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Steps at each.")
+@click.option("--steps", type=click.IntRange(1, STEPS), default=20, show_default=True, help="Steps at each.")
 def verify(file: str, arguments: tuple[str, ...], workers: str, layouts: str, steps: int) -> int:
     """Train the first steps at each world size, or in each layout, and compare the parameters' bits."""
     job, host = _begun(file, arguments)
@@ -179,14 +193,14 @@ def verify(file: str, arguments: tuple[str, ...], workers: str, layouts: str, st
 @click.argument("file")
 @click.argument("arguments", nargs=-1)
 @_job_arguments
-@click.option("--pipeline", type=click.IntRange(1), default=1, show_default=True, help="Stages of a pipe.")
+@click.option("--pipeline", type=click.IntRange(1, WORKERS), default=1, show_default=True, help="Stages of a pipe.")
 def partition(file: str, arguments: tuple[str, ...], workers: int | None, threads: int, pipeline: int) -> int:
     """Show what each worker gets of the data and of the model."""
     from unisono import partitioning
     from unisono.jobfile import load
     from unisono.runtime.warm import POOLS
 
-    os.environ.update(dict.fromkeys(POOLS, str(threads)))  # the model computes here, and is measured
+    os.environ.update(dict.fromkeys(POOLS, str(bounds.threads(threads))))  # the model computes here, and is measured
     report = partitioning.partition(load(file, arguments).job, workers, pipeline, threads)
     _print(report.render())
     return 0 if report.sound else 1
@@ -197,8 +211,8 @@ def partition(file: str, arguments: tuple[str, ...], workers: int | None, thread
 @click.option("--python", "pythons", multiple=True, metavar="FILE=PATH", help="Interpreter of a job; repeat it.")
 @click.option("--backends", metavar="LIST", help="One Keras job over its backends: tensorflow,jax,torch.")
 @click.option("--workers", metavar="LIST", help="World sizes. [default: 1,2,4 … the usable cores]")
-@click.option("--steps", type=click.IntRange(2), default=30, show_default=True, help="Steps of each run.")
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Timed runs of each.")
+@click.option("--steps", type=click.IntRange(2, STEPS), default=30, show_default=True, help="Steps of each run.")
+@click.option("--rounds", type=click.IntRange(1, ROUNDS), default=3, show_default=True, help="Timed runs of each.")
 def compare(
     files: tuple[str, ...], pythons: tuple[str, ...], backends: str | None, workers: str | None, steps: int, rounds: int
 ) -> int:
@@ -214,7 +228,7 @@ def compare(
 
 @commands.command()
 @click.argument("file")
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("run_dir", type=FOLDER)
 @click.argument("arguments", nargs=-1)
 @_job_arguments
 @click.option("--at", default="final", show_default=True, help="final, best, or the step of a checkpoint.")
@@ -231,7 +245,7 @@ def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int 
 
 @commands.command()
 @click.argument("file")
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("run_dir", type=FOLDER)
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--at", default="final", show_default=True, help="final, best, or the step of a checkpoint.")
 def predict(file: str, run_dir: Path, inputs: tuple[str, ...], at: str) -> int:
@@ -258,7 +272,7 @@ def _with_kept(run_dir: Path | None, arguments: tuple[str, ...]) -> tuple[str, .
 
 
 @commands.command()
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("run_dir", type=FOLDER)
 @click.argument("workers", type=int)
 def resize(run_dir: Path, workers: int) -> int:
     """Give the running run of RUN_DIR another number of WORKERS; 0 pauses it."""

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import psutil
 
+from unisono import bounds
 from unisono.comparison import Comparison, Measurement, Turn, code_lines, contenders, counted, turns, worlds
 from unisono.errors import JobError, UsageError
 from unisono.execution import Interrupts
+from unisono.jobfile import code_of
 from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
 from unisono.observe.metrics import read_metrics
@@ -59,11 +61,10 @@ def compare(
     """
     require_linux()
     jobs = contenders(specs, pythons, backends, sys.executable)
-    counts = tuple(worlds(len(usable_cores())) if workers is None else workers)
-    if min(counts, default=0) < 1 or len(set(counts)) < len(counts):
-        raise UsageError(
-            f"--workers takes different numbers of at least 1; received {','.join(map(str, counts)) or 'none'}."
-        )
+    counts = tuple(map(bounds.workers, worlds(len(usable_cores())) if workers is None else workers))
+    steps, rounds = bounds.whole("steps", steps, 2), bounds.whole("rounds", rounds)
+    if not counts or len(set(counts)) < len(counts):
+        raise UsageError(f"--workers takes different numbers; received {','.join(map(str, counts)) or 'none'}.")
     lines = {job.file: _lines(job.file) for job in jobs}
     for python in dict.fromkeys(job.python for job in jobs):
         _check_interpreter(python)
@@ -95,9 +96,7 @@ def _told(turn: Turn, rounds: int, measured: Measurement) -> str:
 
 def _lines(file: str) -> int:
     try:
-        return code_lines(Path(file).read_text())
-    except OSError as error:
-        raise UsageError(f"a job is a Python file; {file!r} cannot be read: {error}. Name FILE.py[:NAME].") from error
+        return code_lines(code_of(Path(file)).decode())
     except (SyntaxError, ValueError) as error:
         raise UsageError(f"a job is a Python file; {file} is not: {error}.") from error
 

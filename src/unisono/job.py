@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from unisono import bounds
+from unisono.bounds import shown
 from unisono.errors import UsageError
 from unisono.partition.batches import default_microbatches
 from unisono.partition.order import Order
@@ -131,22 +133,15 @@ class Job:
         self._check_functions()
         self._check_stages()
         self._check_numbers()
-        if self.microbatches is None:
-            object.__setattr__(self, "microbatches", default_microbatches(self.batch_size))
         self._check_best()
+        self._check_metrics()
         self._check_data("data", self.data)
         named = self.evaluation if isinstance(self.evaluation, Mapping) else {"": self.evaluation}
         for name, data in named.items():
             if data is not None:
+                if name != "":
+                    bounds.name("the name of evaluation data", name)
                 self._check_data(f"evaluation {name!r}" if name else "evaluation", data)
-        for name, metric in self.metrics.items():
-            if name in RECORD_FIELDS:
-                raise UsageError(f"{name!r} is a field of every record; a metric needs another name.")
-            if not callable(metric) and not _is_object(metric):
-                raise UsageError(
-                    f"a metric must be a function (outputs, targets) -> (sum, count) or an object with update, "
-                    f"compute and reset; metrics[{name!r}] is {type(metric).__name__}."
-                )
 
     def _check_functions(self) -> None:
         if not callable(self.model) or (hasattr(self.model, "parameters") and not isinstance(self.model, type)):
@@ -158,30 +153,30 @@ class Job:
         for name in ("loss", "optimizer"):
             value = getattr(self, name)
             if value is None or isinstance(value, int | float | list | dict):
-                raise UsageError(f"job.{name} must be a function; received {value!r}.")
+                raise UsageError(f"job.{name} must be a function; received {shown(value)}.")
         for name in ("collate", "forward", "schedule", "predict", "infer"):
             value = getattr(self, name)
             if value is not None and not callable(value):
-                raise UsageError(f"job.{name} must be a function or None; received {value!r}.")
-        if isinstance(self.observers, str) or not all(callable(observer) for observer in self.observers):
+                raise UsageError(f"job.{name} must be a function or None; received {shown(value)}.")
+        if not isinstance(self.observers, list | tuple) or not all(callable(observer) for observer in self.observers):
             raise UsageError(
-                f"job.observers must be a list of functions (record) -> None; received {self.observers!r}."
+                f"job.observers must be a list of functions (record) -> None; received {shown(self.observers)}."
             )
-        if not (callable(self.order) or self.order in ("shuffled", "sequential")):
+        if not (callable(self.order) or (isinstance(self.order, str) and self.order in ("shuffled", "sequential"))):
             raise UsageError(
                 f"job.order must be 'shuffled', 'sequential' or a function (epoch, rng) -> indices; received "
-                f"{self.order!r}."
+                f"{shown(self.order)}."
             )
 
     def _check_stages(self) -> None:
         pieces, points = self.stages, self.split_points
         if pieces is not None and not (_filled(pieces) and all(callable(piece) for piece in pieces)):
             raise UsageError(
-                f"job.stages must be a list of functions (model, value) -> value, or None; received {pieces!r}."
+                f"job.stages must be a list of functions (model, value) -> value, or None; received {shown(pieces)}."
             )
         if points is not None and not (_filled(points) and all(isinstance(point, str) for point in points)):
             raise UsageError(
-                f"job.split_points must be a list of names of submodules, or None; received {points!r}. "
+                f"job.split_points must be a list of names of submodules, or None; received {shown(points)}. "
                 "Write split_points=['layers.6']."
             )
         for other in ("split_points", "forward"):
@@ -193,24 +188,51 @@ class Job:
     def _check_numbers(self) -> None:
         for name in ("batch_size", "microbatches", "epochs", "steps", "evaluate_every", "patience"):
             value = getattr(self, name)
-            if value is None and name != "batch_size":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UsageError(f"job.{name} must be a whole number of at least 1; received {value!r}.")
+            if value is not None or name == "batch_size":
+                self._keep(name, bounds.whole(f"job.{name}", value))
         if (self.epochs is None) == (self.steps is None):
             given = "neither" if self.epochs is None else f"epochs={self.epochs} and steps={self.steps}"
             raise UsageError(f"a job has exactly one of epochs and steps; received {given}.")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise UsageError(f"job.seed must be a whole number of at least 0; received {self.seed!r}.")
-        if self.clip_norm is not None and not (isinstance(self.clip_norm, int | float) and self.clip_norm > 0):
-            raise UsageError(f"job.clip_norm must be above 0 or None; received {self.clip_norm!r}.")
-        if self.precision not in ("float32", "bfloat16"):
-            raise UsageError(f"job.precision must be 'float32' or 'bfloat16'; received {self.precision!r}.")
+        if self.microbatches is None:
+            self._keep("microbatches", default_microbatches(self.batch_size))
+        self._check_microbatches()
+        self._keep("seed", bounds.whole("job.seed", self.seed, 0, bounds.MOST_SEED))
+        if self.clip_norm is not None:
+            self._keep("clip_norm", bounds.limit("job.clip_norm", self.clip_norm))
+        bounds.one_of("job.precision", self.precision, ("float32", "bfloat16"))
         for name in ("drop_last", "checked"):
-            if not isinstance(getattr(self, name), bool):
-                raise UsageError(f"job.{name} must be True or False; received {getattr(self, name)!r}.")
+            bounds.switch(f"job.{name}", getattr(self, name))
+
+    def _keep(self, name: str, value: object) -> None:
+        """A field's value as a plain one: NumPy's numbers become Python's."""
+        object.__setattr__(self, name, value)
+
+    def _check_microbatches(self) -> None:
+        if self.microbatches > self.batch_size:
+            raise UsageError(
+                f"job.microbatches must be at most job.batch_size, for each holds a sample; received "
+                f"{self.microbatches} and batch_size={self.batch_size}. Write microbatches={self.batch_size}, which "
+                "gives what more would give."
+            )
+        if self.microbatches > bounds.MOST_MICROBATCHES:
+            raise UsageError(
+                f"job.microbatches must be at most {bounds.MOST_MICROBATCHES}, for every step passes over the "
+                f"parameters once for each; received {self.microbatches}. As many as the workers that you will ever "
+                "have are enough."
+            )
+
+    def _check_metrics(self) -> None:
         if not isinstance(self.metrics, Mapping):
             raise UsageError(f"job.metrics must map names to metrics; received {type(self.metrics).__name__}.")
+        for name, metric in self.metrics.items():
+            bounds.name("a metric's name", name)
+            if name in RECORD_FIELDS:
+                raise UsageError(f"{name!r} is a field of every record; a metric needs another name.")
+            if not callable(metric) and not _is_object(metric):
+                raise UsageError(
+                    f"a metric must be a function (outputs, targets) -> (sum, count) or an object with update, "
+                    f"compute and reset; metrics[{name!r}] is {type(metric).__name__}."
+                )
 
     def _check_best(self) -> None:
         if self.best is not None and not (
@@ -218,7 +240,7 @@ class Job:
             and isinstance(self.best[1], str)
         ):  # fmt: skip
             raise UsageError(
-                f"job.best must be ('max' or 'min', the name of an evaluation value); received {self.best!r}."
+                f"job.best must be ('max' or 'min', the name of an evaluation value); received {shown(self.best)}."
             )
         if self.best is not None and self.evaluation is None:
             raise UsageError("job.best needs something to evaluate; job.evaluation is None. Give it evaluation=.")

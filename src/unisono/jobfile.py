@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from unisono import bounds
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import FAMILIES, hold_threads, named_beside, settle_environment
 from unisono.job import Job
@@ -27,6 +28,32 @@ HIDDEN = frozenset(
     {*sys.stdlib_module_names, *(root for family in FAMILIES for root in family.roots), "numpy", "unisono"}
 )
 """Modules that a job needs, itself or through what it imports."""
+
+
+MOST_BYTES = 16 << 20
+"""Of a job file, which is code: what is larger is something else."""
+
+
+def code_of(path: Path) -> bytes:
+    """What a job file holds.
+
+    Args:
+        path: the file.
+
+    Raises:
+        UsageError: it is no file, or none that can be code.
+    """
+    if not path.exists():
+        raise UsageError(f"a job is a Python file; '{path}' does not exist. Write unisono train FILE.py[:NAME].")
+    if not path.is_file():  # reading a device or a pipe may never end
+        raise UsageError(f"a job is a Python file; '{path}' is a folder or a device. Write unisono train FILE.py.")
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise UsageError(f"a job is a Python file of at most {MOST_BYTES >> 20} MiB; '{path}' has {size} bytes.")
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"a job is a Python file that can be read; '{path}' cannot: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -63,9 +90,7 @@ class JobFile:
                 f"a job file is a module, whose name must not hide another one's; received {path}, and everything that "
                 f"imports {path.stem!r} would get the job. Rename it: {path.stem}_job.py."
             )
-        if not path.is_file():
-            raise UsageError(f"a job is a Python file; '{path}' does not exist. Write unisono train FILE.py[:NAME].")
-        return JobFile(spec, path.read_bytes(), assignments, fields or {})
+        return JobFile(spec, code_of(path), assignments, fields or {})
 
     @property
     def path(self) -> Path:
@@ -137,7 +162,7 @@ class JobFile:
         """
         given = dict(assignment.split("=", 1) for assignment in self.assignments if "=" in assignment)
         seed = self.fields.get("seed", arguments.get("seed", given.get("seed", 0)))
-        return int(seed) if str(seed).isdecimal() else 0
+        return max(0, bounds.number_in(seed if isinstance(seed, str) else bounds.shown(seed)) or 0)
 
     def _made(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Job:
         seed_all(key(self._seed(arguments), "job"))
@@ -247,5 +272,5 @@ def _value(key: str, text: str, default: Any) -> Any:
         ) from error
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # what is no literal is text
         return text

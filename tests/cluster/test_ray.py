@@ -89,7 +89,7 @@ def test_data_on_the_drivers_node_only(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_is_told() -> None:
-    with pytest.raises(UsageError, match="hosts must be at least 1; received 0"):
+    with pytest.raises(UsageError, match="hosts must be a whole number from 1 to 65536; received 0"):
         Ray(hosts=0)
     with pytest.raises(UsageError, match="4 CPUs for 4 workers of 1 threads; received 2 hosts, and 1 nodes"):
         sized([4, 2], 2, 4, 1)

@@ -129,7 +129,12 @@ class Infinite(nn.Module):
 @pytest.mark.parametrize(
     ("loss", "weight", "finite", "text"),
     [
-        (1.0, float("nan"), None, "the weight of a loss must be finite and at least 0; it is nan"),
+        (
+            1.0,
+            float("nan"),
+            None,
+            "the weight of a loss must be finite, at least 0 and at most 9007199254740992; it is nan",
+        ),
         (1.0, -1.0, None, "it is -1.0"),
         (float("nan"), 0.0, None, "of weight 0 it is nan.*Return the sum of the losses"),
         (float("nan"), 4.0, None, "If no target.*return \\(total, weight\\).*; else lower the learning rate"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 
+from unisono.bounds import shown
 from unisono.errors import UsageError
 
-_FORM = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_FORM = re.compile(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
+
+MOST_DAYS = 3650
 
 
-def seconds_of(text: str, what: str) -> float:
+def seconds_of(text: object, what: str) -> float:
     """Parse a duration.
 
     Args:
@@ -22,9 +25,11 @@ def seconds_of(text: str, what: str) -> float:
     >>> seconds_of("11h50m", "--max-time"), seconds_of("90s", "--max-time")
     (42600.0, 90.0)
     """
-    match = _FORM.fullmatch(text.strip())
+    match = _FORM.fullmatch(text.strip()) if isinstance(text, str) else None
     parts = [int(part or 0) for part in match.groups()] if match else []
     total = sum(part * size for part, size in zip(parts, (86400, 3600, 60, 1), strict=True)) if parts else 0
-    if total <= 0:
-        raise UsageError(f"{what} takes a time such as 90s, 10m or 11h50m; received {text!r}.")
+    if not 0 < total <= MOST_DAYS * 86400:
+        raise UsageError(
+            f"{what} takes a time such as 90s, 10m or 11h50m, of at most {MOST_DAYS} days; received {shown(text)}."
+        )
     return float(total)

@@ -7,14 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from unisono.bounds import number_in, whole
 from unisono.checkpoint import store
 from unisono.checkpoint.durations import seconds_of
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
-from unisono.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,18 @@ class Checkpointing:
     def __post_init__(self) -> None:
         for name in ("steps", "keep"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"checkpoints: {name} must be at least 1; received {value}.")
+            if value is not None:
+                whole(f"checkpoints: {name}", value)
 
     @staticmethod
     def parse(every: str | int | None, keep: int = 2) -> Checkpointing:
         """From "200" (steps) or "10m" (time); None = at the end only."""
         if every is None:
             return Checkpointing(keep=keep)
-        if str(every).lstrip("-").isdigit():
-            return Checkpointing(steps=int(every), keep=keep)
-        return Checkpointing(seconds=seconds_of(str(every), "--checkpoint-every"), keep=keep)
+        steps = number_in(every) if isinstance(every, str) else every
+        if isinstance(steps, Integral):
+            return Checkpointing(steps=int(whole("checkpoint_every", steps)), keep=keep)
+        return Checkpointing(seconds=seconds_of(every, "checkpoint_every"), keep=keep)
 
 
 def _is_better(better: str, value: float, best: float | None) -> bool:

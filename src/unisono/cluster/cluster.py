@@ -54,8 +54,6 @@ class Hosts:
     data_host: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.timeout >= 1:
-            raise UsageError(f"host_timeout must be at least 1 second; received {self.timeout}.")
         if self.data_host is not None and not 0 <= self.data_host < self.place.hosts:
             raise UsageError(
                 f"data_host is the number of one of the hosts, 0 to {self.place.hosts - 1}; received {self.data_host}."

@@ -16,6 +16,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 
+from unisono.bounds import number_in
 from unisono.cluster.nodelist import expand
 from unisono.cluster.place import Place
 from unisono.cluster.variables import Variables
@@ -58,8 +59,8 @@ def place(environment: Mapping[str, str], hostname: str) -> Place | None:
 
 
 def _in_slurm_step(environment: Mapping[str, str]) -> bool:
-    step = environment.get("SLURM_STEP_ID", "")
-    return "SLURM_PROCID" in environment and step.isdecimal() and int(step) < LAST_STEP
+    step = number_in(environment.get("SLURM_STEP_ID", ""))
+    return "SLURM_PROCID" in environment and step is not None and 0 <= step < LAST_STEP
 
 
 def _torchrun(environment: Mapping[str, str], hostname: str) -> Place | None:

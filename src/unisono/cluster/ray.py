@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unisono.bounds import MOST_HOSTS, MOST_WORKERS, folder, whole
 from unisono.errors import UsageError, way_to_install
 
 BUSY_SECONDS = 5.0
@@ -32,7 +33,7 @@ class Ray:
 
     >>> Ray(hosts=0)
     Traceback (most recent call last):
-    unisono.errors.UsageError: Ray's hosts must be at least 1; received 0.
+    unisono.errors.UsageError: Ray's hosts must be a whole number from 1 to 65536; received 0.
     """
 
     address: str | None = None
@@ -41,11 +42,11 @@ class Ray:
     ship: str | Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("hosts", "workers_per_host"):
+        for name, most in (("hosts", MOST_HOSTS), ("workers_per_host", MOST_WORKERS)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"Ray's {name} must be at least 1; received {value}.")
-        if self.ship is not None and not Path(self.ship).is_dir():
+            if value is not None:
+                whole(f"Ray's {name}", value, most=most)
+        if self.ship is not None and not folder("Ray's ship", self.ship).is_dir():
             raise UsageError(f"Ray's ship names a folder that is copied to every host; {self.ship} is none.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
+from unisono.bounds import MOST_HOSTS, number_in, shown
 from unisono.errors import UsageError
 
 
@@ -53,10 +54,11 @@ class Variables:
         if default is not None and not self.values.get(name):
             return default
         text = self.text(name)
-        if not (text.isascii() and text.isdecimal()) or (allowed is not None and int(text) not in allowed):
+        value = number_in(text)
+        if value is None or value < 0 or (allowed is not None and value not in allowed):
             bounds = f"from {allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) else "of at least 0"
-            raise UsageError(f"{name} must be a whole number {bounds}; received {text!r}. {self.way_out}")
-        return int(text)
+            raise UsageError(f"{name} must be a whole number {bounds}; received {shown(text)}. {self.way_out}")
+        return value
 
     def standing(self, number: str, total: str) -> tuple[int, int]:
         """This process's number and how many there are.
@@ -64,7 +66,7 @@ class Variables:
         Raises:
             UsageError: it is not one of them.
         """
-        hosts = self.number(total, range(1, 1 << 20))
+        hosts = self.number(total, range(1, MOST_HOSTS + 1))
         host = self.number(number)
         if host >= hosts:
             raise UsageError(
@@ -80,7 +82,7 @@ class Variables:
             name: the variable that says how many there are.
             option: the launcher's, for one.
         """
-        if (here := self.number(name, range(1, 1 << 20), default=1)) > 1:
+        if (here := self.number(name, range(1, MOST_HOSTS + 1), default=1)) > 1:
             raise UsageError(
                 f"Unisono runs once on each host and forks its workers itself; {self.launcher} has started {here} on "
                 f"this one ({name}={here}). Start it with {option}, and give unisono train --workers {here}."

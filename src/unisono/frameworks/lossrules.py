@@ -8,6 +8,9 @@ from collections.abc import Callable
 
 from unisono.errors import JobError
 
+MOST_WEIGHT = 2.0**53
+"""Up to here weights are counted exactly, and a batch's sum of them divides gradients of 32 bits."""
+
 SUMMED = "return (total, weight): the sum of the losses, and how many targets count"
 
 
@@ -21,10 +24,10 @@ def check_loss(loss: float, weight: float, outputs_are_finite: Callable[[], bool
     Raises:
         JobError: the loss is not finite, or the weight is no weight.
     """
-    if not (math.isfinite(weight) and weight >= 0):
+    if not 0 <= weight <= MOST_WEIGHT:
         raise JobError(
-            f"the weight of a loss must be finite and at least 0; it is {weight}. Return (total, weight) with "
-            "the number of targets that count."
+            f"the weight of a loss must be finite, at least 0 and at most {MOST_WEIGHT:.0f}; it is {weight}. Return "
+            "(total, weight) with the number of targets that count."
         )
     if math.isfinite(loss):
         return

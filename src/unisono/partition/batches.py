@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unisono.bounds import whole
 from unisono.errors import UsageError
 
 
@@ -46,8 +47,7 @@ class Batches:
         if self.length < 1:
             raise UsageError("an epoch must hold samples; the data are empty. Check the path or the filter.")
         for name, value in (("batch_size", self.batch_size), ("microbatches", self.microbatches)):
-            if value < 1:
-                raise UsageError(f"{name} must be at least 1; received {value}.")
+            whole(name, value)
         if self.drop_last and self.length < self.batch_size:
             raise UsageError(
                 f"with drop_last=True an epoch must hold a whole batch; received {self.length} samples and "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from unisono.bounds import MOST_WORKERS, number_in, shown, whole
 from unisono.errors import UsageError
 
 
@@ -16,7 +17,7 @@ class Layout:
         pipeline: stages; 1 = the model is not cut.
 
     Raises:
-        UsageError: a number below 1.
+        UsageError: a number below 1, or of more workers than a host has.
 
     >>> Layout.parse("data=2,pipeline=3")
     Layout(data=2, pipeline=3)
@@ -29,8 +30,8 @@ class Layout:
 
     def __post_init__(self) -> None:
         for name, value in (("data", self.data), ("pipeline", self.pipeline)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise UsageError(f"a layout's {name} must be a whole number of at least 1; received {value!r}.")
+            if value is not None:
+                whole(f"a layout's {name}", value, most=MOST_WORKERS)
 
     @staticmethod
     def parse(text: str) -> Layout:
@@ -41,13 +42,14 @@ class Layout:
         """
         found: dict[str, int] = {}
         for part in text.split(","):
-            name, equals, value = part.partition("=")
-            if name not in ("data", "pipeline") or name in found or not equals or not value.isdecimal():
+            name, _, value = part.partition("=")
+            number = number_in(value)
+            if name not in ("data", "pipeline") or name in found or number is None:
                 raise UsageError(
-                    f"a layout is data=N, pipeline=N or both with a comma between; received {text!r}. "
+                    f"a layout is data=N, pipeline=N or both with a comma between; received {shown(text)}. "
                     "Write data=2,pipeline=2."
                 )
-            found[name] = int(value)
+            found[name] = number
         return Layout(**found)
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unisono.bounds import whole
 from unisono.errors import UsageError
 from unisono.partition.keys import key
 
@@ -77,8 +79,11 @@ def by_length(lengths: Sequence[int], batch_size: int) -> OrderFunction:
     Args:
         lengths: each sample's length.
         batch_size: the job's global batch size.
+
+    Raises:
+        UsageError: it is no such size.
     """
-    return _ByLength(tuple(int(length) for length in lengths), batch_size)
+    return _ByLength(tuple(int(length) for length in lengths), whole("batch_size", batch_size))
 
 
 @dataclass(frozen=True)
@@ -120,9 +125,16 @@ def weighted(weights: Sequence[float]) -> OrderFunction:
         weights: each sample's weight, not negative.
 
     Raises:
-        UsageError: a negative weight, or none above zero.
+        UsageError: a negative weight, one that is not finite, or none above zero.
+
+    >>> weighted([1.0, -1.0])
+    Traceback (most recent call last):
+    unisono.errors.UsageError: weights must be finite, at least 0, and not all 0; weight 1 is -1.0.
     """
     values = tuple(float(weight) for weight in weights)
-    if not values or min(values) < 0 or sum(values) <= 0:
-        raise UsageError("weights must not be negative and must not all be zero.")
+    wrong = [f"weight {number} is {value}" for number, value in enumerate(values) if not 0 <= value < math.inf]
+    total = sum(values)
+    if wrong or not 0 < total < math.inf:
+        found = wrong[0] if wrong else f"the sum of the {len(values)} is {total}"
+        raise UsageError(f"weights must be finite, at least 0, and not all 0; {found}.")
     return _Weighted(values)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from unisono.errors import JobError
 from unisono.frameworks.protocol import Array, GradientInParts, Measured
 from unisono.runtime.failure import failure
 from unisono.runtime.program import Round
@@ -58,7 +60,14 @@ class Microbatches:
         row = self._table[microbatch]
         row[LOSS], row[WEIGHT], row[SAMPLES], row[SECONDS] = measured.loss, measured.weight, samples, seconds
         for index, (total, count) in enumerate(measured.metrics):
+            self._check_count(index, count, microbatch)
             row[METRICS + 2 * index], row[METRICS + 2 * index + 1] = total, count
+
+    def _check_count(self, index: int, count: float, microbatch: int) -> None:
+        if not 0 <= count < math.inf:
+            name = list(self._tools.job.metric_functions)[index]
+            error = JobError(f"a metric's count must be finite and at least 0; of metrics[{name!r}] it is {count}.")
+            raise WorkerFailed(failure(error, f"worker {self._slot}, microbatch {microbatch}"))
 
     @contextmanager
     def placed(self, where: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from unisono.bounds import MOST_ROUNDS
 from unisono.errors import UsageError
 from unisono.frameworks.protocol import DataFunctions
 from unisono.frameworks.registry import Framework, made
@@ -331,6 +332,7 @@ def prepare(job: Job, request: Request) -> Prepared:
     if request.trace:
         evaluations = ()
     program = Program(batches, steps, job.evaluate_every, evaluations)
+    _check_length(program)
     example = Example(job, data, framework.data)
     adapter = framework.adapter(job, model, total, example)
     useful = max(1, -(-min(job.batch_size, length) // batches.microbatch_size))
@@ -362,6 +364,15 @@ def prepare(job: Job, request: Request) -> Prepared:
     prepared = Prepared(job, request, framework, described, adapter, packed, open_with_model)
     prepared.data = data
     return prepared
+
+
+def _check_length(program: Program) -> None:
+    if program.rounds > MOST_ROUNDS:
+        raise UsageError(
+            f"a run has at most {MOST_ROUNDS} rounds, which are steps and, of each evaluation, as many as its samples "
+            f"fill batches; received {program.steps} steps and {program.evaluation_times} evaluations of "
+            f"{program.waves_per_evaluation}. Give it fewer epochs or steps, and resume it for more."
+        )
 
 
 def fitting(layout: Layout, workers: int, useful: int) -> Layout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 
+from unisono import bounds
 from unisono.api import layout_of
 from unisono.errors import JobError, UsageError
 from unisono.execution import Supervised, held
@@ -44,6 +45,7 @@ def verify(
     """
     if not workers and not layouts:
         raise UsageError("verify compares world sizes; received none. Name some: --workers 1,2,3,4.")
+    workers, steps = [bounds.workers(count) for count in workers], bounds.whole("steps", steps)
     chosen = [layout_of(layout) for layout in layouts] or [Layout(data=count) for count in workers]
     results: list[World] = []
     with held(job, host, message) as execution:
