@@ -7,6 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
+from counting import is_linear, lines_of
 from unisono.runtime.balance import balanced, laggards, smoothed
 from unisono.runtime.protocol import even
 
@@ -28,6 +29,26 @@ def test_shares_are_a_partition_and_never_worse(pace: list[float], microbatches:
     assert all(count >= (1 if microbatches > slots else 0) for count in counts)
     longest = [max(count * p for count, p in zip(_counts(x), pace, strict=True)) for x in (before, after)]
     assert longest[1] <= longest[0]
+
+
+@given(
+    st.lists(st.sampled_from([1e-9, 0.001, 0.1, 0.3, 1.0, 3.0, 7.7]), min_size=1, max_size=9) | paces,
+    st.integers(1, 300),
+)
+def test_shares_are_those_of_handing_out_one_by_one(pace: list[float], microbatches: int) -> None:
+    before = (*[0] * len(pace), microbatches)
+    counts = [1] * len(pace)
+    for _ in range(microbatches - len(pace)):
+        ends = [(count + 1) * seconds for count, seconds in zip(counts, pace, strict=True)]
+        counts[ends.index(min(ends))] += 1
+    after = balanced(microbatches, len(pace), pace, before)
+    assert after in (before, (0, *itertools.accumulate(counts)))
+    assert after == balanced(microbatches, len(pace), pace, after), "and stay as they are"
+
+
+def test_many_microbatches_are_not_handed_out_one_by_one() -> None:
+    assert lines_of(lambda: balanced(2_000, 8, [1.0] * 7 + [3.0], None)) < 200
+    assert is_linear(lambda slots: lambda: balanced(20 * slots, slots, [1.0] * (slots - 1) + [3.0]), 32)
 
 
 def test_a_world_that_is_not_measured_yet_is_even() -> None:

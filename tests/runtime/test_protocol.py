@@ -20,6 +20,7 @@ from unisono.runtime.protocol import (
     WAITS,
     Action,
     Do,
+    Look,
     Plan,
     SlotWords,
     even,
@@ -191,9 +192,8 @@ class World:
         """A member decides what to do; it may act on it much later."""
         for slot in range(plan.slots):
             if owner(plan.members[slot], self.heirs.get) == member:
-                action = next_action(
-                    plan, slot, self.words, self.due(plan, slot), self.clipped, self.copied, self.exchanged
-                )
+                look = Look(plan, self.words)
+                action = next_action(look, slot, self.due(plan, slot), self.clipped, self.copied, self.exchanged)
                 if action.do not in WAITS:
                     world = self.clone()
                     world.intends[member] = (slot, action)
@@ -352,22 +352,22 @@ def test_no_order_of_events_goes_wrong(settings: dict[str, Any], least: int) -> 
     assert explore(**settings) >= least
 
 
-def skip_the_barrier(plan: Plan, slot: int, *rest: Any) -> Action:
-    action = protocol.next_action(plan, slot, *rest)
+def skip_the_barrier(look: Look, slot: int, *rest: Any) -> Action:
+    action = protocol.next_action(look, slot, *rest)
     return Action(Do.UPDATE, 0, 1) if action.do is Do.AWAIT_SUMS else action
 
 
-def forget_the_later_stages(plan: Plan, slot: int, words: Any, due: Any, *rest: Any) -> Action:
-    return protocol.next_action(plan, slot, words, (due[0],) * len(due), *rest)
+def forget_the_later_stages(look: Look, slot: int, due: Any, *rest: Any) -> Action:
+    return protocol.next_action(look, slot, (due[0],) * len(due), *rest)
 
 
-def make_again(plan: Plan, slot: int, *rest: Any) -> Action:
-    action = protocol.next_action(plan, slot, *rest)
+def make_again(look: Look, slot: int, *rest: Any) -> Action:
+    action = protocol.next_action(look, slot, *rest)
     return action._replace(do=Do.UPDATE) if action.do is Do.RESTORE else action
 
 
-def forget_the_hosts(plan: Plan, slot: int, *rest: Any) -> Action:
-    return protocol.next_action(replace(plan, hosts=()), slot, *rest)
+def forget_the_hosts(look: Look, slot: int, *rest: Any) -> Action:
+    return protocol.next_action(Look(replace(look.plan, hosts=()), look.words), slot, *rest)
 
 
 def no_heir(member: int, heir_of: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import heapify, heapreplace
 from itertools import accumulate
 
 from unisono.runtime.protocol import even
@@ -58,13 +59,27 @@ def balanced(
     known = [value for value in pace if value > 0]
     if len(known) < slots or microbatches <= slots:
         return present
-    counts = [1] * slots
-    for _ in range(microbatches - slots):
-        ends = [(counts[slot] + 1) * pace[slot] for slot in range(slots)]
-        counts[ends.index(min(ends))] += 1
+    counts = _shared(microbatches, pace)
     new = max(count * seconds for count, seconds in zip(counts, pace, strict=True))
     old = max((present[k + 1] - present[k]) * pace[k] for k in range(slots))
     return (0, *accumulate(counts)) if new < WORTH * old else present
+
+
+def _shared(microbatches: int, pace: Sequence[float]) -> list[int]:
+    """One microbatch for each slot; each further one for the slot that would end first with it, the left one of equals.
+
+    Within `level` seconds the slots can do at most as many as there are to hand out. So each slot gets what it can do
+    by then at once, and only the rest, less than two a slot, is handed out one by one.
+    """
+    level = (microbatches - len(pace)) / sum(1 / seconds for seconds in pace)
+    counts = [max(1, int(level / seconds)) for seconds in pace]
+    ends = [((count + 1) * seconds, slot) for slot, (count, seconds) in enumerate(zip(counts, pace, strict=True))]
+    heapify(ends)
+    for _ in range(microbatches - sum(counts)):
+        slot = ends[0][1]
+        counts[slot] += 1
+        heapreplace(ends, ((counts[slot] + 1) * pace[slot], slot))
+    return counts
 
 
 def laggards(pace: Sequence[float], factor: float = 1.5) -> dict[int, float]:

@@ -8,8 +8,8 @@ from unisono.runtime.child import Child
 from unisono.runtime.delays import Delays
 from unisono.runtime.failure import STACK_SIGNAL
 from unisono.runtime.protocol import Plan
-from unisono.runtime.running import Running
-from unisono.runtime.stalls import Patience, Stalls
+from unisono.runtime.running import Running, Standing
+from unisono.runtime.stalls import BEGINNING, Patience, Stalls
 
 LOOK_SECONDS = 0.25
 """Between two looks: each asks the kernel about every thread of those that stand still."""
@@ -40,12 +40,14 @@ class Hangs:
             elapsed: seconds since the last look.
             message: says what a person should know.
         """
+        standings = run.standings(plan, clipped)
         for member, child in list(run.members.items()):
             if member in run.dumping:
                 if run.dumping[member].spend(elapsed, self._held_up(child, elapsed)):
                     child.kill()
                 continue
-            kind, slots, mark = run.standing(plan, member, clipped)
+            beginning = member in run.crew.coming
+            kind, slots, mark = Standing(BEGINNING) if beginning else standings.get(member, Standing(""))
             if not kind:
                 self._stalls.forget((child.role, child.number))
             elif self._hangs(child, kind, slots, mark, elapsed):

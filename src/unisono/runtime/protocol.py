@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -169,15 +170,36 @@ class Action(NamedTuple):
     stop: int = 0
 
 
-def next_action(
-    plan: Plan, slot: int, words: Sequence[SlotWords], due: Sequence[int], clipped: bool, copied: int, exchanged: int
-) -> Action:
-    """The successor rule: what the owner of a slot does next, whoever did the work so far.
+class Look:
+    """One look at a round: its plan, every slot's words, and what these say together, found out when it is first asked.
 
     Args:
         plan: the plan in force.
-        slot: the slot.
         words: every slot's words.
+    """
+
+    def __init__(self, plan: Plan, words: Sequence[SlotWords]) -> None:
+        self.plan, self.words = plan, words
+
+    @cached_property
+    def stage(self) -> int:
+        """The first stage from which on all slots have summed; 0 = all have."""
+        target, stages = self.plan.round + 1, self.plan.stages
+        behind = (slot % stages for slot in range(self.plan.slots) if self.words[slot].summed < target)
+        return max(behind, default=-1) + 1
+
+    @cached_property
+    def normed(self) -> bool:
+        """Whether every slot has published its norms."""
+        return all(self.words[slot].normed > self.plan.round for slot in range(self.plan.slots))
+
+
+def next_action(look: Look, slot: int, due: Sequence[int], clipped: bool, copied: int, exchanged: int) -> Action:
+    """The successor rule: what the owner of a slot does next, whoever did the work so far.
+
+    Args:
+        look: at the round.
+        slot: the slot.
         due: by stage, how many chunks of the slot's slice may be updated once all slots of this stage and of later ones
             have summed (nothing in an evaluation wave). The parameters of a stage are used by no earlier one, so
             these may still be computing. Where an update needs all sums, only the first stage's number is not 0.
@@ -185,17 +207,15 @@ def next_action(
         copied: rounds whose copy, where the plan asks for one, is made.
         exchanged: rounds whose sums over all hosts, where the plan has several, are here.
     """
+    plan, own = look.plan, look.words[slot]
     target = plan.round + 1
-    own = words[slot]
     if own.committed >= target:
         return Action(Do.DONE)
     if own.summed < target:
         return Action(Do.COMPUTE)
-    behind = [other % plan.stages for other in range(plan.slots) if words[other].summed < target]
-    stage = max(behind) + 1 if behind else 0
-    stop = due[stage] if stage < len(due) else 0
+    stop = due[look.stage] if look.stage < len(due) else 0
     at = position(own.progress, plan.round)
-    if behind and at >= 2 * stop:
+    if look.stage and at >= 2 * stop:
         return Action(Do.AWAIT_SUMS)
     if plan.copy and copied < target:
         return Action(Do.AWAIT_COPY)
@@ -203,7 +223,7 @@ def next_action(
         return Action(Do.AWAIT_HOSTS)
     if clipped and own.normed < target:
         return Action(Do.PUBLISH_NORMS)
-    if clipped and any(words[other].normed < target for other in range(plan.slots)):
+    if clipped and not look.normed:
         return Action(Do.AWAIT_NORMS)
     if at >= 2 * stop:
         return Action(Do.COMMIT)

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from unisono.memory.words import Words
 from unisono.runtime.child import Child
 from unisono.runtime.prepare import Described
-from unisono.runtime.protocol import WAITS, Do, Plan, next_action, owner, position
+from unisono.runtime.protocol import WAITS, Do, Look, Plan, next_action, owner, position
 from unisono.runtime.records import Records
 from unisono.runtime.recovery import Crew, Work
-from unisono.runtime.stalls import BEGINNING, Patience
+from unisono.runtime.stalls import Patience
 from unisono.runtime.state import HANDED, Control, HostState
 from unisono.runtime.worker import HostWords
 
@@ -80,26 +80,30 @@ class Running:
         word = int(self.state.segment["reading"][child.number, 0])
         return Work(word >> 32, (word & 0xFFFFFFFF) - 1)
 
-    def standing(self, plan: Plan, member: int, clipped: bool) -> Standing:
-        """What a member is at.
+    def standings(self, plan: Plan, clipped: bool) -> dict[int, Standing]:
+        """What the members are at that own a plan's slots now, from one look at all of these.
 
         Args:
             plan: the plan in force.
-            member: whose slots.
             clipped: whether the job clips gradients.
         """
-        if member in self.crew.coming:
-            return Standing(BEGINNING)
+        look = Look(plan, [self.words[slot] for slot in range(plan.slots)])
+        owned: dict[int, list[int]] = {}
+        for slot, member in enumerate(plan.members):
+            owned.setdefault(owner(member, self.state.heirs.of), []).append(slot)
+        return {member: self._standing(look, tuple(slots), clipped) for member, slots in owned.items()}
+
+    def _standing(self, look: Look, slots: tuple[int, ...], clipped: bool) -> Standing:
+        plan = look.plan
         training = self.described.program.at(plan.round).evaluation is None
         copied, exchanged = self.control.get(Control.COPIED), self.control.get(Control.EXCHANGED)
-        slots = tuple(slot for slot in range(plan.slots) if owner(plan.members[slot], self.state.heirs.of) == member)
         marks: list[Any] = []
         kind = ""
         for slot in slots:
             due = self.described.layout.due(plan.slots, slot) if training else ()
-            action = next_action(plan, slot, self.words, due, clipped and training, copied, exchanged)
+            action = next_action(look, slot, due, clipped and training, copied, exchanged)
             at = int(self.state.segment["computing"][slot, 0])
-            marks.append((plan.round, at, self.words[slot]))
+            marks.append((plan.round, at, look.words[slot]))
             if action.do is Do.COMPUTE and (self._awaits_loader(plan, at) or self._awaits_stage(plan, slot)):
                 continue
             if action.do not in WAITS:

@@ -132,6 +132,7 @@ class HostLayout:
     stage_of: tuple[int, ...] = ()
     """The stage of each parameter, where a stage is updated before the ones before it have summed."""
     _slices: dict[int, list[list[Chunk]]] = field(init=False, default_factory=dict, repr=False)
+    _due: dict[int, list[tuple[int, ...]]] = field(init=False, default_factory=dict, repr=False)
 
     def slices(self, slots: int) -> list[list[Chunk]]:
         """What each slot of a world updates."""
@@ -141,8 +142,13 @@ class HostLayout:
 
     def due(self, slots: int, slot: int) -> tuple[int, ...]:
         """How many of a slot's chunks may be updated once all slots of a stage and of later ones have summed."""
-        chunks = self.slices(slots)[slot]
-        return tuple(sum(chunk.stage >= stage for chunk in chunks) for stage in range(self.shape.stages))
+        if slots not in self._due:
+            stages = range(self.shape.stages)
+            self._due[slots] = [
+                tuple(sum(chunk.stage >= stage for chunk in chunks) for stage in stages)
+                for chunks in self.slices(slots)
+            ]  # fmt: skip
+        return self._due[slots][slot]
 
     @property
     def norms(self) -> NormTable:
@@ -308,6 +314,11 @@ class HostState:
         self.layout = layout
         self.segment = segment
         self.heirs = Heirs(segment["heirs"])
+        self._names = frozenset(spec.name for spec in layout.description.parameters)
+        self._places = {
+            parameter.number: (region.index, StatePlace(parameter.offset, parameter.shape))
+            for region in layout.regions for parameter in region.parameters
+        }  # fmt: skip
         self._known: list[tuple[list[int], Plan | None]] = [([], None), ([], None)]
         self._plans = [memoryview(area).cast("B").cast("q") for area in segment["plans"]]
         self.control = Words(segment, "control", 0.0)
@@ -371,7 +382,7 @@ class HostState:
         """A parameter's elements, in its shape."""
         if self.layout.description.owners[number] is None:
             return self.segment[f"frozen/{number}"]
-        region, place = self._place(number)
+        region, place = self._places[number]
         return self.segment[f"parameters/{region}"][place.offset : place.end].reshape(place.shape)
 
     def averaged(self) -> dict[int, Array]:
@@ -383,13 +394,6 @@ class HostState:
                 found |= {p.number: values[p.offset : p.end].reshape(p.shape) for p in region.parameters}
         return found
 
-    def _place(self, number: int) -> tuple[int, StatePlace]:
-        for region in self.layout.regions:
-            for parameter in region.parameters:
-                if parameter.number == number:
-                    return region.index, StatePlace(parameter.offset, parameter.shape)
-        raise KeyError(number)
-
     def parameters(self) -> list[Array]:
         """Every parameter by number."""
         return [self.parameter(number) for number in range(len(self.layout.description.parameters))]
@@ -400,7 +404,7 @@ class HostState:
 
     def state(self, number: int) -> dict[str, Array]:
         """A parameter's optimizer state by key."""
-        region, _ = self._place(number)
+        region, _ = self._places[number]
         return {
             vector.key: self.segment[vector.area][place.offset : place.end].reshape(place.shape)
             for vector in self.layout.vectors[region]
@@ -483,5 +487,4 @@ class HostState:
 
     def _of(self, index: int, name: str) -> str:
         """What an array of an optimizer's tree is called in files, where all optimizers' lie side by side."""
-        parameters = {spec.name for spec in self.layout.description.parameters}
-        return name if name.partition("/")[0] in parameters else f"optimizer.{index}/{name}"
+        return name if name.partition("/")[0] in self._names else f"optimizer.{index}/{name}"

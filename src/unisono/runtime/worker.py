@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from unisono.memory.words import Words
 from unisono.runtime.failure import Failure, failure
 from unisono.runtime.program import Program, Round
-from unisono.runtime.protocol import WAITS, Action, Do, Plan, SlotWords, in_force, is_over, next_action, owner
+from unisono.runtime.protocol import WAITS, Action, Do, Look, Plan, SlotWords, in_force, is_over, next_action, owner
 from unisono.runtime.schedule import Schedule
 from unisono.runtime.slot import SlotWork
 from unisono.runtime.stagework import Awaited
@@ -135,7 +135,7 @@ class Worker:
         clipped = self._clipped and round_.evaluation is None
         while True:
             copied, exchanged = self._control.get(Control.COPIED), self._control.get(Control.EXCHANGED)
-            action = next_action(plan, slot, self._words, due, clipped, copied, exchanged)
+            action = next_action(Look(plan, self._words), slot, due, clipped, copied, exchanged)
             if action.do in WAITS:
                 return action
             self._phase(action.do.name.lower(), plan.round, slot, action.chunk)
