@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +17,11 @@ if importlib.util.find_spec("tensorflow") is None:
 import keras
 
 import frameworks.kits.keras as kit
+from everywhere import hold_to_one_hash
 from faults import run
 from frameworks.kits.samples import CLASSES, FEATURES
 from unisono.errors import UsageError
+from waiting import limit
 
 
 class Normed(keras.layers.Layer):
@@ -68,3 +73,55 @@ def test_a_weight_that_call_assigns_is_named() -> None:
 def test_an_own_way_to_train_or_evaluate_is_named(model: type, name: str) -> None:
     with pytest.raises(UsageError, match=f"{model.__name__} has a {name} of its own, which nothing would call"):
         run(replace(kit.make(), model=lambda: functional(model)), 2)
+
+
+class Counting(keras.layers.Layer):
+    """Carries a count from call to call, and keeps what it has given."""
+
+    def __init__(self, carried: bool) -> None:
+        super().__init__()
+        self.carried, self.calls, self.given = carried, 0, None
+
+    def call(self, inputs: Any) -> Any:
+        self.calls = self.calls + 1 if self.carried else len(inputs.shape)
+        self.given = inputs * self.calls
+        return self.given
+
+
+def counting(carried: bool) -> Any:
+    return keras.Sequential([keras.Input((FEATURES,)), Counting(carried), keras.layers.Dense(CLASSES)])
+
+
+def test_plain_attributes_are_those_before_each_trace(tmp_path: Path) -> None:
+    """A short last batch is traced for itself."""
+    job = replace(kit.make(batch_size=48, order="sequential", steps=6), model=lambda: counting(True))
+    hold_to_one_hash(job, tmp_path, deaths=())
+
+
+ON_TORCH = """
+import os, sys
+os.environ["KERAS_BACKEND"] = "torch"
+sys.path.insert(0, {tests!r})
+from own_code.test_keras_models import counting, kit, replace
+def job():
+    return replace(kit.make(steps=4), model=lambda: counting(True))
+"""
+
+
+def test_plain_attributes_are_not_carried_from_microbatch_to_microbatch(tmp_path: Path) -> None:
+    """Nor is the backend, which the file sets, another one in a process that imports Keras before it runs the file."""
+    (tmp_path / "job.py").write_text(ON_TORCH.format(tests=str(Path(__file__).parent.parent)))
+    command = [
+        sys.executable,
+        "-m",
+        "unisono",
+        "train",
+        tmp_path / "job.py",
+        "--workers",
+        "1",
+        "--out",
+        tmp_path / "out",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=limit())
+    assert done.returncode == 1, done.stdout
+    assert "counting.calls' and reads it again" in done.stderr

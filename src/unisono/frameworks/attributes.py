@@ -216,6 +216,7 @@ def refused(holder: str, name: str) -> SpoiledError:
     place = f"{holder}.{name}".lstrip(".")
     return SpoiledError(
         f"a forward pass may not carry plain attributes from one microbatch to the next, for each worker has its own; "
-        f"it changes {place!r} and reads it again. Keep a number or a tensor that follows training as a buffer "
-        "(register_buffer), which all workers share; make what depends on no data in model()."
+        f"it changes {place!r} and reads it again. Keep what follows training as a buffer, which all workers "
+        "share (PyTorch: register_buffer; Keras: add_weight(trainable=False); MXNet: grad_req='null'); make "
+        "what depends on no data in model()."
     )

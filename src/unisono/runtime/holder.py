@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from unisono.errors import UnisonoError
@@ -36,10 +37,12 @@ class Again:
     Attributes:
         imports: adapters whose frameworks it imports first, and leaves the computing with them to its children.
         apart: whether every child takes the job for itself.
+        environment: what the job's code has set before it imported them; None = it has taken a variable away.
     """
 
     imports: tuple[str, ...]
     apart: bool
+    environment: Mapping[str, str | None]
 
 
 class Holder:
@@ -47,16 +50,19 @@ class Holder:
 
     Args:
         source: where the job comes from.
-        imports: adapters whose frameworks are imported first.
-        apart: see `Again`.
+        how: what a process that has taken it before says.
     """
 
-    def __init__(self, source: Source, imports: tuple[str, ...], apart: bool) -> None:
-        self._source, self._apart = source, apart
+    def __init__(self, source: Source, how: Again) -> None:
+        for name, value in how.environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        self._source, self._apart = source, how.apart
         self._job: Job | None = None
         self._values: Mapping[str, str] = {}
         self._cold: tuple[str, ...] = ()
-        self._import(imports)
+        self._import(how.imports)
 
     @property
     def is_cold(self) -> bool:
@@ -137,7 +143,25 @@ def can_fork(before: Mapping[int, str]) -> bool:
 
 def again() -> Again:
     """What this process cannot do; its children can."""
-    return Again(tuple(family.package for family in loaded()), apart=True)
+    return Again(tuple(family.package for family in loaded()), apart=True, environment=changed_environment())
+
+
+def changed_environment() -> dict[str, str | None]:
+    """What has been set in this process's environment since it was started, or (None) taken from it.
+
+    >>> os.environ["KERAS_BACKEND"] = "torch"
+    >>> changed_environment()["KERAS_BACKEND"]
+    'torch'
+    >>> del os.environ["KERAS_BACKEND"]
+    """
+    entries = os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")
+    started = {name: value for name, _, value in (entry.partition("=") for entry in entries if entry)}
+    own = {family.compiled for family in FAMILIES}  # folders that each such process makes
+    return {
+        name: os.environ.get(name)
+        for name in (started.keys() | os.environ.keys()) - own
+        if os.environ.get(name) != started.get(name)
+    }
 
 
 def in_child(function: Callable[[], Any]) -> Any:

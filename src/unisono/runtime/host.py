@@ -118,13 +118,13 @@ class Host:
             source: where it comes from.
         """
         self.source = source
-        self._take(source.imports, apart=False)
+        self._take(Again(source.imports, apart=False, environment={}))
 
-    def _take(self, imports: tuple[str, ...], apart: bool) -> None:
+    def _take(self, how: Again) -> None:
         self._awaits_outline = True
         with contextlib.suppress(ConnectionError):  # whoever waits for the answer says it
             assert self.source
-            message = ("take", str(Path.cwd()), list(sys.path), self.source, imports, apart)
+            message = ("take", str(Path.cwd()), list(sys.path), self.source, how)
             self._channel.send(message, self.source.files)
 
     def outline(self) -> Outline | None:
@@ -143,7 +143,7 @@ class Host:
 
     def _again(self, wanted: Again) -> None:
         self._replace()
-        self._take(wanted.imports, wanted.apart)
+        self._take(wanted)
 
     def attach(self, listen: Callable[[int | None], None], wait_for: Callable[[int], None]) -> None:
         """Take what is printed from now on.

@@ -33,7 +33,7 @@ from unisono.memory.heap import trim
 from unisono.memory.segment import Segment
 from unisono.runtime.channel import Channel
 from unisono.runtime.failure import STACK_SIGNAL, Failure, described_error, failure
-from unisono.runtime.holder import Again, Holder, again, ended, in_child
+from unisono.runtime.holder import Again, Holder, again, changed_environment, ended, in_child
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.outline import Outline
 from unisono.runtime.prepare import Described, Prepared, Request, prepare, prepare_again
@@ -110,13 +110,11 @@ class Parent:
                 answer = described_error(error) if whole else failure(error, f"while the job was set up ({verb})")
             self._channel.send(answer)
 
-    def take(
-        self, folder: str, path: list[str], source: Source, imports: tuple[str, ...], apart: bool, *files: int
-    ) -> Outline | Again | None:
+    def take(self, folder: str, path: list[str], source: Source, how: Again, *files: int) -> Outline | Again | None:
         """Stand where the supervisor stands and take the job (see `Holder`)."""
         os.chdir(folder)
         sys.path[:] = path
-        self._holder = Holder(source.received(files), imports, apart)
+        self._holder = Holder(source.received(files), how)
         held = self._holder.take()
         gc.freeze()  # the collector need not look at all that was imported again
         return held
@@ -166,7 +164,7 @@ class Parent:
         self._prepared = prepare(self._job(), request)
         family = self._prepared.framework.family
         if not family.forks_after_computing:
-            return Again((family.package,), apart=False)
+            return Again((family.package,), apart=False, environment=changed_environment())
         return self._prepared.described if is_single() and self._prepared.reads_apart(before) else again()
 
     def _send(self, errand: Callable[[], None]) -> None:

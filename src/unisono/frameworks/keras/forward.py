@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from unisono.errors import JobError
+from unisono.frameworks.keras.attributes import shapes, watched
 from unisono.frameworks.keras.variables import Variables
 from unisono.frameworks.watched import refusal
 
@@ -45,6 +46,7 @@ class KerasForward:
         self._variables = variables
         self._entry = _Entry(model, forward)
         self._entry.built = True
+        self._attributes = watched(model)
 
     def __call__(
         self, parameters: Sequence[Any], buffers: Sequence[Any], seeds: Sequence[Any], inputs: Any, training: bool,
@@ -68,7 +70,8 @@ class KerasForward:
         ]  # fmt: skip
         with keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False) as scope:
             before = [scope.get_current_value(variable) for variable in held.parameters]
-            result = after(self._entry(inputs, training=training))
+            with self._attributes.one_pass(lambda: shapes(inputs, training)):
+                result = after(self._entry(inputs, training=training))
             losses = self._entry.losses
             penalty = sum(losses[1:], losses[0]) if losses else None
         for name, variable, value in zip(held.names, held.parameters, before, strict=True):

@@ -1,0 +1,47 @@
+"""Plain attributes of a Keras model's layers: see `unisono.frameworks.attributes`.
+
+A backend that compiles runs `call` once for inputs of a kind; an attribute is then what it was before, each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from hashlib import blake2b
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from unisono.frameworks.attributes import Attributes
+
+
+def watched(model: Any) -> Attributes:
+    """Those of the layers that are not Keras's own."""
+    layers = [layer for layer in model._flatten_layers() if not type(layer).__module__.startswith("keras.")]
+    common = frozenset(vars(keras.layers.Layer()))
+    return Attributes({_name(layer, model): layer for layer in layers}, common, _content, _content)
+
+
+def shapes(inputs: Any, training: bool) -> Hashable:
+    """What a forward pass is given, but for the values of tensors."""
+    leaves = [
+        (str(getattr(leaf, "shape", "")), str(getattr(leaf, "dtype", type(leaf)))) for leaf in tree.flatten(inputs)
+    ]
+    return tuple(leaves), training
+
+
+def _name(layer: Any, model: Any) -> str:
+    return "" if layer is model else str(layer.name)
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, keras.layers.Layer | keras.Variable | keras.KerasTensor):
+        return id(value)
+    if not keras.ops.is_tensor(value):
+        return None
+    try:
+        held = np.asarray(keras.ops.convert_to_numpy(value))
+    except Exception:  # traced: it has no values yet
+        return id(value)
+    return str(held.dtype), held.shape, blake2b(held.tobytes(), digest_size=16).digest()
