@@ -26,7 +26,8 @@ from unisono.cluster.ray import Ray
 from unisono.errors import UsageError
 from unisono.execution import InProcess, Interrupts, Observation, Supervised, checked, held, supervised
 from unisono.job import Job
-from unisono.jobfile import JobFile, LoadedJob, job_of
+from unisono.jobfile import JobFile, LoadedJob
+from unisono.kept import arguments_written
 from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
 from unisono.observe.progress import Display, Silent, display
@@ -138,7 +139,7 @@ def train(
         data_host: the number of the only host that has the data: it reads samples for the others; default: each host
             reads its own.
         debug: one process, no live line: breakpoints and profilers work, the bits are the same.
-        arguments: what made the job, kept in run.json.
+        arguments: what made the job, kept in run.json: numbers, text, paths, NumPy's values and what holds them.
         live: whether to draw a progress line on a terminal.
         on: a Ray cluster to train on, `unisono.Ray(hosts=4, workers_per_host=8)`; this process drives.
         host: processes of this host that have been started already, as the command does; closed in the end.
@@ -158,8 +159,10 @@ def train(
     shown = display(live and not debug)
     if on is not None:
         _check_on_ray(workers, layout, debug)
-        made = job_of(job)
-        wish = partial(_request, checked(made), threads=threads, layout=layout, recompute=recompute, timeline=timeline,
+        loaded = job.loaded(travels=True) if isinstance(job, JobFile) else LoadedJob(checked(job), {})
+        made = loaded.job
+        settings = settings if arguments is not None else replace(settings, arguments=loaded.arguments)
+        wish = partial(_request, made, threads=threads, layout=layout, recompute=recompute, timeline=timeline,
                        settings=settings)  # fmt: skip
         path, split = _folder_of(name, out, resume), layout_of(layout)
         least = split.workers if split.data else None
@@ -252,7 +255,7 @@ def _settings(
         stall_seconds=None if stall_seconds is None else bounds.seconds("stall_seconds", stall_seconds),
         max_seconds=None if max_time is None else seconds_of(max_time, "max_time"),
         debug=bounds.switch("debug", debug),
-        arguments=dict(arguments or {}),
+        arguments=arguments_written(arguments or {}, {}),
         allow_change=bounds.switch("allow_change", allow_change),
     )
 

@@ -121,7 +121,7 @@ def _begun(
 
     Args:
         file, arguments, fields: see `JobFile`.
-        run_dir: an earlier run, whose arguments are taken where none are given.
+        run_dir: an earlier run, whose arguments are taken where no others are given.
         starts: whether there is to be such a process.
     """
     from unisono.runtime.warm import warm_parent
@@ -129,7 +129,7 @@ def _begun(
     started = warm_parent() if starts else None
     from unisono.jobfile import JobFile
 
-    job = JobFile.of(file, _with_kept(run_dir, arguments), fields)
+    job = JobFile.of(file, arguments, fields, _kept(run_dir))
     if started is None:
         return job, None
     from unisono.runtime.host import Host
@@ -256,19 +256,19 @@ def predict(file: str, run_dir: Path, inputs: tuple[str, ...], at: str) -> int:
     from unisono import api
     from unisono.jobfile import load
 
-    for answer in api.open(run_dir, load(file, _with_kept(run_dir, ())).job).infer(inputs, at):
+    for answer in api.open(run_dir, load(file, (), _kept(run_dir)).job).infer(inputs, at):
         print(answer, flush=True)
     return 0
 
 
-def _with_kept(run_dir: Path | None, arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """The arguments that an earlier run was made with, unless others are given."""
+def _kept(run_dir: Path | None) -> dict[str, Any]:
+    """The arguments that an earlier run was made with."""
     from unisono.observe.rundir import read_run
 
-    if run_dir is None:
-        return arguments
-    kept = read_run(run_dir).get("arguments", {})
-    return arguments or tuple(f"{key}={value}" for key, value in kept.items())
+    kept = {} if run_dir is None else read_run(run_dir).get("arguments", {})
+    if not isinstance(kept, dict):
+        raise UsageError(f"a run's arguments are names and values; run.json of {run_dir} holds {bounds.shown(kept)}.")
+    return kept
 
 
 @commands.command()

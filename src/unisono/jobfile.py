@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from unisono import bounds
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import FAMILIES, hold_threads, named_beside, settle_environment
 from unisono.job import Job
+from unisono.kept import arguments_read, arguments_written
 from unisono.partition.keys import key
 from unisono.runtime.seeding import seed_all, seeded
 from unisono.runtime.source import Recipe
@@ -65,6 +67,7 @@ class JobFile:
         code: what the file holds.
         assignments: "key=value" arguments of the function NAME.
         fields: what replaces fields of the job.
+        kept: arguments of an earlier run, as its run.json holds them; assignments replace them.
         imports: see `Source`; nothing is known before it is read.
     """
 
@@ -72,14 +75,18 @@ class JobFile:
     code: bytes = field(repr=False)
     assignments: Sequence[str] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(default_factory=dict)
     imports: tuple[str, ...] = ()
 
     @staticmethod
-    def of(spec: str, assignments: Sequence[str] = (), fields: Mapping[str, Any] | None = None) -> JobFile:
+    def of(
+        spec: str, assignments: Sequence[str] = (), fields: Mapping[str, Any] | None = None,
+        kept: Mapping[str, Any] | None = None,
+    ) -> JobFile:  # fmt: skip
         """The job of a file.
 
         Args:
-            spec, assignments, fields: see the attributes.
+            spec, assignments, fields, kept: see the attributes.
 
         Raises:
             UsageError: there is no such file, or its name is another module's.
@@ -90,7 +97,7 @@ class JobFile:
                 f"a job file is a module, whose name must not hide another one's; received {path}, and everything that "
                 f"imports {path.stem!r} would get the job. Rename it: {path.stem}_job.py."
             )
-        return JobFile(spec, code_of(path), assignments, fields or {})
+        return JobFile(spec, code_of(path), assignments, fields or {}, kept or {})
 
     @property
     def path(self) -> Path:
@@ -123,17 +130,16 @@ class JobFile:
                 f"{', '.join(names) if names else 'no such thing'}. Choose one with {path}:NAME."
             )
         if isinstance(made, Job):
-            if self.assignments:
+            if self.assignments or self.kept:
+                given = next(iter((*self.assignments, *self.kept)))
                 raise UsageError(
-                    f"{self.spec} is a Job, which takes no key=value; received {self.assignments[0]!r}. Make it a "
-                    "function."
+                    f"{self.spec} is a Job, which takes no key=value; received {given!r}. Make it a function."
                 )
             return Recipe(partial(replace, made, **self.fields), made.model, {})
         if not callable(made):
             raise UsageError(f"{self.spec} must be a Job or a function that returns one; it is {type(made).__name__}.")
-        arguments = parse(made, self.assignments)
-        kept = json.loads(json.dumps(arguments, default=str))
-        return Recipe(partial(self._made, made, arguments), made, kept)
+        arguments = parse(made, self.assignments, self.kept)
+        return Recipe(partial(self._made, made, arguments), made, arguments_written(arguments, _defaults(made)))
 
     def loaded(self, travels: bool = False, threads: int | None = None) -> LoadedJob:
         """Run the file in this process, and take its job.
@@ -160,9 +166,11 @@ class JobFile:
         Args:
             arguments: the job function's, once they are known.
         """
-        given = dict(assignment.split("=", 1) for assignment in self.assignments if "=" in assignment)
+        given = {**self.kept, **dict(part.split("=", 1) for part in self.assignments if "=" in part)}
         seed = self.fields.get("seed", arguments.get("seed", given.get("seed", 0)))
-        return max(0, bounds.number_in(seed if isinstance(seed, str) else bounds.shown(seed)) or 0)
+        if not isinstance(seed, str):
+            seed = bounds.shown(int(seed) if isinstance(seed, Integral) else seed)
+        return max(0, bounds.number_in(seed) or 0)
 
     def _made(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Job:
         seed_all(key(self._seed(arguments), "job"))
@@ -181,16 +189,16 @@ class LoadedJob:
     arguments: Mapping[str, Any]
 
 
-def load(spec: str, assignments: Sequence[str] = (), fields: Mapping[str, Any] | None = None) -> LoadedJob:
+def load(spec: str, assignments: Sequence[str] = (), kept: Mapping[str, Any] | None = None) -> LoadedJob:
     """Run a job file in this process and take its job.
 
     Args:
-        spec, assignments, fields: as in `JobFile`.
+        spec, assignments, kept: as in `JobFile`.
 
     Raises:
         UsageError, JobError: see `JobFile.of` and `JobFile.read`.
     """
-    return JobFile.of(spec, assignments, fields).loaded()
+    return JobFile.of(spec, assignments, kept=kept).loaded()
 
 
 def job_of(job: Job | JobFile) -> Job:
@@ -233,17 +241,31 @@ def _user(call: Any, what: str) -> Any:
         raise JobError(f"{what}: {type(error).__name__}", user_traceback(error)) from error
 
 
-def parse(function: Any, assignments: Sequence[str]) -> dict[str, Any]:
-    """All arguments of a job function: its defaults, with the assignments parsed to their types.
-
-    >>> parse(lambda lr=0.1, epochs=5, wide=False: None, ["lr=3e-4", "wide=true"])
-    {'lr': 0.0003, 'epochs': 5, 'wide': True}
-    """
+def _defaults(function: Any) -> dict[str, Any]:
+    """A job function's arguments with their defaults."""
     parameters = inspect.signature(function).parameters
     missing = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
     if missing:
         raise UsageError(f"a job function's arguments must have defaults; {missing[0]!r} has none.")
-    values = {name: parameter.default for name, parameter in parameters.items()}
+    return {name: parameter.default for name, parameter in parameters.items()}
+
+
+def parse(function: Any, assignments: Sequence[str], kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All arguments of a job function: its defaults, with the assignments parsed to their types.
+
+    Args:
+        function: the job's.
+        assignments: key=value.
+        kept: see `JobFile`.
+
+    Raises:
+        UsageError: an argument that it does not take, or a value of the wrong kind.
+
+    >>> parse(lambda lr=0.1, epochs=5, wide=False: None, ["lr=3e-4", "wide=true"], {"lr": 1.0, "epochs": 3})
+    {'lr': 0.0003, 'epochs': 3, 'wide': True}
+    """
+    defaults = _defaults(function)
+    values = {**defaults, **arguments_read(kept or {}, defaults)}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or key not in values:
@@ -251,7 +273,7 @@ def parse(function: Any, assignments: Sequence[str]) -> dict[str, Any]:
                 f"arguments of the job are key=value with key one of {', '.join(values) or '(none)'}; received "
                 f"{assignment!r}."
             )
-        values[key] = _value(key, text, parameters[key].default)
+        values[key] = _value(key, text, defaults[key])
     return values
 
 
@@ -260,6 +282,8 @@ _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 def _value(key: str, text: str, default: Any) -> Any:
     try:
+        if isinstance(default, Enum):
+            return type(default)[text]
         if isinstance(default, bool):
             return _TRUTH[text.lower()]
         if isinstance(default, int | float | str):
