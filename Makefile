@@ -19,7 +19,7 @@ WITHOUT_TORCH := tests/frameworks/test_*.py tests/partition tests/gradients test
 # One part of the thorough tests: SHARE=3/8.
 SHARE ?= 1/1
 
-.PHONY: demo examples lint test test-thorough test-all test-hosts mutants test-versions bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline bench-startup bench-large bench-worlds recording lock clean
+.PHONY: demo examples lint test test-thorough test-all test-hosts mutants campaign test-versions bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline bench-startup bench-large bench-worlds recording lock clean
 
 .venv/demo: requirements/demo.lock pyproject.toml
 	@echo ".venv takes torch and 25 small packages: 0.3 GB to download and 0.9 GB on disk, if torch is its CPU build"
@@ -69,10 +69,13 @@ test-hosts: .venv/test
 	$(BEAT) hosts $(BIN)/python $(PYTEST) -m "hosts and not thorough" -rs
 
 # Small mistakes put into the core, so many, drawn by a seed: do the tests notice? A second or two each.
-SEED ?= 0
-N ?= 100
+DRAWN = $(if $(SEED),--seed $(SEED)) $(if $(N),--count $(N))
 mutants: .venv/test
-	$(BIN)/python -m tools.mutants --seed $(SEED) --count $(N)
+	$(BIN)/python -m tools.mutants $(DRAWN)
+
+# Unisono disturbed in every way that tests/reliability knows: N trials, drawn by SEED; or one again, TRIAL=damage/1/7.
+campaign: .venv/test
+	PYTHONPATH=tests $(BIN)/python -m reliability $(DRAWN) $(if $(TRIAL),--trial $(TRIAL))
 
 # A fixed quarter of the tests at the lowest and the newest versions, each in an environment under .venv-versions;
 # VERSIONS="torch-2.8 jax-0.11" chooses among them.

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 import warm
 from waiting import limit, until
 
-pytest_plugins = ["few", "share"]
+pytest_plugins = ["few", "share", "reliability.told"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -47,12 +47,13 @@ def limit() -> float:
     return scaled(HANG_SECONDS)
 
 
-def until(condition: Callable[[], T], what: str = "it is so") -> T:
+def until(condition: Callable[[], T], what: str = "it is so", hang_seconds: float = HANG_SECONDS) -> T:
     """Wait until a condition is true.
 
     Args:
         condition: looked at again and again; what it raises ends the wait.
         what: what is waited for, as it reads in "waited in vain until …".
+        hang_seconds: how long an idle machine waits for it before it is a hang.
 
     Returns:
         What the condition gave.
@@ -62,7 +63,7 @@ def until(condition: Callable[[], T], what: str = "it is so") -> T:
     """
     waited, looked = 0.0, time.monotonic()
     while not (found := condition()):
-        assert waited < HANG_SECONDS, f"waited in vain until {what}"
+        assert waited < hang_seconds, f"waited in vain until {what}"
         time.sleep(LOOK_SECONDS)
         now = time.monotonic()
         waited += (now - looked) / slowness()
