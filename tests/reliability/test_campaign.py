@@ -16,7 +16,7 @@ from reliability.told import PROPERTY
 TRIALS = 250
 """Of all kinds, in `make test-all`."""
 
-FEW = ("damage/1/10", "damage/1/15", "hostile/1/1", "hostile/1/18", "signals/1/3", "streams/1/3", "kills/1/2")
+FEW = ("damage/1/10", "hostile/1/1", "between_hosts/1/5", "signals/1/3")
 """Trials that are always made, and what they are about: see what `make campaign` prints of them."""
 
 
