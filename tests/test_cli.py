@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 import jobs
 import unisono
 from paths import PYTHONPATH
-from unisono.checkpoint.parameters import load, sha256_of
+from unisono.checkpoint.files import load
+from unisono.checkpoint.parameters import sha256_of
 from waiting import limit, until
 
 TESTS = Path(__file__).parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from dataclasses import replace
@@ -17,7 +18,8 @@ from safetensors.torch import load_file
 import jobs
 import unisono
 from unisono.checkpoint import store
-from unisono.checkpoint.parameters import load, sha256_of
+from unisono.checkpoint.files import load
+from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import JobError, UsageError
 from waiting import limit, until
 
@@ -146,6 +148,32 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_used(
     assert run.parameters_sha256 == whole.parameters_sha256
     assert (victim.name in shown or how == "foreign") and "step-00000015" in shown  # noqa: PT018
     assert "going on from step-00000010" in shown
+
+
+@pytest.mark.parametrize(("change", "text"), [
+    (lambda path: path.unlink(), "missing"),
+    (lambda path: os.truncate(path, 0), None),
+    (lambda path: path.write_bytes(b"[" * 10**5 + b"\n\xff\n[1]\n" + b'{"step": "2"}\n'), "4 lines hold no record"),
+    (lambda path: replaced(path).mkdir(), "is called metrics.jsonl.1 now"),
+    (lambda path: os.mkfifo(replaced(path)), "is called metrics.jsonl.1 now"),
+    (lambda path: replaced(path).symlink_to("nowhere/there"), "is called metrics.jsonl.1 now"),
+])  # fmt: skip
+def test_records_are_not_needed_to_go_on(
+    whole: unisono.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Any, text: str | None
+) -> None:
+    folder = without_end(whole, tmp_path, 15)
+    change(folder / "metrics.jsonl")
+    run = unisono.train(wild(), resume=folder, debug=True)
+    assert run.parameters_sha256 == whole.parameters_sha256
+    assert [record["step"] for record in run.history if "loss" in record] == [16, 17, 18, 19, 20]
+    shown = capsys.readouterr().out
+    assert text is None or f"{text}" in shown
+    assert (text is not None) == ("earlier records" in shown or "these records" in shown)
+
+
+def replaced(path: Path) -> Path:
+    path.unlink()
+    return path
 
 
 def test_without_a_sound_checkpoint_nothing_is_changed(whole: unisono.Run, tmp_path: Path) -> None:

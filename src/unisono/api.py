@@ -17,8 +17,8 @@ from typing import Any
 from unisono import bounds
 from unisono.among_hosts import train_among_hosts
 from unisono.checkpoint.durations import seconds_of
+from unisono.checkpoint.files import load
 from unisono.checkpoint.keeper import Checkpointing
-from unisono.checkpoint.parameters import load
 from unisono.checkpoint.store import Checkpoint
 from unisono.cluster.cluster import TIMEOUT_SECONDS, Hosts
 from unisono.cluster.launchers import place
@@ -31,14 +31,15 @@ from unisono.kept import arguments_written
 from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
 from unisono.observe.progress import Display, Silent, display
-from unisono.observe.rundir import RunFolder, read_run
+from unisono.observe.rundir import RunFolder, read_run, this_process
 from unisono.on_ray import train_on_ray
 from unisono.partition.layout import Layout
-from unisono.run import Run, parameters_file
+from unisono.run import Run
 from unisono.runtime.host import Host
 from unisono.runtime.outline import JobFacts, Outline
 from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import raise_failure
+from unisono.saved import parameters_file
 from unisono.training import RunSettings, newest, train_in_folder
 from unisono.trial import fastest
 
@@ -325,7 +326,7 @@ def _opened(
         folder = RunFolder.reopen(path)
         return folder, newest(folder, shown.message)
     folder = RunFolder.create(path)
-    folder.update(exit="running", process=os.getpid())
+    folder.update(exit="running", **this_process())
     return folder, None
 
 

@@ -265,10 +265,7 @@ def _kept(run_dir: Path | None) -> dict[str, Any]:
     """The arguments that an earlier run was made with."""
     from unisono.observe.rundir import read_run
 
-    kept = {} if run_dir is None else read_run(run_dir).get("arguments", {})
-    if not isinstance(kept, dict):
-        raise UsageError(f"a run's arguments are names and values; run.json of {run_dir} holds {bounds.shown(kept)}.")
-    return kept
+    return {} if run_dir is None else read_run(run_dir).get("arguments") or {}
 
 
 @commands.command()

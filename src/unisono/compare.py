@@ -26,11 +26,16 @@ from unisono.machine.platform_check import require_linux
 from unisono.observe.metrics import read_metrics
 from unisono.observe.rundir import METRICS, read_run
 from unisono.runtime.lifeline import die_with_parent
+from unisono.untrusted import Malformed, check, printable
 from unisono.version import __version__
 
 LOOK_SECONDS = 0.01
 WEIGH_SECONDS = 0.1
 MOST_WARM_UP = 10
+_MANIFEST = {
+    "world": {"workers": int}, "job": {"batch_size": int, "microbatches": int}, "fingerprint": {"framework": str},
+}  # fmt: skip
+_RECORD = {"step_seconds": float, "samples_per_second": float, "loss": float}
 
 
 def compare(
@@ -140,7 +145,7 @@ def measure(turn: Turn, steps: int, interrupts: Interrupts) -> Measurement | Non
         if interrupts():
             return None
         if process.returncode:
-            raise JobError(error_text(errors.read_text(errors="replace")) or _ended(process.returncode))
+            raise JobError(printable(error_text(errors.read_text(errors="replace"))) or _ended(process.returncode))
         return _measurement(out, first - started, peak)
 
 
@@ -204,9 +209,19 @@ def _ended(status: int) -> str:
 
 
 def _measurement(out: Path, first_step_seconds: float, peak: int) -> Measurement:
-    records = [record for record in read_metrics(out / METRICS) if "loss" in record]
+    """What a run has left, which may be another version's of Unisono.
+
+    Raises:
+        JobError: it lacks something.
+    """
+    try:
+        manifest = check(read_run(out), _MANIFEST)
+        records = [check(record, _RECORD) for record in read_metrics(out / METRICS) if "loss" in record]
+        if not records:
+            raise Malformed(f"no step is in {METRICS}")
+    except Malformed as error:
+        raise JobError(f"the run has ended well, but its folder cannot be read: {error}.") from error
     timed = records[min(MOST_WARM_UP, len(records) // 5) :]
-    manifest = read_run(out)
     return Measurement(
         workers=manifest["world"]["workers"],
         step_seconds=tuple(record["step_seconds"] for record in timed),
@@ -215,5 +230,5 @@ def _measurement(out: Path, first_step_seconds: float, peak: int) -> Measurement
         peak_bytes=peak,
         loss=records[-1]["loss"],
         batch=(manifest["job"]["batch_size"], manifest["job"]["microbatches"]),
-        framework=manifest["fingerprint"]["framework"],
+        framework=printable(manifest["fingerprint"]["framework"]),
     )

@@ -27,6 +27,7 @@ from unisono.runtime.source import Pickled
 from unisono.runtime.state import HostState
 from unisono.runtime.supervisor import Supervisor
 from unisono.runtime.watcher import Outcome, Watcher
+from unisono.untrusted import printable
 from unisono.usertrace import user_traceback
 
 
@@ -115,8 +116,8 @@ class Observation:
         return LineLog(None, "" if name == "host" else f"[{name}] ", self.display.message)
 
     def message(self, text: str) -> None:
-        """See `Watcher`."""
-        self.display.message(text)
+        """See `Watcher`: it may hold text from files and other hosts."""
+        self.display.message(printable(text))
 
     def workers(self, alive: int, hosts: int) -> None:
         """See `Watcher`."""

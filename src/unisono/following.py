@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.execution import Execution, Interrupts, Observation
 from unisono.observe.logs import LineLog
 from unisono.observe.progress import Display
-from unisono.observe.rundir import RunFolder, read_run
+from unisono.observe.rundir import RunFolder, read_run, this_process
 from unisono.runtime.companions import Companions
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.prepare import Described, Request
@@ -142,13 +141,13 @@ def follow(
             request=replace(request, timeline=False), host=f"{name} ", started=started,
         )  # fmt: skip
         kept = _patiently(observe)
-        run_folder.update(process=os.getpid(), host=name)
+        run_folder.update(host=name, **this_process())
         return kept
 
     watcher = Following(
         job, display, interrupts, folder=folder, keeper=keeper, name=name, successor=successor if path else None
     )
-    folder.update(command=sys.argv, process=os.getpid(), exit="running", host=name, error=None, signal=None)
+    folder.update(command=sys.argv, exit="running", host=name, error=None, signal=None, **this_process())
     try:
         with interrupts.handled():
             outcome = execution(request, watcher, settings.stall_seconds, companions)

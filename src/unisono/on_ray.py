@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,7 +18,7 @@ from unisono.execution import Interrupts, supervised
 from unisono.job import Job
 from unisono.machine.devices import usable_cores
 from unisono.observe.progress import Display
-from unisono.observe.rundir import RunFolder, read_run
+from unisono.observe.rundir import RunFolder, read_run, this_process
 from unisono.run import Run
 from unisono.runtime.prepare import Request
 from unisono.runtime.source import packed
@@ -58,7 +57,7 @@ def train_on_ray(
         )  # fmt: skip
         nodes = {} if data_host is None else {data_host: driver_node(ray, workers * threads)}
         folder = RunFolder.reopen(path) if resumes else RunFolder.create(path)
-        folder.update(key=order.key, exit="running", process=os.getpid(), error=None, signal=None)
+        folder.update(key=order.key, exit="running", error=None, signal=None, **this_process())
         try:
             with reserved(hosts, workers * threads, nodes, shown.message, interrupts) as group:
                 if group is not None:

@@ -11,46 +11,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unisono.checkpoint import store
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
 from unisono.jobfile import JobFile, job_of
 from unisono.observe.metrics import read_metrics
-from unisono.observe.rundir import CHECKPOINTS, METRICS, PARAMETERS, read_run
+from unisono.observe.rundir import METRICS, read_run, signal_of, status_of
 from unisono.runtime import control
 from unisono.runtime.prepare import open_data
 from unisono.runtime.samples import Example
+from unisono.saved import parameters_file
 from unisono.usertrace import user_traceback
 
 EXIT_STATUS = {"completed": 0, "failed": 1}
-
-
-def parameters_file(directory: Path, which: str | int) -> Path:
-    """Where a run's parameters lie.
-
-    Args:
-        directory: the run folder.
-        which: "final", "best" or a step.
-
-    Raises:
-        UsageError: another name, or no such checkpoint.
-    """
-    if which == "final":
-        return directory / PARAMETERS
-    step = which
-    if which == "best":
-        best = read_run(directory).get("best")
-        if best is None:
-            raise UsageError(f"a run has a best model if its job names one (best=); {directory} has none.")
-        step = best["step"]
-    elif not str(which).isdigit():
-        raise UsageError(f"a run's parameters are named 'final', 'best' or by a step; received {which!r}.")
-    path = store.at(directory / CHECKPOINTS, int(step))
-    if not path.exists():
-        kept = store.steps(directory / CHECKPOINTS)
-        raise UsageError(f"a step needs a checkpoint; received {which}, there are {kept}.")
-    return path / store.PARAMETERS
 
 
 class Run:
@@ -84,16 +57,14 @@ class Run:
     @property
     def status(self) -> str:
         """ "running", "completed", "interrupted" or "failed"."""
-        manifest = self.manifest
-        status = str(manifest["exit"])
-        if status == "running" and self.thread is None and not Path(f"/proc/{manifest['process']}").exists():
-            return "failed"
-        return status
+        status = status_of(self.manifest)
+        is_over = self.thread is not None and not self.thread.is_alive()
+        return "failed" if status == "running" and is_over else status
 
     @property
     def exit_status(self) -> int:
         """What the command returns: 0 done, 1 failed, 128 + signal when interrupted."""
-        return EXIT_STATUS.get(self.status, 128 + int(self.manifest.get("signal") or 2))
+        return EXIT_STATUS.get(self.status, 128 + signal_of(self.manifest))
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -127,9 +98,15 @@ class Run:
         path = parameters_file(self.directory, which)
         framework, model = made(self.job, 1)
         functions = framework.data
-        model = framework.adapter.restored(
-            self.job, model, path, lambda: Example(self.job, open_data(self.job, functions), functions)()
-        )
+        try:
+            model = framework.adapter.restored(
+                self.job, model, path, lambda: Example(self.job, open_data(self.job, functions), functions)()
+            )
+        except KeyError as error:
+            raise UsageError(
+                f"saved parameters must fit the job's model; {path} has no {error}. Use the job that the run was made "
+                "with."
+            ) from error
         return framework, model
 
     def infer(self, inputs: Iterable[Any], which: str | int = "final") -> Iterator[Any]:
@@ -195,7 +172,8 @@ class Run:
             with suppress(ProcessLookupError):
                 pidfd = os.pidfd_open(self.manifest["process"])
                 try:
-                    select.select([pidfd], [], [], timeout_seconds)
+                    if self.status == "running":  # still: the number is this process's
+                        select.select([pidfd], [], [], timeout_seconds)
                 finally:
                     os.close(pidfd)
         return self

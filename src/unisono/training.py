@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,9 +17,9 @@ from unisono.checkpoint.store import Checkpoint, Standing
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.execution import Execution, Interrupts, Observation, observed
 from unisono.observe.logs import LineLog
-from unisono.observe.metrics import MetricsFile, read_metrics
+from unisono.observe.metrics import MetricsFile, look_over, read_metrics
 from unisono.observe.progress import Display
-from unisono.observe.rundir import RunFolder
+from unisono.observe.rundir import RunFolder, this_process
 from unisono.observe.tensorboard import TensorBoard
 from unisono.observe.timeline import Timeline
 from unisono.runtime.companions import Companions
@@ -87,6 +86,7 @@ class FolderObservation(Observation):
     def __post_init__(self) -> None:
         self._waits_for_first_step = True
         self.skipped = 0
+        look_over(self.folder.metrics, self.resumed is not None, self.message)
         self._metrics = MetricsFile(self.folder.metrics, self.message)
         self._tensorboard = TensorBoard(self.folder.path, self.message)
         self._timeline = Timeline(self.folder.timeline, self.message) if self.request.timeline else None
@@ -139,7 +139,7 @@ class FolderObservation(Observation):
                 f"the run's length changed from {resumed.job.get('steps')} to {digest.get('steps')} steps: the "
                 "learning-rate schedule depends on it, so steps before and after follow different ones"
             )
-        self.folder.update(resumed=[*self.folder.fields.get("resumed", []), entry])
+        self.folder.update(resumed=[*(self.folder.fields.get("resumed") or []), entry])
 
     def restore(self, described: Described, state: HostState) -> tuple[int, bool]:
         """Put the checkpoint's values in place."""
@@ -311,7 +311,7 @@ def train_in_folder(
     )  # fmt: skip
     folder.update(
         unisono=__version__, command=sys.argv, arguments=dict(settings.arguments), job=job.described(),
-        process=os.getpid(), exit="running", reason=None, error=None, signal=None,
+        exit="running", reason=None, error=None, signal=None, **this_process(),
         **({} if resumed else {"started": _now()}),
         settings={"workers": request.workers, "threads": request.threads, "layout": str(request.layout),
                   "recompute": request.recompute, "debug": settings.debug,

@@ -11,12 +11,15 @@ import os
 import reprlib
 import stat
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 MOST_BYTES = 1 << 28
 """Of a JSON document: the names of some hundred thousand tensors are a few MiB."""
+
+_MOST_BYTES_OF_LINES = 1 << 34
 
 DEEPEST = 64
 """Lists and objects of a JSON text within each other."""
@@ -108,6 +111,26 @@ def content(path: Path, most: int = MOST_BYTES) -> bytes:
             raise Malformed(f"{path}: {size:,} bytes, where at most {most:,} are wanted")
         try:
             return file.read(size)
+        except OSError as error:
+            raise Malformed(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def lines(path: Path, longest: int = 1 << 24) -> Iterator[bytes]:
+    """The lines of a regular file, one after another.
+
+    Args:
+        path: it.
+        longest: bytes; a longer line is no line of ours, and comes in pieces.
+
+    Raises:
+        Malformed: see `content`.
+    """
+    with opened(path) as file:
+        if os.fstat(file.fileno()).st_size > _MOST_BYTES_OF_LINES:
+            raise Malformed(f"{path}: more than {_MOST_BYTES_OF_LINES:,} bytes")
+        try:
+            while line := file.readline(longest):
+                yield line
         except OSError as error:
             raise Malformed(f"{path}: cannot be read ({error.strerror})") from error
 

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from unisono.checkpoint import parameters
-from unisono.checkpoint.parameters import Tensors, load, save, sha256_of
-from unisono.errors import UsageError
+from unisono.checkpoint.files import load
+from unisono.checkpoint.parameters import Tensors, save, sha256_of
+from unisono.untrusted import Malformed
 
 TENSORS = Tensors(
     {
@@ -45,7 +46,7 @@ def test_saved_tensors_load_elsewhere_and_hash_as_documented(tmp_path: Path) -> 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "p.safetensors"
     path.write_bytes(b"no")
-    with pytest.raises(UsageError, match=r"p\.safetensors"):
+    with pytest.raises(Malformed, match=r"p\.safetensors"):
         load(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,14 +73,37 @@ def edit_state(path: Path, **changes: Any) -> None:
     (path / store.STATE).write_text(json.dumps({**state, **changes}))
 
 
+def edit_soundly(path: Path, **changes: Any) -> None:
+    """As somebody would who knows the format."""
+    state = {**json.loads((path / store.STATE).read_text()), **changes}
+    del state["sha256"]
+    (path / store.STATE).write_text(json.dumps({**state, "sha256": store._digest(state)}))
+
+
+def replaced(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
 @pytest.mark.parametrize(("damage", "text"), [
     (lambda path: (path / store.OPTIMIZER).unlink(), r"optimizer\.safetensors: missing"),
     (lambda path: (path / store.STATE).unlink(), r"state\.json: missing"),
     (lambda path: edit(path / store.PARAMETERS, lambda data: data[:-1]), r"parameters\.safetensors: its size or SHA"),
     (lambda path: edit(path / store.OPTIMIZER, lambda data: data[:-1] + b"!"), r"optimizer\.safetensors: its size or"),
     (lambda path: edit_state(path, step=8), r"state\.json: its SHA-256 does not agree"),
-    (lambda path: edit(path / store.STATE, lambda data: data[:-9]), "not a checkpoint of Unisono's"),
-    (lambda path: (path / store.STATE).write_text("[]"), "not a checkpoint of Unisono's"),
+    (lambda path: edit(path / store.STATE, lambda data: data[:-9]), r"state\.json: not JSON"),
+    (lambda path: (path / store.STATE).write_text("[]"), r"state\.json: it must be an object"),
+    (lambda path: (path / store.STATE).write_text("[" * 10**6), r"state\.json: lists and objects nested more than"),
+    (lambda path: (path / store.STATE).write_bytes(b"\xff"), r"state\.json: not JSON"),
+    (lambda path: edit_state(path, step="8"), r"state\.json: 'step' must be a whole number"),
+    (lambda path: edit_state(path, files={}), r"state\.json: 'files\.parameters\.safetensors' must be an object"),
+    (lambda path: edit_soundly(path, losses=[[]]), "it must be a number"),
+    (lambda path: edit_soundly(path, best={"name": "a", "value": "x", "step": 1}), "it must be a number"),
+    (lambda path: replaced(path / store.PARAMETERS).mkdir(), r"parameters\.safetensors: a folder"),
+    (lambda path: os.mkfifo(replaced(path / store.OPTIMIZER)), r"optimizer\.safetensors: a pipe"),
+    (lambda path: os.mkfifo(replaced(path / store.STATE)), r"state\.json: a pipe"),
+    (lambda path: replaced(path / store.STATE).symlink_to("nowhere"), r"state\.json: missing \(a link that leads"),
+    (lambda path: os.truncate(path / store.OPTIMIZER, 1 << 42), r"optimizer\.safetensors: its size or SHA"),
 ])  # fmt: skip
 def test_damage_is_named(tmp_path: Path, damage: Callable[[Path], Any], text: str) -> None:
     path = write(tmp_path)
@@ -98,7 +122,7 @@ def test_the_newest_sound_one_is_found(tmp_path: Path) -> None:
     assert store.newest_sound(tmp_path / "nothing") == (None, [])
     for step in (9, 10, 100):
         write(tmp_path, step)
-    for foreign in ("step-new", "other", ".step-00000200.tmp"):
+    for foreign in ("step-new", "other", ".step-00000200.tmp", "step-²", "step-٣", "step-7", "step-0000000000300"):
         (tmp_path / foreign).mkdir()
     assert store.steps(tmp_path) == [9, 10, 100]
     for step in (10, 100):

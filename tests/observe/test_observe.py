@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +53,20 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     with path.open("a") as torn:
         torn.write('{"step": 2, "lo')
     assert read_metrics(path) == [STEP]
+
+
+def test_what_is_no_record_is_left_out_and_nothing_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert read_metrics(path) == []
+    path.write_bytes(b'{"step": 1, "loss": null}\n\xff\n' + b"[" * 10**5 + b'\n[2]\n{"loss": 1}\n{"step": 2}\n')
+    first, last = read_metrics(path)
+    assert (first["step"], math.isnan(first["loss"]), last) == (1, True, {"step": 2})
+    path.unlink()
+    for make in (os.mkfifo, os.mkdir):
+        make(path)
+        with pytest.raises(UsageError, match=r"a run's records are lines of a file; .*metrics\.jsonl: a (pipe|folder)"):
+            read_metrics(path)
+        path.rename(tmp_path / make.__name__)
 
 
 def events(folder: Path) -> list[Event]:

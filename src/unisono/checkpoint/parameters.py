@@ -12,18 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import safetensors
 
-from unisono.errors import UsageError
 from unisono.frameworks.protocol import Array
 
-_SAFETENSORS_NAMES = {
+SAFETENSORS_NAMES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
     "int16": "I16", "int8": "I8", "uint8": "U8", "uint16": "U16", "uint32": "U32",
     "uint64": "U64", "bool": "BOOL", "complex64": "C64",
 }  # fmt: skip
-_DTYPES = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
-
 
 COPIERS = 2
 """Threads that copy: more than one core can move more bytes."""
@@ -94,7 +90,7 @@ def _header(tensors: Tensors, order: Sequence[str]) -> memoryview:
     for name in order:
         array = tensors.arrays[name]
         entries[name] = {
-            "dtype": _SAFETENSORS_NAMES[tensors.dtypes[name]], "shape": array.shape,
+            "dtype": SAFETENSORS_NAMES[tensors.dtypes[name]], "shape": array.shape,
             "data_offsets": [at, at + array.nbytes],
         }  # fmt: skip
         at += array.nbytes
@@ -157,27 +153,6 @@ def sync(path: Path) -> None:
         os.close(file)
 
 
-def load(path: Path) -> Tensors:
-    """Read a safetensors file.
-
-    Raises:
-        UsageError: missing or damaged.
-    """
-    try:
-        entries = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UsageError(
-            f"{path} must be a safetensors file; received: {error}. Train first, or name another run."
-        ) from error
-    tensors = Tensors()
-    for name, entry in entries:
-        dtype = _DTYPES[entry["dtype"]]
-        storage = "uint16" if dtype == "bfloat16" else dtype
-        array = np.frombuffer(bytes(entry["data"]), storage).reshape(entry["shape"])
-        tensors.add(name, array, dtype)
-    return tensors
-
-
 def sha256_of(tensors: Tensors) -> str:
     """The parameter hash.
 
@@ -191,7 +166,11 @@ def sha256_of(tensors: Tensors) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors.arrays):
         array = tensors.arrays[name]
-        dtype = _SAFETENSORS_NAMES[tensors.dtypes[name]]
-        digest.update(f"{name}\0{dtype}\0{','.join(map(str, array.shape))}\0".encode())
+        digest.update(label(name, SAFETENSORS_NAMES[tensors.dtypes[name]], array.shape))
         digest.update(_bytes(array))
     return digest.hexdigest()
+
+
+def label(name: str, dtype: str, shape: Sequence[int]) -> bytes:
+    """What the parameter hash takes of a tensor before its bytes; see `sha256_of`."""
+    return f"{name}\0{dtype}\0{','.join(map(str, shape))}\0".encode()

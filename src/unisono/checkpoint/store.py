@@ -12,19 +12,28 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from unisono.checkpoint.parameters import Tensors, load, sync
+from unisono.checkpoint.files import load
+from unisono.checkpoint.parameters import Tensors, sync
 from unisono.checkpoint.parameters import write as write_tensors
-from unisono.errors import UsageError
+from unisono.untrusted import Malformed, Maybe, check, document, opened
 
 PARAMETERS, OPTIMIZER, STATE = "parameters.safetensors", "optimizer.safetensors", "state.json"
 _PREFIX = "step-"
+_NAME = re.compile(rf"{_PREFIX}(\d+)", re.ASCII)
+_FILE = {"bytes": int, "sha256": str}
+_STATE = {
+    "step": int, "evaluated": bool, "epoch": int, "losses": list, "watched": list, "since_best": int,
+    "best": Maybe({"name": str, "value": object, "step": int}), "job": dict, "fingerprint": {str: str},
+    "files": {PARAMETERS: _FILE, OPTIMIZER: _FILE}, "sha256": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class Checkpoint:
     optimizer: Tensors = field(repr=False)
 
 
-class Damaged(Exception):
+class Damaged(Malformed):
     """A checkpoint is not sound; the text names the file and what is wrong with it."""
 
 
@@ -110,11 +119,6 @@ def write(
     return path
 
 
-def _described(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
 def _digest(state: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
@@ -128,8 +132,9 @@ def _exact(value: Any) -> Any:
     return [_exact(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _with_number(best: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    return None if best is None else {**best, "value": float(best["value"])}
+def _number(value: Any) -> float:
+    """What `_exact` wrote."""
+    return float(value) if value in ("nan", "inf", "-inf") else float(check(value, float))
 
 
 def read(path: Path) -> Checkpoint:
@@ -139,29 +144,63 @@ def read(path: Path) -> Checkpoint:
         Damaged: a file is missing, truncated, changed, or not one of Unisono's.
     """
     try:
-        state = json.loads((path / STATE).read_text())
-        told = state.pop("sha256")
-        if _digest(state) != told:
-            raise Damaged(f"{path / STATE}: its SHA-256 does not agree with what it says")
-        for name, expected in state["files"].items():
-            if _described(path / name) != expected:
-                raise Damaged(f"{path / name}: its size or SHA-256 is not the one that {STATE} names")
+        state = _state(path)
+        for name in (PARAMETERS, OPTIMIZER):
+            _compare(path / name, state["files"][name])
+        best = state["best"]
         standing = Standing(
-            state["step"], state["evaluated"], state["epoch"], tuple(map(float, state["losses"])),
-            _with_number(state["best"]), state["since_best"], tuple(map(float, state["watched"])),
+            state["step"], state["evaluated"], state["epoch"], tuple(map(_number, state["losses"])),
+            None if best is None else {**best, "value": _number(best["value"])}, state["since_best"],
+            tuple(map(_number, state["watched"])),
         )  # fmt: skip
         parameters, optimizer = load(path / PARAMETERS), load(path / OPTIMIZER)
         return Checkpoint(path, standing, state["job"], state["fingerprint"], parameters, optimizer)
-    except FileNotFoundError as error:
-        raise Damaged(f"{error.filename}: missing") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        raise Damaged(f"{path}: not a checkpoint of Unisono's ({error})") from error
+    except Malformed as error:
+        raise Damaged(str(error)) from error
+
+
+def sound_parameters(path: Path) -> Path:
+    """The file of a checkpoint's parameters, which are the ones that were saved.
+
+    Raises:
+        Damaged: they are not.
+    """
+    try:
+        _compare(path / PARAMETERS, _state(path)["files"][PARAMETERS])
+    except Malformed as error:
+        raise Damaged(str(error)) from error
+    return path / PARAMETERS
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    state = document(path / STATE, _STATE)
+    told = state.pop("sha256")
+    if _digest(state) != told:
+        raise Damaged(f"{path / STATE}: its SHA-256 does not agree with what it says")
+    return state
+
+
+def _compare(path: Path, expected: Mapping[str, Any]) -> None:
+    """Hold a file to its size and SHA-256; one of another size is not read."""
+    with opened(path) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            agrees = size == expected["bytes"] and _sha256(file) == expected["sha256"]
+        except OSError as error:
+            raise Damaged(f"{path}: cannot be read ({error.strerror})") from error
+    if not agrees:
+        raise Damaged(f"{path}: its size or SHA-256 is not the one that {STATE} names")
+
+
+def _sha256(file: BinaryIO) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def steps(folder: Path) -> list[int]:
     """The steps of the checkpoints in a folder, oldest first; sound or not."""
-    names = (path.name.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*"))
-    return sorted(int(name) for name in names if name.isdigit())
+    named = (_NAME.fullmatch(path.name) for path in folder.glob(f"{_PREFIX}*"))
+    return sorted({int(found[1]) for found in named if found and at(folder, int(found[1])).name == found[0]})
 
 
 def at(folder: Path, step: int) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import UsageError
+from unisono.untrusted import Malformed, check, lines, parsed
 
 RETRY_SECONDS = 0.2
 """Between tries of a disk that has not taken what was written."""
@@ -64,8 +66,8 @@ class MetricsFile:
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Go on from an earlier run: drop the records that are not wanted, and a torn last line."""
         self._file.seek(0)
-        lines = self._file.read().decode(errors="replace").splitlines()
-        self._waiting = [line for line in lines if _is_wanted(line, wanted)]
+        found = self._file.read().decode(errors="replace").splitlines()
+        self._waiting = [line for line in found if _is_wanted(line, wanted)]
         self._file.truncate(0)
         self.flush()
 
@@ -101,18 +103,63 @@ class MetricsFile:
 
 
 def _is_wanted(line: str, wanted: Callable[[dict[str, Any]], bool]) -> bool:
+    record = _record(line)
+    return record is not None and wanted(record)
+
+
+def _record(line: bytes | str) -> dict[str, Any] | None:
+    """The record that a line holds, null as NaN; None where it holds none."""
     try:
-        return wanted(json.loads(line))
-    except ValueError:
-        return False
+        values = check(parsed(line), {"step": int})
+    except Malformed:
+        return None
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All records, null as NaN; a torn last line is left out."""
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    """All records; what is none (a torn last line, damage) is left out.
+
+    Raises:
+        UsageError: there is something else than a file, or it cannot be read.
+    """
+    if not os.path.lexists(path):
+        return []
+    try:
+        found = map(_record, lines(path))
+        return [record for record in found if record is not None]
+    except Malformed as error:
+        raise UsageError(f"a run's records are lines of a file; {error}. Move it away, and see run.json.") from error
+
+
+def look_over(path: Path, earlier: bool, message: Callable[[str], None]) -> None:
+    """Before a run writes its records: no run needs earlier ones to go on, but it says what it lacks of them.
+
+    Args:
+        path: the file; something else that has its name is moved to one side.
+        earlier: whether there should be records.
+        message: says what a person should know.
+
+    Raises:
+        UsageError: what is there can be neither written nor moved.
+    """
+    if os.path.lexists(path) and not path.is_file():
+        numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
+        aside = next(each for each in numbered if not os.path.lexists(each))
         try:
-            records.append({name: math.nan if value is None else value for name, value in json.loads(line).items()})
-        except ValueError:
-            break
-    return records
+            path.rename(aside)
+        except OSError as error:
+            raise UsageError(f"records are written to a file; {path} is none, and cannot be moved: {error}.") from error
+        message(f"{path} is no file, and is called {aside.name} now; training goes on without earlier records")
+    elif earlier:
+        lack = _lack(path)
+        if lack:
+            message(f"{lack}; training goes on without these records")
+
+
+def _lack(path: Path) -> str:
+    """What is wrong with earlier records; a torn last line is not."""
+    try:
+        lost = sum(line.endswith(b"\n") and _record(line) is None for line in lines(path))
+    except Malformed as error:
+        return str(error)
+    return f"{path}: {lost} lines hold no record" if lost else ""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from unisono.errors import UsageError
+from unisono.machine.processes import birth
 from unisono.observe.metrics import plain
+from unisono.untrusted import Malformed, Maybe, document
 
 RUN, METRICS, PARAMETERS, LOGS, CHECKPOINTS, HOSTS = (
     "run.json",
@@ -19,6 +24,14 @@ RUN, METRICS, PARAMETERS, LOGS, CHECKPOINTS, HOSTS = (
     "checkpoints",
     "hosts",
 )
+
+_FIELDS = {
+    "exit": Maybe(str), "reason": Maybe(str), "error": Maybe(str), "signal": Maybe(int), "process": Maybe(int),
+    "process_birth": Maybe(str), "arguments": Maybe(dict), "best": Maybe({"step": int}), "steps_done": Maybe(int),
+    "seconds": Maybe(float), "first_step_seconds": Maybe(float), "parameters_sha256": Maybe(str),
+    "resumed": Maybe([dict]),
+}  # fmt: skip
+"""What is read of run.json again, as `check` says it."""
 
 
 class RunFolder:
@@ -118,6 +131,11 @@ class RunFolder:
         return self.path / LOGS / f"{name.replace(' ', '-')}.log"
 
 
+def this_process() -> dict[str, Any]:
+    """The fields of run.json that tell who keeps it: its number, and what tells it from others that had the number."""
+    return {"process": os.getpid(), "process_birth": birth(os.getpid())}
+
+
 def read_run(path: Path) -> dict[str, Any]:
     """run.json of a folder.
 
@@ -125,8 +143,22 @@ def read_run(path: Path) -> dict[str, Any]:
         UsageError: the folder holds no run.
     """
     try:
-        return dict(json.loads((path / RUN).read_text()))
-    except (OSError, ValueError) as error:
+        return document(path / RUN, _FIELDS)
+    except Malformed as error:
         raise UsageError(
             f"a run folder holds {RUN}; {path} does not ({error}). Name the folder that train printed."
         ) from error
+
+
+def status_of(manifest: Mapping[str, Any]) -> str:
+    """What became of a run of another process; one whose process has gone without a word has failed."""
+    status, process = str(manifest.get("exit") or "failed"), manifest.get("process")
+    if status == "running" and (process is None or (birth(process) or "none") != manifest.get("process_birth")):
+        return "failed"
+    return status
+
+
+def signal_of(manifest: Mapping[str, Any]) -> int:
+    """The signal that has interrupted a run; SIGINT where it does not say."""
+    number = manifest.get("signal") or 0
+    return number if 0 < number < signal.NSIG else int(signal.SIGINT)

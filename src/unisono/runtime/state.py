@@ -464,10 +464,11 @@ class HostState:
         own = [(self.saved(steps_done), parameters), *([(self.optimizer(steps_done), optimizer)] if optimizer else [])]
         for tensors, values in own:
             for name, array in tensors.arrays.items():
-                if name not in values or values[name].shape != array.shape:
-                    found = list(values[name].shape) if name in values else "nothing"
+                there = values.get(name)
+                if there is None or (there.shape, there.dtype) != (array.shape, array.dtype):
+                    found = "nothing" if there is None else f"{there.dtype} {list(there.shape)}"
                     raise UsageError(
-                        f"saved tensors must fit the job's model and optimizer; {name!r} has shape "
+                        f"saved tensors must fit the job's model and optimizer; {name!r} is {array.dtype} "
                         f"{list(array.shape)} here and {found} there. Use the job that the run was made with."
                     )
                 array[...] = values[name]
