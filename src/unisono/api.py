@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -30,7 +30,7 @@ from unisono.jobfile import JobFile, LoadedJob
 from unisono.kept import arguments_written
 from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
-from unisono.observe.progress import Display, Silent, display
+from unisono.observe.progress import Display, display, quiet
 from unisono.observe.rundir import RunFolder, read_run, this_process
 from unisono.on_ray import train_on_ray
 from unisono.partition.layout import Layout
@@ -79,13 +79,14 @@ def _default_folder(name: str) -> Path:
 def _trained(
     job: Job | JobFile, debug: bool, threads: int, host: Host | None, shown: Display
 ) -> Iterator[Supervised | InProcess]:
-    """The same for a run; observers, which are functions that run outside workers, are this process's."""
+    """The same for a run; observers, which are functions that run outside workers, are this process's. Ends showing."""
     if debug:
-        since = time.monotonic()
-        loaded = job.loaded(threads=threads) if isinstance(job, JobFile) else LoadedJob(checked(job), {})
-        yield InProcess(loaded.job, loaded.arguments, since)
+        with closing(shown):
+            since = time.monotonic()
+            loaded = job.loaded(threads=threads) if isinstance(job, JobFile) else LoadedJob(checked(job), {})
+            yield InProcess(loaded.job, loaded.arguments, since)
         return
-    with held(job, host, shown.message) as execution:
+    with closing(shown), held(job, host, shown.message) as execution:
         if isinstance(job, JobFile) and isinstance(execution.job, Outline) and execution.job.is_observed:
             execution = replace(execution, job=replace(execution.job, load=lambda: job.loaded().job.observers))
         yield execution
@@ -157,7 +158,7 @@ def train(
     host_timeout = bounds.seconds("host_timeout", host_timeout, least=1)
     if data_host is not None:
         data_host = bounds.whole("data_host", data_host, 0, bounds.MOST_HOSTS)
-    shown = display(live and not debug)
+    shown = display(live, debug)
     if on is not None:
         _check_on_ray(workers, layout, debug)
         loaded = job.loaded(travels=True) if isinstance(job, JobFile) else LoadedJob(checked(job), {})
@@ -183,7 +184,7 @@ def train(
             folder, resumed = _opened(name, out, resume, shown)
             request = replace(request, folder=folder.path.absolute())
             train_in_folder(execution, request, folder, shown, settings, resumed)
-            return Run(folder.path, job)
+            return Run(folder.path, job, unwritten=folder.unwritten)
         if not isinstance(execution, Supervised):
             raise UsageError(f"debug runs in one process; {found.launcher} has started {found.hosts} hosts. Start one.")
         hosts = Hosts(found, interface, host_timeout, data_host)
@@ -227,7 +228,7 @@ def start(
         )
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, False, None)
     _check(workers, threads, timeline, name)
-    shown = Silent()
+    shown = quiet()
     layout = _settled(layout, InProcess(checked(job)), workers, threads, recompute, shown)
     request = _request(job, workers, threads, layout, recompute, timeline, settings)
     folder, resumed = _opened(name, out, resume, shown)
@@ -384,12 +385,12 @@ def evaluate(
         UsageError: no evaluation data, or no such run.
     """
     path, request = bounds.folder("a run's directory", directory), request_for(workers, threads, evaluate_only=True)
-    with held(job, host, (shown or Silent()).message) as execution:
+    with closing(shown or quiet()) as screen, held(job, host, screen.message) as execution:
         if not execution.job.is_evaluated:
             raise UsageError("a job is evaluated on job.evaluation; this job has none. Give it evaluation=.")
         parameters = load(parameters_file(path, at)).arrays
         interrupts = Interrupts()
-        seen = Observation(execution.job, shown or Silent(), interrupts, parameters)
+        seen = Observation(execution.job, screen, interrupts, parameters)
         with interrupts.handled():
             outcome = execution(request, seen)
     raise_failure(outcome)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
 from unisono import bounds
 from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.observe.stream import Stream, complain, fill_closed, leave
 from unisono.partition.layout import Layout
 from unisono.untrusted import printable
 from unisono.version import __version__
@@ -95,6 +97,7 @@ def train(
     in_process = settings["debug"] or on is not None
     job, host = _begun(file, arguments, resume, fields, starts=not in_process)
     from unisono import api
+    from unisono.observe.progress import quiet
     from unisono.runtime.warm import POOLS
 
     cluster = _cluster(on, address=address, hosts=hosts, workers_per_host=workers_per_host, ship=ship)
@@ -108,8 +111,9 @@ def train(
     first = manifest.get("first_step_seconds")
     start_up = "" if first is None else f" (the first after {first:.1f} s)"
     took = f"{manifest['seconds']:.1f} s{start_up}"
-    print(f"{run.status} after {manifest['steps_done']} steps in {took}: {run.directory}")
-    print(f"parameters {manifest.get('parameters_sha256', 'not kept')}")
+    with quiet() as shown:
+        shown.message(f"{run.status} after {manifest['steps_done']} steps in {took}: {run.directory}")
+        shown.message(f"parameters {manifest.get('parameters_sha256', 'not kept')}")
     return run.exit_status
 
 
@@ -221,7 +225,7 @@ def compare(
     from unisono.compare import compare as compare_jobs
 
     counts = None if workers is None else api.worlds(workers)
-    found = compare_jobs(files, pythons, backends, counts, steps, rounds, lambda text: click.echo(text, err=True))
+    found = compare_jobs(files, pythons, backends, counts, steps, rounds, complain)
     _print(found.render(), markup=False, highlight=False)
     return found.exit_status
 
@@ -239,8 +243,8 @@ def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int 
 
     values = api.evaluate(job, run_dir, workers=workers, threads=threads, at=at, host=host)
     for name, value in values.items():
-        print(f"{name} {value:.6g}")
-    return 0
+        print(f"{name} {value:.6g}", file=_output())
+    return int(_output().has_failed)
 
 
 @commands.command()
@@ -257,8 +261,8 @@ def predict(file: str, run_dir: Path, inputs: tuple[str, ...], at: str) -> int:
     from unisono.jobfile import load
 
     for answer in api.open(run_dir, load(file, (), _kept(run_dir)).job).infer(inputs, at):
-        print(answer, flush=True)
-    return 0
+        print(answer, file=_output())
+    return int(_output().has_failed)
 
 
 def _kept(run_dir: Path | None) -> dict[str, Any]:
@@ -276,7 +280,8 @@ def resize(run_dir: Path, workers: int) -> int:
     from unisono.runtime import control
 
     granted = control.resize(run_dir, workers)
-    print(f"{run_dir}: {granted} workers" if granted else f"{run_dir}: paused; resize it again to go on")
+    text = f"{granted} workers" if granted else "paused; resize it again to go on"
+    print(f"{run_dir}: {text}", file=_output())
     return 0
 
 
@@ -285,7 +290,7 @@ def devices() -> int:
     """Show this host's cores, CPU, accelerators and memory."""
     from unisono import doctor as examination
 
-    print(examination.rendered(examination.devices()))
+    print(examination.rendered(examination.devices()), file=_output())
     return 0
 
 
@@ -295,31 +300,38 @@ def doctor() -> int:
     from unisono import doctor as examination
 
     findings = examination.examine()
-    print(examination.rendered(findings), examination.summary(findings), sep="\n\n")
+    print(examination.rendered(findings), examination.summary(findings), sep="\n\n", file=_output())
     return int(any(finding.state == "wrong" for finding in findings))
+
+
+@cache
+def _output() -> Stream:
+    """Where answers are printed."""
+    return Stream(sys.stdout, lambda text: complain(f"unisono: {text}"))
 
 
 def _print(shown: Any, **options: Any) -> None:
     from rich.console import Console
 
-    Console(soft_wrap=True).print(shown, **options)
+    Console(file=cast(TextIO, _output()), soft_wrap=True).print(shown, **options)
 
 
 def main() -> None:
     """The command `unisono`: exit status 0 done, 1 the job failed, 2 wrong use, 130/143 interrupted."""
+    fill_closed()
     try:
         status = commands.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        context = f"{error.ctx.get_usage()}\n" if isinstance(error, click.UsageError) and error.ctx else ""
+        complain(f"{context}Error: {error.format_message()}")
         status = 2
     except (click.Abort, KeyboardInterrupt) as error:
         if text := str(error.__cause__ or error):  # what was left in the middle
-            print(f"unisono: {printable(text)}", file=sys.stderr)
+            complain(f"unisono: {printable(text)}")
         status = 130
     except UnisonoError as error:
         message = error.message if isinstance(error, JobError) else str(error)
-        print(f"unisono: {printable(message)}", file=sys.stderr)
-        if isinstance(error, JobError) and error.traceback:
-            print(f"\n{printable(error.traceback)}", file=sys.stderr)
+        traceback = f"\n\n{error.traceback}" if isinstance(error, JobError) and error.traceback else ""
+        complain(f"unisono: {printable(message + traceback)}")
         status = error.exit_status
-    sys.exit(status)
+    leave(status)

@@ -23,8 +23,8 @@ from unisono.execution import Interrupts
 from unisono.jobfile import code_of
 from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
-from unisono.observe.metrics import read_metrics
-from unisono.observe.rundir import METRICS, read_run
+from unisono.observe.metrics import METRICS, read_metrics
+from unisono.observe.rundir import read_run
 from unisono.runtime.lifeline import die_with_parent
 from unisono.untrusted import Malformed, check, printable
 from unisono.version import __version__

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from unisono.errors import JobError
 from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.runtime.failure import Failure
@@ -15,6 +15,8 @@ from unisono.runtime.records import Records
 from unisono.runtime.state import Control, HostState
 from unisono.runtime.tools import WorkerFailed
 from unisono.runtime.watcher import Outcome, Watcher
+
+TICK_SECONDS = 0.01
 
 
 def _export(prepared: Prepared, state: HostState, plan: Plan, watcher: Watcher) -> None:
@@ -54,7 +56,9 @@ def run_here(job: Job, request: Request, watcher: Watcher) -> Outcome:
         plan = records.plan
         records.drain(watcher.record)
         if plan.copy:
-            word = Control.COPIED if watcher.copy(prepared.described, state, plan.round) else Control.END
+            while (go_on := watcher.copy(prepared.described, state, plan.round)) is None:
+                time.sleep(TICK_SECONDS)
+            word = Control.COPIED if go_on else Control.END
             state.control.publish(word, plan.round + 1)
         if watcher.copy_wanted():
             state.control.publish(Control.ASKED, plan.asked + 1)
@@ -68,8 +72,6 @@ def run_here(job: Job, request: Request, watcher: Watcher) -> Outcome:
         _export(prepared, state, records.plan, watcher)
     except WorkerFailed as error:
         failure = error.description
-    except JobError as error:
-        failure = Failure(error.message, error.traceback)
     finally:
         segment.close()
     at_rest = all(position(int(word), records.plan.round) == 0 for word in segment["progress"][:, 0])

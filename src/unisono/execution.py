@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from unisono.debugging import run_here
-from unisono.errors import JobError, UsageError
+from unisono.errors import UsageError
 from unisono.frameworks.registry import left_as_they_are
 from unisono.job import Job
 from unisono.jobfile import JobFile
@@ -28,7 +28,6 @@ from unisono.runtime.state import HostState
 from unisono.runtime.supervisor import Supervisor
 from unisono.runtime.watcher import Outcome, Watcher
 from unisono.untrusted import printable
-from unisono.usertrace import user_traceback
 
 
 class Interrupts:
@@ -103,7 +102,7 @@ class Observation:
         self.records.append(record)
         self.display.update(record)
 
-    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
+    def copy(self, described: Described, state: HostState, rounds: int) -> bool | None:
         """See `Watcher`."""
         return True
 
@@ -136,22 +135,6 @@ class Observation:
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """See `Watcher`."""
         return None
-
-
-def observed(job: JobFacts, record: dict[str, Any]) -> None:
-    """Hand a record to the job's observers.
-
-    Raises:
-        JobError: one of them failed.
-    """
-    for observer in job.observers:
-        try:
-            observer(dict(record))
-        except Exception as error:
-            name = getattr(observer, "__name__", type(observer).__name__)
-            raise JobError(
-                f"{type(error).__name__} in observer {name!r} at step {record['step']}", user_traceback(error)
-            ) from error
 
 
 class Execution(Protocol):

@@ -16,12 +16,14 @@ from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.execution import Execution, Interrupts, Observation
 from unisono.observe.logs import LineLog
+from unisono.observe.outlet import Outlet
 from unisono.observe.progress import Display
 from unisono.observe.rundir import RunFolder, read_run, this_process
 from unisono.runtime.companions import Companions
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.state import HostState
+from unisono.runtime.watcher import Outcome
 from unisono.training import FolderObservation, RunSettings, conclude
 
 MOST_RECENT = 4096
@@ -48,6 +50,9 @@ class Following(Observation):
     kept: FolderObservation | None = field(kw_only=True, default=None)
     recent: deque[dict[str, Any]] = field(kw_only=True, default_factory=lambda: deque(maxlen=MOST_RECENT))
 
+    def __post_init__(self) -> None:
+        self.folder.hold(Outlet("this host's folder", self.message), self.message)
+
     def described(self, described: Described) -> None:
         """See `Watcher`."""
         self.display.start(described.program.steps, self.job.epochs, described.layout.shape.slots)
@@ -64,7 +69,7 @@ class Following(Observation):
         if record and "loss" not in record:
             self.keeper.evaluated(record)
 
-    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
+    def copy(self, described: Described, state: HostState, rounds: int) -> bool | None:
         """See `Watcher`."""
         if self.kept is not None:
             return self.kept.copy(described, state, rounds)
@@ -101,7 +106,7 @@ class Following(Observation):
     def log(self, name: str) -> LineLog:
         """See `Watcher`."""
         prefix = "" if name == "host" else f"[{self.name} {name}] "
-        return LineLog(self.folder.log(name), prefix, self.display.message)
+        return self.folder.log(name, prefix, self.display.message)
 
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """See `Watcher`: this host's workers are its own."""
@@ -130,7 +135,7 @@ def follow(
     interrupts = Interrupts(settings.max_seconds, folder.interrupted)
     run_folder = RunFolder(path or folder.path)
     keeper = Keeper(
-        run_folder.checkpoints, settings.checkpointing, job.best, job.patience, display.message,
+        run_folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, display.message,
         lambda best: run_folder.update(best=dict(best)),
     )  # fmt: skip
 
@@ -153,14 +158,25 @@ def follow(
             outcome = execution(request, watcher, settings.stall_seconds, companions)
             if watcher.kept is not None:
                 conclude(watcher.kept, outcome, interrupts)
+            _account(folder, outcome, keeper, interrupts, started)
     except UnisonoError as error:
         for each in (folder, *([watcher.kept.folder] if watcher.kept else [])):
-            each.update(exit="failed", error=str(error))
+            if each.fields.get("exit") == "running":
+                each.update(exit="failed", error=str(error))
         raise
     finally:
         if watcher.kept is not None:
             watcher.kept.close()
+        folder.release()
         display.close()
+
+
+def _account(folder: RunFolder, outcome: Outcome, keeper: Keeper, interrupts: Interrupts, started: float) -> None:
+    """Say in this host's folder how the run ended.
+
+    Raises:
+        JobError: it failed.
+    """
     values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": round(time.monotonic() - started, 3)}
     if outcome.failure is not None:
         folder.update(**values, exit="failed", error=outcome.failure.message)

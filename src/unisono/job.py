@@ -121,7 +121,8 @@ class Job:
     """(model, input) → the answer to one input of `unisono predict` or `Run.infer`; the model is in evaluation mode."""
 
     observers: Sequence[Callable[[dict[str, Any]], None]] = ()
-    """Functions called with each record of `metrics.jsonl`, outside the workers."""
+    """Functions called with each record of `metrics.jsonl`, in the process that was given the job, in order, each in a
+    thread of its own. Nothing waits for them: one that raises or hangs is named, and costs what it has not seen."""
 
     best: tuple[str, str] | None = None
     """("max" | "min", name of an evaluation value): the best evaluation's parameters are kept as `model("best")`."""

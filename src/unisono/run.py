@@ -15,8 +15,8 @@ from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
 from unisono.jobfile import JobFile, job_of
-from unisono.observe.metrics import read_metrics
-from unisono.observe.rundir import METRICS, read_run, signal_of, status_of
+from unisono.observe.metrics import METRICS, read_metrics
+from unisono.observe.rundir import read_run, signal_of, status_of
 from unisono.runtime import control
 from unisono.runtime.prepare import open_data
 from unisono.runtime.samples import Example
@@ -33,10 +33,14 @@ class Run:
         directory: its folder.
         job: the job that it trains, or its file.
         thread: the thread that runs it, if this process does.
+        unwritten: run.json of a run of this process, where the disk has not taken that; None = it has.
     """
 
-    def __init__(self, directory: Path, job: Job | JobFile, thread: threading.Thread | None = None) -> None:
-        self.directory = directory
+    def __init__(
+        self, directory: Path, job: Job | JobFile, thread: threading.Thread | None = None,
+        unwritten: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.directory, self._unwritten = directory, unwritten
         self._job = job
         self.thread = thread
         self.errors: list[BaseException] = []
@@ -52,7 +56,7 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         """run.json as it is now."""
-        return read_run(self.directory)
+        return read_run(self.directory) if self._unwritten is None else self._unwritten
 
     @property
     def status(self) -> str:

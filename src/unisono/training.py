@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,9 +16,10 @@ from unisono.checkpoint.keeper import Checkpointing, Keeper
 from unisono.checkpoint.parameters import link, save, sha256_of
 from unisono.checkpoint.store import Checkpoint, Standing
 from unisono.errors import JobError, UnisonoError, UsageError
-from unisono.execution import Execution, Interrupts, Observation, observed
+from unisono.execution import Execution, Interrupts, Observation
 from unisono.observe.logs import LineLog
 from unisono.observe.metrics import MetricsFile, look_over, read_metrics
+from unisono.observe.outlet import PATIENCE_SECONDS, Inline, Outlet
 from unisono.observe.progress import Display
 from unisono.observe.rundir import RunFolder, this_process
 from unisono.observe.tensorboard import TensorBoard
@@ -28,6 +30,7 @@ from unisono.runtime.digest import changes, job_digest
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.state import HostState
 from unisono.runtime.watcher import Outcome
+from unisono.usertrace import user_traceback
 from unisono.version import __version__
 
 
@@ -87,9 +90,13 @@ class FolderObservation(Observation):
         self._waits_for_first_step = True
         self.skipped = 0
         look_over(self.folder.metrics, self.resumed is not None, self.message)
-        self._metrics = MetricsFile(self.folder.metrics, self.message)
-        self._tensorboard = TensorBoard(self.folder.path, self.message)
-        self._timeline = Timeline(self.folder.timeline, self.message) if self.request.timeline else None
+        self._outlet: type[Outlet] | type[Inline] = Inline if self.settings.debug else Outlet
+        self._observers: list[tuple[Outlet | Inline, Callable[[dict[str, Any]], None]]] | None = None
+        self._metrics = MetricsFile(self.folder.claim, self.message)
+        self._files = self._outlet("the run folder", self.message)
+        self.folder.hold(self._files, self.message)
+        self._tensorboard = TensorBoard(self.folder.claim, self.message)
+        self._timeline = Timeline(self.folder.claim, self.message) if self.request.timeline else None
 
     def described(self, described: Described) -> None:
         """Say who will work, keep what identifies the job, compare it with the checkpoint's."""
@@ -118,7 +125,7 @@ class FolderObservation(Observation):
         if self._timeline is not None:
             for slot in range(shape.slots):
                 pipe, stage = divmod(slot, shape.stages)
-                self._timeline.name(slot, f"worker {slot} (pipe {pipe}, stage {stage})")
+                self._files.put(self._timeline.name, slot, f"worker {slot} (pipe {pipe}, stage {stage})")
         self.display.start(described.program.steps, self.job.epochs, shape.slots)
 
     def _compare(self, resumed: Checkpoint, digest: Mapping[str, Any], fingerprint: Mapping[str, str]) -> None:
@@ -143,6 +150,7 @@ class FolderObservation(Observation):
 
     def restore(self, described: Described, state: HostState) -> tuple[int, bool]:
         """Put the checkpoint's values in place."""
+        self.keeper.before = self.settle
         if self.resumed is None:
             self.keeper.prepare(state.saved(0), state.optimizer(0))
             return 0, True
@@ -157,14 +165,24 @@ class FolderObservation(Observation):
             state.segment[name][: len(values)] = values[: len(state.segment[name])]
         self.keeper.begin(standing)
         self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
-        self._go_on(standing)
+        self._files.put(self._go_on, standing)
         return described.program.first_round(standing.step, standing.evaluated), not self.keeper.exhausted
 
-    def _go_on(self, standing: Standing) -> None:
-        """Go on with the files of an earlier run: what it did after this is done again."""
+    def _go_on(self, standing: Standing, recent: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Go on with the files of an earlier run: what it did after this is done again.
+
+        Args:
+            standing: where the run stands.
+            recent: the last records before that, of which some may not have been written.
+        """
         self._metrics.keep(lambda record: _is_before(record, standing))
         self._tensorboard.restart(standing.step)
-        self.skipped = sum("skipped" in record for record in read_metrics(self.folder.metrics))
+        written = read_metrics(self.folder.metrics)
+        self.skipped = sum("skipped" in record for record in written)
+        there = max(map(_place_of, written), default=(0, False))
+        for record in recent:
+            if there < _place_of(record) and _is_before(record, standing):
+                self._keep(dict(record))
 
     def take_over(
         self, described: Described, state: HostState, rounds: int, recent: Iterable[Mapping[str, Any]]
@@ -186,29 +204,37 @@ class FolderObservation(Observation):
         self.keeper.remember(memory)
         self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
         self._waits_for_first_step = "first_step_seconds" not in self.folder.fields
-        self._go_on(standing)
-        there = max(map(_place_of, read_metrics(self.folder.metrics)), default=(0, False))
-        for record in recent:
-            if there < _place_of(record) and _is_before(record, standing):
-                self._metrics.write(dict(record))
-                self._tensorboard.write(dict(record))
-        self._metrics.flush()
+        self._files.put(self._go_on, standing, list(recent))
 
     def record(self, record: dict[str, Any]) -> None:
         """Hand a record to the files, the display and the job's observers."""
         if self._waits_for_first_step and "loss" in record:
             self._waits_for_first_step = False
             self.folder.update(first_step_seconds=round(time.monotonic() - self.started, 3))
-        self._draw(record.pop("events", ()))
+        self._files.put(self._draw, record.pop("events", ()))
         if not record:
             return
-        self._metrics.write(record)
-        self._tensorboard.write(record)
+        self._files.put(self._keep, record)
         self.display.update(record)
         if "loss" not in record:
             self.keeper.evaluated(record)
+        for outlet, observer in self._observed():
+            outlet.put(observer, deepcopy(record))
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        self._metrics.write(record)
+        self._tensorboard.write(record)
         self._count_skipped(record)
-        observed(self.job, record)
+
+    def _observed(self) -> list[tuple[Outlet | Inline, Callable[[dict[str, Any]], None]]]:
+        """The job's observers, each behind an outlet: one that hangs or fails costs itself."""
+        if self._observers is None:
+            self._observers = [
+                (self._outlet(f"observer {getattr(observer, '__name__', type(observer).__name__)!r}", self.message,
+                              user_traceback), observer)
+                for observer in self.job.observers
+            ]  # fmt: skip
+        return self._observers
 
     def _count_skipped(self, record: Mapping[str, Any]) -> None:
         """Steps whose losses have weight 0 change nothing: they are counted, and the first is said."""
@@ -230,12 +256,12 @@ class FolderObservation(Observation):
                 arguments = {"microbatch": microbatch} if microbatch >= 0 else {}
                 self._timeline.add(worker, name, started, ended, arguments)
 
-    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
+    def copy(self, described: Described, state: HostState, rounds: int) -> bool | None:
         """See `Watcher`."""
-        self._metrics.flush()  # a resumed run expects the lines before its checkpoint
+        self._files.put(self._metrics.flush)  # a resumed run expects the lines before its checkpoint
         standing = standing_after(described, state, rounds)
-        self.keeper.copy(standing, state.saved(standing.step), state.optimizer(standing.step))
-        return not self.keeper.exhausted
+        taken = self.keeper.copy(standing, state.saved(standing.step), state.optimizer(standing.step))
+        return None if not taken else not self.keeper.exhausted
 
     def copy_wanted(self) -> bool:
         """See `Watcher`."""
@@ -252,18 +278,25 @@ class FolderObservation(Observation):
     def log(self, name: str) -> LineLog:
         """See `Watcher`."""
         prefix = "" if name == "host" else f"[{self.host}{name}] "
-        return LineLog(self.folder.log(name), prefix, self.display.message)
+        return self.folder.log(name, prefix, self.display.message)
 
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """See `Watcher`."""
         return ControlSocket.listening(self.folder.path, answer, self.message)
 
+    def settle(self) -> None:
+        """Have what was recorded on disk, if the disk answers."""
+        self._files.settle(PATIENCE_SECONDS)
+
     def close(self) -> None:
-        """Close the files."""
-        self.display.close()
+        """Close the files; what is still to be written or observed is not waited for long."""
+        self.keeper.settle(PATIENCE_SECONDS)
+        for outlet, _ in self._observers or ():
+            outlet.close(PATIENCE_SECONDS)
         for file in (self._metrics, self._tensorboard, self._timeline):
             if file is not None:
-                file.close()
+                self._files.put(file.close)
+        self.folder.release()
 
 
 def _is_before(record: Mapping[str, Any], standing: Standing) -> bool:
@@ -302,7 +335,7 @@ def train_in_folder(
     job = execution.job
     interrupts = Interrupts(settings.max_seconds, folder.interrupted)
     keeper = Keeper(
-        folder.checkpoints, settings.checkpointing, job.best, job.patience, display.message,
+        folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, display.message,
         lambda best: folder.update(best=dict(best)),
     )  # fmt: skip
     watcher = FolderObservation(
@@ -330,6 +363,7 @@ def train_in_folder(
         raise
     finally:
         watcher.close()
+        display.close()
 
 
 def conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupts) -> None:
@@ -341,6 +375,7 @@ def conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupt
     folder, keeper = watcher.folder, watcher.keeper
     seconds = round(time.monotonic() - watcher.started, 3)
     values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": seconds}
+    watcher.settle()
     if watcher.skipped:
         values["skipped_steps"] = watcher.skipped
     saved = True

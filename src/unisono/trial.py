@@ -9,7 +9,7 @@ from functools import partial
 
 from unisono.errors import JobError, UsageError
 from unisono.execution import Interrupts, Observation, Supervised
-from unisono.observe.progress import Silent
+from unisono.observe.progress import quiet
 from unisono.partition.layout import Layout
 from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import raise_failure
@@ -58,8 +58,8 @@ def fastest(execution: Supervised, request: Request, message: Callable[[str], No
 
 def _step_seconds(execution: Supervised, request: Request) -> float:
     interrupts = Interrupts()
-    seen = Observation(execution.job, Silent(), interrupts)
-    with interrupts.handled(), execution.copied() as copy:
+    with quiet() as shown, interrupts.handled(), execution.copied() as copy:
+        seen = Observation(execution.job, shown, interrupts)
         outcome = copy(request, seen)
     raise_failure(outcome)
     if not outcome.complete:

@@ -15,7 +15,7 @@ from unisono.checkpoint.keeper import Checkpointing, Keeper
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
 from unisono.errors import UsageError
-from waiting import limit
+from waiting import limit, until
 
 
 def tensors(value: float) -> Tensors:
@@ -31,7 +31,7 @@ def test_a_slow_disk_skips_a_checkpoint_and_holds_nobody_up(tmp_path: Path, monk
         return write(*arguments)
 
     monkeypatch.setattr(store, "write", slow)
-    keeper = Keeper(tmp_path, Checkpointing(steps=1), None, None, messages.append, lambda best: None)
+    keeper = Keeper(lambda: tmp_path, Checkpointing(steps=1), None, None, messages.append, lambda best: None)
     for step in (1, 2):
         keeper.copy(Standing(step, False, 1), tensors(step), tensors(0))
     assert messages == ["the disk is slow: no checkpoint of step 2, the last one is being written"]
@@ -43,10 +43,10 @@ def test_a_slow_disk_skips_a_checkpoint_and_holds_nobody_up(tmp_path: Path, monk
 
 def test_the_best_is_written_however_slow_the_disk_and_never_removed(tmp_path: Path) -> None:
     kept: list[Any] = []
-    keeper = Keeper(tmp_path, Checkpointing(keep=1), ("max", "f1"), None, print, kept.append)
+    keeper = Keeper(lambda: tmp_path, Checkpointing(keep=1), ("max", "f1"), None, print, kept.append)
     for step, value in ((1, 0.5), (2, 0.9), (3, 0.7), (4, 0.6)):
         keeper.evaluated({"step": step, "evaluation/f1": value})
-        keeper.copy(Standing(step, True, 1), tensors(step), tensors(0))
+        until(lambda step=step: keeper.copy(Standing(step, True, 1), tensors(step), tensors(0)), "the disk is free")
     assert keeper.last(Standing(5, True, 1), tensors(5), tensors(0))
     assert [best["step"] for best in kept] == [1, 2]
     assert store.steps(tmp_path) == [2, 5]
@@ -62,7 +62,7 @@ def test_old_checkpoints_go_when_the_new_one_is_on_disk(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(store, "write", refused_at_3)
     messages: list[str] = []
-    keeper = Keeper(tmp_path, Checkpointing(keep=2), None, None, messages.append, lambda best: None)
+    keeper = Keeper(lambda: tmp_path, Checkpointing(keep=2), None, None, messages.append, lambda best: None)
     assert [keeper.last(Standing(step, False, 1), tensors(step), tensors(0)) for step in (1, 2, 3)] == [
         True, True, False,
     ]  # fmt: skip
@@ -78,7 +78,7 @@ def test_old_checkpoints_go_when_the_new_one_is_on_disk(tmp_path: Path, monkeypa
     [(Checkpointing(steps=2, keep=9), [2, 4]), (Checkpointing(keep=9), []), (Checkpointing(seconds=1e9), [])],
 )
 def test_copies_are_made_at_steps_that_are_due(tmp_path: Path, settings: Checkpointing, written: list[int]) -> None:
-    keeper = Keeper(tmp_path, settings, None, None, print, lambda best: None)
+    keeper = Keeper(lambda: tmp_path, settings, None, None, print, lambda best: None)
     keeper.prepare(tensors(0), tensors(0))
     for step in range(1, 6):
         keeper.copy(Standing(step, False, 1), tensors(step), tensors(0))
@@ -96,7 +96,7 @@ def test_copies_are_made_at_steps_that_are_due(tmp_path: Path, settings: Checkpo
 def test_an_evaluation_may_lack_the_best_value_where_another_one_may_have_it(
     tmp_path: Path, best: str, there: str
 ) -> None:
-    keeper = Keeper(tmp_path, Checkpointing(), ("max", best), 1, print, lambda best: None)
+    keeper = Keeper(lambda: tmp_path, Checkpointing(), ("max", best), 1, print, lambda best: None)
     record = {"step": 1, "loss": 0.5, f"evaluation/{there}": 0.25}
     keeper.evaluated(record)
     assert (keeper.memory()["best"] is not None) == (best == there)
@@ -112,7 +112,7 @@ def test_settings_say_what_is_wrong(every: Any, keep: int, text: str) -> None:
 def keeper(folder: Path, settings: Checkpointing | None = None, **changes: Any) -> Keeper:
     """A keeper whose messages are errors."""
     usual = {"best": None, "patience": None, "message": pytest.fail, "kept": lambda best: None}
-    return Keeper(folder, settings or Checkpointing(), **{**usual, **changes})
+    return Keeper(lambda: folder, settings or Checkpointing(), **{**usual, **changes})
 
 
 @pytest.mark.parametrize(("better", "values", "best", "since"), [

@@ -93,7 +93,7 @@ def test_what_raises_is_said_once_and_counted(error: BaseException) -> None:
     for _ in range(3):
         outlet.put(fails)
     assert outlet.close(limit())
-    assert said == [f"the disk: {type(error).__name__}: {error}; training goes on", "the disk: 3 things failed in all"]
+    assert said == [f"the disk: {type(error).__name__}: {error}; training goes on", "the disk: failed 3 times in all"]
 
 
 def test_without_threads_it_drops_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,5 +120,5 @@ def test_in_debug_mode_it_is_done_at_once_and_here() -> None:
     assert outlet.close(0)
     assert said == [
         "observer 'mine': ZeroDivisionError: division by zero; training goes on",
-        "observer 'mine': 2 things failed in all",
+        "observer 'mine': failed 2 times in all",
     ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from unisono.observe import timeline
+from unisono.observe import appended, timeline
 from unisono.observe.timeline import Timeline
 
 
@@ -20,7 +21,7 @@ def whole(path: Path) -> list[dict[str, Any]]:
 
 def test_events_are_in_microseconds_since_the_first(tmp_path: Path) -> None:
     path, said = tmp_path / "timeline.json", []
-    written = Timeline(path, said.append)
+    written = Timeline(lambda: tmp_path, said.append)
     written.name(0, "worker 0 (pipe 0, stage 0)")
     written.name(1, "worker 1 (pipe 0, stage 1)")
     written.add(0, "forward", 100.5, 100.75, {"microbatch": 3})
@@ -44,7 +45,7 @@ def test_one_line_an_event_and_readable_after_a_kill(tmp_path: Path, monkeypatch
     clock = [0.0]
     monkeypatch.setattr(timeline.time, "monotonic", lambda: clock[0])
     path = tmp_path / "timeline.json"
-    killed = Timeline(path, print)
+    killed = Timeline(lambda: tmp_path, print)
     for number in range(6):
         killed.add(0, "forward", number, number + 1, {"microbatch": number})
         clock[0] += 0.15
@@ -59,7 +60,7 @@ def test_one_line_an_event_and_readable_after_a_kill(tmp_path: Path, monkeypatch
 def test_events_that_touch_do_not_overlap(tmp_path: Path) -> None:
     path = tmp_path / "timeline.json"
     times = [12345.0 + 0.1234567 * number for number in range(50)]
-    written = Timeline(path, print)
+    written = Timeline(lambda: tmp_path, print)
     for started, ended in itertools.pairwise(times):
         written.add(0, "forward", started, ended, {})
     written.close()
@@ -69,7 +70,7 @@ def test_events_that_touch_do_not_overlap(tmp_path: Path) -> None:
 
 def test_a_worker_that_comes_later_has_a_title_too(tmp_path: Path) -> None:
     path = tmp_path / "timeline.json"
-    written = Timeline(path, print)
+    written = Timeline(lambda: tmp_path, print)
     written.name(0, "worker 0 (pipe 0, stage 0)")
     written.add(0, "update", 0.0, 1.0, {})
     written.add(2, "update", 0.0, 1.0, {})
@@ -79,13 +80,13 @@ def test_a_worker_that_comes_later_has_a_title_too(tmp_path: Path) -> None:
 
 
 def test_without_events_it_is_an_empty_array(tmp_path: Path) -> None:
-    Timeline(tmp_path / "timeline.json", print).close()
+    Timeline(lambda: tmp_path, print).close()
     assert whole(tmp_path / "timeline.json") == []
 
 
 def test_a_run_begins_anew(tmp_path: Path) -> None:
     for number in range(2):
-        written = Timeline(tmp_path / "timeline.json", print)
+        written = Timeline(lambda: tmp_path, print)
         written.add(0, "update", number, number + 1, {})
         written.close()
     assert len(whole(tmp_path / "timeline.json")) == 3 + 1
@@ -93,13 +94,13 @@ def test_a_run_begins_anew(tmp_path: Path) -> None:
 
 def test_a_full_disk_ends_it_with_one_message() -> None:
     said: list[str] = []
-    written = Timeline(Path("/dev/full"), said.append)
+    written = Timeline(lambda: Path("/dev"), said.append, "full")
     written.name(0, "worker 0")
     for _ in range(3):
         written.add(0, "forward", 0.0, 1.0, {})
         written.close()
     assert len(said) == 1
-    assert "/dev/full could not be written" in said[0]
+    assert "full could not be written" in said[0]
     assert "training goes on" in said[0]
 
 
@@ -107,10 +108,10 @@ def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path: Path, monkeypatch: py
     said: list[str] = []
     path = tmp_path / "timeline.json"
     monkeypatch.setattr(timeline, "FLUSH_SECONDS", -1.0)
-    written = Timeline(path, said.append)
+    written = Timeline(lambda: tmp_path, said.append)
     written.add(0, "forward", 0.0, 1.0, {})
     written.add(0, "backward", 1.0, 2.0, {})
-    monkeypatch.setattr(written, "_file", Filling(written._file))
+    monkeypatch.setattr(appended, "write_whole", ten_bytes)
     written.add(0, "update", 2.0, 3.0, {})
     written.add(0, "forward", 3.0, 4.0, {})
     written.close()
@@ -118,22 +119,15 @@ def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path: Path, monkeypatch: py
     assert len(said) == 1
 
 
-class Filling:
-    """A file that takes ten bytes and then no more."""
-
-    def __init__(self, file: Any) -> None:
-        self.fileno, self.close, self._file, self._full = file.fileno, file.close, file, False
-
-    def write(self, data: bytes) -> int:
-        if self._full:
-            raise OSError(28, "No space left on device")
-        self._full = True
-        return int(self._file.write(data[:10]))
+def ten_bytes(file: int, data: bytes) -> None:
+    """A disk that takes ten bytes and then no more."""
+    os.write(file, data[:10])
+    raise OSError(28, "No space left on device")
 
 
 def test_a_folder_that_takes_no_file_costs_the_timeline_only() -> None:
     said: list[str] = []
-    written = Timeline(Path("/proc/timeline.json"), said.append)
+    written = Timeline(lambda: Path("/proc"), said.append)
     written.name(0, "worker 0")
     written.add(0, "forward", 0.0, 1.0, {})
     written.close()

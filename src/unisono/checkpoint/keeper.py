@@ -67,21 +67,26 @@ class Keeper:
     """Keeps the checkpoints of one run.
 
     Args:
-        folder: the folder of checkpoints.
+        folder: gives the folder of checkpoints, where it lies now.
         settings: when and how many.
         best: ("max" | "min", name of an evaluation value), or None.
         patience: evaluations without a better one after which the run ends, or None.
-        about: the job's digest and the numerics' fingerprint, kept in each checkpoint.
         message: says what a person should know.
         kept: called with the best evaluation so far when its checkpoint is on disk.
+        before: called before one is written, by whoever writes it: has on disk what a resumed run finds beside it.
+
+    Attributes:
+        about: the job's digest and the numerics' fingerprint, kept in each checkpoint.
+        failure: why the last one could not be written, or None.
     """
 
     def __init__(
-        self, folder: Path, settings: Checkpointing, best: tuple[str, str] | None, patience: int | None,
+        self, folder: Callable[[], Path], settings: Checkpointing, best: tuple[str, str] | None, patience: int | None,
         message: Callable[[str], None], kept: Callable[[Mapping[str, Any]], None],
+        before: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._folder, self._settings, self._best_of, self._patience = folder, settings, best, patience
-        self._message, self._kept = message, kept
+        self._message, self._kept, self.before = message, kept, before
         self.about: tuple[Mapping[str, Any], Mapping[str, str]] = ({}, {})
         self._standing = Standing(0, False, 1)
         self._improved = False
@@ -131,31 +136,43 @@ class Keeper:
     @property
     def has_written(self) -> bool:
         """Whether the run has checkpoints, from whichever process."""
-        return bool(store.steps(self._folder))
+        return bool(store.steps(self._folder()))
 
     def due_by_clock(self) -> bool:
-        """Whether the settings ask for a checkpoint now."""
+        """Whether the settings ask for a checkpoint now; while one is being written they do not ask for another."""
         every = self._settings.seconds
-        return every is not None and time.monotonic() - self._written_at >= every
+        return every is not None and time.monotonic() - self._written_at >= every and not self._is_writing
 
-    def copy(self, standing: Standing, parameters: Tensors, optimizer: Tensors) -> None:
-        """The state stands still: copy it if a checkpoint is due, and write the copy meanwhile."""
+    @property
+    def _is_writing(self) -> bool:
+        return self._writer is not None and self._writer.is_alive()
+
+    def copy(self, standing: Standing, parameters: Tensors, optimizer: Tensors) -> bool:
+        """The state stands still: copy it if a checkpoint is due, and write the copy meanwhile.
+
+        Returns:
+            False where the best one has to wait for a slow disk: ask again, with the same state.
+        """
         every = self._settings.steps
         due = every is not None and standing.step % every == 0 and not standing.evaluated
         if not (due or self.due_by_clock() or self._improved):
-            return
-        if self._writer is not None and self._writer.is_alive():
+            return True
+        if self._is_writing:
             if not self._improved:
                 self._message(f"the disk is slow: no checkpoint of step {standing.step}, the last one is being written")
-                return
-            self._writer.join()
+            return not self._improved
         parameters.copy_into(self._held[0])
         optimizer.copy_into(self._held[1])
         self._written_at = time.monotonic()
         arguments = (self._with_memory(standing), self._held[0], self._held[1], self._improved)
         self._improved = False
-        self._writer = threading.Thread(target=self._write, args=arguments, name="unisono-checkpoint")
-        self._writer.start()
+        self._writer = threading.Thread(target=self._write, args=arguments, name="unisono-checkpoint", daemon=True)
+        try:
+            self._writer.start()
+        except RuntimeError as error:  # no more threads for this user
+            self._writer = None
+            self._failed(standing, error)
+        return True
 
     def pass_over(self) -> None:
         """The state stands still, and another host copies it."""
@@ -168,22 +185,27 @@ class Keeper:
         self._write(self._with_memory(standing), parameters, optimizer, self._improved)
         return self.failure is None
 
-    def settle(self) -> None:
-        """Wait until the last copy is on disk."""
+    def settle(self, patience_seconds: float | None = None) -> None:
+        """Wait until the last copy is on disk; None = however long that takes."""
         if self._writer is not None:
-            self._writer.join()
+            self._writer.join(patience_seconds)
 
     def _with_memory(self, standing: Standing) -> Standing:
         return replace(standing, best=self._standing.best, since_best=self._standing.since_best)
 
     def _write(self, standing: Standing, parameters: Tensors, optimizer: Tensors, improved: bool) -> None:
         try:
+            self.before()
             job, fingerprint = self.about
-            store.write(self._folder, standing, job, fingerprint, parameters, optimizer)
+            folder = self._folder()
+            store.write(folder, standing, job, fingerprint, parameters, optimizer)
             best = standing.best
             if improved and best is not None:
                 self._kept(best)
-            store.prune(self._folder, self._settings.keep, {best["step"]} if best else set())
-        except OSError as error:
-            self.failure = f"the checkpoint of step {standing.step} could not be written: {error}"
-            self._message(f"{self.failure}; training goes on, the next one is tried again")
+            store.prune(folder, self._settings.keep, {best["step"]} if best else set())
+        except (OSError, RuntimeError) as error:  # a full disk; no more threads
+            self._failed(standing, error)
+
+    def _failed(self, standing: Standing, error: Exception) -> None:
+        self.failure = f"the checkpoint of step {standing.step} could not be written: {error}"
+        self._message(f"{self.failure}; training goes on, the next one is tried again")

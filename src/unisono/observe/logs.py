@@ -1,43 +1,81 @@
-"""What processes print: whole lines, to a log file and above the progress line."""
+"""What processes print: kept as it comes, and shown by line."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
+
+MOST_BYTES = 1 << 16
+"""A line that is longer is shown in pieces."""
+
+BAR_SECONDS = 10.0
+"""So often a line is shown that draws over itself (a progress bar)."""
 
 
 class LineLog:
-    """Cuts a stream of bytes into lines.
+    """Cuts a stream of bytes into lines, at a cost that grows with its length alone.
 
     Args:
-        path: where the lines are kept, or None.
+        keep: takes all bytes, for a file; None = none does.
         prefix: put before each shown line, e.g. "[worker 1] ".
-        show: called with each prefixed line.
+        show: called with the prefixed lines that came together, joined.
+        close: called when the stream has ended.
     """
 
-    def __init__(self, path: Path | None, prefix: str, show: Callable[[str], None]) -> None:
-        self._file = path.open("ab", buffering=0) if path else None
-        self._prefix = prefix
-        self._show = show
-        self._rest = b""
+    def __init__(
+        self, keep: Callable[[bytes], None] | None, prefix: str, show: Callable[[str], None],
+        close: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._keep, self._prefix, self._show, self._close = keep, prefix, show, close
+        self._rest = bytearray()
+        self._shown = time.monotonic()
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._line(line)
+        if self._keep:
+            self._keep(data)
+        *ended, rest = data.split(b"\n")
+        lines = []
+        for piece in ended:
+            lines += self._pieces(piece)
+            lines.append(bytes(self._rest))
+            self._rest.clear()
+        lines += self._pieces(rest)
+        if b"\r" in rest and time.monotonic() - self._shown > BAR_SECONDS:
+            lines.append(bytes(self._rest))
+        self._lines(lines)
 
-    def _line(self, line: bytes) -> None:
-        if self._file:
-            with suppress(OSError):  # a full disk costs the log, not the run
-                self._file.write(line + b"\n")
-        self._show(self._prefix + line.decode(errors="replace"))
+    def _pieces(self, data: bytes) -> list[bytes]:
+        """Add to the line that is not ended yet; returns what it is too long to hold."""
+        self._rest += data
+        pieces = []
+        while len(self._rest) > MOST_BYTES:
+            end = MOST_BYTES
+            while end > MOST_BYTES - 4 and self._rest[end] & 0xC0 == 0x80:  # not within a letter
+                end -= 1
+            pieces.append(bytes(self._rest[:end]))
+            del self._rest[:end]
+        return pieces
+
+    def _lines(self, lines: list[bytes]) -> None:
+        if lines:
+            self._shown = time.monotonic()
+            self._show("\n".join(self._prefix + _seen(line).decode(errors="replace") for line in lines))
 
     def close(self) -> None:
         """Take what is left as a line."""
         if self._rest:
-            self._line(self._rest)
-            self._rest = b""
-        if self._file:
-            self._file.close()
+            if self._keep:
+                self._keep(b"\n")
+            self._lines([bytes(self._rest)])
+            self._rest.clear()
+        self._close()
+
+
+def _seen(line: bytes) -> bytes:
+    r"""What a terminal shows of a line in the end: a carriage return begins it anew.
+
+    >>> _seen(b"10 %\r20 %\r"), _seen(b"plain")
+    (b'20 %', b'plain')
+    """
+    return line.rstrip(b"\r").rpartition(b"\r")[2]

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import json
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from unisono.errors import UsageError
+from unisono.observe.appended import Appended
 from unisono.untrusted import Malformed, check, lines, parsed
+
+METRICS = "metrics.jsonl"
 
 RETRY_SECONDS = 0.2
 """Between tries of a disk that has not taken what was written."""
+
+MOST_WAITING = 100_000
+"""Records that wait for the disk; the oldest are lost then."""
+
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO}
+"""What may be over when the run is not: a disk that is full, a table that is."""
 
 
 def plain(value: Any) -> Any:
@@ -39,42 +49,39 @@ class MetricsFile:
     A disk that does not take them is reported once; what it did not take is tried again with later records.
 
     Args:
-        path: the file.
+        folder: gives where the file lies now.
         message: says what a person should know.
 
     Raises:
-        UsageError: another process is writing it.
+        UsageError: another process is writing it, or nobody may.
     """
 
-    def __init__(self, path: Path, message: Callable[[str], None]) -> None:
-        self._path, self._message = path, message
-        self._waiting: list[str] = []
-        self._troubled = False
-        self._file = path.open("a+b", buffering=0)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            raise UsageError(
-                f"a run folder has one run at a time; {path.parent} is being written by another process. Stop it "
-                "first, or name another folder."
-            ) from error
-        except OSError:
-            pass  # a file system without locks
+    def __init__(self, folder: Callable[[], Path], message: Callable[[str], None]) -> None:
+        self._folder, self._message = folder, message
+        self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
+        self._file = Appended(folder, METRICS, message)
+        self._lock = _locked(folder() / METRICS)
+        self._is_troubled = False
         self._tried = time.monotonic()
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
         """Go on from an earlier run: drop the records that are not wanted, and a torn last line."""
-        self._file.seek(0)
-        found = self._file.read().decode(errors="replace").splitlines()
-        self._waiting = [line for line in found if _is_wanted(line, wanted)]
-        self._file.truncate(0)
+        try:
+            path = self._folder() / METRICS
+            found = path.read_bytes().splitlines(keepends=True)
+            are_wanted = [_is_wanted(line, wanted) for line in found]
+            first = (*are_wanted, False).index(False)
+            os.truncate(path, sum(map(len, found[:first])))  # what stays is not written again: is there room?
+        except OSError as error:
+            self._message(f"{METRICS} could not be read: {error}; training goes on")
+            return
+        self._waiting.extend(itertools.compress(found[first:], are_wanted[first:]))
         self.flush()
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record: whoever reads the file sees it at once."""
-        self._waiting.append(json.dumps(plain(record), allow_nan=False))
-        if not self._troubled or time.monotonic() - self._tried > RETRY_SECONDS:
+        self._waiting.append(json.dumps(plain(record), allow_nan=False).encode() + b"\n")
+        if not self._is_troubled or time.monotonic() - self._tried > RETRY_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -82,28 +89,50 @@ class MetricsFile:
         if not self._waiting:
             return
         self._tried = time.monotonic()
-        data = "".join(line + "\n" for line in self._waiting).encode()
-        size = os.fstat(self._file.fileno()).st_size
-        try:
-            while data:
-                data = data[self._file.write(data) or 0 :]
-            self._waiting = []
-            self._troubled = False
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._file.fileno(), size)  # no torn line stays before what is written later
-            if not self._troubled:
-                self._message(f"{self._path} could not be written: {error}; training goes on")
-            self._troubled = True
+        self._is_troubled = not self._file.write(b"".join(self._waiting))
+        if not self._is_troubled:
+            self._waiting.clear()
 
     def close(self) -> None:
         """Write what is left."""
         self.flush()
         self._file.close()
+        if self._waiting:
+            self._message(f"{METRICS}: {len(self._waiting)} records are lost")
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
 
-def _is_wanted(line: str, wanted: Callable[[dict[str, Any]], bool]) -> bool:
-    record = _record(line)
+def _locked(path: Path) -> int | None:
+    """An open file that holds the lock of a run folder, or None where the disk has no room for one.
+
+    Raises:
+        UsageError: another process holds it, or nobody may write there.
+    """
+    try:
+        lock = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in PASSING:
+            return None
+        raise UsageError(
+            f"the out folder must be writable; received {path.parent}: {error}. Name another with --out."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise UsageError(
+            f"a run folder has one run at a time; {path.parent} is being written by another process. Stop it "
+            "first, or name another folder."
+        ) from error
+    except OSError:
+        pass  # a file system without locks
+    return lock
+
+
+def _is_wanted(line: bytes, wanted: Callable[[dict[str, Any]], bool]) -> bool:
+    record = _record(line) if line.endswith(b"\n") else None
     return record is not None and wanted(record)
 
 

@@ -14,8 +14,19 @@ from typing import Any
 MOST_THINGS, MOST_BYTES = 10_000, 1 << 24
 """What may wait."""
 
+PATIENCE_SECONDS = 10.0
+"""With what is left when a run has ended."""
+
 SLOW_SECONDS = 10.0
 """One thing may take so long before a person is told."""
+
+
+_THREADS = "unisono: "
+"""What the names of their threads begin with."""
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 class Outlet:
@@ -24,6 +35,7 @@ class Outlet:
     Args:
         name: what it is, as it reads in "NAME: 3 things were dropped".
         say: tells a person; called by the thread, and by `put` and `close`: it must not block.
+        describe: the text of what a call has raised.
 
     >>> done = []
     >>> outlet = Outlet("the list", print)
@@ -32,8 +44,10 @@ class Outlet:
     (True, [1])
     """
 
-    def __init__(self, name: str, say: Callable[[str], None]) -> None:
-        self._name, self._say = name, say
+    def __init__(
+        self, name: str, say: Callable[[str], None], describe: Callable[[BaseException], str] = _named
+    ) -> None:
+        self._name, self._say, self._describe = name, say, describe
         self._waiting: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self._bytes = self._put = self._done = self._dropped = self._failed = 0
         self._changed = threading.Condition()  # re-entrant: a signal's handler may put too
@@ -71,16 +85,18 @@ class Outlet:
             first, self._is_closed = not self._is_closed, True
             left = self._put - self._done
             self._changed.notify_all()
+        if settled and self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
         if first and (left or self._dropped):
             which = f" (no answer in {patience_seconds:.0f} s)" if left else ""
             self._say(f"{self._name}: {_counted(left + self._dropped)} dropped{which}")
         if first and self._failed > 1:
-            self._say(f"{self._name}: {_counted(self._failed)} failed in all")
+            self._say(f"{self._name}: failed {self._failed} times in all")
         return settled
 
     def _is_running(self) -> bool:
         if self._thread is None:
-            thread = threading.Thread(target=self._work, name=f"unisono: {self._name}", daemon=True)
+            thread = threading.Thread(target=self._work, name=_THREADS + self._name, daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # no more threads for this user
@@ -110,18 +126,20 @@ class Outlet:
     def _fail(self, error: BaseException) -> None:
         self._failed += 1
         if self._failed == 1:
-            self._say(f"{self._name}: {type(error).__name__}: {error}; training goes on")
+            self._say(f"{self._name}: {self._describe(error)}; training goes on")
 
 
 class Inline:
     """The same at once and in this thread, for `--debug`: a breakpoint works, and prints keep their order.
 
     Args:
-        name, say: see `Outlet`.
+        name, say, describe: see `Outlet`.
     """
 
-    def __init__(self, name: str, say: Callable[[str], None]) -> None:
-        self._outlet = Outlet(name, say)
+    def __init__(
+        self, name: str, say: Callable[[str], None], describe: Callable[[BaseException], str] = _named
+    ) -> None:
+        self._outlet = Outlet(name, say, describe)
 
     def put(self, function: Callable[..., Any], *arguments: Any) -> None:
         """See `Outlet`; it may block."""
@@ -137,6 +155,11 @@ class Inline:
     def close(self, patience_seconds: float) -> bool:
         """See `Outlet`."""
         return self._outlet.close(patience_seconds)
+
+
+def is_stuck() -> bool:
+    """Whether an outlet of this process has been left with something that does not end."""
+    return any(thread.name.startswith(_THREADS) for thread in threading.enumerate())
 
 
 def _size(arguments: tuple[Any, ...]) -> int:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, TextIO, cast
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from unisono.observe.outlet import Inline, Outlet
+from unisono.observe.stream import SHOW_SECONDS, Stream
+
 PLAIN_SECONDS = 10.0
+
+LAST_SECONDS = 1.0
+"""Patience with standard error, where the terminal has had its own."""
 
 
 class Display(Protocol):
@@ -50,7 +59,14 @@ def slow_text(record: dict[str, Any]) -> str:
 
 
 class Silent:
-    """Shows what processes print and nothing else."""
+    """Shows what processes print and nothing else.
+
+    Args:
+        out: where; None = standard output.
+    """
+
+    def __init__(self, out: Stream | None = None) -> None:
+        self._out = out or Stream(sys.stdout, lambda text: None)
 
     def workers(self, alive: int, hosts: int = 1) -> None:
         """See `Display`."""
@@ -63,16 +79,21 @@ class Silent:
 
     def message(self, text: str) -> None:
         """See `Display`."""
-        print(text, flush=True)
+        self._out.write(text + "\n")
 
     def close(self) -> None:
         """See `Display`."""
 
 
 class Plain:
-    """One line every ten seconds, and one per evaluation."""
+    """One line every ten seconds, and one per evaluation.
 
-    def __init__(self) -> None:
+    Args:
+        out: where; None = standard output.
+    """
+
+    def __init__(self, out: Stream | None = None) -> None:
+        self._out = out or Stream(sys.stdout, lambda text: None)
         self._steps, self._workers, self._hosts, self._shown = 0, 0, 1, 0.0
 
     def start(self, steps: int, epochs: int | None, workers: int) -> None:
@@ -97,7 +118,7 @@ class Plain:
 
     def message(self, text: str) -> None:
         """See `Display`."""
-        print(text, flush=True)
+        self._out.write(text + "\n")
 
     def close(self) -> None:
         """See `Display`."""
@@ -154,11 +175,70 @@ class Live:
             self._progress.stop()
 
 
-def display(live: bool) -> Display:
+class Screen:
+    """A display that nobody waits for: it shows what it is told in a thread of its own.
+
+    What cannot be shown is said once, on standard error.
+
+    Args:
+        make: makes the display, of standard output.
+        outlet: the kind of thread.
+    """
+
+    def __init__(self, make: Callable[[Stream], Display], outlet: type[Outlet] | type[Inline] = Outlet) -> None:
+        errors = Stream(sys.stderr, lambda text: None)
+        self._errors = outlet("standard error", lambda text: None)
+        say = partial(self._say, errors)
+        self._outlet = outlet("the terminal", say)
+        self._shown = make(Stream(sys.stdout, say))
+
+    def _say(self, errors: Stream, text: str) -> None:
+        self._errors.put(errors.write, f"unisono: {text}\n")
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def start(self, steps: int, epochs: int | None, workers: int) -> None:
+        """See `Display`."""
+        self._outlet.put(self._shown.start, steps, epochs, workers)
+
+    def update(self, record: dict[str, Any]) -> None:
+        """See `Display`."""
+        self._outlet.put(self._shown.update, record)
+
+    def workers(self, alive: int, hosts: int = 1) -> None:
+        """See `Display`."""
+        self._outlet.put(self._shown.workers, alive, hosts)
+
+    def message(self, text: str) -> None:
+        """See `Display`."""
+        self._outlet.put(self._shown.message, text)
+
+    def close(self) -> None:
+        """See `Display`; a terminal that does not take what is left is not waited for long."""
+        self._outlet.put(self._shown.close)
+        self._outlet.close(SHOW_SECONDS)
+        self._errors.close(LAST_SECONDS)
+
+
+def display(live: bool, debug: bool = False) -> Screen:
     """The live line on a terminal, plain lines elsewhere.
 
     Args:
-        live: False (debug mode) never draws over what is printed.
+        live: whether there may be a live line.
+        debug: no line is drawn over what is printed, and all is shown at once, in its order.
     """
-    console = Console()
-    return Live(console) if live and console.is_terminal else Plain()
+
+    def made(out: Stream) -> Display:
+        console = Console(file=cast(TextIO, out))
+        return Live(console) if live and not debug and console.is_terminal else Plain(out)
+
+    return Screen(made, Inline if debug else Outlet)
+
+
+def quiet() -> Screen:
+    """What processes print, and nothing else."""
+    return Screen(Silent)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unisono.errors import UsageError
 from unisono.machine.processes import birth
-from unisono.observe.metrics import plain
+from unisono.observe.appended import Appended
+from unisono.observe.logs import LineLog
+from unisono.observe.metrics import METRICS, plain
+from unisono.observe.outlet import PATIENCE_SECONDS, Inline, Outlet
 from unisono.untrusted import Malformed, Maybe, document
 
-RUN, METRICS, PARAMETERS, LOGS, CHECKPOINTS, HOSTS = (
-    "run.json",
-    "metrics.jsonl",
-    "parameters.safetensors",
-    "logs",
-    "checkpoints",
-    "hosts",
-)
+RUN, PARAMETERS, LOGS, CHECKPOINTS, HOSTS = "run.json", "parameters.safetensors", "logs", "checkpoints", "hosts"
 
 _FIELDS = {
     "exit": Maybe(str), "reason": Maybe(str), "error": Maybe(str), "signal": Maybe(int), "process": Maybe(int),
@@ -35,15 +34,79 @@ _FIELDS = {
 
 
 class RunFolder:
-    """A folder of one run.
+    """A folder of one run. From `hold` on, moving it does not part it from its run.
 
     Args:
         path: the folder.
+
+    Attributes:
+        fields: of run.json.
+        unwritten: the same where the disk has not taken them when the run ended, or None.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._named = path
         self.fields: dict[str, Any] = {}
+        self._held: int | None = None
+        self._lock = threading.RLock()  # a signal's handler may come in between
+        self._message: Callable[[str], None] = _on_standard_error
+        self._outlet: Outlet | Inline = Inline(str(path), self._message)
+        self._is_troubled = False
+        self.unwritten: dict[str, Any] | None = None
+
+    def hold(self, outlet: Outlet | Inline, message: Callable[[str], None]) -> None:
+        """A run begins: from now on an outlet writes run.json, and `message` hears what goes wrong."""
+        self._outlet, self._message = outlet, message
+        with suppress(OSError):
+            self._held = _opened(self._named)
+
+    def release(self) -> None:
+        """The run has ended: settle, and tell what was lost. A disk that does not answer is not asked again."""
+        if self._outlet.close(PATIENCE_SECONDS):
+            self._named = self.path
+            self.unwritten = plain(self.fields) if self._is_troubled else None
+        else:
+            self.unwritten = plain(self.fields)
+        self._outlet, self._message = Inline(str(self._named), _on_standard_error), _on_standard_error
+        held, self._held = self._held, None
+        if held is not None:
+            os.close(held)
+
+    @property
+    def path(self) -> Path:
+        """Where the folder lies now."""
+        return self._present() or self._named
+
+    def _present(self) -> Path | None:
+        """Where the folder that is held lies, by the name that was given if that is still its own; None = nowhere."""
+        if self._held is None:
+            return self._named
+        with suppress(OSError):
+            if os.path.samestat(self._named.stat(), os.fstat(self._held)):
+                return self._named
+        with suppress(OSError):
+            moved = Path(f"/proc/self/fd/{self._held}").readlink()
+            if moved.exists():
+                return moved
+        return None
+
+    def claim(self) -> Path:
+        """The folder, to write the run's state into: made anew where it has been removed.
+
+        Raises:
+            OSError: it cannot be made, or another run has taken its place.
+        """
+        path = self._present()
+        if path is not None:
+            return path
+        if (self._named / RUN).exists():
+            raise FileExistsError(errno.EEXIST, "another run has taken the folder's place", str(self._named))
+        self._named.mkdir(parents=True, exist_ok=True)
+        held, self._held = self._held, _opened(self._named)
+        if held is not None:
+            os.close(held)
+        self._message(f"{self._named} has been removed: it is made anew for what comes now; training goes on")
+        return self._named
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
@@ -95,26 +158,37 @@ class RunFolder:
         """Where checkpoints lie."""
         return self.path / CHECKPOINTS
 
-    @property
-    def timeline(self) -> Path:
-        """What every worker did when, if it was asked for."""
-        return self.path / "timeline.json"
+    def claim_checkpoints(self) -> Path:
+        """See `claim`."""
+        return self.claim() / CHECKPOINTS
 
     def update(self, **values: Any) -> None:
         """Change fields of run.json, all or nothing; a full disk keeps the old ones, and training goes on."""
-        self.fields.update(values)
-        aside = self.path / (RUN + ".tmp")
+        with self._lock:
+            self.fields = {**self.fields, **values}
+            text = json.dumps(plain(self.fields), indent=2, allow_nan=False) + "\n"
+            self._outlet.put(self._write, text)
+
+    def _write(self, text: str) -> None:
         try:
-            aside.write_text(json.dumps(plain(self.fields), indent=2, allow_nan=False) + "\n")
-            aside.replace(self.path / RUN)
+            path = self.claim()
+            aside = path / (RUN + ".tmp")
+            try:
+                aside.write_text(text)
+                aside.replace(path / RUN)
+            finally:
+                with suppress(OSError):
+                    aside.unlink(missing_ok=True)
+            self._is_troubled = False
         except OSError as error:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
-            print(f"unisono: {self.path / RUN} could not be written: {error}", file=sys.stderr)
+            if not self._is_troubled:
+                self._message(f"{self._named / RUN} could not be written: {error}; training goes on")
+            self._is_troubled = True
 
     def interrupted(self, number: int) -> None:
         """Say in run.json that this signal has ended the run at once."""
         self.update(exit="interrupted", reason="signal", signal=number)
+        self._outlet.settle(1.0)
 
     @property
     def parameters(self) -> Path:
@@ -126,9 +200,24 @@ class RunFolder:
         """The metrics' file."""
         return self.path / METRICS
 
-    def log(self, name: str) -> Path:
-        """The log file of a process ("worker 1" → logs/worker-1.log)."""
-        return self.path / LOGS / f"{name.replace(' ', '-')}.log"
+    def log(self, name: str, prefix: str, show: Callable[[str], None]) -> LineLog:
+        """What a process prints goes to its log file ("worker 1" → logs/worker-1.log), and is shown.
+
+        Args:
+            name: the process.
+            prefix, show: see `LineLog`.
+        """
+        file = Appended(self.claim, f"{LOGS}/{name.replace(' ', '-')}.log", self._message)
+        put = self._outlet.put
+        return LineLog(partial(put, file.write), prefix, show, partial(put, file.close))
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _on_standard_error(text: str) -> None:
+    print(f"unisono: {text}", file=sys.stderr)
 
 
 def this_process() -> dict[str, Any]:

@@ -10,6 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from unisono.observe.appended import Appended
+
+TIMELINE = "timeline.json"
 FLUSH_SECONDS = 0.2
 PROCESS = 1
 """Workers are shown as threads of one process, below one another."""
@@ -22,22 +25,20 @@ class Timeline:
     µs since the first event. A disk that does not take them ends the timeline, with one message; training goes on.
 
     Args:
-        path: the file; what it held is replaced.
+        folder: gives where the file lies now; what it held is replaced.
         message: says what a person should know.
+        name: its name.
     """
 
-    def __init__(self, path: Path, message: Callable[[str], None]) -> None:
-        self._path, self._message = path, message
+    def __init__(self, folder: Callable[[], Path], message: Callable[[str], None], name: str = TIMELINE) -> None:
         self._waiting: list[dict[str, Any]] = []
         self._named: set[int] = set()
         self._since: float | None = None
         self._first: int | None = None
         self._before = "[\n"
-        self._file: Any = None
-        try:
-            self._file = path.open("wb", buffering=0)
-        except OSError as error:
-            self._end(error)
+        self._file: Appended | None = Appended(folder, name, lambda text: message(f"{text}, the timeline ends"), False)
+        with suppress(OSError):
+            os.truncate(folder() / name, 0)
 
     def name(self, worker: int, text: str) -> None:
         """Give a worker's row a title.
@@ -97,19 +98,5 @@ class Timeline:
         self._waiting, self._since = [], None
 
     def _write(self, text: str) -> None:
-        if self._file is None:
-            return
-        data = text.encode()
-        size = os.fstat(self._file.fileno()).st_size
-        try:
-            while data:
-                data = data[self._file.write(data) or 0 :]
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._file.fileno(), size)  # no torn line at its end
-            self._file.close()
-            self._end(error)
-
-    def _end(self, error: OSError) -> None:
-        self._message(f"{self._path} could not be written: {error}; the timeline ends here, training goes on")
-        self._file, self._waiting = None, []
+        if self._file is not None and not self._file.write(text.encode()):
+            self._file, self._waiting = None, []

@@ -75,7 +75,7 @@ class Pickled:
 
     @staticmethod
     def of(job: Job, say: Callable[[str], None] = lambda text: None) -> Pickled:
-        """A job of this process; `close` it in the end.
+        """A job of this process; `close` it in the end. Its observers stay here: they run outside workers.
 
         Args:
             job: the job.
@@ -86,7 +86,7 @@ class Pickled:
         """
         file = memory_file()
         try:
-            parcel = packed(job, file, say)
+            parcel = packed(replace(job, observers=()), file, say)
         except BaseException:
             os.close(file)
             raise

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.errors import UnisonoError, UsageError
 from unisono.frameworks.registry import family_of
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
@@ -340,13 +340,9 @@ class Supervisor:
             self._run.control.publish(Control.ASKED, plan.asked + 1)
 
     def _hand_on(self, record: dict[str, Any]) -> None:
-        """Hand on a record; where the job's observer fails, the run does."""
         if self._profiler:
             self._profiler.record(record)
-        try:
-            self._watcher.record(record)
-        except JobError as error:
-            self._failure = self._failure or Failure(error.message, error.traceback)
+        self._watcher.record(record)
 
     def _handle(self, file: int, what: Any) -> None:
         if what == "event":
@@ -377,6 +373,8 @@ class Supervisor:
             return
         self._drain(plan)
         go_on = self._failure is None and self._watcher.copy(run.described, run.state, plan.round)
+        if go_on is None:
+            return
         if go_on:
             run.control.publish(Control.COPIED, plan.round + 1)
         else:

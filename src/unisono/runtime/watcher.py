@@ -26,8 +26,9 @@ class Watcher(Protocol):
     def record(self, record: dict[str, Any]) -> None:
         """A round's merged record."""
 
-    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
-        """The state stands still after so many rounds: copy what is wanted. False ends the run here."""
+    def copy(self, described: Described, state: HostState, rounds: int) -> bool | None:
+        """The state stands still after so many rounds: copy what is wanted. False ends the run here; None: not yet, ask
+        again a little later."""
 
     def log(self, name: str) -> LineLog:
         """Where a process's output goes."""

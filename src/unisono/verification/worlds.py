@@ -17,7 +17,7 @@ from unisono.checkpoint.parameters import sha256_of
 from unisono.checkpoint.store import Checkpoint
 from unisono.errors import JobError
 from unisono.execution import Execution, Interrupts, Observation, Supervised
-from unisono.observe.progress import Silent
+from unisono.observe.progress import quiet
 from unisono.partition.layout import Layout
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.state import HostState
@@ -90,8 +90,8 @@ def traced(execution: Execution, request: Request, resumed: Checkpoint | None = 
         JobError: the job failed, or somebody interrupted it.
     """
     interrupts = Interrupts()
-    seen = _Watched(execution.job, Silent(), interrupts, resumed=resumed)
-    with interrupts.handled():
+    with quiet() as shown, interrupts.handled():
+        seen = _Watched(execution.job, shown, interrupts, resumed=resumed)
         outcome = execution(request, seen)
     raise_failure(outcome)
     if not outcome.complete:
