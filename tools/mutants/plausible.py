@@ -200,9 +200,9 @@ PLAUSIBLE: tuple[Mistake, ...] = (
         "old checkpoints go before the new one is there",
         (
             ("checkpoint/keeper.py", "            store.write(",
-             "            store.prune(self._folder, self._settings.keep, set())\n            store.write("),
+             "            store.prune(folder, self._settings.keep, set())\n            store.write("),
             ("checkpoint/keeper.py",
-             '            store.prune(self._folder, self._settings.keep, {best["step"]} if best else set())\n', ""),
+             '            store.prune(folder, self._settings.keep, {best["step"]} if best else set())\n', ""),
         ),
         ("tests/checkpoint",),
     ),
@@ -213,7 +213,7 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "a damaged file is believed",
-        (("checkpoint/store.py", "if _described(path / name) != expected:", "if not (path / name).exists():"),),
+        (("checkpoint/store.py", "    if not agrees:\n", "    if not path.exists():\n"),),
         ("tests/test_training.py::test_a_damaged_checkpoint_is_named_and_an_older_one_used",),
     ),
     Mistake(
