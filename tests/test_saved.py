@@ -149,9 +149,20 @@ def test_what_names_no_parameters(folder: Path, which: str) -> None:
         parameters_file(folder, which)
 
 
-def test_a_job_of_another_model_is_named(folder: Path) -> None:
-    with pytest.raises(UsageError, match="saved parameters must fit the job's model"):
-        unisono.open(folder, jobs.make(lambda: jobs.nn.Linear(20, 5))).model()
+class Wider(jobs.Wild):
+    """The names of the model that was trained, and another shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        name, _ = next(self.named_parameters())
+        module = self.get_submodule(name.rpartition(".")[0])
+        setattr(module, name.rpartition(".")[2], jobs.nn.Parameter(jobs.torch.zeros(99)))
+
+
+@pytest.mark.parametrize("model", [lambda: jobs.nn.Linear(20, 5), Wider])
+def test_a_job_of_another_model_is_named(folder: Path, model: Any) -> None:
+    with pytest.raises(UsageError, match=r"saved parameters must fit the job's model; '\S+' is \["):
+        unisono.open(folder, jobs.make(model)).model()
 
 
 # -- who runs it -------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from unisono.errors import UnisonoError
+
 MOST_BYTES = 1 << 28
 """Of a JSON document: the names of some hundred thousand tensors are a few MiB."""
 
@@ -35,7 +37,7 @@ _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true o
           list: "a list"}  # fmt: skip
 
 
-class Malformed(ValueError):
+class Malformed(UnisonoError, ValueError):
     """What was read is not what it must be; the text says of what, and can be shown."""
 
     def __init__(self, text: str) -> None:

@@ -98,6 +98,7 @@ def replaced(path: Path) -> Path:
     (lambda path: edit_state(path, step="8"), r"state\.json: 'step' must be a whole number"),
     (lambda path: edit_state(path, files={}), r"state\.json: 'files\.parameters\.safetensors' must be an object"),
     (lambda path: edit_soundly(path, losses=[[]]), "it must be a number"),
+    (lambda path: edit_soundly(path, step=-7), r"state\.json: it is that of step -7"),
     (lambda path: edit_soundly(path, best={"name": "a", "value": "x", "step": 1}), "it must be a number"),
     (lambda path: replaced(path / store.PARAMETERS).mkdir(), r"parameters\.safetensors: a folder"),
     (lambda path: os.mkfifo(replaced(path / store.OPTIMIZER)), r"optimizer\.safetensors: a pipe"),

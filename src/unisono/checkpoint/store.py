@@ -178,6 +178,8 @@ def _state(path: Path) -> dict[str, Any]:
     told = state.pop("sha256")
     if _digest(state) != told:
         raise Damaged(f"{path / STATE}: its SHA-256 does not agree with what it says")
+    if at(path.parent, state["step"]).name != path.name:
+        raise Damaged(f"{path / STATE}: it is that of step {state['step']}")
     return state
 
 

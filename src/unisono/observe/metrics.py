@@ -68,11 +68,11 @@ class MetricsFile:
         """Go on from an earlier run: drop the records that are not wanted, and a torn last line."""
         try:
             path = self._folder() / METRICS
-            found = path.read_bytes().splitlines(keepends=True)
+            found = list(lines(path))
             are_wanted = [_is_wanted(line, wanted) for line in found]
             first = (*are_wanted, False).index(False)
             os.truncate(path, sum(map(len, found[:first])))  # what stays is not written again: is there room?
-        except OSError as error:
+        except (OSError, Malformed) as error:
             self._message(f"{METRICS} could not be read: {error}; training goes on")
             return
         self._waiting.extend(itertools.compress(found[first:], are_wanted[first:]))

@@ -18,6 +18,7 @@ from unisono.memory.segment import Segment, SegmentLayout, aligned
 from unisono.memory.versions import Versions
 from unisono.memory.words import Words
 from unisono.runtime.protocol import Plan, SlotWords
+from unisono.untrusted import Malformed, check, parsed
 
 MEBI = 1 << 20
 RECORDS = 256
@@ -34,6 +35,8 @@ TREE_BYTES = 4 << 30
 """Address space (not memory) for one version of an optimizer's state that may grow, besides the model's size."""
 TREE_TIMES = 64
 """Of such a state, times the model's size."""
+MOST_NESTED = 900
+"""Lists within each other in the text of such a state: what Python itself can write."""
 MEMBERS = 1 << 16
 """Entries of the tables by member number, used round and round."""
 
@@ -483,8 +486,15 @@ class HostState:
                     f"saved tensors must fit the job's model and optimizer; 'optimizer.{index}' is not there. Use the "
                     "job that the run was made with."
                 )
-            names, plain = json.loads(optimizer[f"optimizer.{index}"].tobytes())
-            tree.write(steps_done, plain, {name: optimizer[self._of(index, name)] for name in names})
+            try:
+                names, plain = check(parsed(optimizer[f"optimizer.{index}"].tobytes(), MOST_NESTED), list)
+                arrays = {name: optimizer[self._of(index, name)] for name in check(names, [str])}
+                tree.write(steps_done, check(plain, dict), arrays)
+            except (Malformed, KeyError, ValueError) as error:
+                raise UsageError(
+                    f"saved tensors must fit the job's model and optimizer; 'optimizer.{index}' does not: {error}. Use "
+                    "the job that the run was made with."
+                ) from error
 
     def _of(self, index: int, name: str) -> str:
         """What an array of an optimizer's tree is called in files, where all optimizers' lie side by side."""

@@ -13,6 +13,7 @@ from flax import linen, nnx
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.jax.memory import path_words
 from unisono.frameworks.protocol import Array
+from unisono.frameworks.saved import fitting
 from unisono.frameworks.watched import refusal
 from unisono.job import Job
 
@@ -239,4 +240,6 @@ def _dotted(state: Any) -> list[str]:
 
 
 def _filled(tree: Any, names: list[str], values: Mapping[str, Array]) -> Any:
-    return jax.tree.unflatten(jax.tree.structure(tree), [jnp.array(values[name]) for name in names])
+    leaves, structure = jax.tree.flatten(tree)
+    found = [jnp.array(fitting(values, name, leaf.shape)) for name, leaf in zip(names, leaves, strict=True)]
+    return jax.tree.unflatten(structure, found)

@@ -38,6 +38,7 @@ from unisono.frameworks.protocol import (
     TensorSpec,
     Unit,
 )
+from unisono.frameworks.saved import fitting
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 
@@ -83,7 +84,7 @@ class Adapter:
         values = load_file(path)
         named = zip((*held.names, *held.buffer_names), (*held.parameters, *held.buffers), strict=True)
         for name, variable in named:
-            variable.assign(values[name])
+            variable.assign(fitting(values, name, variable.shape))
         return model
 
     @staticmethod

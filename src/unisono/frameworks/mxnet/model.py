@@ -30,6 +30,7 @@ from unisono.frameworks.mxnet.stages.stage import Process
 from unisono.frameworks.mxnet.update import MxnetChunkUpdate
 from unisono.frameworks.mxnet.weights import Weights
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, Stage, Unit
+from unisono.frameworks.saved import fitting
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 from unisono.partition.keys import key
@@ -89,7 +90,9 @@ class Adapter:
         """See `Adapter.restored`."""
         tensors = load_file(path)
         for name, parameter in held.names(model).items():
-            parameter._load_init(as_framework(tensors[name]), mxnet.cpu())
+            known = parameter.shape and min(parameter.shape) > 0
+            value = fitting(tensors, name, parameter.shape if known else None)
+            parameter._load_init(as_framework(value), mxnet.cpu())
         return model
 
     @staticmethod

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from unisono.errors import UsageError
+from unisono.frameworks.saved import fitting
 
 
 def saved_tensors(model: torch.nn.Module) -> Mapping[str, torch.Tensor]:
@@ -52,4 +53,4 @@ def restore(model: torch.nn.Module, path: Path) -> None:
     """Give a model the values of a saved file."""
     values = load_file(path)
     for name, tensor in saved_tensors(model).items():
-        tensor.data = values[name]  # not copied: a buffer may be expanded
+        tensor.data = fitting(values, name, tensor.shape)  # not copied: a buffer may be expanded
