@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _HEAD = struct.Struct("=qq")
+
+CLOSED = (errno.EBADF, errno.ENOTSOCK)
+"""Errors that say that somebody in this process has closed a file that was not his."""
 
 
 def started(module: str, **options: Any) -> tuple[subprocess.Popen[bytes], Channel]:
@@ -42,6 +46,23 @@ class Channel:
         head = _HEAD.pack(len(payload), len(files))
         socket.send_fds(self.socket, [head], list(files))
         self.socket.sendall(payload)
+
+    def answer(self, function: Callable[[], Any], described: Callable[[Exception], Any]) -> bool:
+        """Send what a function returns, or, where it fails or what it returns cannot travel, a description of that.
+
+        Returns:
+            Whether it did not fail.
+
+        Raises:
+            OSError: the channel is closed.
+        """
+        sound = True
+        try:
+            payload = pickle.dumps(function())
+        except Exception as error:
+            payload, sound = pickle.dumps(described(error)), False
+        self.send(payload)
+        return sound
 
     def receive(self) -> tuple[Any, list[int]]:
         """The next object and its files.

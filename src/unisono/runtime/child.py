@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pickle
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from unisono.runtime.failure import Failure
+from unisono.runtime.report import Report
 
 
 @dataclass
@@ -20,7 +18,8 @@ class Child:
         number: the member's or the loader's number.
         place: the worker's or loader's place, by which people know it.
         process, pidfd: the process.
-        output, report: what it prints, and how it says why it failed.
+        output, report: what it prints, and how it says how it has ended.
+        told: what it has said so far.
     """
 
     role: str
@@ -30,18 +29,16 @@ class Child:
     pidfd: int
     output: int
     report: int
+    told: Report = field(default_factory=Report)
 
     @property
     def name(self) -> str:
         """How people see it."""
         return f"{self.role} {self.place}"
 
-    def failure(self) -> Failure | None:
-        """What it reported before it ended."""
-        held = b""
-        while data := os.read(self.report, 1 << 16):
-            held += data
-        return pickle.loads(held) if held else None
+    def hear(self) -> bytes | None:
+        """Take what has come through `report`; returns the stacks in it, None at the pipe's end."""
+        return self.told.read(self.report)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal."""

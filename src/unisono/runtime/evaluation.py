@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from unisono.errors import JobError, UsageError
 from unisono.job import Job
 from unisono.memory.packing import unpack
 from unisono.runtime.program import Program, Round
-from unisono.runtime.state import LOSS, METRICS, WEIGHT, HostState
+from unisono.runtime.state import LOSS, METRICS, RECORD_BYTES, WEIGHT, HostState
 
 
 def ratio(total: float, count: float) -> float:
@@ -54,6 +55,29 @@ def named_by_best(job: Job, evaluations: Sequence[str]) -> tuple[int, str] | Non
         f"job.best must name an evaluation value, of named sets as SET/METRIC; received {job.best[1]!r}, there are "
         f"{', '.join(values)}. {way_out}."
     )
+
+
+MOST_NAME_BYTES = RECORD_BYTES // 2
+"""Of the names in one record: the values need room too."""
+
+
+def check_names(job: Job, evaluations: Sequence[str]) -> None:
+    """The names of a job's metrics fit into a record.
+
+    Args:
+        job: the job.
+        evaluations: the names of the evaluation sets.
+
+    Raises:
+        UsageError: they do not.
+    """
+    for prefix in ("", *map(_prefix, evaluations)):
+        size = sum(len(json.dumps(f"{prefix}/{metric}")) for metric in job.metrics)
+        if size > MOST_NAME_BYTES:
+            raise UsageError(
+                f"the names of a job's metrics, with their evaluation set's, may take {MOST_NAME_BYTES:,} bytes in a "
+                f"line of metrics.jsonl; received {size:,}. Give shorter names, or fewer metrics."
+            )
 
 
 class EvaluationSums:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 import signal
 from dataclasses import dataclass
 
 from unisono.errors import JobError, SpoiledError, UnisonoError, UsageError
-from unisono.usertrace import user_traceback
+from unisono.usertrace import MOST_CHARACTERS as TRACEBACK
+from unisono.usertrace import is_of_the_job, shortened, user_traceback, whole_traceback
 
 MEMORY_WAYS_OUT = "Fewer workers keep the result; more microbatches need less memory each but change it."
 
@@ -16,8 +19,8 @@ STACK_SIGNAL = signal.SIGUSR1
 _NO_MEMORY = ("can't allocate memory", "out of memory")
 """How frameworks say it when it is not a MemoryError."""
 
-MOST_CHARACTERS = 30_000
-"""Of a traceback: it travels through a pipe that nobody reads before its writer has ended."""
+MOST_CHARACTERS = 4_000
+"""Of a message, besides its place."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +45,51 @@ def failure(error: BaseException, where: str) -> Failure:
         error: the exception.
         where: the place, e.g. "worker 1, step 12, microbatch 3".
     """
+    of_the_job = isinstance(error, PlacedError) or is_of_the_job(error)
     if isinstance(error, PlacedError):
         where = f"{error.where}, {where}"
         error = error.cause
     if isinstance(error, JobError):
-        return Failure(f"{error.message} ({where})", error.traceback, spoiled=isinstance(error, SpoiledError))
+        spoiled = isinstance(error, SpoiledError)
+        return Failure(f"{_short(error.message)} ({where})", shortened(error.traceback, TRACEBACK), spoiled=spoiled)
+    text = _short(error)
     if isinstance(error, UnisonoError):
-        return Failure(f"{error} ({where})", usage=True)
-    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
-        text = f"out of memory ({where}). {MEMORY_WAYS_OUT}"
-        return Failure(text, user_traceback(error)[-MOST_CHARACTERS:])
-    return Failure(f"{type(error).__name__} in the job's code ({where})", user_traceback(error)[-MOST_CHARACTERS:])
+        return Failure(f"{text} ({where})", usage=True)
+    shown = user_traceback(error) if of_the_job else whole_traceback(error)
+    if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+        return Failure(f"out of memory ({where}). {MEMORY_WAYS_OUT}", shown)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return Failure(f"{too_many_files()} ({where})", shown)
+    name = type(error).__name__
+    if of_the_job:
+        return Failure(f"{name} in the job's code ({where})", shown)
+    return Failure(f"{name}: an error in Unisono, not in your job: please report it, with these lines ({where})", shown)
 
 
 def described_error(error: Exception) -> Failure:
     """An error of this process as a value."""
     if isinstance(error, JobError):
-        return Failure(error.message, error.traceback)
-    text = str(error) if isinstance(error, UnisonoError) else repr(error)
-    return Failure(text, usage=isinstance(error, UsageError))
+        return Failure(_short(error.message), shortened(error.traceback, TRACEBACK))
+    if isinstance(error, UnisonoError):
+        return Failure(_short(error), usage=isinstance(error, UsageError))
+    return failure(error, "beside the workers")
+
+
+def too_many_files() -> str:
+    """What to say where a process, or the machine, may open no more files."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        f"too many open files: a process may have {most:,} here. Allow more (ulimit -n 65536), or close what the job "
+        "opens"
+    )
+
+
+def _short(error: object) -> str:
+    try:
+        text = str(error)
+    except Exception:  # the job's own class
+        text = f"<{type(error).__name__} that cannot be written>"
+    return shortened(text, MOST_CHARACTERS)
 
 
 class PlacedError(Exception):

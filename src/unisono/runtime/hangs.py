@@ -42,28 +42,37 @@ class Hangs:
         """
         standings = run.standings(plan, clipped)
         for member, child in list(run.members.items()):
-            if member in run.dumping:
-                if run.dumping[member].spend(elapsed, self._held_up(child, elapsed)):
-                    child.kill()
+            if self._is_ending(run, child, elapsed):
                 continue
             beginning = member in run.crew.coming
             kind, slots, mark = Standing(BEGINNING) if beginning else standings.get(member, Standing(""))
             if not kind:
                 self._stalls.forget((child.role, child.number))
             elif self._hangs(child, kind, slots, mark, elapsed):
-                message(f"{child.name} makes no progress; its Python stack goes to logs/.")
-                child.kill(STACK_SIGNAL)
-                run.dumping[member] = Patience(STACK_SECONDS)
+                self._end(run, child, message)
 
-    def end_loaders(self, run: Running, children: Iterable[Child], elapsed: float) -> None:
+    def end_loaders(
+        self, run: Running, children: Iterable[Child], elapsed: float, message: Callable[[str], None]
+    ) -> None:
         """Look at every loader that is reading a microbatch."""
         for child in children:
-            if child.role != "loader":
+            if child.role != "loader" or self._is_ending(run, child, elapsed):
                 continue
             word = int(run.state.segment["reading"][child.number, 0])
             if word and self._hangs(child, "reading", (), word, elapsed):
-                child.kill(STACK_SIGNAL)
-                child.kill()
+                self._end(run, child, message)
+
+    def _is_ending(self, run: Running, child: Child, elapsed: float) -> bool:
+        """Whether a process has been asked for its stack; it is killed once it has had the time to give it."""
+        patience = run.dumping.get(child.process)
+        if patience is not None and patience.spend(elapsed, self._held_up(child, elapsed)):
+            child.kill()
+        return patience is not None
+
+    def _end(self, run: Running, child: Child, message: Callable[[str], None]) -> None:
+        message(f"{child.name} makes no progress; its Python stack goes to logs/.")
+        child.kill(STACK_SIGNAL)
+        run.dumping[child.process] = Patience(STACK_SECONDS)
 
     def forget(self, child: Child) -> None:
         """It has ended."""

@@ -9,9 +9,10 @@ some, this process takes nothing, and every child runs the file for itself (*apa
 from __future__ import annotations
 
 import os
-import pickle
-import signal
+import select
+import socket
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from unisono.errors import UnisonoError
 from unisono.frameworks.registry import FAMILIES, family_of, framework, hold_threads, loaded, named_beside
 from unisono.job import Job
 from unisono.machine.descriptors import is_single, opened_since, shared_by_forks
+from unisono.runtime.channel import Channel
+from unisono.runtime.deaths import signal_name
 from unisono.runtime.failure import Failure, described_error, failure
 from unisono.runtime.filevalues import compare, values_beside
 from unisono.runtime.leftovers import shared_folder
@@ -173,29 +176,42 @@ def in_child(function: Callable[[], Any]) -> Any:
     Raises:
         UnisonoError: the function failed, or the child was ended.
     """
-    there, end = os.pipe()
+    mine, theirs = socket.socketpair()
     parent = os.getpid()
     process = os.fork()
     if not process:
+        status = 1
         try:
             die_with_parent(parent)
-            try:
-                answer = function()
-            except Exception as error:
-                known = isinstance(error, UnisonoError)
-                answer = described_error(error) if known else failure(error, "outside training")
-            with os.fdopen(end, "wb") as file:
-                pickle.dump(answer, file)
+            Channel(theirs).answer(function, _described)
+            status = 0
         finally:
-            os._exit(0)
-    os.close(end)
-    with os.fdopen(there, "rb") as file:
-        held = file.read()
+            os._exit(status)
+    theirs.close()
+    with closing(Channel(mine)) as channel:
+        answers = _answers(channel, process)
     _, status = os.waitpid(process, 0)
-    answer = pickle.loads(held) if held else Failure(ended(os.waitstatus_to_exitcode(status)))
+    answer = answers[0] if answers else Failure(ended(os.waitstatus_to_exitcode(status)))
     if isinstance(answer, Failure):
         raise answer.error()
     return answer
+
+
+def _described(error: Exception) -> Failure:
+    return described_error(error) if isinstance(error, UnisonoError) else failure(error, "outside training")
+
+
+def _answers(channel: Channel, process: int) -> list[Any]:
+    """What a child has answered, if it has; others that it has forked may hold its end of the channel open."""
+    pidfd = os.pidfd_open(process)
+    try:
+        there = channel.socket.fileno()
+        ready, _, _ = select.select([there, pidfd], [], [])
+        return [channel.receive()[0]] if there in ready else []
+    except (EOFError, ConnectionError):
+        return []
+    finally:
+        os.close(pidfd)
 
 
 def ended(status: int) -> str:
@@ -207,5 +223,5 @@ def ended(status: int) -> str:
     >>> ended(-9)
     "the process that makes the job's model did not answer: it was ended by SIGKILL; see logs/."
     """
-    cause = f"it was ended by {signal.Signals(-status).name}" if status < 0 else f"it ended with {status}"
+    cause = f"it was ended by {signal_name(-status)}" if status < 0 else f"it ended with {status}"
     return f"the process that makes the job's model did not answer: {cause}; see logs/."

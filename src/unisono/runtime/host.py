@@ -250,7 +250,8 @@ class Host:
         """Start a worker or a loader."""
         output, output_end = os.pipe()
         report, report_end = os.pipe()
-        os.set_blocking(output, False)
+        for end in (output, report):
+            os.set_blocking(end, False)
         try:
             process = self.ask("fork", role, number, files=[output_end, report_end])
         finally:

@@ -40,6 +40,10 @@ class Outputs:
             return
         self._forget(file)
 
+    def add(self, file: int, data: bytes) -> None:
+        """Hand on what has come another way from the process that prints into a pipe."""
+        self._logs[file].feed(data)
+
     def wait_for(self, file: int) -> None:
         """Read what comes until something can be read from another file: who answers there may print a lot before."""
         while True:

@@ -16,14 +16,13 @@ import faulthandler
 import gc
 import importlib
 import os
-import pickle
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from unisono.errors import UnisonoError
 from unisono.frameworks.registry import complete_imports, framework
@@ -31,13 +30,15 @@ from unisono.job import Job
 from unisono.machine.descriptors import is_single, shared_by_forks
 from unisono.memory.heap import trim
 from unisono.memory.segment import Segment
-from unisono.runtime.channel import Channel
+from unisono.runtime.channel import CLOSED, Channel
+from unisono.runtime.deaths import CLOSED_STATUS
 from unisono.runtime.failure import STACK_SIGNAL, Failure, described_error, failure
 from unisono.runtime.holder import Again, Holder, again, changed_environment, ended, in_child
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.outline import Outline
 from unisono.runtime.prepare import Described, Prepared, Request, prepare, prepare_again
 from unisono.runtime.profiler import measured, stand_back
+from unisono.runtime.report import tell
 from unisono.runtime.samples import load_ahead
 from unisono.runtime.source import Source
 from unisono.runtime.state import HostState
@@ -55,9 +56,25 @@ def main(file: int, supervisor: int) -> None:
     die_with_parent(supervisor)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(EOFError, ConnectionError):
-        Parent(Channel(socket.socket(fileno=file))).serve()
-    os._exit(0)
+    os._exit(served(Parent(Channel(socket.socket(fileno=file)))))
+
+
+def _described(verb: str, error: Exception) -> Failure:
+    if isinstance(error, UnisonoError) and verb in ("take", "apply"):  # it says where it was raised
+        return described_error(error)
+    return failure(error, f"while the job was set up ({verb})")
+
+
+def served(parent: Parent) -> int:
+    """Serve a supervisor until it closes the channel; returns the exit status."""
+    try:
+        parent.serve()
+    except (EOFError, ConnectionError):
+        return 0
+    except OSError as error:
+        if error.errno in CLOSED:
+            return CLOSED_STATUS
+        raise
 
 
 @dataclass(frozen=True)
@@ -88,7 +105,7 @@ class Parent:
         self._usual = gc.get_threshold()
         gc.set_threshold(*_RARELY)
 
-    def serve(self) -> None:
+    def serve(self) -> NoReturn:
         """Answer until the supervisor closes the channel.
 
         Raises:
@@ -103,12 +120,7 @@ class Parent:
             if verb == "export":
                 self._send(partial(self._export, *arguments))
                 continue
-            try:
-                answer = getattr(self, verb)(*arguments, *files)
-            except Exception as error:
-                whole = isinstance(error, UnisonoError) and verb in ("take", "apply")  # it says where it was raised
-                answer = described_error(error) if whole else failure(error, f"while the job was set up ({verb})")
-            self._channel.send(answer)
+            self._channel.answer(partial(getattr(self, verb), *arguments, *files), partial(_described, verb))
 
     def take(self, folder: str, path: list[str], source: Source, how: Again, *files: int) -> Outline | Again | None:
         """Stand where the supervisor stands and take the job (see `Holder`)."""
@@ -139,14 +151,14 @@ class Parent:
         if process:
             os.close(end)
             return process
+        status = 1
         try:
             die_with_parent(parent)
             self._channel.close()
             self._channel = Channel(socket.socket(fileno=end))
-            with contextlib.suppress(EOFError, ConnectionError):
-                self.serve()
+            status = served(self)
         finally:
-            os._exit(0)
+            os._exit(status)
 
     def apply(self, function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
         """What a function of the job returns, in a child."""
@@ -182,29 +194,25 @@ class Parent:
             self._channel.send(Failure(ended(status)))
 
     def _export(self, steps: int) -> None:
-        answer = None
-        try:
-            self._prepared_worker().export(self._state, steps)
-        except Exception as error:
-            answer = failure(error, "while the model was saved")
-        self._channel.send(answer)
+        self._channel.answer(
+            lambda: self._prepared_worker().export(self._state, steps),
+            partial(failure, where="while the model was saved"),
+        )
 
     def _scout(self, request: Request) -> None:
         """Make the job ready: answers "prepare", then "write"."""
-        try:
+
+        def described() -> Described:
             self._prepared = prepare(self._job(), request)
             if self._prepared.adapter.shares_compiled:
                 self._prepared.adapter.rehearse()
-        except Exception as error:
-            self._channel.send(failure(error, "while the job was set up"))
-            return
-        self._channel.send(self._prepared.described)
-        (_, initialise), files = self._channel.receive()
-        try:
-            self.write(initialise, *files)
-            self._channel.send(None)
-        except Exception as error:
-            self._channel.send(failure(error, "while the first values were written"))
+            return self._prepared.described
+
+        if self._channel.answer(described, partial(failure, where="while the job was set up")):
+            (_, initialise), files = self._channel.receive()
+            self._channel.answer(
+                partial(self.write, initialise, *files), partial(failure, where="while the first values were written")
+            )
 
     def write(self, initialise: bool, segment: int) -> None:
         """Write the first values to shared memory, if so wished, and make the model's parameters views of it."""
@@ -266,10 +274,12 @@ class Parent:
         os.dup2(life.output, 2)
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-        faulthandler.register(STACK_SIGNAL, file=2)
+        faulthandler.register(STACK_SIGNAL, file=life.report)
         trouble = self._work(life)
-        if trouble is not None:
-            os.write(life.report, pickle.dumps(trouble)[: 1 << 20])
+        try:
+            tell(life.report, trouble)
+        except OSError as error:
+            return CLOSED_STATUS if error.errno in CLOSED else 1
         return 0 if trouble is None else 1
 
     def _work(self, life: Life) -> Failure | None:

@@ -28,7 +28,7 @@ from unisono.partition.order import epoch_order
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.cutting import Cut, cut_in_stages, probe_microbatches
 from unisono.runtime.datakinds import check_ends, check_kind
-from unisono.runtime.evaluation import named_by_best
+from unisono.runtime.evaluation import check_names, named_by_best
 from unisono.runtime.program import EvaluationSet, Program, Round
 from unisono.runtime.protocol import Plan, even
 from unisono.runtime.samples import Datasets, Example, RemoteData, Ring, SampleReader, samples_at, taken
@@ -328,6 +328,7 @@ def prepare(job: Job, request: Request) -> Prepared:
     total = total_steps(job, batches)
     steps = 0 if request.evaluate_only else min(total, request.most_steps or total)
     evaluations = tuple(EvaluationSet(name, len(values)) for name, values in data.evaluation.items())
+    check_names(job, list(data.evaluation))
     named_by_best(job, list(data.evaluation))
     if request.trace:
         evaluations = ()

@@ -21,6 +21,8 @@ class Work:
     round: int
     microbatch: int
     """−1: not a microbatch but the rest of the round (the update)."""
+    sample: int = -1
+    """The one that was being read; −1: none, or not known."""
 
 
 @dataclass(frozen=True)

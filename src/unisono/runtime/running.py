@@ -42,7 +42,7 @@ class Running:
         words, control: the slots' words, the supervisor's own.
         members: the workers' processes by member number.
         leaving: members that end once no plan gives them a slot.
-        dumping: members that print their stacks, and patience with them until they are killed.
+        dumping: processes that print their stacks, and patience with them until they are killed.
     """
 
     described: Described
@@ -77,8 +77,8 @@ class Running:
                 if mine and word >> 32 == plan.round and word & 0xFFFFFFFF:
                     return Work(plan.round, (word & 0xFFFFFFFF) - 1)
             return Work(plan.round, -1)
-        word = int(self.state.segment["reading"][child.number, 0])
-        return Work(word >> 32, (word & 0xFFFFFFFF) - 1)
+        word, sample = self.state.segment["reading"][child.number, :2].tolist()
+        return Work(word >> 32, (word & 0xFFFFFFFF) - 1, sample - 1)
 
     def standings(self, plan: Plan, clipped: bool) -> dict[int, Standing]:
         """What the members are at that own a plan's slots now, from one look at all of these.

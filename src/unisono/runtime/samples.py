@@ -43,9 +43,14 @@ class RemoteData(ABC):
         """See `samples_at`."""
 
 
+def _nothing(index: int) -> None:
+    """Nobody wants to know."""
+
+
 def samples_at(
-    data: Any, indices: Sequence[int], key_of: Callable[[int], int] | None, functions: DataFunctions
-) -> list[Any]:
+    data: Any, indices: Sequence[int], key_of: Callable[[int], int] | None, functions: DataFunctions,
+    begun: Callable[[int], None] = _nothing,
+) -> list[Any]:  # fmt: skip
     """Samples, each a pure function of its index and its key.
 
     Args:
@@ -53,6 +58,7 @@ def samples_at(
         indices: which.
         key_of: index → what to seed the generators with before it, where indexing may draw random numbers.
         functions: the framework's.
+        begun: hears which is about to be read.
 
     Raises:
         PlacedError: one could not be read.
@@ -62,6 +68,7 @@ def samples_at(
     key_of = key_of if functions.draws_randomness(data) else None
     samples = []
     for index in indices:
+        begun(index)
         try:
             if key_of is not None:
                 functions.seed_everything(key_of(index))
@@ -107,9 +114,14 @@ class Example:
 
 
 class SampleReader:
-    """Reads one microbatch: a pure function of (job, round, microbatch)."""
+    """Reads one microbatch: a pure function of (job, round, microbatch).
+
+    Attributes:
+        begun: hears which sample is about to be read.
+    """
 
     def __init__(self, job: Job, program: Program, data: Datasets, functions: DataFunctions) -> None:
+        self.begun: Callable[[int], None] = _nothing
         self.job = job
         self.program = program
         self.data = data
@@ -151,7 +163,7 @@ class SampleReader:
         seed = self.job.seed
         if self.job.collate is None and (batch := self._functions.gather(data, indices)) is not None:
             return batch
-        samples = samples_at(data, indices, lambda index: key(seed, *sample_place, index), self._functions)
+        samples = samples_at(data, indices, lambda index: key(seed, *sample_place, index), self._functions, self.begun)
         if self.job.collate is None:
             return self._functions.collate(samples, indices)
         self._functions.seed_everything(key(seed, *batch_place, microbatch))
@@ -211,6 +223,11 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
     index, loaders = share
     committed, at = Words(state.segment, "committed", 0.0), state.segment["reading"]
     agreement = Agreement(state)
+
+    def begun(sample: int) -> None:
+        at[index, 1] = sample + 1
+
+    reader.begun = begun
     while True:
         plan = in_force(state.plans(), committed.get)
         if plan is None:
@@ -222,7 +239,7 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
             round_ = program.at(number)
             if (number + microbatch) % loaders != index or ring.has(round_, microbatch):
                 continue
-            at[index, 0] = number << 32 | microbatch + 1
+            at[index, :2] = number << 32 | microbatch + 1, 0
             try:
                 ring.put(round_, microbatch, reader.read(round_, microbatch))
             except Exception as error:

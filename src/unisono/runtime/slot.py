@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from unisono.errors import JobError
 from unisono.frameworks.protocol import Array, GradientInParts
 from unisono.gradients.tree import FoldStep, fold
 from unisono.memory.packing import pack
@@ -325,7 +326,12 @@ class SlotWork:
             self._desk.events.clear()
         self._round_started, self._begun = now, number + 1
         data = json.dumps(record).encode()
-        assert len(data) <= self._segment["records"].shape[2], "a record outgrew its entry"
+        most = self._segment["records"].shape[2]
+        if len(data) > most:
+            raise JobError(
+                f"a step's record, a line of metrics.jsonl, may take {most:,} bytes; this one takes {len(data):,}. Let "
+                "metrics give fewer values, or give them shorter names."
+            )
         entry = number % RECORDS
         self._segment["records"][self.slot, entry, : len(data)] = np.frombuffer(data, np.uint8)
         self._segment["record_lengths"][self.slot, entry] = len(data)

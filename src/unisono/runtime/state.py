@@ -24,6 +24,8 @@ MEBI = 1 << 20
 RECORDS = 256
 """Rounds that a slow supervisor may lag behind before workers wait for it."""
 RECORD_BYTES = 64 * 1024
+DIGEST_BYTES = 24
+"""Of a record, for the digest of one parameter."""
 EVENT_BYTES = 256
 """Of a record, for the timeline of one microbatch."""
 ENTRY_BYTES = 256 * MEBI
@@ -250,7 +252,8 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
     add("norms", "float64", (max(layout.norms.length, 1),))
     add("scalars", "float64", (2, max(count, 1), scalars))
     add("record_lengths", "int64", (slots, RECORDS))
-    add("records", "uint8", (slots, RECORDS, RECORD_BYTES + EVENT_BYTES * shape.microbatches))
+    record = RECORD_BYTES + DIGEST_BYTES * count + EVENT_BYTES * shape.microbatches
+    add("records", "uint8", (slots, RECORDS, record))
     for region in regions:
         add(f"parameters/{region.index}", region.dtype, (region.length,))
         for vector in vectors[region.index]:

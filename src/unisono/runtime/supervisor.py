@@ -33,6 +33,7 @@ from unisono.runtime.running import Running
 from unisono.runtime.state import MEMBERS, Control, HostState
 from unisono.runtime.watcher import Outcome, Watcher
 from unisono.runtime.worker import HostWords
+from unisono.usertrace import job_frames
 
 TICK_SECONDS = 0.05
 FINISH_SECONDS = 2.0
@@ -65,8 +66,9 @@ class Supervisor:
         self._failure: Failure | None = None
         self._paused = self._stop_wanted = False
         self._last_death: Death
+        self._last_stack = ""
         self._lost = (-1, 0)
-        self._loader_strikes: dict[int, int] = {}
+        self._loader_strikes: dict[int, tuple[Work, int]] = {}
         self._companions = companions
         self._profiler: Profiler | None = None
         self._control: ControlSocket | None = None
@@ -101,7 +103,7 @@ class Supervisor:
         self._outputs.close_all()
         for key in list(self._selector.get_map().values()):
             if isinstance(key.data, Child):
-                self._selector.unregister(key.fd)
+                self._unwatch(key.fd)
 
     def _start_over(self, lost: HostLost) -> None:
         """The warm parent died: another one goes on with the same shared memory, from the same words."""
@@ -241,7 +243,20 @@ class Supervisor:
 
     def _watch(self, child: Child) -> None:
         self._outputs.listen(child.output, self._watcher.log(child.name))
-        self._selector.register(child.pidfd, selectors.EVENT_READ, child)
+        for file in (child.pidfd, child.report):
+            self._selector.register(file, selectors.EVENT_READ, child)
+
+    def _unwatch(self, file: int) -> None:
+        if file in self._selector.get_map():
+            self._selector.unregister(file)
+
+    def _hear(self, child: Child) -> None:
+        """Take what a child says of itself; Python stacks in it go to its log."""
+        stacks = child.hear()
+        if stacks is None:
+            self._unwatch(child.report)
+        elif stacks:
+            self._outputs.add(child.output, stacks)
 
     def _carry_out(self, decisions: list[Decision]) -> None:
         """Heirs first: survivors take over before a replacement is forked."""
@@ -354,6 +369,8 @@ class Supervisor:
             what.serve()
         elif self._companions and what is self._companions:
             self._companions.hear()
+        elif what in self._host.children and file == what.report:
+            self._hear(what)
         elif what in self._host.children and what.role == "profiler":
             self._profiled(what)
         elif what in self._host.children:
@@ -398,7 +415,7 @@ class Supervisor:
         self._look_for_newcomers()  # it may have joined, worked and died between two looks
         at = run.work_of(child, plan)
         worker = child.role == "worker"
-        hung = worker and child.number in run.dumping
+        hung = child.process in run.dumping
         leaving = worker and child.number in run.crew.retiring
         early = worker and child.number in run.crew.coming
         if worker and run.is_ending(plan):
@@ -409,10 +426,11 @@ class Supervisor:
         if reported is not None:
             self._failure = self._failure or reported
             return
-        if leaving or run.is_ending(plan) or (not worker and status == 0):
+        if leaving or run.is_ending(plan) or (not worker and child.told.done):
             return
         self._last_death = Death(child.name, status, hung, self._host.lacked_memory(status))
         self._watcher.message(f"{self._last_death.text}; its work goes on elsewhere.")
+        self._last_stack = job_frames(child.told.stacks.decode(errors="replace")) if hung else ""
         if not worker:
             self._replace_loader(child, at, self._last_death.own_fault)
         elif self._last_death.own_fault:
@@ -428,32 +446,35 @@ class Supervisor:
 
     def _bury(self, child: Child) -> tuple[Failure | None, int]:
         """Take leave of a dead child; returns what it reported and its exit code."""
+        self._hear(child)
         self._outputs.close(child.output)
-        self._selector.unregister(child.pidfd)
-        reported = child.failure()
+        for file in (child.pidfd, child.report):
+            self._unwatch(file)
         self._hangs.forget(child)
         if child.role == "worker":
             del self._run.members[child.number]
-            self._run.dumping.pop(child.number, None)
             self._run.leaving.discard(child.number)
-        return reported, self._host.reap(child)
+        self._run.dumping.pop(child.process, None)
+        return child.told.failure, self._host.reap(child)
 
     def _replace_loader(self, child: Child, at: Work, own_fault: bool) -> None:
-        strikes = self._loader_strikes
-        strikes[child.number] = strikes.get(child.number, 0) + 1 if own_fault else 0
-        if strikes[child.number] >= STRIKES:
-            self._failure = self._given_up(at)
-            return
+        last, strikes = self._loader_strikes.get(child.number, (at, 0))
+        if own_fault:
+            strikes = strikes + 1 if last == at else 1
+            self._loader_strikes[child.number] = at, strikes
+            if strikes >= STRIKES:
+                self._failure = self._failure or self._given_up(at)
+                return
         self._watch(self._host.fork("loader", child.number, child.place))
 
     def _given_up(self, work: Work | None) -> Failure:
-        return given_up(self._last_death, work, self._run.described.program)
+        return given_up(self._last_death, work, self._run.described.program, self._last_stack)
 
     def _end_the_hung(self, plan: Plan, elapsed: float) -> None:
         if plan.stop or self._paused:
             return
         self._hangs.end_workers(self._run, plan, self._job.waits_for_norms, elapsed, self._watcher.message)
-        self._hangs.end_loaders(self._run, self._host.children, elapsed)
+        self._hangs.end_loaders(self._run, self._host.children, elapsed, self._watcher.message)
 
     # -- stopping and resizing -----------------------------------------------------------------------------
 
@@ -472,10 +493,24 @@ class Supervisor:
             for member in run.owners(plan):
                 run.state.heirs.name(member, last)
             self._fork(last)
-            while not _is_dead(run.members[last], 0.001) and run.records.plan.round == plan.round:
-                pass
+            self._await_round(run.members[last], plan)
             if self._end_members():
                 return
+
+    def _await_round(self, child: Child, plan: Plan) -> None:
+        """Until a worker has finished the round of a plan, or has ended."""
+        looked = time.monotonic()
+        while not _is_dead(child, 0.001) and self._run.records.plan.round == plan.round:
+            for key, _ in self._selector.select(0):
+                if key.data == OUTPUT:
+                    self._outputs.read(key.fd)
+                elif key.data is child and key.fd == child.report:
+                    self._hear(child)
+            now = time.monotonic()
+            if now - looked >= LOOK_SECONDS:
+                clipped = self._job.waits_for_norms
+                self._hangs.end_workers(self._run, plan, clipped, now - looked, self._watcher.message)
+                looked = now
 
     def _end_members(self) -> bool:
         """End them; returns whether one of them had failed."""
