@@ -22,7 +22,7 @@ from unisono.usertrace import MOST_CHARACTERS, is_of_the_job, user_traceback
 
 def raised(function: Callable[[], Any]) -> Exception:
     """What it raises, as if Unisono had made the call that is in it."""
-    with pytest.raises(Exception, match=".") as caught:
+    with pytest.raises(Exception, match=r".") as caught:
         function()
     error = caught.value
     assert error.__traceback__ is not None
