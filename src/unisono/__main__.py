@@ -1,5 +1,10 @@
-"""`python -m unisono`."""
+"""`python -m unisono`: an interrupt is answered from the first import on."""
 
-from unisono.cli import main
+import sys
 
-main()
+try:
+    from unisono.cli import main
+
+    main()
+except KeyboardInterrupt:
+    sys.exit(130)

@@ -43,5 +43,14 @@ class JobError(UnisonoError):
         return f"{self.message}\n\n{self.traceback}".rstrip() if self.traceback else self.message
 
 
+class Interrupted(UnisonoError):
+    """A run was asked to stop before it had begun: there is nothing to save."""
+
+    exit_status = 130
+
+    def __init__(self) -> None:
+        super().__init__("interrupted before the first step")
+
+
 class SpoiledError(JobError):
     """The job failed, and what it has changed may be in shared memory: nothing of this step can be kept."""

@@ -234,6 +234,7 @@ def supervised(
         UsageError: something in it cannot be pickled, or memory does not suffice.
     """
     with host or Host() as own, closing(Pickled.of(job, say)) as source:
+        own.answers.say = say
         own.begin(source)
         yield Supervised(job, own)
 
@@ -268,6 +269,7 @@ def held(
             yield execution
         return
     with host or Host() as own:
+        own.answers.say = say
         if own.source is not job:
             own.begin(job)
         outline = own.outline()

@@ -15,7 +15,7 @@ from unisono.checkpoint import store
 from unisono.checkpoint.keeper import Checkpointing, Keeper
 from unisono.checkpoint.parameters import link, save, sha256_of
 from unisono.checkpoint.store import Checkpoint, Standing
-from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.errors import Interrupted, JobError, UnisonoError, UsageError
 from unisono.execution import Execution, Interrupts, Observation
 from unisono.observe.logs import LineLog
 from unisono.observe.metrics import MetricsFile, look_over, read_metrics
@@ -354,6 +354,9 @@ def train_in_folder(
         with interrupts.handled():
             outcome = execution(request, watcher, settings.stall_seconds, companions)
             conclude(watcher, outcome, interrupts)
+    except Interrupted:
+        seconds, step = round(time.monotonic() - watcher.started, 3), resumed.standing.step if resumed else 0
+        folder.update(steps_done=step, seconds=seconds, **_interrupted(interrupts))
     except UnisonoError as error:
         if folder.fields.get("exit") == "running":
             folder.update(exit="failed", error=str(error))
@@ -406,11 +409,16 @@ def conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupt
     if outcome.complete or keeper.exhausted:
         folder.update(**values, exit="completed", reason="steps" if outcome.complete else "patience")
     else:
-        number = interrupts.received
-        reason = "max-time" if interrupts.out_of_time else "signal" if number else "stop"
-        folder.update(**values, exit="interrupted", reason=reason, signal=number or 2)
+        folder.update(**values, **_interrupted(interrupts))
     if not saved:
         raise JobError(f"training ended well, but its final state could not be saved: {keeper.failure or 'see above'}")
+
+
+def _interrupted(interrupts: Interrupts) -> dict[str, Any]:
+    """What run.json says of a run that was asked to stop."""
+    number = interrupts.received
+    reason = "max-time" if interrupts.out_of_time else "signal" if number else "stop"
+    return {"exit": "interrupted", "reason": reason, "signal": number or 2}
 
 
 def _what_is_sound(folder: RunFolder, message: Callable[[str], None]) -> str:

@@ -84,13 +84,23 @@ def job_frames(stack: str) -> str:
     return "\n".join(line for line in stack.splitlines() if not line.strip().startswith(ours))
 
 
+def is_own_file(file: str) -> bool:
+    """Whether a frame's file is of this package."""
+    return file.startswith(_HOUSE)
+
+
+def is_standard_file(file: str) -> bool:
+    """Whether a frame's file is of Python itself."""
+    return file.startswith("<frozen ") or (file.startswith(_LIBRARIES) and not any(part in file for part in _INSTALLED))
+
+
 def _is_ours(frame: FrameType) -> bool:
     file, module = frame.f_code.co_filename, str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    if file.startswith((_HOUSE, "<frozen ")) or module == "unisono":
+    if is_own_file(file) or is_standard_file(file) or module == "unisono":
         return True
     if any(part in file for part in _INSTALLED):
         return module in _MEANS
-    return file.startswith(_LIBRARIES) or (file == "<string>" and module in sys.stdlib_module_names)
+    return file == "<string>" and module in sys.stdlib_module_names
 
 
 def _formatted(error: BaseException, house: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,11 +35,12 @@ def test_why_the_holder_of_the_job_is_gone(kills: object, text: str, monkeypatch
 
 def test_what_is_done_meanwhile_is_done_while_the_job_is_made_ready() -> None:
     order: list[object] = []
+    answered = os.eventfd(1)
 
     class Parent:
         """A process that answers at once."""
 
-        socket, pid = SimpleNamespace(fileno=lambda: -1), 0
+        socket, pid = SimpleNamespace(fileno=lambda: answered), 0
 
         def send(self, message: tuple[str, ...], files: object) -> None:
             order.append(message[0])
@@ -48,5 +50,6 @@ def test_what_is_done_meanwhile_is_done_while_the_job_is_made_ready() -> None:
             return "described", []
 
     parent: Any = Parent()
-    assert Host((parent, parent)).prepare(Request(1, 1, (0,)), lambda: order.append("meanwhile")) == "described"
+    assert Host((parent, parent, -1)).prepare(Request(1, 1, (0,)), lambda: order.append("meanwhile")) == "described"
     assert order == ["prepare", "meanwhile", "answer"]
+    os.close(answered)

@@ -18,20 +18,25 @@ CLOSED = (errno.EBADF, errno.ENOTSOCK)
 """Errors that say that somebody in this process has closed a file that was not his."""
 
 
-def started(module: str, **options: Any) -> tuple[subprocess.Popen[bytes], Channel]:
+def started(module: str, *files: int, **options: Any) -> tuple[subprocess.Popen[bytes], Channel]:
     """Start a process that runs a module, with its end of a new channel and this process's number as arguments.
 
     Args:
-        module: its name; its `main` takes both.
+        module: its name; its `main` takes both, and the files.
+        files: more open files that it has, under the same numbers.
         options: more for `subprocess.Popen`.
     """
     mine, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid())],
-            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, **options,
+            [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid()), *map(str, files)],
+            pass_fds=[theirs.fileno(), *files], stdin=subprocess.DEVNULL, **options,
         )  # fmt: skip
     return process, Channel(mine)
+
+
+class NoRoom(OSError):
+    """Open files could not be taken over: this process has as many as it may."""
 
 
 class Channel:
@@ -69,14 +74,19 @@ class Channel:
 
         Raises:
             EOFError: the other end is gone.
+            NoRoom: this process may not open the files that came with it.
         """
         head, files, _, _ = socket.recv_fds(self.socket, _HEAD.size, 16)
         while len(head) < _HEAD.size:
             head += self._some(_HEAD.size - len(head))
-        size, _ = _HEAD.unpack(head)
+        size, count = _HEAD.unpack(head)
         payload = bytearray()
         while len(payload) < size:
             payload += self._some(min(size - len(payload), 1 << 24))
+        if len(files) < count:
+            for file in files:
+                os.close(file)
+            raise NoRoom(errno.EMFILE, os.strerror(errno.EMFILE))
         return pickle.loads(payload), list(files)
 
     def _some(self, size: int) -> bytes:

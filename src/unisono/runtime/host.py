@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unisono.errors import JobError
+from unisono.errors import JobError, UnisonoError
 from unisono.machine.devices import out_of_memory_kills
+from unisono.runtime.answers import Answers, Silence, readable
 from unisono.runtime.channel import Channel
 from unisono.runtime.child import Child
 from unisono.runtime.deaths import Death
-from unisono.runtime.failure import MEMORY_WAYS_OUT, Failure
+from unisono.runtime.failure import MEMORY_WAYS_OUT, Failure, described_error
 from unisono.runtime.holder import Again
 from unisono.runtime.outline import Outline
 from unisono.runtime.prepare import Described, Request
@@ -29,6 +30,10 @@ from unisono.runtime.warm import warm_parent
 
 class HostLost(JobError):
     """The warm parent is dead, and its children with it."""
+
+
+class NotForked(JobError):
+    """No process can be started now: the machine, or this process, is at a limit."""
 
 
 class _Copy:
@@ -70,18 +75,23 @@ class Host:
 
     Args:
         started: a parent that has been started already; None = one is started now.
+
+    Attributes:
+        answers: how it is waited for.
     """
 
-    def __init__(self, started: tuple[subprocess.Popen[bytes] | _Copy, Channel] | None = None) -> None:
+    def __init__(self, started: tuple[subprocess.Popen[bytes] | _Copy, Channel, int] | None = None) -> None:
         self.started = time.monotonic()
+        self.answers = Answers(lambda text: None)
         self._memory_kills = out_of_memory_kills()
         self.children: list[Child] = []
         self._listen: Callable[[int | None], None] | None = None
-        self._wait_for: Callable[[int], None] = lambda file: None
+        self._wait_for: Callable[[int, float], bool] = readable
         self._output = -1
         self._awaits_outline = self._closed = False
+        self._asked = ""
         self.source: Source | None = None
-        self._process, self._channel = started or warm_parent()
+        self._process, self._channel, self._stacks = started or warm_parent()
 
     @property
     def process(self) -> int:
@@ -101,8 +111,8 @@ class Host:
         mine, theirs = socket.socketpair()
         with theirs:
             process = _Copy(self.ask("copy", files=[theirs.fileno()]), self)
-        copy = Host((process, Channel(mine)))
-        copy.source = self.source
+        copy = Host((process, Channel(mine), os.dup(self._stacks)))
+        copy.source, copy.answers.say = self.source, self.answers.say
         return copy
 
     def __enter__(self) -> Host:
@@ -124,6 +134,7 @@ class Host:
         self._awaits_outline = True
         with contextlib.suppress(ConnectionError):  # whoever waits for the answer says it
             assert self.source
+            self._asked = "take"
             message = ("take", str(Path.cwd()), list(sys.path), self.source, how)
             self._channel.send(message, self.source.files)
 
@@ -145,12 +156,12 @@ class Host:
         self._replace()
         self._take(wanted)
 
-    def attach(self, listen: Callable[[int | None], None], wait_for: Callable[[int], None]) -> None:
+    def attach(self, listen: Callable[[int | None], None], wait_for: Callable[[int, float], bool]) -> None:
         """Take what is printed from now on.
 
         Args:
             listen: called with the pipe through which it comes, and with None before that closes.
-            wait_for: returns when a file can be read, and takes what is printed meanwhile.
+            wait_for: (file, seconds) → whether the file can be read in time; takes what is printed meanwhile.
         """
         output, write_end = os.pipe()
         try:
@@ -169,7 +180,7 @@ class Host:
     def _replace(self) -> None:
         listen, wait_for = self._listen, self._wait_for
         self._end()
-        self._process, self._channel = warm_parent()
+        self._process, self._channel, self._stacks = warm_parent()
         if listen is not None:
             self.attach(listen, wait_for)
 
@@ -186,13 +197,20 @@ class Host:
     def _say(self, message: Sequence[Any], files: Sequence[int] = ()) -> None:
         if self._awaits_outline:
             self.outline()
+        self._asked = message[0]
         with contextlib.suppress(ConnectionError):  # whoever waits for the answer says it
             self._channel.send(message, files)
 
     def _answer(self) -> Any:
+        end = self._channel.socket.fileno()
         try:
-            self._wait_for(self._channel.socket.fileno())
+            self.answers.wait(
+                self._asked, self._process.pid, self._stacks, lambda seconds: self._wait_for(end, seconds)
+            )
             answer, _ = self._channel.receive()
+        except Silence as silence:
+            self._process.kill()
+            raise HostLost(f"the process that holds the job made no progress and was ended{silence}.") from silence
         except (EOFError, ConnectionError) as error:
             status = self._process.wait()
             death = Death("the process that holds the job", status, memory=self.lacked_memory(status))
@@ -247,25 +265,51 @@ class Host:
         self.ask("attend", described, files=[segment, event])
 
     def fork(self, role: str, number: int, place: int) -> Child:
-        """Start a worker or a loader."""
-        output, output_end = os.pipe()
-        report, report_end = os.pipe()
-        for end in (output, report):
-            os.set_blocking(end, False)
+        """Start a worker, a loader or a profiler.
+
+        Raises:
+            NotForked: that could not be done now.
+            HostLost: there is nobody to do it.
+        """
+        files: list[int] = []
         try:
-            process = self.ask("fork", role, number, files=[output_end, report_end])
-        finally:
-            os.close(output_end)
-            os.close(report_end)
-        child = Child(role, number, place, process, os.pidfd_open(process), output, report)
+            for _ in range(2):
+                files += os.pipe()
+            output, output_end, report, report_end = files
+            for end in (output, report):
+                os.set_blocking(end, False)
+            child = Child(role, number, place, *self._forked(role, number, output_end, report_end), output, report)
+        except HostLost:
+            self._close(files)
+            raise
+        except (UnisonoError, OSError) as error:
+            self._close(files)
+            raise NotForked(described_error(error).message) from error
+        self._close([output_end, report_end])
         self.children.append(child)
         return child
 
+    def _forked(self, role: str, number: int, *ends: int) -> tuple[int, int]:
+        process = int(self.ask("fork", role, number, files=ends))
+        try:
+            return process, os.pidfd_open(process)
+        except OSError:
+            os.kill(process, signal.SIGKILL)
+            raise
+
+    @staticmethod
+    def _close(files: Sequence[int]) -> None:
+        for file in files:
+            os.close(file)
+
     def reap(self, child: Child) -> int:
         """The exit code of a child that has ended (−n: killed by signal n)."""
-        status = self.ask("reap", child.process)
-        self.forget(child)
-        return int(status)
+        try:
+            return int(self.ask("reap", child.process))
+        except HostLost:
+            return -signal.SIGKILL  # it has ended with its parent; whoever asks next hears of that
+        finally:
+            self.forget(child)
 
     def lacked_memory(self, status: int) -> bool:
         """Whether a process of this host that has just ended so was killed by the kernel because memory ran out."""
@@ -293,7 +337,8 @@ class Host:
         self._channel.close()
         self._process.kill()
         self._process.wait()
+        os.close(self._stacks)
         if self._listen is not None:
             os.close(self._output)
             self._listen = None
-        self._wait_for = lambda file: None
+        self._wait_for = readable

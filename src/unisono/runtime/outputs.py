@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import selectors
+import time
 
 from unisono.observe.logs import LineLog
 
@@ -44,17 +45,26 @@ class Outputs:
         """Hand on what has come another way from the process that prints into a pipe."""
         self._logs[file].feed(data)
 
-    def wait_for(self, file: int) -> None:
-        """Read what comes until something can be read from another file: who answers there may print a lot before."""
+    def wait_for(self, file: int, seconds: float) -> bool:
+        """Read what comes until something can be read from another file: who answers there may print a lot before.
+
+        Args:
+            file: the other file.
+            seconds: how long.
+
+        Returns:
+            Whether something can be read from it.
+        """
+        end = time.monotonic() + seconds
         while True:
             poll = select.poll()
             for watched in (file, *(log for log in self._logs if log in self._selector.get_map())):
                 poll.register(watched, select.POLLIN)
-            ready = {number for number, _ in poll.poll()}
+            ready = {number for number, _ in poll.poll(max(0.0, end - time.monotonic()) * 1000)}
             for output in ready - {file}:
                 self.read(output)
-            if file in ready:
-                return
+            if file in ready or time.monotonic() >= end:
+                return file in ready
 
     def close(self, file: int) -> None:
         """Read what is left and stop."""

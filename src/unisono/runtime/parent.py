@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
-from unisono.errors import UnisonoError
+from unisono.errors import JobError, UnisonoError
 from unisono.frameworks.registry import complete_imports, framework
 from unisono.job import Job
 from unisono.machine.descriptors import is_single, shared_by_forks
 from unisono.memory.heap import trim
 from unisono.memory.segment import Segment
-from unisono.runtime.channel import CLOSED, Channel
+from unisono.runtime.channel import CLOSED, Channel, NoRoom
 from unisono.runtime.deaths import CLOSED_STATUS
 from unisono.runtime.failure import STACK_SIGNAL, Failure, described_error, failure
 from unisono.runtime.holder import Again, Holder, again, changed_environment, ended, in_child
@@ -41,6 +41,7 @@ from unisono.runtime.profiler import measured, stand_back
 from unisono.runtime.report import tell
 from unisono.runtime.samples import load_ahead
 from unisono.runtime.source import Source
+from unisono.runtime.standing import answers_in
 from unisono.runtime.state import HostState
 from unisono.runtime.tools import WorkerFailed
 
@@ -51,9 +52,10 @@ _RARELY = (20_000, 10, 10)
 looking at them as often as usual takes a seventh of their time."""
 
 
-def main(file: int, supervisor: int) -> None:
+def main(file: int, supervisor: int, stacks: int) -> None:
     """Serve the supervisor until it closes the channel."""
     die_with_parent(supervisor)
+    answers_in(stacks)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os._exit(served(Parent(Channel(socket.socket(fileno=file)))))
@@ -112,7 +114,11 @@ class Parent:
             EOFError: it has.
         """
         while True:
-            (verb, *arguments), files = self._channel.receive()
+            try:
+                (verb, *arguments), files = self._channel.receive()
+            except NoRoom as error:
+                self._channel.send(failure(error, "while a process was to be started"))
+                continue
             if verb == "prepare" and self._holder.is_cold:
                 self._request = arguments[0]
                 self._send(partial(self._scout, self._request))
@@ -249,10 +255,17 @@ class Parent:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        process = os.fork()
+        try:
+            process = os.fork()
+        except OSError as error:
+            raise JobError(
+                f"the system starts no more processes ({error.strerror}): allow more (ulimit -u, the container's limit)"
+            ) from error
+        finally:
+            if os.getpid() == parent:
+                os.close(output)
+                os.close(report)
         if process:
-            os.close(output)
-            os.close(report)
             return process
         status = 1
         try:
@@ -321,4 +334,4 @@ class Parent:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))

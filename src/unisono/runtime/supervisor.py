@@ -7,10 +7,12 @@ import os
 import select
 import selectors
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from unisono.errors import UnisonoError, UsageError
+from unisono.errors import Interrupted, JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import family_of
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
@@ -21,7 +23,7 @@ from unisono.runtime.control import ControlSocket
 from unisono.runtime.deaths import Death, given_up
 from unisono.runtime.failure import Failure, described_error
 from unisono.runtime.hangs import LOOK_SECONDS, CommonPatience, Hangs
-from unisono.runtime.host import Host, HostLost
+from unisono.runtime.host import Host, HostLost, NotForked
 from unisono.runtime.outline import JobFacts
 from unisono.runtime.outputs import OUTPUT, Outputs
 from unisono.runtime.prepare import Request
@@ -36,6 +38,8 @@ from unisono.runtime.worker import HostWords
 from unisono.usertrace import job_frames
 
 TICK_SECONDS = 0.05
+RETRY_SECONDS = 1.0
+"""Between two tries to start a process that could not be started."""
 FINISH_SECONDS = 2.0
 """Patience with an interrupted run's round before it is abandoned."""
 
@@ -62,11 +66,15 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._outputs = Outputs(self._selector)
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._hangs = Hangs(stall_seconds)
+        self._hangs, self._stall_seconds = Hangs(stall_seconds), stall_seconds
         self._failure: Failure | None = None
         self._paused = self._stop_wanted = False
         self._last_death: Death
         self._last_stack = ""
+        self._missing: list[tuple[str, int, int, str]] = []
+        self._try_again, self._vain = 0.0, 0
+        self._finishing: CommonPatience | None = None
+        self._looked = self._caught_up = 0.0
         self._lost = (-1, 0)
         self._loader_strikes: dict[int, tuple[Work, int]] = {}
         self._companions = companions
@@ -81,6 +89,8 @@ class Supervisor:
             self._companions.open(self._selector, lambda: os.eventfd_write(self._event, 1), self._watcher)
         failed: Failure | None = Failure("its supervisor was ended")
         try:
+            self._host.answers.say = self._watcher.message
+            self._host.answers.interrupted = self._watcher.interrupted
             self._host.attach(self._listen_to_host, self._outputs.wait_for)
             outcome = self._begin()
             failed = outcome.failure
@@ -106,41 +116,97 @@ class Supervisor:
                 self._unwatch(key.fd)
 
     def _start_over(self, lost: HostLost) -> None:
-        """The warm parent died: another one goes on with the same shared memory, from the same words."""
+        """The warm parent died: another one goes on with the same shared memory, from the same words.
+
+        That one may die too. Three in a row in the same round end the run.
+        """
+        while self._failure is None:
+            round_ = self._run.records.plan.round
+            self._lost = (round_, self._lost[1] + 1 if self._lost[0] == round_ else 1)
+            if self._lost[1] >= STRIKES:
+                text = f"{lost.message} That was so {STRIKES} times in a row in the same round."
+                self._failure = Failure(text)
+                return
+            self._watcher.message(f"{lost.message} So another one takes over.")
+            try:
+                self._replace_host()
+                if not self._paused:
+                    self._seat_anew()
+                self._fork_loaders()
+                return
+            except HostLost as again:
+                lost = again
+            except Interrupted:
+                self._stop_wanted = True
+                return
+            except UnisonoError as error:
+                self._failure = described_error(error)
+
+    def _replace_host(self) -> None:
+        """Have another warm parent hold the job; all of this host's processes have ended."""
         run = self._run
-        plan = run.records.plan
-        self._lost = (plan.round, self._lost[1] + 1 if self._lost[0] == plan.round else 1)
-        if self._lost[1] >= STRIKES:
-            raise HostLost(f"{lost.message} That was so {STRIKES} times in a row in the same round.")
-        self._watcher.message("the process that holds the job is gone; another one takes over")
         for child in self._host.children:
             self._hangs.forget(child)
         run.members.clear()
         run.dumping.clear()
         run.leaving.clear()
+        self._missing.clear()
         self._host.restart()
         again = self._host.prepare(self._request)
         self._host.share(run.described, run.state.segment.file, self._event, initialise=False)
-        self._host.ask("catch_up", plan.round)
+        self._host.ask("catch_up", run.records.plan.round)
         if again.samples != run.described.samples:
-            self._failure = self._failure or Failure(
+            raise JobError(
                 "a job must give the same data each time it is read; read again, after the process that held it had "
                 f"died, it gave others (digest of some: {run.described.samples} before, {again.samples} now). Seed "
                 "what is random at the top of its file, or where its data are opened: np.random.default_rng(0)."
             )
-            return
-        if not self._paused:
-            run.crew = Crew(run.crew.wanted, next_member=run.crew.next_member)
-            decisions = run.crew.begin()
-            old = [owner(member, run.state.heirs.of) for member in plan.members]
-            for member, heir in zip(old, itertools.cycle(run.crew.seats)):
-                run.state.heirs.name(member, heir)
-            self._carry_out(decisions)
-        self._fork_loaders()
+
+    def _seat_anew(self) -> None:
+        """A fresh crew inherits all slots of the plan in force."""
+        run = self._run
+        run.crew = Crew(run.crew.wanted, next_member=run.crew.next_member)
+        decisions = run.crew.begin()
+        plan = run.records.plan
+        old = [owner(member, run.state.heirs.of) for member in plan.members]
+        for member, heir in zip(old, itertools.cycle(run.crew.seats)):
+            run.state.heirs.name(member, heir)
+        self._carry_out(decisions)
 
     def _fork_loaders(self) -> None:
         for index in range(self._run.described.layout.shape.loaders):
-            self._watch(self._host.fork("loader", index, index))
+            self._start("loader", index, index)
+
+    def _start(self, role: str, number: int, place: int) -> Child | None:
+        """Fork a process, and watch it; where that cannot be done now, it is tried again."""
+        try:
+            child = self._host.fork(role, number, place)
+        except NotForked as error:
+            self._missing.append((role, number, place, error.message))
+            return None
+        self._watch(child)
+        return child
+
+    def _start_missing(self) -> None:
+        """Try again to fork who could not be forked: three times in a row in vain end the run."""
+        if not self._missing or time.monotonic() < self._try_again:
+            return
+        self._vain += 1
+        reason = self._missing[0][3]
+        if self._vain >= STRIKES:
+            self._failure = Failure(f"a process could not be started, {STRIKES} times in a row: {reason}")
+            return
+        self._watcher.message(f"a process could not be started ({reason}); trying again")
+        missing = list(self._missing)
+        self._missing.clear()
+        for role, number, place, _ in missing:
+            if role == "worker":
+                self._fork(number)
+            else:
+                self._start(role, number, place)
+        self._try_again = time.monotonic() + RETRY_SECONDS
+        if not self._missing:
+            self._vain = 0
 
     def _begin(self) -> Outcome:
         described = self._host.prepare(self._request, meanwhile=lambda: self._job.observers)
@@ -159,12 +225,8 @@ class Supervisor:
                 first = self._join(first)
                 self._run.records = Records(state, first)
             state.begin(first)
-            self._man(first, go_on)
-            self._fork_loaders()
-            self._control = self._watcher.control(self._answer)
-            if self._control:
-                self._selector.register(self._control, selectors.EVENT_READ, self._control)
-            self._supervise()
+            self._be_at_work()
+            self._supervise(first, go_on)
             records = self._run.records
             records.drain(self._hand_on)
             plan = records.plan
@@ -175,6 +237,12 @@ class Supervisor:
             if self._control:
                 self._control.close()
             segment.close()
+
+    def _be_at_work(self) -> None:
+        """From now on the warm parent is waited for as workers are, and there is something to bring to rest."""
+        answers = self._host.answers
+        answers.is_patient, answers.stall_seconds = False, self._stall_seconds
+        answers.interrupted = lambda: self._watcher.interrupted() and self._run.is_at_rest(self._run.records.plan)
 
     def _export(self, outcome: Outcome) -> None:
         """Have the model left in its framework's own file, if the framework has such files."""
@@ -283,9 +351,10 @@ class Supervisor:
         run = self._run
         taken = {child.place for child in run.members.values()}
         place = next(place for place in range(len(taken) + 1) if place not in taken)
-        child = self._host.fork("worker", member, place)
+        child = self._start("worker", member, place)
+        if child is None:
+            return
         run.members[member] = child
-        self._watch(child)
         threads, cores = self._request.threads, self._request.cores
         with suppress(ProcessLookupError):
             if run.crew.wanted * threads <= len(cores) and (place + 1) * threads <= len(cores):
@@ -300,54 +369,92 @@ class Supervisor:
 
     # -- the loop ------------------------------------------------------------------------------------------
 
-    def _supervise(self) -> None:
-        """Until every round is done, the run has failed, or it was stopped."""
+    def _supervise(self, first: int, go_on: bool) -> None:
+        """Until every round is done, the run has failed, or it was stopped. Whatever happens, it comes to rest."""
+        self._guarded(partial(self._begin_with, first, go_on))
+        self._looked = self._caught_up = time.monotonic()
+        while self._guarded(self._turn):
+            pass
+
+    def _guarded(self, act: Callable[[], bool]) -> bool:
+        """Do something, and return what it returns. The loss of the warm parent is made good; what else fails ends the
+        run at the next turn."""
+        try:
+            return act()
+        except HostLost as lost:
+            self._start_over(lost)
+        except UsageError:  # the hosts of the run do not fit together
+            raise
+        except Exception as error:
+            self._failure = self._failure or described_error(error)
+        return True
+
+    def _begin_with(self, first: int, go_on: bool) -> bool:
+        self._man(first, go_on)
+        self._fork_loaders()
+        self._control = self._watcher.control(self._answer)
+        if self._control:
+            self._selector.register(self._control, selectors.EVENT_READ, self._control)
+        return True
+
+    def _turn(self) -> bool:
+        """See what has happened since the last turn; returns whether there is to be another one."""
         run = self._run
-        rounds = run.described.program.rounds
-        finishing: CommonPatience | None = None
-        looked = caught_up = time.monotonic()
-        while True:
-            try:
-                for key, _ in self._selector.select(TICK_SECONDS):
-                    self._handle(key.fd, key.data)
-                if self._control:
-                    self._control.let_go_of_late()
-                if time.monotonic() - caught_up >= CATCH_UP_SECONDS:
-                    caught_up = time.monotonic()
-                    self._host.ask("catch_up", run.records.plan.round)
-                    if self._profiler and self._profiler.is_due:
-                        self._watch(self._host.fork("profiler", 0, 0))
-            except HostLost as lost:
-                self._start_over(lost)
-            plan = run.records.plan
-            if self._companions and not run.is_ending(plan) and self._failure is None:
-                self._failure = self._companions.trouble()
-                if self._failure is None and self._companions.is_called:
-                    self._regroup()
-                    finishing = None
-                    continue
-            if self._failure is None:
-                self._look_for_newcomers()
-                self._copy_if_due(plan)
-                self._drain(plan)
-            now = time.monotonic()
-            if self._failure is not None:
+        if self._failure is not None:
+            self._abandon()
+            return False
+        self._hear_all()
+        plan = run.records.plan
+        if self._companions and not run.is_ending(plan) and self._failure is None:
+            self._failure = self._companions.trouble()
+            if self._failure is None and self._companions.is_called:
+                self._regroup()
+                self._finishing = None
+                return True
+        if self._failure is not None:
+            return True
+        self._look_for_newcomers()
+        self._copy_if_due(plan)
+        self._drain(plan)
+        self._start_missing()
+        if self._is_over(plan):
+            return self._failure is not None
+        self._let_go(plan)
+        return not self._look_after_time(plan)
+
+    def _hear_all(self) -> None:
+        """Take what has come, and remind the warm parent of the round now and then."""
+        for key, _ in self._selector.select(TICK_SECONDS):
+            self._handle(key.fd, key.data)
+        if self._control:
+            self._control.let_go_of_late()
+        if time.monotonic() - self._caught_up >= CATCH_UP_SECONDS:
+            self._caught_up = time.monotonic()
+            self._host.ask("catch_up", self._run.records.plan.round)
+            if self._profiler and self._profiler.is_due:
+                self._start("profiler", 0, 0)
+
+    def _is_over(self, plan: Plan) -> bool:
+        """Whether there is nobody at work any more, and nobody to come."""
+        waits = self._paused and not self._stop_wanted and plan.round < self._run.described.program.rounds
+        coming = any(role == "worker" for role, *_ in self._missing)
+        return not self._run.members and not waits and not coming
+
+    def _look_after_time(self, plan: Plan) -> bool:
+        """See who hangs, and whether the run is to stop; returns whether it has been abandoned for that."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._end_the_hung(plan, now - self._looked)
+            if self._finishing and self._finishing.spend(self._run.members.values(), now - self._looked):
                 self._abandon()
-                return
-            if not run.members and not (self._paused and not self._stop_wanted and plan.round < rounds):
-                return
-            self._let_go(plan)
-            if now - looked >= LOOK_SECONDS:
-                self._end_the_hung(plan, now - looked)
-                if finishing is not None and finishing.spend(run.members.values(), now - looked):
-                    self._abandon()
-                    return
-                looked = now
-            self._stop_wanted = self._stop_wanted or self._watcher.interrupted()
-            if finishing is None and self._stop_wanted:
-                self._watcher.message("stopping after the step at hand; another interrupt ends at once")
-                run.control.publish(Control.STOP, 1)
-                finishing = CommonPatience(FINISH_SECONDS)
+                return True
+            self._looked = now
+        self._stop_wanted = self._stop_wanted or self._watcher.interrupted()
+        if self._finishing is None and self._stop_wanted:
+            self._watcher.message("stopping after the step at hand; another interrupt ends at once")
+            self._run.control.publish(Control.STOP, 1)
+            self._finishing = CommonPatience(FINISH_SECONDS)
+        return False
 
     def _drain(self, plan: Plan) -> None:
         self._run.records.drain(self._hand_on)
@@ -465,7 +572,7 @@ class Supervisor:
             if strikes >= STRIKES:
                 self._failure = self._failure or self._given_up(at)
                 return
-        self._watch(self._host.fork("loader", child.number, child.place))
+        self._start("loader", child.number, child.place)
 
     def _given_up(self, work: Work | None) -> Failure:
         return given_up(self._last_death, work, self._run.described.program, self._last_stack)
@@ -492,10 +599,24 @@ class Supervisor:
             run.state.heirs.name(last, None)
             for member in run.owners(plan):
                 run.state.heirs.name(member, last)
-            self._fork(last)
-            self._await_round(run.members[last], plan)
-            if self._end_members():
+            if self._finishes(last, plan):
                 return
+
+    def _finishes(self, last: int, plan: Plan) -> bool:
+        """Have a worker finish a round; returns whether it is of no use to try again, as the job fails in it."""
+        try:
+            try:
+                self._host.ask("catch_up", plan.round)
+            except HostLost:  # where there is nobody to fork it
+                self._replace_host()
+            self._fork(last)
+        except UnisonoError as error:
+            self._watcher.message(f"a step whose update has begun could not be finished: {error}")
+        if last in self._run.members:
+            self._await_round(self._run.members[last], plan)
+        else:
+            time.sleep(RETRY_SECONDS)
+        return self._end_members()
 
     def _await_round(self, child: Child, plan: Plan) -> None:
         """Until a worker has finished the round of a plan, or has ended."""

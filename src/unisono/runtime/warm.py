@@ -26,9 +26,11 @@ def environment() -> dict[str, str]:
     return variables
 
 
-def warm_parent() -> tuple[subprocess.Popen[bytes], Channel]:
-    """Start one (see `unisono.runtime.parent`), and the way to it."""
-    return started(
-        "unisono.runtime.parent", env=environment(),
+def warm_parent() -> tuple[subprocess.Popen[bytes], Channel, int]:
+    """Start one (see `unisono.runtime.parent`), with the way to it and the file for its stacks."""
+    stacks = os.memfd_create("unisono-stacks")
+    process, channel = started(
+        "unisono.runtime.parent", stacks, env=environment(),
         process_group=0,  # a terminal's Ctrl-C is for the supervisor alone
     )  # fmt: skip
+    return process, channel, stacks
