@@ -52,7 +52,7 @@ class Channel:
         socket.send_fds(self.socket, [head], list(files))
         self.socket.sendall(payload)
 
-    def answer(self, function: Callable[[], Any], described: Callable[[Exception], Any]) -> bool:
+    def answer(self, function: Callable[[], Any], described: Callable[[BaseException], Any]) -> bool:
         """Send what a function returns, or, where it fails or what it returns cannot travel, a description of that.
 
         Returns:
@@ -64,7 +64,7 @@ class Channel:
         sound = True
         try:
             payload = pickle.dumps(function())
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the job's code may ask to leave
             payload, sound = pickle.dumps(described(error)), False
         self.send(payload)
         return sound

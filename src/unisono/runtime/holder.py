@@ -197,7 +197,7 @@ def in_child(function: Callable[[], Any]) -> Any:
     return answer
 
 
-def _described(error: Exception) -> Failure:
+def _described(error: BaseException) -> Failure:
     return described_error(error) if isinstance(error, UnisonoError) else failure(error, "outside training")
 
 

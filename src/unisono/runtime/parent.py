@@ -61,7 +61,7 @@ def main(file: int, supervisor: int, stacks: int) -> None:
     os._exit(served(Parent(Channel(socket.socket(fileno=file)))))
 
 
-def _described(verb: str, error: Exception) -> Failure:
+def _described(verb: str, error: BaseException) -> Failure:
     if isinstance(error, UnisonoError) and verb in ("take", "apply"):  # it says where it was raised
         return described_error(error)
     return failure(error, f"while the job was set up ({verb})")
