@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
+from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
+import jobs
 from unisono.runtime import host
+from unisono.runtime.answers import readable
 from unisono.runtime.host import Host, HostLost
 from unisono.runtime.prepare import Request
+from unisono.runtime.source import Pickled
 
 
 @pytest.mark.parametrize(
@@ -53,3 +57,19 @@ def test_what_is_done_meanwhile_is_done_while_the_job_is_made_ready() -> None:
     assert Host((parent, parent, -1)).prepare(Request(1, 1, (0,)), lambda: order.append("meanwhile")) == "described"
     assert order == ["prepare", "meanwhile", "answer"]
     os.close(answered)
+
+
+def test_who_takes_over_is_listened_to_although_the_one_before_died_at_once() -> None:
+    heard: list[int | None] = []
+    with closing(Pickled.of(jobs.make())) as source, Host() as held:
+        held.begin(source)
+        held.outline()
+        psutil.Process(held.process).kill()
+        with pytest.raises(HostLost):
+            held.attach(heard.append, readable)
+        held.restart()
+        assert held.outline() is None
+    first, closed, second, last = heard
+    assert isinstance(first, int)
+    assert isinstance(second, int)
+    assert closed is None is last

@@ -163,13 +163,13 @@ class Host:
             listen: called with the pipe through which it comes, and with None before that closes.
             wait_for: (file, seconds) → whether the file can be read in time; takes what is printed meanwhile.
         """
-        output, write_end = os.pipe()
+        self._output, write_end = os.pipe()
+        self._listen, self._wait_for = listen, wait_for
+        listen(self._output)
         try:
             self.ask("print_to", files=[write_end])
         finally:
             os.close(write_end)
-        self._listen, self._wait_for, self._output = listen, wait_for, output
-        listen(output)
 
     def restart(self) -> None:
         """A fresh parent, in place of one that is gone, takes the same job."""
