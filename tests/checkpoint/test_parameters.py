@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,16 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"no")
     with pytest.raises(Malformed, match=r"p\.safetensors"):
         load(path)
+
+
+def test_many_small_arrays_are_not_handed_over_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[object] = []
+    submit = ThreadPoolExecutor.submit
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", lambda *given: handed.append(given) or submit(*given))
+    many, held = Tensors({f"{n}": np.full(3, n) for n in range(500)}, {f"{n}": "int64" for n in range(500)}), Tensors()
+    many.copy_into(held)
+    assert sha256_of(held) == sha256_of(many)
+    assert len(handed) <= parameters.COPIERS
 
 
 def test_a_copy_is_made_once_and_its_arrays_used_again() -> None:

@@ -23,6 +23,7 @@ import optax
 from flax import linen, nnx
 
 import unisono
+from counting import is_linear
 from faults import Fault, Script, hash_of, run, undisturbed
 from frameworks.kits import jax as kit  # first: it holds XLA's threads
 from frameworks.kits.samples import CLASSES, FEATURES, Pairs, arrays
@@ -30,6 +31,7 @@ from unisono.errors import UsageError
 from unisono.frameworks.jax import transformations
 from unisono.frameworks.jax.memory import Shared, aligned_copy
 from unisono.frameworks.jax.optimizers import TILE, Optimizer
+from unisono.frameworks.jax.optimizers import _leaves as state_leaves
 from unisono.frameworks.jax.updates import TileUpdate
 from unisono.gradients.regions import BLOCK, Region, slices
 from waiting import limit, until
@@ -191,6 +193,17 @@ def _updated(optimizer: Optimizer, region: Region, slots: int) -> bytes:
             )  # fmt: skip
             update.step(rows[step & 1], rows[(step + 1) & 1], np.ones(len(region.parameters)))
     return b"".join(array.tobytes() for array in (parameters, *state.values(), rows))
+
+
+def test_a_state_of_many_parameters_is_named_in_one_pass() -> None:
+    def named(count: int) -> Any:
+        parameters = {f"{number}": jnp.ones(2) for number in range(count)}
+        return lambda: state_leaves(parameters, optax.adam(0.1).init(parameters))
+
+    assert [(leaf.key, leaf.number) for leaf in named(2)()] == [
+        ("0.count", None), ("0.mu", 0), ("0.mu", 1), ("0.nu", 0), ("0.nu", 1)
+    ]  # fmt: skip
+    assert is_linear(named, 60)
 
 
 def test_jax_computes_on_shared_memory_itself() -> None:

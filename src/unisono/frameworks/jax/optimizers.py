@@ -216,12 +216,14 @@ class Tile:
 def _leaves(parameters: Any, state: Any) -> list[StateLeaf]:
     """Name each leaf of the state after the parameter whose path ends its own."""
     paths = [path_words(path) for path, _ in jax.tree_util.tree_leaves_with_path(parameters)]
-    by_length = sorted(range(len(paths)), key=lambda number: -len(paths[number]))
+    numbers = {path: number for number, path in enumerate(paths)}
+    lengths = sorted(set(map(len, paths)), reverse=True)
     shapes = [leaf.shape for leaf in jax.tree.leaves(parameters)]
     found = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         words, data = path_words(path), jax.eval_shape(_data, leaf)
-        number = next((n for n in by_length if words[len(words) - len(paths[n]) :] == paths[n]), None)
+        ends = (words[max(len(words) - length, 0) :] for length in lengths)
+        number = next((numbers[end] for end in ends if end in numbers), None)
         if number is not None and not paths[number] and data.shape != shapes[number]:
             number = None  # a single array has no path to end with
         key = words if number is None else words[: len(words) - len(paths[number])]
