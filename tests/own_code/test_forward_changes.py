@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 import jobs
 import unisono
+from counting import lines_of
 from everywhere import hold_to_one_hash
 from faults import run
 from jobs import CLASSES, FEATURES
 from unisono.errors import JobError, UsageError
-from unisono.frameworks.pytorch.watching import check_buffers, check_memory
+from unisono.frameworks.pytorch.watching import Watch, check_buffers, check_memory
 
 LATE = 3
 """The step in which those change something that are not at it from the first."""
@@ -55,6 +56,8 @@ class Changing(nn.Module):
             teacher.data = 0.9 * teacher.data + 0.1 * self.last.weight.data
         elif self.how == "another":
             self.first.weight = nn.Parameter(weight.detach() / 2)
+        elif self.how == "one more":
+            self.more = nn.Parameter(torch.ones(3))
         elif self.how == "a layer":
             self.more = nn.Linear(3, 3)
         elif self.how == "freeze":
@@ -69,9 +72,9 @@ class Changing(nn.Module):
 
 WAYS = {
     "in place": "changed 'first.weight'", "by data": "changed 'first.weight'", "other data": "changed 'teacher.weight'",
-    "another": "put others in their places", "a layer": "put others in their places",
-    "freeze": "changed requires_grad of 'first.weight'", "shape": "those of 'table'", "none": "those of 'none'",
-    "dtype": "those of 'table'",
+    "another": "put others in their places", "one more": "put others in their places",
+    "a layer": "put others in their places", "freeze": "changed requires_grad of 'first.weight'",
+    "shape": "those of 'table'", "none": "those of 'none'", "dtype": "those of 'table'",
 }  # fmt: skip
 
 
@@ -84,6 +87,43 @@ def test_what_a_forward_pass_changes_is_refused_when_it_shows(how: str) -> None:
         assert WAYS[how] in outcome.failure.message
         assert f"step {LATE}" in outcome.failure.message
         assert (outcome.steps_done, outcome.consistent) == (LATE - 1, False)
+
+
+def test_a_look_at_many_parameters_is_a_look_at_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two passes of a step it is the only thing that another process may have changed."""
+    model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(50)))
+    watch = Watch(model, list(model.named_parameters()))
+    watch.check(watch.look())
+    looks: list[None] = []
+    monkeypatch.setattr(watch, "_seen", lambda: looks.append(None) or Watch._seen(watch))
+    assert lines_of(watch.look) < 10
+    assert not looks
+    with torch.no_grad():
+        model[7].bias.zero_()
+    watch.forget()
+    before = watch.look()
+    watch.check(before)
+    assert len(looks) == 2
+    model[40].bias.data.zero_()
+    with pytest.raises(JobError, match=r"changed '40\.bias'"):
+        watch.check(before)
+
+
+class Frozen:
+    """A schedule that stops training a layer after three steps."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.weight, self.steps = optimizer.param_groups[0]["params"][0], 0
+
+    def step(self) -> None:
+        self.steps += 1
+        self.weight.requires_grad_(self.steps < 3)
+
+
+@pytest.mark.parametrize("everywhere", [False, pytest.param(True, marks=pytest.mark.thorough)])
+def test_what_a_schedule_freezes_stays_as_it_is(everywhere: bool, tmp_path: Path) -> None:
+    schedule = lambda optimizer, steps: Frozen(optimizer)  # noqa: E731
+    hold_to_one_hash(jobs.make(jobs.Mlp, schedule=schedule), tmp_path, all_of_them=everywhere)
 
 
 def test_no_checkpoint_of_such_a_step_is_kept(tmp_path: Path) -> None:

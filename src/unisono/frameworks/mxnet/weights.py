@@ -16,7 +16,7 @@ from mxnet.gluon import Block
 from unisono.errors import JobError, SpoiledError, UsageError
 from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.protocol import Array
-from unisono.frameworks.watched import refusal, some_of
+from unisono.frameworks.watched import Samples, refusal
 
 WAYS_OUT = (
     "A weight that is normed or clipped: compute it in forward, without writing it back. A copy that follows by a "
@@ -56,13 +56,13 @@ class Weights:
             parameter._data = [held.over(array)]
         self.training = False
         self._shared: list[Any] = []  # one MXNet array a parameter over shared memory, once bound
-        self._looked_at: list[Array] = []  # some elements of each
+        self._samples = Samples(())
         self._copied: int | None = None  # the step whose parameters are copied for evaluation
         model.apply(self._watch)
 
     def bind(self, arrays: Sequence[Array]) -> None:
         """Lie over these arrays. MXNet's own gradient arrays go: every microbatch brings its own."""
-        self._shared, self._looked_at = [held.over(array) for array in arrays], [some_of(array) for array in arrays]
+        self._shared, self._samples = [held.over(array) for array in arrays], Samples(arrays)
         self._use(self._shared)
         for _, parameter in self.parameters:
             parameter._grad = None
@@ -78,11 +78,12 @@ class Weights:
         Raises:
             SpoiledError: it has changed one.
         """
-        before = [values.tobytes() for values in self._looked_at]
+        before = self._samples.read()
         yield
-        for (name, _), values, bytes_ in zip(self.parameters, self._looked_at, before, strict=False):
-            if values.tobytes() != bytes_:
-                raise SpoiledError(refusal(repr(name), WAYS_OUT))
+        after = self._samples.read()
+        if after != before:
+            name, _ = self.parameters[self._samples.first_other(before, after)]
+            raise SpoiledError(refusal(repr(name), WAYS_OUT))
 
     def use_shared(self) -> None:
         """Train on shared memory itself."""

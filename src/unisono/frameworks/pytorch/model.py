@@ -96,6 +96,7 @@ class Adapter:
             for name in [f"{prefix}.{leaf}" if prefix else leaf]
         ]
         self._settings = tuple(torch_optimizers.plain_settings(master) for master in self._masters)
+        self._watches: dict[frozenset[int], Watch] = {}
         self._schedules = self._make_schedules(steps)
         self.rounds_seen = self._steps_done = 0
         self._averaged: dict[int, torch.Tensor] = {}
@@ -104,7 +105,6 @@ class Adapter:
         self._used = np.zeros(len(self._named), dtype=np.uint8)
         self._adding = np.zeros(len(self._named), dtype=np.uint8)
         self._told: list[Callable[[int], None]] = []
-        self._watches: dict[frozenset[int], Watch] = {}
         self._attributes = watched(model, job.loss)
         self._seed_again = functools.partial(seed_everything, 0)
         self._hook()
@@ -215,6 +215,12 @@ class Adapter:
         """See `Adapter.bind`."""
         for (_, parameter), array in zip(self._named, parameters, strict=True):
             parameter.data = as_tensor(array, parameter.dtype)
+        self._forget()
+
+    def _forget(self) -> None:
+        """What the parameters are may be another from here on."""
+        for watch in self._watches.values():
+            watch.forget()
 
     def state_tree(self, optimizer: int) -> tuple[Any, Mapping[str, Array]]:
         """See `Adapter.state_tree`."""
@@ -232,9 +238,12 @@ class Adapter:
         """Compute with these parameters: those that are trained, or those that are evaluated instead."""
         for number, tensor in values.items():
             self._named[number][1].data = tensor
+        if values:
+            self._forget()
 
     def _begin_update(self) -> int:
         self._face(self._trained)
+        self._forget()
         self.seed(key(self._job.seed, "update", self._steps_done))
         return self._steps_done
 
@@ -491,6 +500,8 @@ class Adapter:
         yield
         for index, kept in self._kept.items():
             kept.scheduled(before[index])
+        if self._job.schedule is not None:
+            self._forget()
 
     def advance_schedule(self) -> None:
         """See `Adapter.advance_schedule`."""

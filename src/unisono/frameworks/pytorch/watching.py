@@ -10,9 +10,8 @@ from typing import Any
 import torch
 
 from unisono.errors import SpoiledError, UsageError
-from unisono.frameworks.protocol import Array
 from unisono.frameworks.pytorch.stages.travel import as_array
-from unisono.frameworks.watched import refusal, some_of
+from unisono.frameworks.watched import Samples, refusal
 from unisono.memory.spans import Span
 
 WAYS_OUT = (
@@ -22,8 +21,16 @@ WAYS_OUT = (
 )
 
 
+_END: Any = object()
+"""After the last parameter, where one more is another in its place."""
+
+
 class Watch:
     """Looks at a model before and after each forward pass.
+
+    What the parameters hold is compared with what they held before the pass, for other processes update them between
+    two steps. What they are (their memory, counts of writes, requires_grad) only this process changes, and `forget`
+    tells when it may: so it is compared with what it was after the pass before.
 
     Args:
         model: the model.
@@ -31,27 +38,28 @@ class Watch:
     """
 
     def __init__(self, model: torch.nn.Module, named: Sequence[tuple[str, torch.nn.Parameter]]) -> None:
-        self._named = named
+        self._names, self._tensors = [name for name, _ in named], [parameter for _, parameter in named]
         modules = list(model.modules())
-        self._parameters = [module._parameters for module in modules if module._parameters]
+        self._parameters = [*(module._parameters.values() for module in modules), (_END,)]
+        self._held = [*chain.from_iterable(self._parameters)]
         self._buffers = [module._buffers for module in modules if module._buffers]
-        self._forms = [_form(buffer) for buffer in chain.from_iterable(b.values() for b in self._buffers)]
+        self._forms = self._formed()
         self._children = [module._modules for module in modules]
-        self._samples: tuple[list[int], list[Array]] = ([], [])
+        self._modules = sum(map(len, self._children))
+        self._samples, self._sampled = Samples(()), [0]
+        self._known: tuple[list[Any], ...] | None = None
+
+    def forget(self) -> None:
+        """This process may have changed what the parameters are, as it should."""
+        self._known = None
 
     def look(self) -> Any:
         """What is compared after the forward pass."""
-        places = [parameter.data_ptr() for _, parameter in self._named]
-        if places != self._samples[0]:
-            self._samples = places, [some_of(as_array(parameter)) for _, parameter in self._named]
-        return (
-            [*chain.from_iterable(held.values() for held in self._parameters)],
-            places,
-            [parameter._version for _, parameter in self._named],
-            [sample.tobytes() for sample in self._samples[1]],
-            [parameter.requires_grad for _, parameter in self._named],
-            sum(map(len, self._children)),
-        )
+        if self._known is None:
+            self._known = self._seen()
+            if self._known[0] != self._sampled:
+                self._sampled, self._samples = self._known[0], Samples([as_array(tensor) for tensor in self._tensors])
+        return self._samples.read()
 
     def check(self, before: Any) -> None:
         """Compare.
@@ -59,28 +67,46 @@ class Watch:
         Raises:
             SpoiledError: a parameter, a module, or the form of a buffer is another one.
         """
-        held, *values, children = before
-        now = [*chain.from_iterable(parameters.values() for parameters in self._parameters)]
-        if len(now) != len(held) or not all(map(is_, now, held)) or sum(map(len, self._children)) != children:
+        if (
+            not all(map(is_, chain.from_iterable(self._parameters), self._held))
+            or sum(map(len, self._children)) != self._modules
+        ):
             raise SpoiledError(
                 "a model has the parameters and modules that model() gave it; the forward pass has put others in their "
                 f"places, which nothing would train. Make them in model(). {WAYS_OUT}."
             )
-        for what, earlier, later in zip(("", "", "", "requires_grad of "), values, self._values(), strict=True):
-            if earlier != later:
-                number = next(n for n, (a, b) in enumerate(zip(earlier, later, strict=True)) if a != b)
-                raise SpoiledError(refusal(f"{what}{self._named[number][0]!r}", WAYS_OUT))
-        forms = [_form(buffer) for buffer in chain.from_iterable(b.values() for b in self._buffers)]
-        if forms != self._forms:
-            self._refuse_form(forms)
+        seen, samples = self._seen(), self._samples.read()
+        if seen != self._known or samples != before:
+            raise SpoiledError(refusal(self._changed(seen, before, samples), WAYS_OUT))
+        if self._buffers:
+            forms = self._formed()
+            if forms != self._forms:
+                self._refuse_form(forms)
 
-    def _values(self) -> tuple[list[Any], ...]:
+    def _seen(self) -> tuple[list[Any], ...]:
+        """Memory and counts of writes, and requires_grad."""
         return (
-            [parameter.data_ptr() for _, parameter in self._named],
-            [parameter._version for _, parameter in self._named],
-            [sample.tobytes() for sample in self._samples[1]],
-            [parameter.requires_grad for _, parameter in self._named],
+            [tensor.data_ptr() for tensor in self._tensors],
+            [tensor._version for tensor in self._tensors],
+            [tensor.requires_grad for tensor in self._tensors],
         )
+
+    def _changed(self, seen: tuple[list[Any], ...], before: Any, samples: Any) -> str:
+        """Names the first parameter that is another."""
+        assert self._known is not None
+        places, writes, graph = (
+            [a != b for a, b in zip(old, new, strict=True)] for old, new in zip(self._known, seen, strict=True)
+        )
+        for others in (places, writes):
+            if any(others):
+                return repr(self._names[others.index(True)])
+        if samples != before:
+            return repr(self._names[self._samples.first_other(before, samples)])
+        return f"requires_grad of {self._names[graph.index(True)]!r}"
+
+    def _formed(self) -> list[Any]:
+        held = chain.from_iterable(buffers.values() for buffers in self._buffers)
+        return [None if buffer is None else (buffer.shape, buffer.dtype) for buffer in held]
 
     def _refuse_form(self, forms: list[Any]) -> None:
         names = list(chain.from_iterable(self._buffers))
@@ -90,10 +116,6 @@ class Watch:
             f"a buffer keeps its shape and dtype, for it lies in shared memory; the forward pass has changed those of "
             f"{names[number]!r}. Give it its largest shape in model(), or keep what is computed anew in no buffer."
         )
-
-
-def _form(buffer: torch.Tensor | None) -> Any:
-    return None if buffer is None else (buffer.shape, buffer.dtype)
 
 
 def check_buffers(model: torch.nn.Module) -> None:
