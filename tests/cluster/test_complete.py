@@ -128,3 +128,19 @@ def test_a_gradient_in_two_parts_is_noticed_and_then_nothing_is_early(state: Hos
     complete.begin(PLAN)
     assert complete.wait_for(1) == ()
     assert complete.was_sound
+
+
+def test_elsewhere_than_on_x86_attempts_are_ordered_with_sums(
+    state: HostState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt's number is there before its sums are, and read again after them."""
+    complete, reach, _ = begun(state)
+    seen: list[object] = []
+    monkeypatch.setattr("unisono.cluster.complete.fence", lambda: seen.append("fence"))
+    monkeypatch.setattr("unisono.runtime.reach.fence", lambda: seen.append(("fence", reach.now(0).attempt)))
+    reach.begin(0, PLAN.round)
+    assert seen.pop() == ("fence", 2)
+    now = Reach.now
+    monkeypatch.setattr(Reach, "now", lambda *given: seen.append("look") or now(*given))
+    complete.holds((2, 1))
+    assert seen == ["fence", "look", "look"]

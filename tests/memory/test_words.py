@@ -133,7 +133,8 @@ def test_elsewhere_a_fence_is_on_the_right_side(monkeypatch: pytest.MonkeyPatch)
     """A word is published after the data it speaks of, and read before them."""
     fenced: list[int] = []
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    monkeypatch.setattr(words_module, "_fence", lambda: fenced.append(int(shared["words"][0, 0])))
+    monkeypatch.setattr(words_module, "_KEEPS_ORDER", False)
+    monkeypatch.setattr(words_module, "fence", lambda: fenced.append(int(shared["words"][0, 0])))
     shared = segment(1)
     words = Words(shared, "words", 0.0)
     assert words._futex == 98
@@ -143,6 +144,8 @@ def test_elsewhere_a_fence_is_on_the_right_side(monkeypatch: pytest.MonkeyPatch)
     assert fenced == [0, 7]
 
 
-def test_a_fence_holds_nothing_afterwards() -> None:
+@pytest.mark.parametrize("keeps_order", [True, False])
+def test_a_fence_holds_nothing_afterwards(keeps_order: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words_module, "_KEEPS_ORDER", keeps_order)
     for _ in range(2):
-        words_module._fence()
+        words_module.fence()

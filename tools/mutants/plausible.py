@@ -173,7 +173,7 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "a plan is overwritten under its old number",
-        (("runtime/state.py", "        area[0] = 0\n        for index, word", "        for index, word"),),
+        (("runtime/state.py", "        area[0] = 0\n        fence()\n        for index", "        for index"),),
         (f"{RUNTIME}/test_state.py",),
     ),
     Mistake(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unisono.memory.words import Words
+from unisono.memory.words import Words, fence
 from unisono.runtime.protocol import Plan
 from unisono.runtime.reach import Reach
 from unisono.runtime.state import Control, HostState
@@ -56,6 +56,7 @@ class Complete:
 
     def holds(self, attempts: Attempts) -> bool:
         """Whether what was read since `wait_for` was complete all the time."""
+        fence()  # the numbers of attempts are read after the sums
         found = tuple(self._reach.now(slot).attempt for slot in range(len(attempts)))
         self._was_early = self._was_early or bool(attempts)
         return found == attempts

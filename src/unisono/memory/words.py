@@ -1,7 +1,7 @@
 """Monotone 8-byte words in shared memory: one writer each, any number of waiters.
 
 A word is published after the data it speaks of and read before them. On x86-64 an aligned 8-byte store and load
-already are a release and an acquire; elsewhere a lock taken and given back twice orders them. A waiter looks for a
+already are a release and an acquire; elsewhere a `fence` orders them. A waiter looks for a
 short while, because a partner on another core is usually about to finish, and then sleeps on a futex, because on
 an oversubscribed core the partner needs this very core.
 """
@@ -25,7 +25,17 @@ _LIBC = ctypes.CDLL(None)
 WORDS_PER_LINE = 8  # one word per 64-byte cache line: no false sharing
 
 
-def _fence() -> None:
+_KEEPS_ORDER = platform.machine() == "x86_64"
+
+
+def fence() -> None:
+    """Every process sees what this one has read and written before as done before what comes after.
+
+    x86-64 keeps loads in order, and stores. Elsewhere a lock is taken and given back twice: nothing moves down over the
+    first release nor up over the second acquire, and these two stay in order.
+    """
+    if _KEEPS_ORDER:
+        return
     lock = threading.Lock()
     for _ in range(2):
         lock.acquire()
@@ -45,15 +55,13 @@ class Words:
         self._view = memoryview(segment[name]).cast("B").cast("q")  # type: ignore[arg-type]
         self._address = segment.address_of(name)
         self._spin_seconds = spin_seconds
-        machine = platform.machine()
-        self._futex = _SYSCALL_FUTEX[machine]
-        self._order: Callable[[], None] | None = None if machine == "x86_64" else _fence
+        self._futex = _SYSCALL_FUTEX[platform.machine()]
 
     def get(self, index: int) -> int:
         """The word's value; everything written before it was published is visible afterwards."""
         value = self._view[index * WORDS_PER_LINE]
-        if self._order:
-            self._order()
+        if not _KEEPS_ORDER:
+            fence()
         return value
 
     def publish(self, index: int, value: int) -> None:
@@ -63,8 +71,8 @@ class Words:
 
     def put(self, index: int, value: int) -> None:
         """Store the word after everything written so far; nobody waits for it."""
-        if self._order:
-            self._order()
+        if not _KEEPS_ORDER:
+            fence()
         self._view[index * WORDS_PER_LINE] = value
 
     def wake(self, index: int) -> None:

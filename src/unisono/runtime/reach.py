@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from unisono.memory.words import Words
+from unisono.memory.words import Words, fence
 from unisono.runtime.state import Control, HostState
 
 _COUNT, _ATTEMPT = 20, 12  # bits of the word
@@ -56,6 +56,7 @@ class Reach:
         before = Reached.of(self._words.get(slot))
         attempt = (before.attempt + 1) % (1 << _ATTEMPT) if before.round == round else 1
         self._words.publish(slot, Reached(round, attempt, 0).word())
+        fence()  # nothing of the new attempt is there before its number
 
     def listener(self, slot: int) -> Callable[[int], None]:
         """What is called with the number of each parameter whose gradient of the slot's last microbatch is there.

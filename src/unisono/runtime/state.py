@@ -16,7 +16,7 @@ from unisono.gradients.norms import NormTable
 from unisono.gradients.regions import Chunk, Region, slices
 from unisono.memory.segment import Segment, SegmentLayout, aligned
 from unisono.memory.versions import Versions
-from unisono.memory.words import Words
+from unisono.memory.words import Words, fence
 from unisono.runtime.protocol import Plan, SlotWords
 from unisono.untrusted import Malformed, check, parsed
 
@@ -298,7 +298,10 @@ def averaged_elements(buffers: tuple[TensorSpec, ...]) -> int:
 
 
 class Heirs:
-    """Who inherits from whom; only the supervisor writes."""
+    """Who inherits from whom; only the supervisor writes.
+
+    An heir reads the dead member's words after it has seen its own name, and by then the supervisor knows of the death.
+    """
 
     def __init__(self, table: Array) -> None:
         self._view = memoryview(table).cast("B").cast("q")  # type: ignore[arg-type]
@@ -306,10 +309,12 @@ class Heirs:
     def of(self, member: int) -> int | None:
         """The heir of a dead member; None of a living one."""
         heir = self._view[member % MEMBERS]
+        fence()
         return heir - 1 if heir else None
 
     def name(self, member: int, heir: int | None) -> None:
         """Name a dead member's heir; None for one that begins to live."""
+        fence()
         self._view[member % MEMBERS] = 0 if heir is None else heir + 1
 
 
@@ -348,11 +353,17 @@ class HostState:
         self.segment["used"][-1] = 0  # what other hosts have used: they may be gone
 
     def plans(self) -> list[Plan | None]:
-        """The plans of the present round and its neighbour; None for one that is being written."""
+        """The plans of the present round and its neighbour; None for one that is being written.
+
+        A plan was whole while it was read if it had the same number before and after that.
+        """
         found: list[Plan | None] = []
         for parity, area in enumerate(self._plans):
+            number = area[0]
+            fence()
             words = area.tolist()
-            if not words[0] or words[0] != area[0]:
+            fence()
+            if not number or not number == words[0] == area[0]:
                 found.append(None)
                 continue
             known, plan = self._known[parity]
@@ -366,8 +377,10 @@ class HostState:
         """Leave a plan for everyone: first nothing, then its content, then its number."""
         area, words = self._plans[plan.round & 1], plan.to_words()
         area[0] = 0
+        fence()
         for index, word in enumerate(words[1:], 1):
             area[index] = word
+        fence()
         area[0] = words[0]
 
     def withdraw(self) -> None:
