@@ -388,12 +388,10 @@ def evaluate(
     with closing(shown or quiet()) as screen, held(job, host, screen.message) as execution:
         if not execution.job.is_evaluated:
             raise UsageError("a job is evaluated on job.evaluation; this job has none. Give it evaluation=.")
-        parameters = load(parameters_file(path, at)).arrays
         interrupts = Interrupts()
-        seen = Observation(execution.job, screen, interrupts, parameters)
-        with interrupts.handled():
-            outcome = execution(request, seen)
-    raise_failure(outcome)
+        seen = Observation(execution.job, screen, interrupts, load(parameters_file(path, at)).arrays)
+        with interrupts.handled(), execution(request, seen) as outcome:
+            raise_failure(outcome)
     return {name: value for record in seen.records for name, value in record.items() if name != "step"}
 
 

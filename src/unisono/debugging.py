@@ -75,4 +75,6 @@ def run_here(job: Job, request: Request, watcher: Watcher) -> Outcome:
     finally:
         segment.close()
     at_rest = all(position(int(word), records.plan.round) == 0 for word in segment["progress"][:, 0])
-    return Outcome(prepared.described, state, records.plan.round, at_rest, failure)
+    return Outcome(
+        prepared.described, state, records.plan.round, at_rest, failure
+    )  # a model of the caller's lies in it

@@ -95,6 +95,7 @@ class Observation:
         """See `Watcher`."""
         if self.parameters is not None:
             state.restore(self.parameters, {}, 0)
+            self.parameters = None
         return 0, True
 
     def record(self, record: dict[str, Any]) -> None:

@@ -154,8 +154,7 @@ def follow(
     )
     folder.update(command=sys.argv, exit="running", host=name, error=None, signal=None, **this_process())
     try:
-        with interrupts.handled():
-            outcome = execution(request, watcher, settings.stall_seconds, companions)
+        with interrupts.handled(), execution(request, watcher, settings.stall_seconds, companions) as outcome:
             if watcher.kept is not None:
                 conclude(watcher.kept, outcome, interrupts)
             _account(folder, outcome, keeper, interrupts, started)

@@ -17,6 +17,7 @@ from unisono.checkpoint.parameters import link, save, sha256_of
 from unisono.checkpoint.store import Checkpoint, Standing
 from unisono.errors import Interrupted, JobError, UnisonoError, UsageError
 from unisono.execution import Execution, Interrupts, Observation
+from unisono.memory.heap import trim
 from unisono.observe.logs import LineLog
 from unisono.observe.metrics import MetricsFile, look_over, read_metrics
 from unisono.observe.outlet import PATIENCE_SECONDS, Inline, Outlet
@@ -161,6 +162,8 @@ class FolderObservation(Observation):
                 f"steps, and the job asks for {described.program.steps}."
             )
         state.restore(self.resumed.parameters.arrays, self.resumed.optimizer.arrays, standing.step)
+        self.resumed.forget()
+        trim()
         for name, values in (("losses", standing.losses), ("watched", standing.watched)):
             state.segment[name][: len(values)] = values[: len(state.segment[name])]
         self.keeper.begin(standing)
@@ -351,8 +354,7 @@ def train_in_folder(
                   "checkpointing": asdict(settings.checkpointing)},
     )  # fmt: skip
     try:
-        with interrupts.handled():
-            outcome = execution(request, watcher, settings.stall_seconds, companions)
+        with interrupts.handled(), execution(request, watcher, settings.stall_seconds, companions) as outcome:
             conclude(watcher, outcome, interrupts)
     except Interrupted:
         seconds, step = round(time.monotonic() - watcher.started, 3), resumed.standing.step if resumed else 0

@@ -60,8 +60,8 @@ def _step_seconds(execution: Supervised, request: Request) -> float:
     interrupts = Interrupts()
     with quiet() as shown, interrupts.handled(), execution.copied() as copy:
         seen = Observation(execution.job, shown, interrupts)
-        outcome = copy(request, seen)
-    raise_failure(outcome)
+        with copy(request, seen) as outcome:
+            raise_failure(outcome)
     if not outcome.complete:
         raise KeyboardInterrupt
     steps = [record["step_seconds"] for record in seen.records]

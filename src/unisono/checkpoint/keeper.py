@@ -181,7 +181,7 @@ class Keeper:
     def last(self, standing: Standing, parameters: Tensors, optimizer: Tensors) -> bool:
         """Write the state in which a run ended; returns whether the disk took it."""
         self.settle()
-        self.failure = None
+        self.failure, self._held = None, (Tensors(), Tensors())  # nothing is copied any more
         self._write(self._with_memory(standing), parameters, optimizer, self._improved)
         return self.failure is None
 

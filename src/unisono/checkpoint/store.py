@@ -78,6 +78,12 @@ class Checkpoint:
     parameters: Tensors = field(repr=False)
     optimizer: Tensors = field(repr=False)
 
+    def forget(self) -> None:
+        """Let the values go, once they are in place: whoever resumes a run holds this until it ends."""
+        for tensors in (self.parameters, self.optimizer):
+            tensors.arrays.clear()
+            tensors.dtypes.clear()
+
 
 class Damaged(Malformed):
     """A checkpoint is not sound; the text names the file and what is wrong with it."""

@@ -102,3 +102,8 @@ class Segment:
         if self.file >= 0:
             os.close(self.file)
             self.file = -1
+
+    def release(self) -> None:
+        """Give the memory back too, whoever still has views of it (a traceback, say): they read zeros from here on."""
+        self.close()
+        self.map.madvise(mmap.MADV_REMOVE)

@@ -230,9 +230,12 @@ class Supervisor:
             records = self._run.records
             records.drain(self._hand_on)
             plan = records.plan
-            outcome = Outcome(described, state, plan.round, self._run.is_at_rest(plan), self._failure)
+            outcome = Outcome(described, state, plan.round, self._run.is_at_rest(plan), self._failure, segment.release)
             self._export(outcome)
             return outcome
+        except BaseException:
+            segment.release()
+            raise
         finally:
             if self._control:
                 self._control.close()

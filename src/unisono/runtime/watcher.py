@@ -68,6 +68,7 @@ class Outcome:
         rounds: rounds done.
         consistent: whether the state is that after those rounds.
         failure: why the run failed, if it did.
+        release: gives the shared memory back, in which no process works any more; leaving a `with` calls it.
     """
 
     described: Described
@@ -75,9 +76,16 @@ class Outcome:
     rounds: int
     consistent: bool
     failure: Failure | None
+    release: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.consistent = self.consistent and not (self.failure and self.failure.spoiled)
+
+    def __enter__(self) -> Outcome:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
     @property
     def steps_done(self) -> int:

@@ -52,16 +52,17 @@ class World:
 
         Args:
             name: of the situation.
-            outcome: how it ended.
+            outcome: how it ended; its memory is given back.
             records: its steps'.
         """
-        return World(
-            name,
-            statistics.median(record["step_seconds"] for record in records),
-            sha256_of(outcome.state.saved(outcome.steps_done)),
-            {record["step"]: tuple(record["digests"]) for record in records},
-            tuple(spec.name for spec in outcome.described.layout.description.parameters),
-        )
+        with outcome:
+            return World(
+                name,
+                statistics.median(record["step_seconds"] for record in records),
+                sha256_of(outcome.state.saved(outcome.steps_done)),
+                {record["step"]: tuple(record["digests"]) for record in records},
+                tuple(spec.name for spec in outcome.described.layout.description.parameters),
+            )
 
 
 @dataclass
@@ -75,6 +76,7 @@ class _Watched(Observation):
             return 0, True
         step = self.resumed.standing.step
         state.restore(self.resumed.parameters.arrays, self.resumed.optimizer.arrays, step)
+        self.resumed.forget()
         return described.program.first_round(step, False), True
 
 
@@ -93,6 +95,8 @@ def traced(execution: Execution, request: Request, resumed: Checkpoint | None = 
     with quiet() as shown, interrupts.handled():
         seen = _Watched(execution.job, shown, interrupts, resumed=resumed)
         outcome = execution(request, seen)
+    if not outcome.complete:
+        outcome.release()
     raise_failure(outcome)
     if not outcome.complete:
         raise JobError("verify was interrupted.")
@@ -169,9 +173,9 @@ def resumed(execution: Supervised, layouts: tuple[Layout, Layout], names: tuple[
     with tempfile.TemporaryDirectory(prefix="unisono-verify-") as folder:
         with execution.copied() as copy:
             outcome, before = traced(copy, first_steps(layouts[0], half))
-        standing = standing_after(outcome.described, outcome.state, outcome.rounds)
-        store.write(Path(folder), standing, {}, {}, outcome.state.saved(half), outcome.state.optimizer(half))
-        del outcome
+        with outcome:
+            standing = standing_after(outcome.described, outcome.state, outcome.rounds)
+            store.write(Path(folder), standing, {}, {}, outcome.state.saved(half), outcome.state.optimizer(half))
         checkpoint, damage = store.newest_sound(Path(folder))
         if checkpoint is None:
             raise JobError(f"verify could not read its own checkpoint: {damage}")
