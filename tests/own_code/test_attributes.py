@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import jobs
+from counting import lines_of
 from everywhere import hold_to_one_hash
 from faults import run, undisturbed
 from jobs import CLASSES, FEATURES
 from unisono.errors import JobError
+from unisono.frameworks.pytorch.attributes import shapes, watched
 from unisono.runtime.watcher import raise_failure
 
 
@@ -169,3 +171,30 @@ def test_what_is_not_carried_on_does_no_harm(what: str, tmp_path: Path) -> None:
     job = jobs.make(HARMLESS[what], batch_size=30, microbatches=4, order="shuffled")  # of 8 and of 6 samples
     hold_to_one_hash(job, tmp_path)
     assert len(undisturbed(job)[1]) >= 6
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_pass_of_many_modules_is_one_look(writes: bool) -> None:
+    """What a pass writes before it reads it is looked at no more, either."""
+
+    class Plain(nn.Linear):
+        heads = 4
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            if writes:
+                self.attention = inputs
+            return super().forward(inputs)
+
+    def one_more(count: int) -> Any:
+        model = nn.Sequential(*(Plain(2, 2) for _ in range(count)))
+        attributes, inputs = watched(model, None), torch.ones(1, 2)
+
+        def look() -> None:
+            with attributes.one_pass(lambda: shapes(inputs)):
+                model(inputs)
+
+        for _ in range(8):
+            look()
+        return look
+
+    assert lines_of(one_more(40)) < 40

@@ -52,14 +52,12 @@ class _Holder:
 
     def remember(self) -> None:
         """Take the attributes as they are."""
-        self._own = {name: value for name, value in self.held.items() if name not in self._common}
-        self._names, self._values, self._count = (*self._own,), (*self._own.values(),), len(self.held)
+        others = self._common | self.written_first
+        self.own = {name: value for name, value in self.held.items() if name not in others}
 
     def changed(self) -> list[tuple[str, Any]]:
         """The attributes that are other objects than before, and what they were."""
-        own, held = self._own, self.held
-        if len(held) == self._count and all(map(is_, map(held.get, self._names), self._values)):
-            return []
+        own, held = self.own, self.held
         names = own.keys() | held.keys() - self._common - self.written_first
         return [
             (name, own.get(name, _MISSING)) for name in names if own.get(name, _MISSING) is not held.get(name, _MISSING)
@@ -74,8 +72,8 @@ class _Holder:
 
     def contents(self) -> Iterator[tuple[str, Any]]:
         """The attributes whose values may change in themselves."""
-        for name, value in self._own.items():
-            if type(value) not in SCALARS and name not in self.written_first and name not in self.suspects:
+        for name, value in self.own.items():
+            if type(value) not in SCALARS and name not in self.suspects:
                 yield name, value
 
     def record(self) -> None:
@@ -119,6 +117,27 @@ class Attributes:
         self._holders = [_Holder(name, value, common) for name, value in holders.items()]
         self._content, self._inside = content, inside
         self._passes, self._marks = 0, dict[tuple[str, str], Any]()
+        self._line_up()
+
+    def _line_up(self) -> None:
+        """Put what all objects hold into one line: a look along it takes a quarter of the time of a look at each."""
+        self._held = [holder.held for holder in self._holders]
+        self._counts = [*map(len, self._held)]
+        self._where = [holder.held for holder in self._holders for _ in holder.own]
+        self._names = [name for holder in self._holders for name in holder.own]
+        self._values = [value for holder in self._holders for value in holder.own.values()]
+        self._unsettled = [h for h in self._holders if not all(suspect.settled for suspect in h.suspects.values())]
+
+    def _changed(self) -> list[tuple[_Holder, list[tuple[str, Any]]]]:
+        """The objects of which an attribute is another one than before, and what `_Holder.changed` says of them."""
+        if [*map(len, self._held)] == self._counts and all(
+            map(is_, map(dict.get, self._where, self._names), self._values)
+        ):
+            return []
+        found = [(holder, changed) for holder in self._holders if (changed := holder.changed())]
+        if not found:  # something that is not looked at has come or gone
+            self._line_up()
+        return found
 
     @contextmanager
     def one_pass(self, shapes: Callable[[], Hashable]) -> Iterator[None]:
@@ -131,7 +150,7 @@ class Attributes:
             SpoiledError: it carries something on.
         """
         self._begin()
-        recorded = [holder for holder in self._holders if any(not s.settled for s in holder.suspects.values())]
+        recorded = self._unsettled
         for holder in recorded:
             holder.record()
         try:
@@ -139,20 +158,23 @@ class Attributes:
         finally:
             for holder in recorded:
                 holder.let_go()
-        for holder in self._holders:
-            changed = holder.changed()
+        others = self._changed()
+        for holder, changed in others:
             for name, value in changed:
                 self._judge(holder, name, value, holder in recorded, shapes)
-            if changed:
-                holder.remember()
+            holder.remember()
+        if others:
+            self._line_up()
         self._passes += 1
         if self._passes & (self._passes - 1) == 0:
             self._look_inside()
 
     def _begin(self) -> None:
-        for holder in self._holders:
-            if holder.changed():  # by what is no pass: train(), eval()
-                holder.remember()
+        others = self._changed()  # by what is no pass: train(), eval()
+        for holder, _ in others:
+            holder.remember()
+        if others:
+            self._line_up()
         if self._passes == 0:
             self._marks = self._all_marks()
 
@@ -162,7 +184,7 @@ class Attributes:
         """An attribute is another object than before."""
         value = holder.held.get(name, _MISSING)
         found = self._mark_of(value)
-        if name in holder.written_first or found == self._mark_of(before):
+        if found == self._mark_of(before):
             return
         suspect = holder.suspects.get(name)
         if suspect is None:
