@@ -122,6 +122,21 @@ class Aliases(Own):
         p.sub_(self.flat[sum(part.numel() for part in self.parts[:index]) :][: p.numel()].view_as(p), alpha=0.01)
 
 
+class Replacing(Own):
+    """Puts new tensors into the parameters, and keeps the last one of each."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        self.latest: dict[int, Any] = {}
+
+    def update(self, p: Any, grad: Any, state: Any, group: Any) -> None:
+        index = [q is p for q in group["params"]].index(True)
+        before = self.latest.get(index, p.data).clone()
+        p.data = p.data - group["lr"] * grad
+        self.latest[index] = p.data
+        p.add_(p - before, alpha=0.5)
+
+
 class Soaplike(Own):
     """Preconditions matrices by the eigenvectors of averages of G·Gᵀ, made anew every second step."""
 
@@ -195,4 +210,4 @@ class Prodigylike(Own):
         p.sub_(grad, alpha=group["lr"] * group["d"])
 
 
-KINDS = (Lists, Nests, Numbers, InItself, Langevin, Aliases, Soaplike, Prodigylike)
+KINDS = (Lists, Nests, Numbers, InItself, Langevin, Aliases, Replacing, Soaplike, Prodigylike)

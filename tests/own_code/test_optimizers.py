@@ -82,7 +82,7 @@ def test_it_trains_as_in_a_plain_loop(kind: str) -> None:
     hold(job(kind, steps=9), Loop, 0.0)
 
 
-@pytest.mark.few("Nests", "Aliases", "Lookahead", "prodigy")
+@pytest.mark.few("Nests", "Aliases", "Replacing", "Lookahead", "prodigy")
 @pytest.mark.parametrize("kind", MAKERS)
 def test_its_state_outlives_workers(kind: str, tmp_path: Path) -> None:
     hold_to_one_hash(job(kind), tmp_path, deaths=DEATHS)

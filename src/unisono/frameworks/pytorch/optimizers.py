@@ -134,12 +134,15 @@ def _is_elementwise(master: Optimizer, group: Mapping[str, Any]) -> bool:
     for tensors in ([whole], list(halves)):
         optimizer = clone(master, [{**settings(group), "params": tensors}])
         alike = None if type(master) in ELEMENTWISE else _outside(optimizer)
+        places = [tensor.data_ptr() for tensor in tensors]
         for grad in grads:
             parts = [grad] if len(tensors) == 1 else [grad[:64].clone(), grad[64:].clone()]
             for tensor, part in zip(tensors, parts, strict=True):
                 tensor.grad = part
             optimizer.step()
         if alike is not None and _outside(optimizer) != alike:
+            return False
+        if [tensor.data_ptr() for tensor in tensors] != places:  # it puts new tensors into parameters
             return False
         for tensor in tensors:
             if not all(_is_own(value, tensor) for value in optimizer.state[tensor].values()):

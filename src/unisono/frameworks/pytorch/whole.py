@@ -141,6 +141,10 @@ class Kept:
         self.versions.write(version, *content)
         self._held = version
 
+    def let_go(self) -> None:
+        """Go on from what was written: the state here may lie over memory that parameters have left."""
+        self._held = None
+
     def evaluated(self, into: Mapping[torch.nn.Parameter, torch.Tensor], version: int) -> None:
         """Write what the parameters are in evaluation; the trained ones stay as they are, bit for bit.
 
@@ -295,14 +299,36 @@ class WholeUpdate:
         kept, done = self._kept, self._begin()
         kept.turn_to(done)
         address = self._gradients.ctypes.data
+        homes = [(parameter, parameter.data) for _, parameter in self._members]
         try:
             kept.step(self._of_this_step(used), range(address, address + self._gradients.nbytes))
             kept.write(done + 1)
+            if self._brought_home(homes):
+                kept.let_go()
             if self._into:
                 kept.evaluated(self._into, done + 1)
         finally:
             for _, parameter in self._members:
                 parameter.grad = None
+
+    @staticmethod
+    def _brought_home(homes: Sequence[tuple[torch.nn.Parameter, torch.Tensor]]) -> bool:
+        """Where a step has put new tensors into parameters (`p.data = p.data - …`), move what they hold to the memory
+        that all processes compute with; returns whether one has.
+
+        Raises:
+            JobError: one has another shape.
+        """
+        moved = [(parameter, home) for parameter, home in homes if parameter.data_ptr() != home.data_ptr()]
+        for parameter, home in moved:
+            if parameter.shape != home.shape:
+                raise JobError(
+                    f"a parameter keeps its shape; a step of the optimizer has made {list(parameter.shape)} of "
+                    f"{list(home.shape)}. Write its values: p.copy_(new)."
+                )
+            home.copy_(parameter.data)
+            parameter.data = home
+        return bool(moved)
 
     def _of_this_step(self, used: Array) -> list[tuple[torch.nn.Parameter, torch.Tensor | None]]:
         return [
