@@ -22,7 +22,7 @@ from unisono.observe.logs import LineLog
 from unisono.observe.metrics import MetricsFile, look_over, read_metrics
 from unisono.observe.outlet import PATIENCE_SECONDS, Inline, Outlet
 from unisono.observe.progress import Display
-from unisono.observe.rundir import RunFolder, this_process
+from unisono.observe.rundir import PARAMETERS, RunFolder, this_process
 from unisono.observe.tensorboard import TensorBoard
 from unisono.observe.timeline import Timeline
 from unisono.runtime.companions import Companions
@@ -383,37 +383,47 @@ def conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupt
     watcher.settle()
     if watcher.skipped:
         values["skipped_steps"] = watcher.skipped
-    saved = True
-    if outcome.consistent:
-        standing = standing_after(outcome.described, outcome.state, outcome.rounds)
-        parameters = outcome.state.saved(standing.step)
-        with ThreadPoolExecutor(1) as pool:
-            digest = pool.submit(sha256_of, parameters)  # while the disk is at work
-            saved = keeper.last(standing, parameters, outcome.state.optimizer(standing.step))
-            try:
-                if saved:
-                    link(folder.parameters, store.at(folder.checkpoints, standing.step) / store.PARAMETERS)
-                else:
-                    save(folder.parameters, parameters)
-            except OSError as error:
-                saved = False
-                watcher.message(f"{folder.parameters} could not be written: {error}")
-            values["parameters_sha256"] = digest.result()
+    lost = _save(watcher, outcome, values) if outcome.consistent else None
     if outcome.failure is not None:
         keeper.settle()
         if outcome.failure.spoiled:  # it may have been copied after something had changed it
             store.remove(folder.checkpoints, outcome.steps_done)
-        kept = _what_is_sound(folder, watcher.message)
-        if outcome.consistent:
-            kept = f"a checkpoint after step {outcome.steps_done} is kept" if saved else "nothing could be saved"
+        if not outcome.consistent:
+            sound = _what_is_sound(folder, watcher.message)
+            kept = f"nothing of this step is kept, which had begun to change the parameters; {sound}"
+        else:
+            kept = f"a checkpoint after step {outcome.steps_done} is kept" if lost is None else lost
         folder.update(**values, exit="failed", error=outcome.failure.message)
         raise JobError(f"{outcome.failure.message}\nRun folder: {folder.path} ({kept}).", outcome.failure.traceback)
+    if lost is not None:
+        error = f"training ended well, but its final state could not be saved: {lost}"
+        folder.update(**values, exit="failed", error=error)
+        raise JobError(f"{error}\nRun folder: {folder.path}.")
     if outcome.complete or keeper.exhausted:
         folder.update(**values, exit="completed", reason="steps" if outcome.complete else "patience")
     else:
         folder.update(**values, **_interrupted(interrupts))
-    if not saved:
-        raise JobError(f"training ended well, but its final state could not be saved: {keeper.failure or 'see above'}")
+
+
+def _save(watcher: FolderObservation, outcome: Outcome, values: dict[str, Any]) -> str | None:
+    """Save the final state, and put its hash among the values; returns what is lost and what is kept, if not all is."""
+    folder, keeper = watcher.folder, watcher.keeper
+    standing = standing_after(outcome.described, outcome.state, outcome.rounds)
+    parameters = outcome.state.saved(standing.step)
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(sha256_of, parameters)  # while the disk is at work
+        saved = keeper.last(standing, parameters, outcome.state.optimizer(standing.step))
+        values["parameters_sha256"] = digest.result()
+    try:
+        if saved:
+            link(folder.parameters, store.at(folder.checkpoints, standing.step) / store.PARAMETERS)
+            return None
+        save(folder.claim() / PARAMETERS, parameters)
+        kept = f"{PARAMETERS} has the final parameters"
+    except OSError as error:
+        kept = f"{PARAMETERS} could not be written: {error}"
+    parts = [*([] if saved else [str(keeper.failure)]), kept, _what_is_sound(folder, watcher.message)]
+    return "; ".join(parts)
 
 
 def _interrupted(interrupts: Interrupts) -> dict[str, Any]:
@@ -424,15 +434,13 @@ def _interrupted(interrupts: Interrupts) -> dict[str, Any]:
 
 
 def _what_is_sound(folder: RunFolder, message: Callable[[str], None]) -> str:
-    """What is left where the parameters are between two steps."""
+    """Which checkpoint is left."""
     checkpoint, damage = store.newest_sound(folder.checkpoints)
     for text in damage:
         message(f"damaged checkpoint: {text}")
     if checkpoint is None:
-        left = "there is no checkpoint: write some with --checkpoint-every"
-    else:
-        left = f"the newest sound checkpoint is that after step {checkpoint.standing.step}"
-    return f"nothing of this step is kept, which had begun to change the parameters; {left}"
+        return "there is no checkpoint: write some with --checkpoint-every"
+    return f"the newest sound checkpoint is that after step {checkpoint.standing.step}"
 
 
 def newest(folder: RunFolder, message: Callable[[str], None]) -> Checkpoint:

@@ -19,7 +19,7 @@ from cluster.namespaces import Network
 from paths import PYTHONPATH
 from waiting import limit
 
-PATIENT = ("--stall-seconds", "1e9")
+PATIENT = ("--stall-seconds", "1e6")
 """A loader that a file holds up (`jobs.Held`) does not hang."""
 
 

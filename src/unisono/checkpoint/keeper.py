@@ -93,6 +93,7 @@ class Keeper:
         self._held = (Tensors(), Tensors())
         self._writer: threading.Thread | None = None
         self._written_at = time.monotonic()
+        self._told_slow = False
         self.failure: str | None = None
 
     def begin(self, standing: Standing) -> None:
@@ -141,7 +142,12 @@ class Keeper:
     def due_by_clock(self) -> bool:
         """Whether the settings ask for a checkpoint now; while one is being written they do not ask for another."""
         every = self._settings.seconds
-        return every is not None and time.monotonic() - self._written_at >= every and not self._is_writing
+        if every is None or time.monotonic() - self._written_at < every:
+            return False
+        if self._is_writing and not self._told_slow:
+            self._told_slow = True
+            self._message(f"the disk takes more than {every:g} s for a checkpoint: the next comes when it has one")
+        return not self._is_writing
 
     @property
     def _is_writing(self) -> bool:

@@ -73,10 +73,15 @@ class Outlet:
             self._say(f"{self._name}: no answer for {SLOW_SECONDS:.0f} s; training goes on, what comes waits")
 
     def settle(self, patience_seconds: float) -> bool:
-        """Wait until all that was put so far is done; returns whether it is."""
+        """Wait until all that was put so far is done; returns whether it is.
+
+        Args:
+            patience_seconds: from when what is at work now began: who is stuck is waited for once.
+        """
         with self._changed:
             until = self._put
-            return self._changed.wait_for(lambda: self._done >= until, patience_seconds)
+            spent = 0.0 if self._began is None else time.monotonic() - self._began
+            return self._changed.wait_for(lambda: self._done >= until, max(0.0, patience_seconds - spent))
 
     def close(self, patience_seconds: float) -> bool:
         """Settle and end the thread; what could not be done is said. Returns whether it has settled."""
