@@ -172,8 +172,8 @@ def test_more_workers_than_microbatches_go_on_with_fewer(file: Path, tmp_path: P
     assert "Going on with 2" in done.stdout
 
 
-@pytest.mark.few("2")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.few("2", "1", "10")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_an_interrupt_saves_and_leaves_nothing(file: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = started(file, tmp_path)
     process.send_signal(number)
@@ -185,12 +185,40 @@ def test_an_interrupt_saves_and_leaves_nothing(file: Path, tmp_path: Path, numbe
     assert (tmp_path / "out" / "parameters.safetensors").exists()
 
 
+def test_who_outlives_a_terminal_is_deaf_to_its_end(file: Path, tmp_path: Path) -> None:
+    process = started(file, tmp_path, before=("nohup",))
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=limit())
+    assert process.returncode == 143, output
+
+
+@pytest.mark.few("15")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_before_anything_is_trained_ends_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "slow.py").write_text("import threading\nprint('reads', flush=True)\nthreading.Event().wait()\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unisono", "train", "slow.py"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "reads\n"
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=limit())
+    assert process.returncode == 128 + number, output
+
+
 def started(
-    file: Path, folder: Path, *arguments: object, fault: str = "", start: tuple[str, ...] = ("-m", "unisono")
+    file: Path,
+    folder: Path,
+    *arguments: object,
+    fault: str = "",
+    start: tuple[str, ...] = ("-m", "unisono"),
+    before: tuple[str, ...] = (),
 ) -> subprocess.Popen[str]:
     """A run that would go on for ever, and has begun to train."""
     process = subprocess.Popen(
-        [sys.executable, *start, "train", str(file),
+        [*before, sys.executable, *start, "train", str(file),
          f"fault={fault}", f"steps={jobs.FOR_EVER}", "--workers", "2", "--out", "out", *map(str, arguments)],
         cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
@@ -220,6 +248,8 @@ def test_a_second_interrupt_ends_at_once(file: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     manifest = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (manifest["exit"], manifest["signal"]) == ("interrupted", signal.SIGINT)
+    assert not (tmp_path / "out" / "control.sock").exists()
+    assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
 def test_a_long_step_is_abandoned_when_interrupted(file: Path, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_wrong_use_exits_2(folder: Path, arguments: list[str], texts: list[str])
 
 def test_an_interrupt_ends_the_run_at_hand_and_shows_what_there_is(folder: Path) -> None:
     process = compare("one.py", "--workers", "1", "--steps", jobs.FOR_EVER, folder=folder)
-    begun = "unisono-compare-*/run/metrics.jsonl"
+    begun = "unisono-compare-*/content/run/metrics.jsonl"
     until(lambda: process.poll() is not None or list((folder / "tmp").glob(begun)), "it trains")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)

@@ -179,6 +179,6 @@ LEAVING = "import sys\nsys.exit(3)\n"
 
 def test_a_file_that_ends_its_process_is_told(here: Path) -> None:
     (here / "leaving.py").write_text(LEAVING)
-    with pytest.raises(JobError, match=r"leaving.py failed while it was read: SystemExit"):
+    with pytest.raises(JobError, match=r"leaving.py failed while it was read: the job.s code called sys.exit\(3\)"):
         unisono.train(JobFile.of("leaving.py"))
     assert not (here / "runs").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -13,8 +14,10 @@ import click
 
 from unisono import bounds
 from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.exits import exit_told, tell_of_exits
 from unisono.observe.stream import Stream, complain, fill_closed, leave
 from unisono.partition.layout import Layout
+from unisono.runtime.signals import handled
 from unisono.untrusted import printable
 from unisono.version import __version__
 
@@ -316,11 +319,24 @@ def _print(shown: Any, **options: Any) -> None:
     Console(file=cast(TextIO, _output()), soft_wrap=True).print(shown, **options)
 
 
+class _Ended(BaseException):
+    """A signal came while nothing was trained."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _end(number: int) -> None:
+    raise KeyboardInterrupt if number == signal.SIGINT else _Ended(number)
+
+
 def main() -> None:
-    """The command `unisono`: exit status 0 done, 1 the job failed, 2 wrong use, 130/143 interrupted."""
+    """The command `unisono`: exit status 0 done, 1 the job failed, 2 wrong use, 128 + signal interrupted."""
+    tell_of_exits()
     fill_closed()
     try:
-        status = commands.main(standalone_mode=False)
+        with handled(_end):
+            status = commands.main(standalone_mode=False)
     except click.ClickException as error:
         context = f"{error.ctx.get_usage()}\n" if isinstance(error, click.UsageError) and error.ctx else ""
         complain(f"{context}Error: {error.format_message()}")
@@ -334,4 +350,9 @@ def main() -> None:
         traceback = f"\n\n{error.traceback}" if isinstance(error, JobError) and error.traceback else ""
         complain(f"unisono: {printable(message + traceback)}")
         status = error.exit_status
+    except _Ended as error:
+        status = 128 + error.number
+    except SystemExit as request:
+        complain(f"unisono: {printable(exit_told(request))}")
+        status = 1
     leave(status)

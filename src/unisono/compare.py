@@ -7,7 +7,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
 from unisono.observe.metrics import METRICS, read_metrics
 from unisono.observe.rundir import read_run
+from unisono.runtime.leftovers import COMPARE, temporary_folder
 from unisono.runtime.lifeline import die_with_parent
 from unisono.untrusted import Malformed, check, printable
 from unisono.version import __version__
@@ -136,8 +136,8 @@ def measure(turn: Turn, steps: int, interrupts: Interrupts) -> Measurement | Non
     Raises:
         JobError: it failed.
     """
-    with tempfile.TemporaryDirectory(prefix="unisono-compare-") as folder:
-        out, errors = Path(folder) / "run", Path(folder) / "errors"
+    with temporary_folder(COMPARE) as folder:
+        out, errors = folder / "run", folder / "errors"
         started = time.monotonic()
         with errors.open("w") as file:
             process = _started(turn, steps, out, file.fileno())

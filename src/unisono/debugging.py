@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from unisono.exits import exit_told
 from unisono.job import Job
 from unisono.memory.segment import Segment
 from unisono.runtime.failure import Failure
@@ -15,6 +16,7 @@ from unisono.runtime.records import Records
 from unisono.runtime.state import Control, HostState
 from unisono.runtime.tools import WorkerFailed
 from unisono.runtime.watcher import Outcome, Watcher
+from unisono.usertrace import user_traceback
 
 TICK_SECONDS = 0.01
 
@@ -72,6 +74,8 @@ def run_here(job: Job, request: Request, watcher: Watcher) -> Outcome:
         _export(prepared, state, records.plan, watcher)
     except WorkerFailed as error:
         failure = error.description
+    except SystemExit as request:
+        failure = Failure(exit_told(request), user_traceback(request))
     finally:
         segment.close()
     at_rest = all(position(int(word), records.plan.round) == 0 for word in segment["progress"][:, 0])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from unisono.debugging import run_here
-from unisono.errors import UsageError
+from unisono.errors import JobError, UsageError
+from unisono.exits import exit_told
 from unisono.frameworks.registry import left_as_they_are
 from unisono.job import Job
 from unisono.jobfile import JobFile
@@ -23,15 +23,17 @@ from unisono.runtime.control import ControlSocket
 from unisono.runtime.host import Host
 from unisono.runtime.outline import JobFacts
 from unisono.runtime.prepare import Described, Request
+from unisono.runtime.signals import handled
 from unisono.runtime.source import Pickled
 from unisono.runtime.state import HostState
 from unisono.runtime.supervisor import Supervisor
 from unisono.runtime.watcher import Outcome, Watcher
 from unisono.untrusted import printable
+from unisono.usertrace import user_traceback
 
 
 class Interrupts:
-    """Remembers the first SIGINT or SIGTERM; the second ends the process at once.
+    """Remembers the first of `SIGNALS`; the second ends the process at once.
 
     Args:
         seconds: time after which the run is asked to stop as if by SIGTERM, or None.
@@ -50,24 +52,15 @@ class Interrupts:
             self.out_of_time, self.received = True, signal.SIGTERM
         return self.received is not None
 
-    def _handle(self, number: int, frame: object) -> None:
+    def _handle(self, number: int) -> None:
         if self.received is not None:
             self._at_once(number)
             os._exit(128 + number)
         self.received = number
 
-    @contextmanager
-    def handled(self) -> Iterator[None]:
-        """Handle signals in this block, where that is possible (main thread)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def handled(self) -> AbstractContextManager[None]:
+        """Handle signals in a block (see `signals.handled`)."""
+        return handled(self._handle)
 
 
 @dataclass
@@ -217,7 +210,10 @@ class InProcess:
     ) -> Outcome:  # fmt: skip
         """See `Execution`; nothing here stalls, and no host takes part."""
         with left_as_they_are():
-            return run_here(self.job, request, watcher)
+            try:
+                return run_here(self.job, request, watcher)
+            except SystemExit as leaving:
+                raise JobError(exit_told(leaving), user_traceback(leaving)) from leaving
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 
 from unisono import bounds
 from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.exits import exit_told
 from unisono.frameworks.registry import FAMILIES, hold_threads, named_beside, settle_environment
 from unisono.job import Job
 from unisono.kept import arguments_read, arguments_written
@@ -237,7 +238,9 @@ def _user(call: Any, what: str) -> Any:
         return call()
     except UnisonoError:
         raise
-    except (Exception, SystemExit) as error:
+    except SystemExit as request:
+        raise JobError(f"{what}: {exit_told(request)}", user_traceback(request)) from request
+    except Exception as error:
         raise JobError(f"{what}: {type(error).__name__}", user_traceback(error)) from error
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from unisono.checkpoint import store
@@ -28,11 +30,15 @@ from unisono.observe.timeline import Timeline
 from unisono.runtime.companions import Companions
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.digest import changes, job_digest
+from unisono.runtime.leftovers import remove_unfinished, sweep_run, sweep_temporary
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.state import HostState
 from unisono.runtime.watcher import Outcome
 from unisono.usertrace import user_traceback
 from unisono.version import __version__
+
+LAST_SECONDS = 1.0
+"""For what is done when a second signal has come."""
 
 
 @dataclass(frozen=True)
@@ -318,6 +324,14 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def _ended_at_once(folder: RunFolder, number: int) -> None:
+    """A second signal ends the run: say so, and leave nothing behind that is not finished; a hung disk may hinder."""
+    folder.interrupted(number)
+    sweeping = threading.Thread(target=remove_unfinished, args=(folder.path,), daemon=True)
+    sweeping.start()
+    sweeping.join(LAST_SECONDS)
+
+
 def train_in_folder(
     execution: Execution, request: Request, folder: RunFolder, display: Display, settings: RunSettings,
     resumed: Checkpoint | None = None, companions: Companions | None = None, host: str = "",
@@ -336,7 +350,8 @@ def train_in_folder(
         UnisonoError: it failed; run.json says so too.
     """
     job = execution.job
-    interrupts = Interrupts(settings.max_seconds, folder.interrupted)
+    sweep_temporary()
+    interrupts = Interrupts(settings.max_seconds, partial(_ended_at_once, folder))
     keeper = Keeper(
         folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, display.message,
         lambda best: folder.update(best=dict(best)),
@@ -449,6 +464,7 @@ def newest(folder: RunFolder, message: Callable[[str], None]) -> Checkpoint:
     Raises:
         JobError: there is none.
     """
+    sweep_run(folder.path)
     checkpoint, damage = store.newest_sound(folder.checkpoints)
     for text in damage:
         message(f"damaged checkpoint: {text}")

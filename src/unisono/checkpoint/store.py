@@ -16,6 +16,7 @@ import re
 import shutil
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -230,6 +231,24 @@ def newest_sound(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 def remove(folder: Path, step: int) -> None:
     """Remove the checkpoint of a step, if there is one."""
     shutil.rmtree(at(folder, step), ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Bring a folder of checkpoints in order that nobody writes any more.
+
+    What a process was still writing goes; a checkpoint that it had put aside, for another one of the same step, comes
+    back if the other one is not there.
+
+    Args:
+        folder: the folder of checkpoints.
+    """
+    for old in folder.glob(f".{_PREFIX}*.old"):
+        path = old.with_name(old.name[1 : -len(".old")])
+        with suppress(OSError):
+            if not path.exists():
+                old.rename(path)
+    for left in (*folder.glob(f".{_PREFIX}*.tmp"), *folder.glob(f".{_PREFIX}*.old")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def prune(folder: Path, keep: int, spared: Collection[int]) -> None:

@@ -8,6 +8,7 @@ import signal
 from dataclasses import dataclass
 
 from unisono.errors import JobError, SpoiledError, UnisonoError, UsageError
+from unisono.exits import exit_told
 from unisono.usertrace import MOST_CHARACTERS as TRACEBACK
 from unisono.usertrace import is_of_the_job, shortened, user_traceback, whole_traceback
 
@@ -55,6 +56,8 @@ def failure(error: BaseException, where: str) -> Failure:
     text = _short(error)
     if isinstance(error, UnisonoError):
         return Failure(f"{text} ({where})", usage=True)
+    if isinstance(error, SystemExit):
+        return Failure(f"{exit_told(error)} ({where})", user_traceback(error))
     shown = user_traceback(error) if of_the_job else whole_traceback(error)
     if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
         return Failure(f"out of memory ({where}). {MEMORY_WAYS_OUT}", shown)
@@ -66,7 +69,7 @@ def failure(error: BaseException, where: str) -> Failure:
     return Failure(f"{name}: an error in Unisono, not in your job: please report it, with these lines ({where})", shown)
 
 
-def described_error(error: Exception) -> Failure:
+def described_error(error: BaseException) -> Failure:
     """An error of this process as a value."""
     if isinstance(error, JobError):
         return Failure(_short(error.message), shortened(error.traceback, TRACEBACK))

@@ -26,7 +26,7 @@ from unisono.runtime.channel import Channel
 from unisono.runtime.deaths import signal_name
 from unisono.runtime.failure import Failure, described_error, failure
 from unisono.runtime.filevalues import compare, values_beside
-from unisono.runtime.leftovers import shared_folder
+from unisono.runtime.leftovers import COMPILED, shared_folder
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.outline import Outline
 from unisono.runtime.parcel import Parcel
@@ -77,7 +77,7 @@ class Holder:
         cold = [family_of(name) for name in packages if self._apart or not family_of(name).forks_after_computing]
         if cold:
             for variable in {family.compiled for family in FAMILIES if family.compiled} - os.environ.keys():
-                os.environ[variable] = shared_folder("unisono-compiled-")
+                os.environ[variable] = str(shared_folder(COMPILED))
         for package in packages:
             framework(package)
         self._cold += tuple(family.package for family in cold)

@@ -25,6 +25,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from unisono.errors import JobError, UnisonoError
+from unisono.exits import exits_told
 from unisono.frameworks.registry import complete_imports, framework
 from unisono.job import Job
 from unisono.machine.descriptors import is_single, shared_by_forks
@@ -40,6 +41,7 @@ from unisono.runtime.prepare import Described, Prepared, Request, prepare, prepa
 from unisono.runtime.profiler import measured, stand_back
 from unisono.runtime.report import tell
 from unisono.runtime.samples import load_ahead
+from unisono.runtime.signals import SIGNALS
 from unisono.runtime.source import Source
 from unisono.runtime.standing import answers_in
 from unisono.runtime.state import HostState
@@ -55,9 +57,9 @@ looking at them as often as usual takes a seventh of their time."""
 def main(file: int, supervisor: int, stacks: int) -> None:
     """Serve the supervisor until it closes the channel."""
     die_with_parent(supervisor)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # they are the supervisor's
     answers_in(stacks)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     os._exit(served(Parent(Channel(socket.socket(fileno=file)))))
 
 
@@ -70,7 +72,8 @@ def _described(verb: str, error: BaseException) -> Failure:
 def served(parent: Parent) -> int:
     """Serve a supervisor until it closes the channel; returns the exit status."""
     try:
-        parent.serve()
+        with exits_told():
+            parent.serve()
     except (EOFError, ConnectionError):
         return 0
     except OSError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from unisono.errors import JobError
 from unisono.execution import Execution, Interrupts, Observation, Supervised
 from unisono.observe.progress import quiet
 from unisono.partition.layout import Layout
+from unisono.runtime.leftovers import VERIFY, temporary_folder
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.state import HostState
 from unisono.runtime.watcher import Outcome, raise_failure
@@ -159,8 +159,8 @@ def killed(execution: Supervised, layout: Layout, name: str, steps: int) -> Worl
     Raises:
         JobError: nobody was there to be killed.
     """
-    with tempfile.TemporaryDirectory(prefix="unisono-verify-") as folder, execution.copied() as copy:
-        killer = Killer(Path(folder), ((steps - 1) // 2, steps // 2))
+    with temporary_folder(VERIFY) as folder, execution.copied() as copy:
+        killer = Killer(folder, ((steps - 1) // 2, steps // 2))
         world = traced(copy, first_steps(layout, steps, phase=killer))
         if len(killer.steps) != len(KILLED_WHILE):
             raise JobError(f"verify wanted to kill a worker twice; it has in steps {killer.steps} alone.")
@@ -170,13 +170,13 @@ def killed(execution: Supervised, layout: Layout, name: str, steps: int) -> Worl
 def resumed(execution: Supervised, layouts: tuple[Layout, Layout], names: tuple[str, str], steps: int) -> World:
     """The run ends half-way with a checkpoint on disk, and goes on from it in another layout."""
     half = steps // 2
-    with tempfile.TemporaryDirectory(prefix="unisono-verify-") as folder:
+    with temporary_folder(VERIFY) as folder:
         with execution.copied() as copy:
             outcome, before = traced(copy, first_steps(layouts[0], half))
         with outcome:
             standing = standing_after(outcome.described, outcome.state, outcome.rounds)
-            store.write(Path(folder), standing, {}, {}, outcome.state.saved(half), outcome.state.optimizer(half))
-        checkpoint, damage = store.newest_sound(Path(folder))
+            store.write(folder, standing, {}, {}, outcome.state.saved(half), outcome.state.optimizer(half))
+        checkpoint, damage = store.newest_sound(folder)
         if checkpoint is None:
             raise JobError(f"verify could not read its own checkpoint: {damage}")
         with execution.copied() as copy:

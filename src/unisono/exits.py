@@ -1,0 +1,46 @@
+"""A job's code that leaves its process by itself has not succeeded, whatever status it asks for."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+_HOUSE = str(Path(__file__).parent) + "/"
+
+
+def exit_told(request: SystemExit) -> str:
+    """What the job's code did when it asked to leave the process, and where.
+
+    Args:
+        request: how `sys.exit`, `quit` and `exit` do that.
+    """
+    frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(request.__traceback__)]
+    theirs = [frame for frame in frames if not frame[0].startswith((_HOUSE, "<"))]
+    code = "" if request.code is None else repr(request.code)
+    return f"the job's code called sys.exit({code}){_place(*theirs[-1]) if theirs else ''}"
+
+
+def _place(file: str, line: int) -> str:
+    return f" ({Path(file).name}, line {line})"
+
+
+def tell_of_exits() -> None:
+    """Have `os._exit(0)` in a job's code say so, and end this process with status 1.
+
+    Processes that it forks end as they wish.
+    """
+    own, leave = os.getpid(), os._exit
+
+    def told(status: int) -> NoReturn:
+        caller = sys._getframe(1)
+        file = caller.f_code.co_filename
+        if status == 0 and os.getpid() == own and not file.startswith(_HOUSE):
+            text = f"unisono: the job's code called os._exit(0){_place(file, caller.f_lineno)}\n"
+            os.write(2, text.encode(errors="backslashreplace"))
+            leave(1)
+        leave(status)
+
+    os._exit = told
