@@ -12,7 +12,7 @@ from unisono.cluster.sample_store import Lender
 from unisono.execution import Supervised
 from unisono.following import follow
 from unisono.observe.progress import Display
-from unisono.observe.rundir import CHECKPOINTS, RUN, RunFolder
+from unisono.observe.rundir import CHECKPOINTS, RUN, RunFolder, fresh
 from unisono.runtime.digest import job_digest
 from unisono.runtime.prepare import Described, Request
 from unisono.training import RunSettings, newest, train_in_folder
@@ -49,7 +49,7 @@ def train_among_hosts(
 
     companions = Cluster(hosts, about, execution.host.source if hosts.lends else None)
     again = where.restarts + companions.meet() > 0  # here an interrupt still ends it at once
-    path = path if named else companions.folder(path)
+    path = path if named else companions.folder(path if where.host else fresh(path))
     if hosts.data_host is not None and not hosts.lends:
         lender = Lender(companions.place, companions.address, hosts.timeout, hosts.data_host)
         request = replace(request, change=lender.borrowed)

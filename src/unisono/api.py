@@ -28,10 +28,11 @@ from unisono.execution import InProcess, Interrupts, Observation, Supervised, ch
 from unisono.job import Job
 from unisono.jobfile import JobFile, LoadedJob
 from unisono.kept import arguments_written
+from unisono.machine.cores import physical_count
 from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
 from unisono.observe.progress import Display, display, quiet
-from unisono.observe.rundir import RunFolder, read_run, this_process
+from unisono.observe.rundir import RunFolder, fresh, read_run, this_process
 from unisono.on_ray import train_on_ray
 from unisono.partition.layout import Layout
 from unisono.run import Run
@@ -45,7 +46,7 @@ from unisono.trial import fastest
 
 
 def request_for(workers: int | None, threads: int, layout: Layout | str | None = None, **more: Any) -> Request:
-    """What to ask of this host; workers default to what the layout says, or the usable cores over the threads of each.
+    """What to ask of this host; workers default to what the layout says, or physical cores over the threads of each.
 
     Raises:
         UsageError: numbers that are none of workers or threads, or a layout that is none.
@@ -53,7 +54,7 @@ def request_for(workers: int | None, threads: int, layout: Layout | str | None =
     require_linux()
     workers, threads = None if workers is None else bounds.workers(workers), bounds.threads(threads)
     cores, wanted = usable_cores(), layout_of(layout)
-    least = wanted.workers if wanted.data else max(wanted.pipeline, len(cores) // threads)
+    least = wanted.workers if wanted.data else max(wanted.pipeline, physical_count(cores) // threads)
     return Request(workers or least, threads, cores, wanted, **more)
 
 
@@ -71,7 +72,7 @@ def layout_of(layout: Layout | str | None) -> Layout:
 
 
 def _default_folder(name: str) -> Path:
-    """runs/NAME-DATE-TIME."""
+    """runs/NAME-DATE-TIME; who makes it makes it `fresh`."""
     return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
@@ -121,7 +122,7 @@ def train(
 
     Args:
         job: what to train; the command gives its file instead.
-        workers: processes of this host that compute; default: its usable cores. Never changes the result.
+        workers: processes of this host that compute; default: its usable physical cores. Never changes the result.
         threads: threads of each worker (part of the recorded numerics).
         layout: how the work is split: `Layout(data=2, pipeline=2)`, the same as text, or "auto", which tries what the
             workers allow for a few steps each; default: the data alone. Never changes the result. See docs/layouts.md.
@@ -167,6 +168,7 @@ def train(
         wish = partial(_request, made, threads=threads, layout=layout, recompute=recompute, timeline=timeline,
                        settings=settings)  # fmt: skip
         path, split = _folder_of(name, out, resume), layout_of(layout)
+        path = fresh(path) if out is None and resume is None else path
         least = split.workers if split.data else None
         return train_on_ray(on, made, threads, least, wish, path, resume is not None, settings, shown, interface,
                             host_timeout, data_host)  # fmt: skip
@@ -326,7 +328,7 @@ def _opened(
     if resume is not None:
         folder = RunFolder.reopen(path)
         return folder, newest(folder, shown.message)
-    folder = RunFolder.create(path)
+    folder = RunFolder.create(path if out is not None else fresh(path))
     folder.update(exit="running", **this_process())
     return folder, None
 

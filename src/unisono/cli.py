@@ -49,7 +49,7 @@ def commands() -> None:
 def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in (
         click.option("--threads", type=int, default=1, show_default=True, help="Threads of each worker."),
-        click.option("--workers", type=int, help="Processes that compute. [default: the usable cores]"),
+        click.option("--workers", type=int, help="Processes that compute. [default: the physical cores]"),
     ):
         command = decorate(command)
     return command
@@ -217,7 +217,7 @@ def partition(file: str, arguments: tuple[str, ...], workers: int | None, thread
 @click.argument("files", nargs=-1, required=True)
 @click.option("--python", "pythons", multiple=True, metavar="FILE=PATH", help="Interpreter of a job; repeat it.")
 @click.option("--backends", metavar="LIST", help="One Keras job over its backends: tensorflow,jax,torch.")
-@click.option("--workers", metavar="LIST", help="World sizes. [default: 1,2,4 … the usable cores]")
+@click.option("--workers", metavar="LIST", help="World sizes. [default: 1,2,4 … the physical cores]")
 @click.option("--steps", type=click.IntRange(2, STEPS), default=30, show_default=True, help="Steps of each run.")
 @click.option("--rounds", type=click.IntRange(1, ROUNDS), default=3, show_default=True, help="Timed runs of each.")
 def compare(

@@ -20,6 +20,7 @@ from unisono.comparison import Comparison, Measurement, Turn, code_lines, conten
 from unisono.errors import JobError, UsageError
 from unisono.execution import Interrupts
 from unisono.jobfile import code_of
+from unisono.machine.cores import physical_count
 from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
 from unisono.observe.metrics import METRICS, read_metrics
@@ -53,7 +54,7 @@ def compare(
         specs: FILE.py[:NAME] of each job.
         pythons: FILE=PATH: interpreters of jobs that need another environment.
         backends: Keras backends with commas between them, for a single Keras job.
-        workers: at how many workers; default: doubled up to the usable cores.
+        workers: at how many workers; default: doubled up to the physical cores.
         steps: steps of each run; a fifth of them (10 at most) is left out as warm-up.
         rounds: timed runs of each job at each number of workers.
         message: told of each run.
@@ -66,7 +67,7 @@ def compare(
     """
     require_linux()
     jobs = contenders(specs, pythons, backends, sys.executable)
-    counts = tuple(map(bounds.workers, worlds(len(usable_cores())) if workers is None else workers))
+    counts = tuple(map(bounds.workers, worlds(physical_count(usable_cores())) if workers is None else workers))
     steps, rounds = bounds.whole("steps", steps, 2), bounds.whole("rounds", rounds)
     if not counts or len(set(counts)) < len(counts):
         raise UsageError(f"--workers takes different numbers; received {','.join(map(str, counts)) or 'none'}.")

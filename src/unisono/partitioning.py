@@ -111,7 +111,7 @@ def partition(job: Job, workers: int | None = None, pipeline: int = 1, threads: 
 
     Args:
         job: the job.
-        workers: how many; default: the usable cores.
+        workers: how many; default: the usable physical cores.
         pipeline: stages of a pipe.
         threads: of each worker.
 

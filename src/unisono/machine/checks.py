@@ -13,8 +13,8 @@ GIB = 1 << 30
 LEAST_FREE_BYTES = GIB
 """A worker holds 0.2 (JAX) to 0.5 GiB (TensorFlow) before it has a model."""
 
-FILES, FILES_PER_WORKER = 40, 4
-"""Open files of a run's supervisor: 26 and 4 a worker were counted."""
+FILES, FILES_PER_WORKER = 40, 5
+"""Open files of a run's supervisor: 26, 4 a worker and one for its core were counted."""
 
 TASKS, TASKS_PER_WORKER, THREADS_PER_WORKER = 8, 2, 16
 """Processes of a run: each worker has a loader; TensorFlow and JAX have threads besides."""
@@ -186,11 +186,11 @@ def _waits(facts: Facts) -> Finding:
 
 def _numbers(cores: tuple[int, ...]) -> str:
     """
-    >>> _numbers((0, 1, 2, 5)), _numbers((3,))
+    >>> _numbers((0, 2, 5, 1)), _numbers((3,))
     ('0-2, 5', '3')
     """
     runs: list[list[int]] = []
-    for core in cores:
+    for core in sorted(cores):
         if runs and core == runs[-1][-1] + 1:
             runs[-1].append(core)
         else:

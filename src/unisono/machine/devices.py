@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from unisono.machine.cores import physical_first
+
 _CGROUP = Path("/sys/fs/cgroup")
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
 
@@ -21,7 +23,7 @@ class Devices:
     """What a host offers.
 
     Attributes:
-        cores: the usable cores, by number.
+        cores: the usable cores, best first.
         memory_bytes: usable memory.
         cpu: the processor's name.
         features: what vector instructions it has.
@@ -52,9 +54,9 @@ def granted_cores() -> float | None:
 
 
 def usable_cores() -> tuple[int, ...]:
-    """Cores that this process may run on, at most as many as its cgroup grants (rounded up)."""
-    cores, limit = sorted(os.sched_getaffinity(0)), granted_cores()
-    return tuple(cores if limit is None else cores[: max(1, -int(-limit // 1))])
+    """Cores that this process may run on, best first, at most as many as its cgroup grants (rounded up)."""
+    cores, limit = physical_first(tuple(os.sched_getaffinity(0))), granted_cores()
+    return cores if limit is None else cores[: max(1, -int(-limit // 1))]
 
 
 def usable_memory() -> int:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,23 @@ _FIELDS = {
     "resumed": Maybe([dict]),
 }  # fmt: skip
 """What is read of run.json again, as `check` says it."""
+
+
+def fresh(path: Path) -> Path:
+    """A new, empty folder of this name, or with the first free number after it: two runs may start in one second.
+
+    Args:
+        path: the name. Where nothing can be made it is given back, and whoever writes there says so.
+    """
+    for name in chain([path.name], (f"{path.name}-{number}" for number in count(2))):
+        try:
+            path.with_name(name).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError:
+            return path
+        return path.with_name(name)
+    raise AssertionError("numbers do not end")
 
 
 class RunFolder:

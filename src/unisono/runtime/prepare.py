@@ -54,7 +54,7 @@ class Request:
         layout: how the work is split.
         recompute: keep only what crosses between a stage's units, and compute the rest again for the backward pass.
         timeline: have what is done when recorded.
-        cores: the usable cores, for pinning.
+        cores: the usable cores, best first, for pinning.
         trace: record parameter digests at each step.
         evaluate_only: no training step.
         several_hosts: whether other hosts train with this one.

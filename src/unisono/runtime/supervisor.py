@@ -14,6 +14,7 @@ from typing import Any
 
 from unisono.errors import Interrupted, JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import family_of
+from unisono.machine.cores import Claims
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.runtime.agreement import Agreement
@@ -66,6 +67,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._outputs = Outputs(self._selector)
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._claims = Claims(request.cores, request.threads)
         self._hangs, self._stall_seconds = Hangs(stall_seconds), stall_seconds
         self._failure: Failure | None = None
         self._paused = self._stop_wanted = False
@@ -102,6 +104,7 @@ class Supervisor:
             if self._companions:
                 self._companions.close(failed)
             self._host.close()
+            self._claims.close()
             self._selector.close()
             os.close(self._event)
 
@@ -360,8 +363,8 @@ class Supervisor:
         run.members[member] = child
         threads, cores = self._request.threads, self._request.cores
         with suppress(ProcessLookupError):
-            if run.crew.wanted * threads <= len(cores) and (place + 1) * threads <= len(cores):
-                os.sched_setaffinity(child.process, cores[place * threads : (place + 1) * threads])
+            if run.crew.wanted * threads <= len(cores) and (held := self._claims.of(place)):
+                os.sched_setaffinity(child.process, held)
 
     def _wake_everybody(self) -> None:
         words = self._run.words

@@ -1,0 +1,25 @@
+"""Runs that nobody names have folders of their own, however many start in one second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import jobs
+import unisono
+from unisono import api
+from unisono.observe.rundir import fresh
+
+
+def test_a_fresh_folder_is_nobody_elses(tmp_path: Path) -> None:
+    names = [fresh(tmp_path / "runs" / "job-1").name for _ in range(3)]
+    assert names == ["job-1", "job-1-2", "job-1-3"]
+    (tmp_path / "file").touch()
+    assert fresh(tmp_path / "file" / "job") == tmp_path / "file" / "job", "whoever writes there says what is wrong"
+
+
+def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "_default_folder", lambda name: tmp_path / name)
+    folders = [unisono.train(jobs.make(steps=1), debug=True).directory.name for _ in range(2)]
+    assert folders == ["job", "job-2"]
