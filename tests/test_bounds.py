@@ -99,6 +99,8 @@ def test_numbers_of_numpy_are_numbers() -> None:
         ({"timeline": "no"}, "timeline must be True or False; received 'no'"),
         ({"out": ""}, "out must name a folder; received ''. Write . for this one"),
         ({"out": "a\0b"}, "out must name a folder"),
+        ({"out": "x" * 300}, "the out folder must be writable; .*File name too long"),
+        ({"interface": ""}, "interface must be text of 1 to 200"),
         ({"resume": ""}, "resume must name a folder; received ''"),
         ({"name": "../elsewhere"}, "a run's name is a part of its folder's"),
         ({"name": ""}, "name must be text of 1 to 200"),
@@ -119,6 +121,10 @@ def test_a_runs_settings_have_bounds(
         (lambda: worlds("1," + "9" * 5000), "--workers takes numbers"),
         (lambda: worlds("1,99999"), "workers must be a whole number from 1 to 4096; received 99999"),
         (lambda: unisono.verify(jobs.make(), workers=[0]), "workers must be a whole number"),
+        (lambda: unisono.verify(jobs.make(), workers=3), "verify compares world sizes; received 3"),  # type: ignore[arg-type]
+        (lambda: train(jobs.make(), on="ray"), "on must be a unisono.Ray; received 'ray'"),  # type: ignore[arg-type]
+        (lambda: train(jobs.make(), arguments=[1]), r"arguments must map names to values; received \[1\]"),  # type: ignore[arg-type]
+        (lambda: unisono.Run(Path("x"), jobs.make()).wait(math.nan), "timeout_seconds must be a number of seconds"),
         (lambda: unisono.verify(jobs.make(), steps=2**70), "steps must be a whole number"),
         (lambda: evaluate(jobs.make(), ""), "a run's directory must name a folder"),
         (lambda: unisono.open("", jobs.make()), "a run's directory must name a folder"),
@@ -132,6 +138,7 @@ def test_a_runs_settings_have_bounds(
         (lambda: by_length([1, 2], 0), "batch_size must be a whole number from 1"),
         (lambda: compare(["/dev/zero"]), "'/dev/zero' is a folder or a device"),
         (lambda: JobFile.of("/dev/zero"), "'/dev/zero' is a folder or a device"),
+        (lambda: JobFile.of("x" * 300), "a job is a Python file that can be read; .*File name too long"),
         (lambda: JobFile.of("."), "'.' is a folder or a device"),
     ],
 )

@@ -156,11 +156,15 @@ def train(
     """
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, debug, arguments)
     _check(workers, threads, timeline, name, live=live)
+    if interface is not None:
+        bounds.name("interface", interface)
     host_timeout = bounds.seconds("host_timeout", host_timeout, least=1)
     if data_host is not None:
         data_host = bounds.whole("data_host", data_host, 0, bounds.MOST_HOSTS)
     shown = display(live, debug)
     if on is not None:
+        if not isinstance(on, Ray):
+            raise UsageError(f"on must be a unisono.Ray; received {bounds.shown(on)}. Write on=unisono.Ray().")
         _check_on_ray(workers, layout, debug)
         loaded = job.loaded(travels=True) if isinstance(job, JobFile) else LoadedJob(checked(job), {})
         made = loaded.job

@@ -154,7 +154,9 @@ def _cluster(on: str | None, **settings: Any) -> Ray | None:
         return Ray(**settings)
     for name, value in settings.items():
         if value is not None:
-            raise UsageError(f"--{name.replace('_', '-')} is for --on ray; received {value} without it. Add --on ray.")
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for --on ray; received {bounds.shown(value)} without it. Add --on ray."
+            )
     return None
 
 

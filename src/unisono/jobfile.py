@@ -46,11 +46,11 @@ def code_of(path: Path) -> bytes:
     Raises:
         UsageError: it is no file, or none that can be code.
     """
-    if not path.exists():
-        raise UsageError(f"a job is a Python file; '{path}' does not exist. Write unisono train FILE.py[:NAME].")
-    if not path.is_file():  # reading a device or a pipe may never end
-        raise UsageError(f"a job is a Python file; '{path}' is a folder or a device. Write unisono train FILE.py.")
     try:
+        if not path.exists():
+            raise UsageError(f"a job is a Python file; '{path}' does not exist. Write unisono train FILE.py[:NAME].")
+        if not path.is_file():  # reading a device or a pipe may never end
+            raise UsageError(f"a job is a Python file; '{path}' is a folder or a device. Write unisono train FILE.py.")
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise UsageError(f"a job is a Python file of at most {MOST_BYTES >> 20} MiB; '{path}' has {size} bytes.")

@@ -153,6 +153,8 @@ def arguments_written(arguments: Mapping[str, Any], defaults: Mapping[str, Any])
     Raises:
         UsageError: one cannot be kept.
     """
+    if not isinstance(arguments, Mapping):
+        raise UsageError(f"arguments must map names to values; received {shown(arguments)}.")
     kept = {}
     for name, value in arguments.items():
         try:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from unisono import bounds
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
@@ -162,6 +163,8 @@ class Run:
         Raises:
             JobError: the run failed (in this process).
         """
+        if timeout_seconds:  # 0 only looks
+            timeout_seconds = bounds.seconds("timeout_seconds", timeout_seconds)
         if self.thread is not None:
             self.thread.join(timeout_seconds)
             if self.errors:

@@ -133,9 +133,9 @@ class RunFolder:
         Raises:
             UsageError: it already holds a run, or it cannot be made.
         """
-        if (path / RUN).exists():
-            raise UsageError(f"an out folder holds one run; {path} already holds one. Name another with --out.")
         try:
+            if (path / RUN).exists():
+                raise UsageError(f"an out folder holds one run; {path} already holds one. Name another with --out.")
             (path / LOGS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(

@@ -43,8 +43,8 @@ def verify(
     Raises:
         JobError: the job failed.
     """
-    if not workers and not layouts:
-        raise UsageError("verify compares world sizes; received none. Name some: --workers 1,2,3,4.")
+    if not isinstance(workers, Sequence) or (not workers and not layouts):
+        raise UsageError(f"verify compares world sizes; received {workers or 'none'}. Name some: --workers 1,2,3,4.")
     workers, steps = [bounds.workers(count) for count in workers], bounds.whole("steps", steps)
     chosen = [layout_of(layout) for layout in layouts] or [Layout(data=count) for count in workers]
     results: list[World] = []
