@@ -14,7 +14,7 @@ import click
 
 from unisono import bounds
 from unisono.errors import JobError, UnisonoError, UsageError
-from unisono.exits import exit_told, tell_of_exits
+from unisono.exits import exit_told, exits_told
 from unisono.observe.stream import Stream, complain, fill_closed, leave
 from unisono.partition.layout import Layout
 from unisono.runtime.signals import handled
@@ -334,10 +334,9 @@ def _end(number: int) -> None:
 
 def main() -> None:
     """The command `unisono`: exit status 0 done, 1 the job failed, 2 wrong use, 128 + signal interrupted."""
-    tell_of_exits()
     fill_closed()
     try:
-        with handled(_end):
+        with exits_told(), handled(_end):
             status = commands.main(standalone_mode=False)
     except click.ClickException as error:
         context = f"{error.ctx.get_usage()}\n" if isinstance(error, click.UsageError) and error.ctx else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,8 +29,9 @@ def _place(file: str, line: int) -> str:
     return f" ({Path(file).name}, line {line})"
 
 
-def tell_of_exits() -> None:
-    """Have `os._exit(0)` in a job's code say so, and end this process with status 1.
+@contextmanager
+def exits_told() -> Iterator[None]:
+    """In this block `os._exit(0)` in a job's code says so, and ends this process with status 1.
 
     Processes that it forks end as they wish.
     """
@@ -44,3 +47,7 @@ def tell_of_exits() -> None:
         leave(status)
 
     os._exit = told
+    try:
+        yield
+    finally:
+        os._exit = leave
