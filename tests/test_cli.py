@@ -172,7 +172,7 @@ def test_more_workers_than_microbatches_go_on_with_fewer(file: Path, tmp_path: P
     assert "Going on with 2" in done.stdout
 
 
-@pytest.mark.few("2", "1", "10")
+@pytest.mark.few("2", "10")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_an_interrupt_saves_and_leaves_nothing(file: Path, tmp_path: Path, number: signal.Signals) -> None:
     process = started(file, tmp_path)
@@ -250,6 +250,18 @@ def test_a_second_interrupt_ends_at_once(file: Path, tmp_path: Path) -> None:
     assert (manifest["exit"], manifest["signal"]) == ("interrupted", signal.SIGINT)
     assert not (tmp_path / "out" / "control.sock").exists()
     assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_a_terminal_that_closes_says_so_more_than_once(file: Path, tmp_path: Path) -> None:
+    process = started(file, tmp_path, fault="stuck")
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout is not None
+    while "stopping after the step at hand" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGHUP)
+    output, _ = process.communicate(timeout=limit())
+    assert process.returncode == 129, output
+    assert (tmp_path / "out" / "parameters.safetensors").exists()
 
 
 def test_a_long_step_is_abandoned_when_interrupted(file: Path, tmp_path: Path) -> None:

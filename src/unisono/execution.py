@@ -33,7 +33,7 @@ from unisono.usertrace import user_traceback
 
 
 class Interrupts:
-    """Remembers the first of `SIGNALS`; the second ends the process at once.
+    """Remembers the first of `SIGNALS`; a second SIGINT or SIGTERM ends the process at once.
 
     Args:
         seconds: time after which the run is asked to stop as if by SIGTERM, or None.
@@ -53,10 +53,11 @@ class Interrupts:
         return self.received is not None
 
     def _handle(self, number: int) -> None:
-        if self.received is not None:
+        if self.received is None:
+            self.received = number
+        elif number in (signal.SIGINT, signal.SIGTERM):  # a closing terminal sends SIGHUP twice: by its shell as well
             self._at_once(number)
             os._exit(128 + number)
-        self.received = number
 
     def handled(self) -> AbstractContextManager[None]:
         """Handle signals in a block (see `signals.handled`)."""
