@@ -23,7 +23,8 @@ def streams(draw: Random, place: Place) -> None:
     output = draw.choice(OUTPUTS)
     which = draw.choice((("stdout",), ("stderr",), ("stdout", "stderr")))
     command = draw.choice(("train", "train", "train", "predict", "evaluate"))
-    place.tries(f"{command}, with {' and '.join(which)}: {output}")
+    place.out = place.folder / draw.choice(("out", "漢字"))
+    place.tries(f"{command} in {place.out.name}, with {' and '.join(which)}: {output}")
     if command == "train":
         _trains(place, output, which, draw.choice((1, 2)))
     else:
