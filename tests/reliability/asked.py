@@ -25,8 +25,12 @@ def _answer(what: str, folder: str, which: str = "final") -> str:
     if what == "decoded":
         from unisono.cluster.sample_bytes import decoded
         from unisono.frameworks.pytorch import data
+        from unisono.untrusted import Malformed
 
-        return repr(decoded(Path(folder).read_bytes(), data))
+        try:
+            return repr(decoded(Path(folder).read_bytes(), data))
+        except Malformed as error:
+            return f"refused: {error}"
     run = unisono.open(folder, work.job())
     if what == "status":
         return run.status

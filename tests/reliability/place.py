@@ -22,7 +22,7 @@ from reliability.prefork import Prefork
 from waiting import until
 
 JOB = Path(__file__).parent / "work.py"
-HANG_SECONDS = 60.0
+HANG_SECONDS = 40.0
 """How long an idle machine waits for a trial's command before it hangs."""
 
 MOST_SHOWN = 300
