@@ -39,12 +39,21 @@ def disks(draw: Random, place: Place) -> None:
             trouble.enter_context(TROUBLES[what](place.out, draw))
             place.go()
         if mends or what == "frozen":  # what is frozen holds up its writer, and nobody else
-            with suppress(AssertionError):
-                until(lambda: process.poll() is not None or "step 8" in place.said(), "it goes on", HANG_SECONDS)
+            if not _goes_on(place, process):
+                place.wrong.append(f"training waits for the disk: {place.said()[-100:]!r}")
             trouble.close()
         done = place.ended(process)
         trouble.close()
         _judge(place, done, when)
+
+
+def _goes_on(place: Place, process: subprocess.Popen[bytes]) -> bool:
+    """Whether it trains on, or ends."""
+    try:
+        until(lambda: process.poll() is not None or "step 8 " in place.said(), "it goes on", HANG_SECONDS)
+    except AssertionError:
+        return False
+    return True
 
 
 def _judge(place: Place, done: Done, when: str) -> None:
