@@ -61,6 +61,8 @@ def _judge(place: Place, done: Done, when: str) -> None:
     statuses = (0, 1, 2) if when in ("before", "model") else (0, 1)
     if not place.check(done, *statuses, cut=True):
         return
+    moved = [place.out.with_name(name) for name in MOVED]
+    place.out = next((folder for folder in moved if (folder / "run.json").exists()), place.out)
     manifest, expected = place.manifest(), place.grounds.truth(12, HEAVY_BYTES)[0]
     if done.status == 0 and (manifest.get("parameters_sha256"), manifest.get("exit")) != (expected, "completed"):
         place.wrong.append(f"0, but run.json says {manifest.get('exit')!r} with {manifest.get('parameters_sha256')}")
@@ -158,6 +160,10 @@ def _changed(change: Callable[[Path], object]) -> Callable[[Path, Random], objec
         yield
 
     return trouble
+
+
+MOVED = ("renamed", "out-before")
+"""Where a run folder is that has been moved while it was written to."""
 
 
 def _replace(path: Path) -> None:
