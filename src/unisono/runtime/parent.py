@@ -38,6 +38,7 @@ from unisono.runtime.holder import Again, Holder, again, changed_environment, en
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.outline import Outline
 from unisono.runtime.prepare import Described, Prepared, Request, prepare, prepare_again
+from unisono.runtime.printing import print_for_the_supervisor, print_lossily
 from unisono.runtime.profiler import measured, stand_back
 from unisono.runtime.report import tell
 from unisono.runtime.samples import load_ahead
@@ -60,6 +61,7 @@ def main(file: int, supervisor: int, stacks: int) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # they are the supervisor's
     answers_in(stacks)
+    print_lossily()
     os._exit(served(Parent(Channel(socket.socket(fileno=file)))))
 
 
@@ -150,6 +152,7 @@ class Parent:
         for number in (1, 2):
             os.dup2(output, number)
         os.close(output)
+        print_for_the_supervisor()
 
     def copy(self, end: int) -> int:
         """Fork a process that holds the job as this one does, and serves another channel; returns its number."""
@@ -288,8 +291,7 @@ class Parent:
         self._channel.close()
         os.dup2(life.output, 1)
         os.dup2(life.output, 2)
-        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        print_for_the_supervisor()
         faulthandler.register(STACK_SIGNAL, file=life.report)
         trouble = self._work(life)
         try:
