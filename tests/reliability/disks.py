@@ -199,7 +199,7 @@ def machines(draw: Random, place: Place) -> None:
     )  # fmt: skip
     if done.status == 77:
         raise Impossible(f"{what}: {done.last}")
-    if place.check(done, 0, 1, 2):
+    if place.check(done, 0, 1, 2, cut="open files" in what):
         if done.status == 0:
             place.hold_to(12, done.parameters, records=True)
         elif not done.err.startswith("unisono: "):
