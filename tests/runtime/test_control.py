@@ -65,6 +65,19 @@ def test_who_asks_slowly_keeps_nobody_else_from_an_answer(tmp_path: Path) -> Non
     assert not (tmp_path / SOCKET).exists()
 
 
+def test_a_run_folder_that_is_moved_keeps_no_socket(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    run = ControlSocket(tmp_path / "run", echo)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    (tmp_path / "run").mkdir()
+    other = ControlSocket(tmp_path / "run", echo)
+    run.close()
+    assert not list((tmp_path / "moved").iterdir())
+    assert (tmp_path / "run" / SOCKET).exists()
+    other.close()
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_an_answer_may_take_long_but_not_longer_than_the_run(tmp_path: Path) -> None:
     run = ControlSocket(tmp_path, echo)
     answers: list[Any] = []

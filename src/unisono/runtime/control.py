@@ -12,7 +12,7 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,18 +63,20 @@ class ControlSocket:
         self, folder: Path, answer: Callable[[dict[str, Any]], dict[str, Any]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._path = folder / SOCKET
         self._answer, self._clock = answer, clock
         self._asking: dict[int, _Asking] = {}
         self._deaf_until: float | None = None
         self._selector = selectors.EpollSelector()
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.setblocking(False)
-        self._path.unlink(missing_ok=True)
+        (folder / SOCKET).unlink(missing_ok=True)
+        self._address = _address(folder)
         mask = os.umask(0o177)
         try:
-            with _address(folder) as address:
-                self.socket.bind(address)
+            self.socket.bind(self._address.path)
+        except BaseException:
+            self._address.close()
+            raise
         finally:
             os.umask(mask)
         self.socket.listen()
@@ -169,27 +171,26 @@ class ControlSocket:
             return {"error": f"the run could not do it: {type(error).__name__}: {error}"[:_LONGEST_ERROR]}
 
     def close(self) -> None:
-        """Take the socket out of the folder."""
+        """Take the socket out of the folder, wherever that is now."""
         for asking in list(self._asking.values()):
             self._let_go(asking)
         self._selector.close()
         self.socket.close()
         with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            Path(self._address.path).unlink()
+        self._address.close()
 
 
 class _address:
-    """A short address of the socket in a folder."""
+    """A short address of the socket in a folder, by way of the open folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+        self.path = f"/proc/self/fd/{self._folder}/{SOCKET}"
 
-    def __enter__(self) -> str:
-        self._file = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
-        return f"/proc/self/fd/{self._file}/{SOCKET}"
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._file)
+    def close(self) -> None:
+        """Let go of the folder."""
+        os.close(self._folder)
 
 
 def resize(folder: Path, workers: int) -> int:
@@ -224,8 +225,8 @@ def request(folder: Path, kind: Any, **fields: Any) -> dict[str, Any]:
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
-            with _address(folder) as address:
-                end.connect(address)
+            with closing(_address(folder)) as address:
+                end.connect(address.path)
             end.sendall(json.dumps(fields).encode() + b"\n")
             answer = check(parsed(_line(end)), dict, "an answer")
         if "error" not in answer:
