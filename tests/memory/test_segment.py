@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import unisono.memory.segment as segment_module
+from unisono.errors import JobError
 from unisono.memory.segment import PAGE, Segment, SegmentLayout, aligned, touch
 
 areas = st.lists(
@@ -112,3 +114,13 @@ def test_what_is_written_to_private_memory_stays_there() -> None:
     private = segment.private()
     private["numbers"][0] = 5
     assert (segment["numbers"].tolist(), private["numbers"].tolist()) == ([1, 1, 1], [5, 1, 1])
+
+
+def test_memory_that_the_machine_does_not_give_is_named() -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PAGE, before[1]))
+    try:
+        with pytest.raises(JobError, match=r"64 KiB of shared memory.*ulimit -f"):
+            Segment.create(made([("uint8", [1 << 16])]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

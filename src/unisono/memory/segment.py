@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unisono.errors import JobError
+
 ALIGNMENT = 64
 PAGE = 4096
 
@@ -75,10 +77,20 @@ class Segment:
 
     @classmethod
     def create(cls, layout: SegmentLayout) -> Segment:
-        """A new zeroed segment; it lives as long as a process holds its file or its mapping."""
-        file = os.memfd_create("unisono", os.MFD_CLOEXEC)
-        os.ftruncate(file, max(layout.size, PAGE))
-        return cls(file, layout)
+        """A new zeroed segment; it lives as long as a process holds its file or its mapping.
+
+        Raises:
+            JobError: this machine gives no such memory.
+        """
+        try:
+            file = os.memfd_create("unisono", os.MFD_CLOEXEC)
+            os.ftruncate(file, max(layout.size, PAGE))
+            return cls(file, layout)
+        except OSError as error:
+            raise JobError(
+                f"a run needs {layout.size >> 10} KiB of shared memory, for the kernel a file; received: {error}. "
+                "Look at `ulimit -f`, `ulimit -v` and `ulimit -n`, or use fewer workers or a smaller model."
+            ) from error
 
     def private(self) -> Segment:
         """The same memory, but what is written to it through this one is seen by nobody else."""
