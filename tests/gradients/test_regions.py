@@ -41,6 +41,12 @@ def test_a_stage_is_updated_by_slots_that_are_done(members: list[tuple[int, int]
     assert all((covered[p.offset : p.end] == 1).all() for p in region.parameters)
 
 
+def test_what_is_updated_whole_waits_for_the_first_stage() -> None:
+    region = Region.pack(0, "float32", 0, "whole", [(0, "", (4,)), (1, "", (4,))])
+    first, last = slices([region], 2, 2, [0, 1])
+    assert [chunk.stage for chunk in first + last] == [0]
+
+
 @given(sizes, st.integers(1, 9))
 def test_slices_are_balanced_to_a_block(members: list[int], slots: int) -> None:
     region = Region.pack(0, "float32", 0, "elementwise", [(i, "", (n,)) for i, n in enumerate(members)])

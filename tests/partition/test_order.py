@@ -37,6 +37,8 @@ def test_weighted_never_draws_a_zero() -> None:
     assert 0 not in order
     with pytest.raises(UsageError, match=r"not all 0; weight 0 is -1\.0"):
         weighted([-1, 2])
+    with pytest.raises(UsageError, match="weight 1 is inf"):
+        weighted([1, float("inf")])
     assert set(epoch_order(weighted([0.25, 0.125]), 2, 0, 0)) <= {0, 1}
     for nothing in ([], [0, 0]):
         with pytest.raises(UsageError, match="not all 0"):

@@ -38,6 +38,13 @@ def test_every_step_is_told_and_what_every_evaluation_has_left() -> None:
     assert all(type(value) is float for value in adapter.told[2])
 
 
+def test_an_evaluation_after_each_step_is_told_its_own_values() -> None:
+    program, adapter = Program(Batches(8, 4, 2, False), 3, 1, (EvaluationSet("one", 5),)), Adapter()
+    values: Any = {"losses": np.array([0.5, 0.25, 0.125]), "watched": np.array([7.0, 8.0, 9.0])}
+    Schedule(program, adapter, values).catch_up(program.rounds)
+    assert adapter.told == ["step", (0.5, 7.0), "step", (0.25, 8.0), "step", (0.125, 9.0)]
+
+
 @given(st.lists(st.integers(0, PROGRAM.rounds)))
 def test_stretches_do_not_matter(stops: list[int]) -> None:
     adapter, whole = Adapter(), Adapter()
