@@ -367,4 +367,5 @@ def test_the_digits_example_learns(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["evaluation/accuracy"] >= 0.95
-    assert not re.search("error|warning", (tmp_path / "run" / "logs" / "host.log").read_text().lower())
+    printed = "".join(log.read_text() for log in (tmp_path / "run" / "logs").iterdir())
+    assert not re.search("error|warning", printed.lower())

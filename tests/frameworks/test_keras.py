@@ -494,6 +494,7 @@ def job():
 """
 
 
+@pytest.mark.few("torch")
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_the_same_job_on_other_backends(backend: str, tmp_path: Path) -> None:
     pytest.importorskip(backend)

@@ -53,4 +53,4 @@ def test_what_is_no_sequence_of_samples_is_told_before_the_first_step(data: Any,
 
 def test_two_samples_are_no_columns() -> None:
     pairs = [(INPUTS[0], TARGETS[0]), (INPUTS[1], TARGETS[1])]
-    run(jobs.make(data=pairs, batch_size=2, steps=1))
+    run(jobs.make(data=pairs, batch_size=2, microbatches=2, steps=1))

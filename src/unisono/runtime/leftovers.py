@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from unisono.checkpoint import store
@@ -81,13 +81,13 @@ def _remove(folder: Path) -> None:
 
 
 @contextmanager
-def _nobodys(lock: Path, flags: int = 0) -> Iterator[None]:
+def _nobodys(lock: Path) -> Iterator[None]:
     """Hold somebody's lock for a block.
 
     Raises:
         OSError: there is none, or its owner lives.
     """
-    file = os.open(lock, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o644)
+    file = os.open(lock, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -111,7 +111,8 @@ def sweep_run(folder: Path) -> None:
     Args:
         folder: the run's.
     """
-    with suppress(OSError), _nobodys(folder / METRICS, os.O_CREAT):
+    lock = folder / METRICS  # a run has it as soon as it begins
+    with suppress(OSError), _nobodys(lock) if os.path.lexists(lock) else nullcontext():
         remove_unfinished(folder)
 
 
