@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,28 @@ def test_resize_pause_and_stop_change_no_bit(tmp_path: Path) -> None:
     more = jobs.make(Slow, steps=run.manifest["steps_done"] + 5)
     expected = unisono.train(more, out=tmp_path / "plain", debug=True)
     assert unisono.train(more, resume=run.directory, workers=2).parameters_sha256 == expected.parameters_sha256
+
+
+def test_a_paused_run_whose_parent_has_died_goes_on_when_it_is_asked_to(tmp_path: Path) -> None:
+    others = set(psutil.Process().children())
+    run = unisono.start(jobs.make(Slow, steps=jobs.FOR_EVER), workers=1, out=tmp_path / "run")
+    until(lambda: steps_of(run) >= 2, "the first steps")
+    run.resize(0)
+    until(lambda: not workers(), "all workers have gone")
+    steps = steps_of(run)
+    (parent,) = set(psutil.Process().children()) - others
+    parent.kill()
+
+    def granted() -> bool:
+        with suppress(UsageError):
+            return run.resize(2) == 2
+        return False
+
+    until(granted, "it has another parent")
+    until(lambda: steps_of(run) > steps, "it goes on")
+    run.stop()
+    run.wait(limit())
+    assert run.status == "interrupted"
 
 
 def test_a_pipeline_is_resized_and_goes_on_in_another_layout(tmp_path: Path) -> None:
