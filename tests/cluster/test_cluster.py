@@ -265,9 +265,9 @@ def test_a_hosts_workers_are_resized_and_a_pause_is_refused(tmp_path: Path) -> N
     with running(tmp_path, (1, 1), "--checkpoint-every", "5") as hosts:
         until(lambda: hosts[0].steps() > 5)
         (other,) = (tmp_path / "out" / "hosts").iterdir()
-        for folder, workers, log in ((tmp_path / "out", 2, "worker-1.log"), (other, 3, "worker-2.log")):
+        for host, folder, workers in ((hosts[0], tmp_path / "out", 2), (hosts[1], other, 3)):
             assert control.resize(folder, workers) == workers
-            until((folder / "logs" / log).exists)
+            until(lambda host=host, workers=workers: len(killable_workers(host)) == workers)
             with pytest.raises(UsageError, match="a run over several hosts is not paused"):
                 control.resize(folder, 0)
         (tmp_path / "held").unlink()

@@ -58,11 +58,14 @@ class Claims:
         cores: those that may be used, best first.
         size: cores of a worker.
 
-    >>> one, other = Claims((3, 1, 2), 2), Claims((3, 1, 2), 1)
-    >>> one.of(0), one.of(1), other.of(0), other.of(1), one.of(0)
-    ((3, 1), None, (2,), None, (3, 1))
-    >>> one.close(); other.of(1)
-    (3,)
+    >>> import os
+    >>> cores = [1000 * os.getpid() + number for number in (3, 1, 2)]  # that no machine has, nor another test
+    >>> one, other = Claims(cores, 2), Claims(cores, 1)
+    >>> one.of(0) == tuple(cores[:2]), one.of(1), other.of(0) == (cores[2],), other.of(1)
+    (True, None, True, None)
+    >>> one.close()
+    >>> other.of(1) == (cores[0],)
+    True
     >>> other.close()
     """
 
