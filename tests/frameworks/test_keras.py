@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -494,14 +495,27 @@ def job():
 """
 
 
+def on_backend(backend: str, folder: Path, command: str, *arguments: str) -> str:
+    """What a command says of the job."""
+    pytest.importorskip(backend)
+    (folder / "job.py").write_text(JOB.format(tests=str(Path(__file__).parent.parent)))
+    done = subprocess.run(
+        [sys.executable, "-m", "unisono", command, "job.py", "--steps", "4", *arguments],
+        capture_output=True, text=True, timeout=limit(), cwd=folder, env={**os.environ, "KERAS_BACKEND": backend},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.mark.few("torch")
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_the_same_job_on_other_backends(backend: str, tmp_path: Path) -> None:
-    pytest.importorskip(backend)
-    (tmp_path / "job.py").write_text(JOB.format(tests=str(Path(__file__).parent.parent)))
-    command = [sys.executable, "-m", "unisono", "verify", str(tmp_path / "job.py"), "--workers", "1,3", "--steps", "4"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=limit(), env={**os.environ, "KERAS_BACKEND": backend}
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Same bits" in done.stdout
+    runs = [on_backend(backend, tmp_path, "train", "--workers", workers) for workers in "13"]
+    one, three = (re.findall(r"parameters (\w{64})", text) for text in runs)
+    assert one == three != []
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_are_verified(backend: str, tmp_path: Path) -> None:
+    assert "Same bits" in on_backend(backend, tmp_path, "verify", "--workers", "1,3")
