@@ -10,7 +10,7 @@ export TORCH_INDEX ?=
 export PYTHONDONTWRITEBYTECODE =
 
 PYTEST := -m pytest -n 2 --dist worksteal --durations=20
-PYTEST_MXNET := $(PYTEST) -W ignore::DeprecationWarning
+PYTEST_MXNET := $(PYTEST) -W ignore::DeprecationWarning -W "ignore:Setuptools is replacing distutils:UserWarning"
 QUICK := "not thorough and not hosts"
 CONTRACT_WITH_MXNET := tests/frameworks/test_contract.py tests/frameworks/test_plain_loop.py tests/frameworks/test_mxnet*.py
 WITHOUT_TORCH := tests/frameworks/test_*.py tests/partition tests/gradients tests/memory tests/observe tests/machine \

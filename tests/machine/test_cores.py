@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("torch is not installed in this environment", allow_module_level=True)
 
 import jobs
 import unisono

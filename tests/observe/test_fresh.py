@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
+
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("torch is not installed in this environment", allow_module_level=True)
 
 import jobs
 import unisono
