@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -252,3 +253,32 @@ def train_where(tmp_path: Path, setting: str) -> None:
 )
 def test_places_and_tables_that_a_run_does_not_need(tmp_path: Path, setting: str) -> None:
     train_where(tmp_path, setting)
+
+
+MANY = """
+import os, resource, sys
+import jobs
+import unisono
+
+def wrong(outputs, targets):
+    return 1 / 0
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+try:
+    unisono.train(jobs.make(loss=wrong), out="out", workers=1)
+except unisono.JobError as error:
+    print(error)
+"""
+
+
+def test_a_process_with_more_than_a_thousand_files_open(tmp_path: Path) -> None:
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 4096:
+        pytest.skip("this user may not open 4096 files")
+    done = subprocess.run(
+        [sys.executable, "-c", MANY], cwd=tmp_path, env={**os.environ, "PYTHONPATH": PYTHONPATH},
+        capture_output=True, text=True, timeout=limit(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "ZeroDivisionError" in done.stdout
+    assert "a checkpoint after step 0 is kept" in done.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -19,6 +18,7 @@ from unisono.jobfile import JobFile, job_of
 from unisono.observe.metrics import METRICS, read_metrics
 from unisono.observe.rundir import read_run, signal_of, status_of
 from unisono.runtime import control
+from unisono.runtime.answers import readable
 from unisono.runtime.prepare import open_data
 from unisono.runtime.samples import Example
 from unisono.saved import parameters_file
@@ -174,7 +174,7 @@ class Run:
                 pidfd = os.pidfd_open(self.manifest["process"])
                 try:
                     if self.status == "running":  # still: the number is this process's
-                        select.select([pidfd], [], [], timeout_seconds)
+                        readable(pidfd, timeout_seconds)
                 finally:
                     os.close(pidfd)
         return self

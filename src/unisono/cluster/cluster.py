@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import selectors
 import subprocess
 import time
@@ -23,6 +22,7 @@ from unisono.cluster.place import Place
 from unisono.cluster.snapshot import state_digest
 from unisono.errors import JobError, UsageError
 from unisono.runtime.agreement import Agreement
+from unisono.runtime.answers import readable
 from unisono.runtime.channel import Channel, started
 from unisono.runtime.companions import Joined, Own
 from unisono.runtime.failure import Failure
@@ -297,7 +297,7 @@ class Cluster:
     def _hears(self, what: str, interrupted: Callable[[], bool]) -> bool:
         """Wait for the link to say something; whether it has said that."""
         assert self._channel is not None
-        while not select.select([self._channel.socket], [], [], LOOK_SECONDS)[0]:
+        while not readable(self._channel.socket.fileno(), LOOK_SECONDS):
             if self.is_called or self.trouble() is not None or interrupted():
                 self.part()
                 return False

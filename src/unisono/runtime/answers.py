@@ -22,11 +22,14 @@ class Silence(Exception):
     """It makes no progress; the text says where, if it tells."""
 
 
-def readable(file: int, seconds: float) -> bool:
-    """Whether something can be read from a file, or becomes so in time."""
+def readable(file: int, seconds: float | None) -> bool:
+    """Whether something can be read from a file, or becomes so in time; None = however long that takes.
+
+    By `poll`: `select` takes no descriptor from 1024 on.
+    """
     poll = select.poll()
     poll.register(file, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
 class Answers:

@@ -206,8 +206,10 @@ def _answers(channel: Channel, process: int) -> list[Any]:
     pidfd = os.pidfd_open(process)
     try:
         there = channel.socket.fileno()
-        ready, _, _ = select.select([there, pidfd], [], [])
-        return [channel.receive()[0]] if there in ready else []
+        poll = select.poll()
+        for file in (there, pidfd):
+            poll.register(file, select.POLLIN)
+        return [channel.receive()[0]] if there in dict(poll.poll()) else []
     except (EOFError, ConnectionError):
         return []
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -58,7 +57,7 @@ class _Copy:
     def wait(self) -> int:
         """Its exit status, once it has ended."""
         if self._status is None:
-            select.select([self._pidfd], [], [])
+            readable(self._pidfd, None)
             os.close(self._pidfd)
             try:
                 self._status = int(self._origin.ask("reap", self.pid))

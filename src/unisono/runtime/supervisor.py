@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import select
 import selectors
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from unisono.machine.cores import Claims
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.runtime.agreement import Agreement
+from unisono.runtime.answers import readable
 from unisono.runtime.child import Child
 from unisono.runtime.companions import Companions, Own
 from unisono.runtime.control import ControlSocket
@@ -689,4 +689,4 @@ class Supervisor:
 
 
 def _is_dead(child: Child, timeout_seconds: float) -> bool:
-    return bool(select.select([child.pidfd], [], [], timeout_seconds)[0])
+    return readable(child.pidfd, timeout_seconds)
