@@ -68,7 +68,7 @@ def test_only_the_outermost_layer_knows_of_hosts() -> None:
 
 
 @pytest.mark.parametrize(("package", "allowed"), [
-    ("partition", {"unisono.partition", "unisono.bounds", "unisono.errors"}),
+    ("partition", {"unisono.partition", "unisono.bounds", "unisono.texts", "unisono.errors"}),
     ("gradients", {"unisono.gradients"}),
     ("memory", {"unisono.memory", "unisono.errors"}),
     ("machine", {"unisono.machine", "unisono.errors"}),

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.untrusted import DEEPEST, Malformed, Maybe, check, content, document, opened, parsed, printable
+from unisono.texts import printable
+from unisono.untrusted import DEEPEST, Malformed, Maybe, check, content, document, opened, parsed
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -81,21 +82,6 @@ def test_the_bound_is_on_depth_and_not_on_length() -> None:
 def test_a_value_of_another_kind_is_named(value: Any, kind: Any, text: str) -> None:
     with pytest.raises(Malformed, match=text):
         check(value, kind)
-
-
-@given(st.text(st.characters()))
-def test_what_is_shown_commands_no_terminal(text: str) -> None:
-    shown = printable(text)
-    assert all(each.isprintable() or each in "\n\t" or each.isspace() for each in shown)
-    assert not set(shown) & set("\x1b\r\b\x07\x7f\x9b\u202e\u2028\ud800")
-    shown.encode()
-    if text.isascii() and text.isprintable():
-        assert shown == text
-
-
-def test_words_of_any_language_are_shown_as_they_are() -> None:
-    text = "Verlust\tmüßig\n損失\u3000は有限"
-    assert printable(text) == text
 
 
 def things(folder: Path) -> dict[str, Path]:

@@ -41,6 +41,7 @@ from unisono.runtime.outline import JobFacts, Outline
 from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import raise_failure
 from unisono.saved import parameters_file
+from unisono.texts import excerpt
 from unisono.training import RunSettings, newest, train_in_folder
 from unisono.trial import fastest
 
@@ -65,9 +66,7 @@ def layout_of(layout: Layout | str | None) -> Layout:
     (Layout(data=None, pipeline=2), Layout(data=None, pipeline=1))
     """
     if layout is not None and not isinstance(layout, str | Layout):
-        raise UsageError(
-            f"a layout is a unisono.Layout or text such as data=2,pipeline=2; received {bounds.shown(layout)}."
-        )
+        raise UsageError(f"a layout is a unisono.Layout or text such as data=2,pipeline=2; received {excerpt(layout)}.")
     return Layout.parse(layout) if isinstance(layout, str) else layout or Layout()
 
 
@@ -164,7 +163,7 @@ def train(
     shown = display(live, debug)
     if on is not None:
         if not isinstance(on, Ray):
-            raise UsageError(f"on must be a unisono.Ray; received {bounds.shown(on)}. Write on=unisono.Ray().")
+            raise UsageError(f"on must be a unisono.Ray; received {excerpt(on)}. Write on=unisono.Ray().")
         _check_on_ray(workers, layout, debug)
         loaded = job.loaded(travels=True) if isinstance(job, JobFile) else LoadedJob(checked(job), {})
         made = loaded.job
@@ -409,5 +408,5 @@ def worlds(text: str) -> Sequence[int]:
     """
     counts = [bounds.number_in(part.strip()) for part in text.split(",")]
     if None in counts:
-        raise UsageError(f"--workers takes numbers with commas between them (1,2,4); received {bounds.shown(text)}.")
+        raise UsageError(f"--workers takes numbers with commas between them (1,2,4); received {excerpt(text)}.")
     return [bounds.workers(count) for count in counts]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import UsageError
+from unisono.texts import excerpt
 
 MOST_ROUNDS = (1 << 31) - 1
 """Steps and waves of evaluation in a run: a worker tells by one word which round and which microbatch it is at."""
@@ -28,23 +29,6 @@ MOST_CHARACTERS = 200
 
 MOST_SECONDS = 1_000_000.0
 """Eleven days and a half of patience: the kernel's waits count milliseconds in 31 bits."""
-
-_SHOWN = 80
-
-
-def shown(value: object) -> str:
-    """A value as an error shows it, however long it is.
-
-    >>> shown("x" * 1000)[:12], shown(-(10 ** 10_000)), shown(7)
-    ("'xxxxxxxxxxx", 'a number of 33220 bits', '7')
-    """
-    if isinstance(value, int) and value.bit_length() > 256:
-        return f"a number of {value.bit_length()} bits"
-    try:
-        text = repr(value)
-    except Exception:  # somebody else's class
-        return f"a {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
 
 
 def whole(what: str, value: Any, least: int = 1, most: int = MOST_ROUNDS) -> int:
@@ -66,7 +50,7 @@ def whole(what: str, value: Any, least: int = 1, most: int = MOST_ROUNDS) -> int
     """
     number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
     if number is None or not least <= number <= most:
-        raise UsageError(f"{what} must be a whole number from {least} to {most}; received {shown(value)}.")
+        raise UsageError(f"{what} must be a whole number from {least} to {most}; received {excerpt(value)}.")
     return number
 
 
@@ -106,7 +90,9 @@ def seconds(what: str, value: Any, least: float = 0.0) -> float:
     number = _real(value)
     if number is None or number <= 0 or not least <= number <= MOST_SECONDS:
         from_ = f"from {least:g}" if least else "above 0 and up"
-        raise UsageError(f"{what} must be a number of seconds {from_} to {MOST_SECONDS:.0f}; received {shown(value)}.")
+        raise UsageError(
+            f"{what} must be a number of seconds {from_} to {MOST_SECONDS:.0f}; received {excerpt(value)}."
+        )
     return number
 
 
@@ -125,7 +111,7 @@ def limit(what: str, value: Any) -> float:
     """
     number = _real(value)
     if number is None or not number > 0:
-        raise UsageError(f"{what} must be a number above 0; received {shown(value)}.")
+        raise UsageError(f"{what} must be a number above 0; received {excerpt(value)}.")
     return number
 
 
@@ -154,7 +140,7 @@ def switch(what: str, value: object) -> bool:
     unisono.errors.UsageError: timeline must be True or False; received 'no'.
     """
     if not isinstance(value, bool):
-        raise UsageError(f"{what} must be True or False; received {shown(value)}.")
+        raise UsageError(f"{what} must be True or False; received {excerpt(value)}.")
     return value
 
 
@@ -174,7 +160,7 @@ def one_of(what: str, value: object, choices: Collection[str]) -> None:
     unisono.errors.UsageError: recompute must be 'none' or 'blocks'; received 3.
     """
     if not isinstance(value, str) or value not in choices:
-        raise UsageError(f"{what} must be {' or '.join(map(repr, choices))}; received {shown(value)}.")
+        raise UsageError(f"{what} must be {' or '.join(map(repr, choices))}; received {excerpt(value)}.")
 
 
 def name(what: str, value: object) -> str:
@@ -193,7 +179,7 @@ def name(what: str, value: object) -> str:
     """
     if not isinstance(value, str) or not 0 < len(value) <= MOST_CHARACTERS or not value.isprintable():
         raise UsageError(
-            f"{what} must be text of 1 to {MOST_CHARACTERS} characters that can be printed; received {shown(value)}."
+            f"{what} must be text of 1 to {MOST_CHARACTERS} characters that can be printed; received {excerpt(value)}."
         )
     return value
 
@@ -214,7 +200,7 @@ def folder(what: str, value: object) -> Path:
     """
     path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(path, str) or not path or "\0" in path:
-        raise UsageError(f"{what} must name a folder; received {shown(value)}. Write . for this one.")
+        raise UsageError(f"{what} must name a folder; received {excerpt(value)}. Write . for this one.")
     return Path(path)
 
 

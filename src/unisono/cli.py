@@ -18,7 +18,7 @@ from unisono.exits import exit_told, exits_told
 from unisono.observe.stream import Stream, complain, fill_closed, leave
 from unisono.partition.layout import Layout
 from unisono.runtime.signals import handled
-from unisono.untrusted import printable
+from unisono.texts import excerpt, printable
 from unisono.version import __version__
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _cluster(on: str | None, **settings: Any) -> Ray | None:
     for name, value in settings.items():
         if value is not None:
             raise UsageError(
-                f"--{name.replace('_', '-')} is for --on ray; received {bounds.shown(value)} without it. Add --on ray."
+                f"--{name.replace('_', '-')} is for --on ray; received {excerpt(value)} without it. Add --on ray."
             )
     return None
 

@@ -27,7 +27,8 @@ from unisono.observe.metrics import METRICS, read_metrics
 from unisono.observe.rundir import read_run
 from unisono.runtime.leftovers import COMPARE, temporary_folder
 from unisono.runtime.lifeline import die_with_parent
-from unisono.untrusted import Malformed, check, printable
+from unisono.texts import printable
+from unisono.untrusted import Malformed, check
 from unisono.version import __version__
 
 LOOK_SECONDS = 0.01

@@ -28,7 +28,7 @@ from unisono.runtime.source import Pickled
 from unisono.runtime.state import HostState
 from unisono.runtime.supervisor import Supervisor
 from unisono.runtime.watcher import Outcome, Watcher
-from unisono.untrusted import printable
+from unisono.texts import printable
 from unisono.usertrace import user_traceback
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-_HOUSE = str(Path(__file__).parent) + "/"
+from unisono.usertrace import is_own_file
 
 
 def exit_told(request: SystemExit) -> str:
@@ -20,7 +20,7 @@ def exit_told(request: SystemExit) -> str:
         request: how `sys.exit`, `quit` and `exit` do that.
     """
     frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(request.__traceback__)]
-    theirs = [frame for frame in frames if not frame[0].startswith((_HOUSE, "<"))]
+    theirs = [frame for frame in frames if not (frame[0].startswith("<") or is_own_file(frame[0]))]
     code = "" if request.code is None else repr(request.code)
     return f"the job's code called sys.exit({code}){_place(*theirs[-1]) if theirs else ''}"
 
@@ -40,7 +40,7 @@ def exits_told() -> Iterator[None]:
     def told(status: int) -> NoReturn:
         caller = sys._getframe(1)
         file = caller.f_code.co_filename
-        if status == 0 and os.getpid() == own and not file.startswith(_HOUSE):
+        if status == 0 and os.getpid() == own and not is_own_file(file):
             text = f"unisono: the job's code called os._exit(0){_place(file, caller.f_lineno)}\n"
             os.write(2, text.encode(errors="backslashreplace"))
             leave(1)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from unisono import bounds
-from unisono.bounds import shown
 from unisono.errors import UsageError
 from unisono.partition.batches import default_microbatches
 from unisono.partition.order import Order
+from unisono.texts import excerpt
 
 RECORD_FIELDS = frozenset(
     {"step", "epoch", "loss", "learning_rate", "gradient_norm", "samples", "samples_per_second", "step_seconds",
@@ -154,30 +154,30 @@ class Job:
         for name in ("loss", "optimizer"):
             value = getattr(self, name)
             if value is None or isinstance(value, int | float | list | dict):
-                raise UsageError(f"job.{name} must be a function; received {shown(value)}.")
+                raise UsageError(f"job.{name} must be a function; received {excerpt(value)}.")
         for name in ("collate", "forward", "schedule", "predict", "infer"):
             value = getattr(self, name)
             if value is not None and not callable(value):
-                raise UsageError(f"job.{name} must be a function or None; received {shown(value)}.")
+                raise UsageError(f"job.{name} must be a function or None; received {excerpt(value)}.")
         if not isinstance(self.observers, list | tuple) or not all(callable(observer) for observer in self.observers):
             raise UsageError(
-                f"job.observers must be a list of functions (record) -> None; received {shown(self.observers)}."
+                f"job.observers must be a list of functions (record) -> None; received {excerpt(self.observers)}."
             )
         if not (callable(self.order) or (isinstance(self.order, str) and self.order in ("shuffled", "sequential"))):
             raise UsageError(
                 f"job.order must be 'shuffled', 'sequential' or a function (epoch, rng) -> indices; received "
-                f"{shown(self.order)}."
+                f"{excerpt(self.order)}."
             )
 
     def _check_stages(self) -> None:
         pieces, points = self.stages, self.split_points
         if pieces is not None and not (_filled(pieces) and all(callable(piece) for piece in pieces)):
             raise UsageError(
-                f"job.stages must be a list of functions (model, value) -> value, or None; received {shown(pieces)}."
+                f"job.stages must be a list of functions (model, value) -> value, or None; received {excerpt(pieces)}."
             )
         if points is not None and not (_filled(points) and all(isinstance(point, str) for point in points)):
             raise UsageError(
-                f"job.split_points must be a list of names of submodules, or None; received {shown(points)}. "
+                f"job.split_points must be a list of names of submodules, or None; received {excerpt(points)}. "
                 "Write split_points=['layers.6']."
             )
         for other in ("split_points", "forward"):
@@ -241,7 +241,7 @@ class Job:
             and isinstance(self.best[1], str)
         ):  # fmt: skip
             raise UsageError(
-                f"job.best must be ('max' or 'min', the name of an evaluation value); received {shown(self.best)}."
+                f"job.best must be ('max' or 'min', the name of an evaluation value); received {excerpt(self.best)}."
             )
         if self.best is not None and self.evaluation is None:
             raise UsageError("job.best needs something to evaluate; job.evaluation is None. Give it evaluation=.")

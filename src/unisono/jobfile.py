@@ -25,6 +25,7 @@ from unisono.kept import arguments_read, arguments_written
 from unisono.partition.keys import key
 from unisono.runtime.seeding import seed_all, seeded
 from unisono.runtime.source import Recipe
+from unisono.texts import excerpt
 from unisono.usertrace import user_traceback
 
 HIDDEN = frozenset(
@@ -170,7 +171,7 @@ class JobFile:
         given = {**self.kept, **dict(part.split("=", 1) for part in self.assignments if "=" in part)}
         seed = self.fields.get("seed", arguments.get("seed", given.get("seed", 0)))
         if not isinstance(seed, str):
-            seed = bounds.shown(int(seed) if isinstance(seed, Integral) else seed)
+            seed = excerpt(int(seed) if isinstance(seed, Integral) else seed)
         return max(0, bounds.number_in(seed) or 0)
 
     def _made(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Job:

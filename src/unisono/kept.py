@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from unisono.bounds import shown
 from unisono.errors import UsageError
+from unisono.texts import excerpt
 
 MOST_ELEMENTS = 1 << 16
 """Of an array: run.json is read by people."""
@@ -154,7 +154,7 @@ def arguments_written(arguments: Mapping[str, Any], defaults: Mapping[str, Any])
         UsageError: one cannot be kept.
     """
     if not isinstance(arguments, Mapping):
-        raise UsageError(f"arguments must map names to values; received {shown(arguments)}.")
+        raise UsageError(f"arguments must map names to values; received {excerpt(arguments)}.")
     kept = {}
     for name, value in arguments.items():
         try:
@@ -164,7 +164,7 @@ def arguments_written(arguments: Mapping[str, Any], defaults: Mapping[str, Any])
                 raise UsageError(
                     "arguments are kept in run.json, so that a resumed run has them: numbers, text, None, paths, "
                     "bytes, lists, tuples, sets and dictionaries of them, and NumPy's numbers and arrays of at most "
-                    f"{MOST_ELEMENTS} elements; received {name}={shown(value)}. Give what it is made from."
+                    f"{MOST_ELEMENTS} elements; received {name}={excerpt(value)}. Give what it is made from."
                 ) from None
             kept[name] = DEFAULT
     return kept
@@ -196,7 +196,7 @@ def arguments_read(kept: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
                 found[name] = read(value)
         except (ValueError, TypeError, LookupError, RecursionError, OverflowError, MemoryError) as error:
             raise UsageError(
-                f"a run goes on with its arguments; what run.json holds of {name!r} is none: {shown(value)} ({error})."
-                f" Give it anew: {name}=VALUE."
+                f"a run goes on with its arguments; what run.json holds of {name!r} is none: {excerpt(value)} "
+                f"({error}). Give it anew: {name}=VALUE."
             ) from error
     return found

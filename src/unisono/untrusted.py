@@ -1,22 +1,21 @@
 """What others have written, on disk or from the network, is checked here before anything believes it.
 
 Only regular files are read, and opening one waits for nobody; JSON is UTF-8, of a bounded size and depth, and of the
-kinds that its reader names; text that is shown cannot command a terminal.
+kinds that its reader names.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import reprlib
 import stat
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from unisono.errors import UnisonoError
+from unisono.texts import LONGEST_EXCERPT, excerpt, printable
 
 MOST_BYTES = 1 << 28
 """Of a JSON document: the names of some hundred thousand tensors are a few MiB."""
@@ -25,9 +24,6 @@ _MOST_BYTES_OF_LINES = 1 << 34
 
 DEEPEST = 64
 """Lists and objects of a JSON text within each other."""
-
-LONGEST_EXCERPT = 80
-"""Characters of a value that an error shows."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
@@ -42,34 +38,6 @@ class Malformed(UnisonoError, ValueError):
 
     def __init__(self, text: str) -> None:
         super().__init__(printable(text))
-
-
-def printable(text: str) -> str:
-    """A text that cannot command a terminal: control characters but tabs and line ends are written out.
-
-    >>> printable("loss" + chr(27) + "[2J" + chr(0x202E))
-    'loss\\\\x1b[2J\\\\u202e'
-    """
-    if text.isprintable():
-        return text
-    return "".join(each if each in "\n\t" or _is_shown(each) else ascii(each)[1:-1] for each in text)
-
-
-def _is_shown(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category[0] != "C" and category not in ("Zl", "Zp")
-
-
-def excerpt(value: Any) -> str:
-    """A value as errors show it, shortened.
-
-    >>> len(excerpt("a" * 10**6)), excerpt(["b"])
-    (80, "['b']")
-    """
-    short = reprlib.Repr()
-    short.maxstring = short.maxlong = short.maxother = LONGEST_EXCERPT
-    text = printable(short.repr(value))
-    return text if len(text) <= LONGEST_EXCERPT else text[:LONGEST_EXCERPT] + "…"
 
 
 # -- files -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unisono.errors import UsageError
-from unisono.frameworks.saved import fitting
+from unisono.frameworks.fitting import fitting
 
 VALUES = {"w": np.zeros((2, 3))}
 

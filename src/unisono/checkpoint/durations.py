@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from unisono.bounds import shown
 from unisono.errors import UsageError
+from unisono.texts import excerpt
 
 _FORM = re.compile(r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
 
@@ -30,6 +30,6 @@ def seconds_of(text: object, what: str) -> float:
     total = sum(part * size for part, size in zip(parts, (86400, 3600, 60, 1), strict=True)) if parts else 0
     if not 0 < total <= MOST_DAYS * 86400:
         raise UsageError(
-            f"{what} takes a time such as 90s, 10m or 11h50m, of at most {MOST_DAYS} days; received {shown(text)}."
+            f"{what} takes a time such as 90s, 10m or 11h50m, of at most {MOST_DAYS} days; received {excerpt(text)}."
         )
     return float(total)

@@ -31,7 +31,8 @@ from unisono.runtime.source import Source
 from unisono.runtime.state import HostState
 from unisono.runtime.warm import POOLS
 from unisono.runtime.watcher import Watcher
-from unisono.untrusted import Malformed, printable
+from unisono.texts import printable
+from unisono.untrusted import Malformed
 
 TIMEOUT_SECONDS = 10.0
 LOOK_SECONDS = 0.02

@@ -17,7 +17,8 @@ import numpy as np
 
 from unisono.errors import JobError
 from unisono.frameworks.protocol import Array, DataFunctions
-from unisono.untrusted import Malformed, check, excerpt, parsed
+from unisono.texts import excerpt
+from unisono.untrusted import Malformed, check, parsed
 
 _HEAD = struct.Struct("=q")
 

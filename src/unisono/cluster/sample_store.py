@@ -24,7 +24,8 @@ from unisono.frameworks.registry import FAMILIES, Framework, framework
 from unisono.job import Job
 from unisono.runtime.failure import failure
 from unisono.runtime.samples import Datasets, RemoteData, samples_at
-from unisono.untrusted import Malformed, Maybe, check, excerpt, parsed
+from unisono.texts import excerpt
+from unisono.untrusted import Malformed, Maybe, check, parsed
 
 MOST_BYTES = 4 << 20
 """Of a piece: the store takes no value above 8 MiB."""

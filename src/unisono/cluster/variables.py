@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
-from unisono.bounds import MOST_HOSTS, number_in, shown
+from unisono.bounds import MOST_HOSTS, number_in
 from unisono.errors import UsageError
+from unisono.texts import excerpt
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Variables:
         value = number_in(text)
         if value is None or value < 0 or (allowed is not None and value not in allowed):
             bounds = f"from {allowed[0]} to {allowed[-1]}" if isinstance(allowed, range) else "of at least 0"
-            raise UsageError(f"{name} must be a whole number {bounds}; received {shown(text)}. {self.way_out}")
+            raise UsageError(f"{name} must be a whole number {bounds}; received {excerpt(text)}. {self.way_out}")
         return value
 
     def standing(self, number: str, total: str) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from typing import Any
 from unisono.errors import SpoiledError
 from unisono.trees.marks import SCALARS, mark
 
-_MISSING: Any = type("Missing", (), {"__repr__": lambda self: "missing"})()
+_MISSING: Any = object()
 
 
 @dataclass
@@ -108,14 +108,15 @@ class Attributes:
         common: attributes that the framework gives them.
         content: marks the framework's arrays and generators by what they hold; None for anything else.
         inside: marks them by whether they were written to; parts of the model are none.
+        buffer: how a person writes a buffer, which all workers share.
     """
 
     def __init__(
         self, holders: Mapping[str, Any], common: frozenset[str], content: Callable[[Any], Any],
-        inside: Callable[[Any], Any],
+        inside: Callable[[Any], Any], buffer: str,
     ) -> None:  # fmt: skip
         self._holders = [_Holder(name, value, common) for name, value in holders.items()]
-        self._content, self._inside = content, inside
+        self._content, self._inside, self._buffer = content, inside, buffer
         self._passes, self._marks = 0, dict[tuple[str, str], Any]()
         self._line_up()
 
@@ -201,7 +202,7 @@ class Attributes:
             suspect.results[given] = found
             holder.restore(name, before)
         elif suspect.results[given] != found:
-            raise refused(holder.name, name)
+            raise self._refusal(holder.name, name)
 
     def _look_inside(self) -> None:
         marks = self._all_marks()
@@ -214,7 +215,7 @@ class Attributes:
             if isinstance(before, dict) and isinstance(after, dict):
                 after = {key: after.get(key) for key in before}  # what is added to a cache does no harm
             if before != after:
-                raise refused(*place)
+                raise self._refusal(*place)
         self._marks = marks
 
     def _all_marks(self) -> dict[tuple[str, str], Any]:
@@ -232,13 +233,10 @@ class Attributes:
             return {mark(key, self._inside): mark(item, self._inside) for key, item in value.items()}
         return mark(value, self._inside)
 
-
-def refused(holder: str, name: str) -> SpoiledError:
-    """The refusal of an attribute."""
-    place = f"{holder}.{name}".lstrip(".")
-    return SpoiledError(
-        f"a forward pass may not carry plain attributes from one microbatch to the next, for each worker has its own; "
-        f"it changes {place!r} and reads it again. Keep what follows training as a buffer, which all workers "
-        "share (PyTorch: register_buffer; Keras: add_weight(trainable=False); MXNet: grad_req='null'); make "
-        "what depends on no data in model()."
-    )
+    def _refusal(self, holder: str, name: str) -> SpoiledError:
+        place = f"{holder}.{name}".lstrip(".")
+        return SpoiledError(
+            "a forward pass may not carry plain attributes from one microbatch to the next, for each worker has its "
+            f"own; it changes {place!r} and reads it again. Keep what follows training as a buffer ({self._buffer}), "
+            "which all workers share; make what depends on no data in model()."
+        )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unisono.bounds import MOST_WORKERS, number_in, shown, whole
+from unisono.bounds import MOST_WORKERS, number_in, whole
 from unisono.errors import UsageError
+from unisono.texts import excerpt
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Layout:
             number = number_in(value)
             if name not in ("data", "pipeline") or name in found or number is None:
                 raise UsageError(
-                    f"a layout is data=N, pipeline=N or both with a comma between; received {shown(text)}. "
+                    f"a layout is data=N, pipeline=N or both with a comma between; received {excerpt(text)}. "
                     "Write data=2,pipeline=2."
                 )
             found[name] = number

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from unisono.errors import Interrupted
 from unisono.runtime.delays import Delays
 from unisono.runtime.hangs import LOOK_SECONDS, STACK_SECONDS
+from unisono.runtime.stacks import Asked, place_in
 from unisono.runtime.stalls import FLOOR_SECONDS, MULTIPLE, UNKNOWN_SECONDS, Patience
-from unisono.runtime.standing import Asked, place_in
 
 SAY_SECONDS = 10.0
 SET_UP = ("take", "print_to", "prepare", "write", "attend")

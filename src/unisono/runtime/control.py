@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import UsageError
-from unisono.untrusted import Malformed, check, parsed, printable
+from unisono.texts import printable
+from unisono.untrusted import Malformed, check, parsed
 
 SOCKET = "control.sock"
 DEADLINE_SECONDS = 10.0

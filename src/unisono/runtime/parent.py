@@ -44,7 +44,7 @@ from unisono.runtime.report import tell
 from unisono.runtime.samples import load_ahead
 from unisono.runtime.signals import SIGNALS
 from unisono.runtime.source import Source
-from unisono.runtime.standing import answers_in
+from unisono.runtime.stacks import answers_in
 from unisono.runtime.state import HostState
 from unisono.runtime.tools import WorkerFailed
 

@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 from dataclasses import asdict
 
+from unisono.observe.appended import write_whole
 from unisono.runtime.failure import Failure
 
 _MARK = b"\0"
@@ -25,9 +26,7 @@ def tell(file: int, failure: Failure | None) -> None:
         failure: why it could not do its work; None = it has done it.
     """
     told = {} if failure is None else asdict(failure)
-    data = b"\n" + _MARK + json.dumps(told).encode() + b"\n"
-    while data:
-        data = data[os.write(file, data) :]
+    write_whole(file, b"\n" + _MARK + json.dumps(told).encode() + b"\n")
 
 
 class Report:

@@ -379,12 +379,14 @@ class Supervisor:
         """Until every round is done, the run has failed, or it was stopped. Whatever happens, it comes to rest."""
         self._guarded(partial(self._begin_with, first, go_on))
         self._looked = self._caught_up = time.monotonic()
-        while self._guarded(self._turn):
+        while self._failure is None and self._guarded(self._turn):
             pass
+        if self._failure is not None:
+            self._come_to_rest()
 
     def _guarded(self, act: Callable[[], bool]) -> bool:
         """Do something, and return what it returns. The loss of the warm parent is made good; what else fails ends the
-        run at the next turn."""
+        run."""
         try:
             return act()
         except HostLost as lost:
@@ -406,9 +408,6 @@ class Supervisor:
     def _turn(self) -> bool:
         """See what has happened since the last turn; returns whether there is to be another one."""
         run = self._run
-        if self._failure is not None:
-            self._abandon()
-            return False
         self._hear_all()
         plan = run.records.plan
         if self._companions and not run.is_ending(plan) and self._failure is None:
@@ -424,7 +423,7 @@ class Supervisor:
         self._drain(plan)
         self._start_missing()
         if self._is_over(plan):
-            return self._failure is not None
+            return False
         self._let_go(plan)
         return not self._look_after_time(plan)
 
@@ -590,6 +589,15 @@ class Supervisor:
         self._hangs.end_loaders(self._run, self._host.children, elapsed, self._watcher.message)
 
     # -- stopping and resizing -----------------------------------------------------------------------------
+
+    def _come_to_rest(self) -> None:
+        """End all workers, whatever fails meanwhile: each of them may be buried once."""
+        for _ in range(STRIKES + len(self._run.members)):
+            try:
+                self._abandon()
+                return
+            except Exception as error:
+                self._watcher.message(f"while the run came to rest: {described_error(error).message}")
 
     def _abandon(self) -> None:
         """End all workers now; one more finishes a round whose update has begun, unless it fails or dies too often."""

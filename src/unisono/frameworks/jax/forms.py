@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax import linen, nnx
 
 from unisono.errors import JobError, UsageError
+from unisono.frameworks.fitting import fitting
 from unisono.frameworks.jax.memory import path_words
 from unisono.frameworks.protocol import Array
-from unisono.frameworks.saved import fitting
 from unisono.frameworks.watched import refusal
 from unisono.job import Job
 

@@ -20,7 +20,9 @@ def watched(model: Any) -> Attributes:
     """Those of the layers that are not Keras's own."""
     layers = [layer for layer in model._flatten_layers() if not type(layer).__module__.startswith("keras.")]
     common = frozenset(vars(keras.layers.Layer()))
-    return Attributes({_name(layer, model): layer for layer in layers}, common, _content, _content)
+    return Attributes(
+        {_name(layer, model): layer for layer in layers}, common, _content, _content, "add_weight(trainable=False)"
+    )
 
 
 def shapes(inputs: Any, training: bool) -> Hashable:

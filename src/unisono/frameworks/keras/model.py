@@ -13,6 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from unisono.errors import UsageError
+from unisono.frameworks.fitting import fitting
 from unisono.frameworks.keras import backends, losses, optimizers
 from unisono.frameworks.keras.building import (
     built,
@@ -38,7 +39,6 @@ from unisono.frameworks.protocol import (
     TensorSpec,
     Unit,
 )
-from unisono.frameworks.saved import fitting
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 

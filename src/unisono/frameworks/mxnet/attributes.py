@@ -20,7 +20,7 @@ def watched(model: gluon.Block, loss: Any) -> Attributes:
     _collect("", model, holders)
     if isinstance(loss, gluon.Block):
         _collect("loss", loss, holders)
-    return Attributes(holders, _COMMON, _content, _content)
+    return Attributes(holders, _COMMON, _content, _content, "grad_req='null'")
 
 
 def shapes(values: Any) -> Hashable:

@@ -16,6 +16,7 @@ from mxnet.ndarray import NDArray
 from safetensors.numpy import load_file
 
 from unisono.errors import JobError, UsageError
+from unisono.frameworks.fitting import fitting
 from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.lossrules import check_loss, no_graph
 from unisono.frameworks.mxnet import determinism, engine
@@ -30,7 +31,6 @@ from unisono.frameworks.mxnet.stages.stage import Process
 from unisono.frameworks.mxnet.update import MxnetChunkUpdate
 from unisono.frameworks.mxnet.weights import Weights
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, Stage, Unit
-from unisono.frameworks.saved import fitting
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 from unisono.partition.keys import key

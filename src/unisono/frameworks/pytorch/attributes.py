@@ -26,7 +26,9 @@ def watched(model: torch.nn.Module, loss: Any) -> Attributes:
     elif hasattr(loss, "__dict__") and not isinstance(loss, type | types.FunctionType | functools.partial):
         holders["loss"] = loss
     parts = StateTensors(model)
-    return Attributes(holders, _COMMON, _content, lambda value: _generator(value) or parts.mark(value))
+    return Attributes(
+        holders, _COMMON, _content, lambda value: _generator(value) or parts.mark(value), "register_buffer"
+    )
 
 
 def shapes(inputs: Any) -> Hashable:

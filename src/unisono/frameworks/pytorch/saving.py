@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from unisono.errors import UsageError
-from unisono.frameworks.saved import fitting
+from unisono.frameworks.fitting import fitting
 
 
 def saved_tensors(model: torch.nn.Module) -> Mapping[str, torch.Tensor]:
