@@ -15,11 +15,11 @@ from unisono.errors import UsageError
 from unisono.frameworks.protocol import ModelDescription
 from unisono.job import Job
 from unisono.memory.packing import packed_bytes
+from unisono.partition.batches import Batches
 from unisono.partition.layout import Layout
 from unisono.partition.stages import bubble
 from unisono.runtime.cutting import Cut
 from unisono.runtime.prepare import Prepared, prepare
-from unisono.runtime.program import Program
 from unisono.runtime.protocol import Plan
 
 
@@ -127,12 +127,12 @@ def partition(job: Job, workers: int | None = None, pipeline: int = 1, threads: 
     plan = prepared.described.opening(0, (0,) * shape.slots, False)
     stages, uncut = _stages(prepared)
     whole_seconds = sum(stage.seconds for stage in stages)
-    samples = [_samples(prepared.program, plan, pipe) for pipe in range(plan.pipes)]
+    batches = prepared.program.batches
+    samples = [_samples(batches, plan, pipe) for pipe in range(plan.pipes)]
     sample_bytes = _sample_bytes(prepared)
     parts = tuple(
         Part(
-            pipe, index, len(samples[pipe]), int(len(samples[pipe]) * sample_bytes), stage.names, stage.parameters,
-            stage.elements,
+            pipe, index, samples[pipe], int(samples[pipe] * sample_bytes), stage.names, stage.parameters, stage.elements,
             None if stage.activation_bytes is None else (layout.pipeline - index) * stage.activation_bytes,
             stage.forward_seconds, stage.backward_seconds, stage.seconds / whole_seconds if whole_seconds else 1.0,
         )
@@ -144,7 +144,7 @@ def partition(job: Job, workers: int | None = None, pipeline: int = 1, threads: 
         layout=layout,
         parts=parts,
         bubble=bubble(layout.pipeline, least),
-        data_is_whole=_is_partition(samples, range(_epoch_samples(prepared.program))),
+        data_is_whole=_covers_an_epoch(batches, plan),
         model_is_whole=_is_partition([stage.parameters for stage in stages], trained),
         uncut=uncut,
     )
@@ -194,19 +194,34 @@ def _elements(description: ModelDescription, numbers: Sequence[int]) -> int:
     return sum(description.parameters[number].elements for number in numbers)
 
 
-def _epoch_samples(program: Program) -> int:
-    batches = program.batches
-    return sum(batches.samples(step) for step in range(batches.steps_per_epoch))
+def _unlike_steps(batches: Batches) -> list[tuple[int, int]]:
+    """Steps that stand for an epoch, and how many are cut as each is: the whole batches, and a short last one."""
+    whole, rest = divmod(batches.length, batches.batch_size)
+    short = [(batches.steps_per_epoch - 1, 1)] if rest and not batches.drop_last else []
+    return ([(0, whole)] if whole else []) + short
 
 
-def _samples(program: Program, plan: Plan, pipe: int) -> list[int]:
-    """Positions in the epoch's order that a pipe computes."""
-    return [
-        position
-        for step in range(program.batches.steps_per_epoch)
+def _samples(batches: Batches, plan: Plan, pipe: int) -> int:
+    """Samples of an epoch that a pipe computes."""
+    return sum(
+        times * len(batches.positions(step, microbatch))
+        for step, times in _unlike_steps(batches)
         for microbatch in plan.share(pipe)
-        for position in program.batches.positions(step, microbatch)
+    )
+
+
+def _covers_an_epoch(batches: Batches, plan: Plan) -> bool:
+    """Whether each sample of an epoch is computed by exactly one pipe."""
+    return all(_covers_a_batch(batches, plan, step) for step, _ in _unlike_steps(batches))
+
+
+def _covers_a_batch(batches: Batches, plan: Plan, step: int) -> bool:
+    first = batches.locate(step)[1] * batches.batch_size
+    shares = [
+        [position for microbatch in plan.share(pipe) for position in batches.positions(step, microbatch)]
+        for pipe in range(plan.pipes)
     ]
+    return _is_partition(shares, range(first, first + batches.samples(step)))
 
 
 def _sample_bytes(prepared: Prepared) -> float:

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from products import DESCRIPTION, shape
+from sums import along
 from unisono.cluster.exchange import Exchange
 from unisono.frameworks.protocol import TensorSpec
 from unisono.gradients.tree import Node, expression, fold
@@ -25,7 +26,6 @@ from unisono.runtime.program import Program
 from unisono.runtime.protocol import Plan, even
 from unisono.runtime.reach import Reach
 from unisono.runtime.state import ALL_HOSTS, FLOATING, Control, HostState, host_layout
-from unisono.runtime.update import tree_sum
 from waiting import limit
 
 ROUND = 2
@@ -197,7 +197,7 @@ def _exchange(workers: list[int], microbatches: int, empty: int, changed: tuple[
         trees = folding(plan, 0, total)
 
         def summed(name: str, tree: Any, at: Any) -> Any:
-            return tree_sum(tree, lambda pipe, buffer: at[name.format(pipe)][buffer])
+            return along(tree, lambda pipe, buffer: at[name.format(pipe)][buffer])
 
         gradients = summed("gradients/{}/0", trees.gradients, state.segment)
         assert np.array_equal(gradients, summed("gradients/{}/0", tree, alone.segment))
@@ -239,7 +239,7 @@ def test_what_is_sent_early_stays_as_it_was() -> None:
     for thread in threads:
         thread.join(limit())
         assert not thread.is_alive()
-    expected = tree_sum(expression(total, {Node(0, k): (k,) for k in range(total)}), lambda k: leaves.gradients[k])
+    expected = along(expression(total, {Node(0, k): (k,) for k in range(total)}), lambda k: leaves.gradients[k])
     for state in states:
         assert np.array_equal(state.segment[f"gradients/{ALL_HOSTS}/0"][0], expected)
         state.segment.close()

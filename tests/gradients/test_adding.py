@@ -9,15 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sums import along
 from unisono.gradients.adding import TreeAdder
 
 trees = st.recursive(
     st.tuples(st.integers(0, 9), st.just("buffer")), lambda below: st.tuples(below, below), max_leaves=12
 )
-
-
-def by_hand(tree: Any, leaves: np.ndarray) -> np.ndarray:
-    return leaves[tree[0]] if isinstance(tree[0], int) else by_hand(tree[0], leaves) + by_hand(tree[1], leaves)
 
 
 @given(st.lists(st.tuples(trees, st.integers(0, 5), st.sampled_from(["float32", "float64"])), min_size=1, max_size=4))
@@ -28,7 +25,7 @@ def test_the_tree_s_own_additions_whatever_was_added_before(sums: list[tuple[Any
         before, out = leaves.copy(), np.full(size, np.nan, dtype)
         found = add(tree, lambda number, what, leaves=leaves: leaves[number], out)
         assert found.dtype == dtype
-        assert found.tobytes() == by_hand(tree, leaves).tobytes()
+        assert found.tobytes() == along(tree, lambda number, what, leaves=leaves: leaves[number]).tobytes()
         assert leaves.tobytes() == before.tobytes()
         assert np.shares_memory(found, leaves if isinstance(tree[0], int) else out) or not size
 

@@ -7,13 +7,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sums import along
 from unisono.gradients.hosts import nodes_of, swapped
 from unisono.gradients.tree import Node, expression, root
 from unisono.partition.hosts import host_shares
 from unisono.runtime.folding import folding
 from unisono.runtime.protocol import Plan, even
 from unisono.runtime.state import ALL_HOSTS
-from unisono.runtime.update import tree_sum
 
 
 class Sum:
@@ -30,14 +30,9 @@ class Sum:
         return Sum(f"({self.text}+{other.text})")
 
 
-def added(tree: Any, leaf: Any) -> Any:
-    """Add sums that remember along a tree."""
-    return tree_sum(tree, leaf)
-
-
 def sum_of(node: Node, total: int) -> Any:
     """A node's sum over microbatches."""
-    return added(expression(total, {Node(0, k): (k,) for k in range(total)}, node), lambda k: Sum(str(k)))
+    return along(expression(total, {Node(0, k): (k,) for k in range(total)}, node), lambda k: Sum(str(k)))
 
 
 def left_by(plan: Plan, total: int) -> dict[tuple[int, int], Any]:
@@ -63,7 +58,7 @@ def test_every_host_forms_the_sum_of_one(workers: list[int], microbatches: int, 
         sums = left_by(plan, total)
         sums[ALL_HOSTS, 0] = sum_of(nodes[1 - host][0] if several and swapped(nodes) else root(total), total)
         trees = folding(plan, 0, total)
-        found = added(trees.gradients, lambda pipe, buffer, sums=sums: sums[pipe, buffer])
+        found = along(trees.gradients, lambda pipe, buffer, sums=sums: sums[pipe, buffer])
         assert found.text == sum_of(root(total), total).text
         assert trees.buffers == ((ALL_HOSTS, 0) if several else trees.gradients)
 

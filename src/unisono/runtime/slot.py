@@ -17,6 +17,7 @@ import numpy as np
 
 from unisono.errors import JobError
 from unisono.frameworks.protocol import Array, GradientInParts
+from unisono.gradients.adding import TreeAdder
 from unisono.gradients.tree import FoldStep, fold
 from unisono.memory.packing import pack
 from unisono.memory.segment import touch
@@ -34,7 +35,7 @@ from unisono.runtime.stagework import Awaited, stage_work
 from unisono.runtime.state import FLOATING, LOSS, METRICS, RECORDS, SAMPLES, SECONDS, WEIGHT, Control
 from unisono.runtime.sums import PartialSums
 from unisono.runtime.tools import Phase, Tools
-from unisono.runtime.update import Update, tree_sum
+from unisono.runtime.update import Update
 
 
 class SlotWork:
@@ -244,8 +245,7 @@ class SlotWork:
             return
         tree = self._folding(plan, self._program.nonempty(round_)).buffers
         samples = float(self._sums_of(round_)[SAMPLES])
-        sums = tree_sum(tree, lambda pipe, buffer: self._segment[f"buffer_sums/{pipe}"][buffer])
-        changed = tree_sum(tree, lambda pipe, buffer: self._segment[f"buffer_changed/{pipe}"][buffer])
+        sums, changed = (self._sum(tree, name) for name in ("buffer_sums", "buffer_changed"))
         old, new = self._state.buffers(round_.step & 1), self._state.buffers((round_.step + 1) & 1)
         at, skipped = 0, self._sums_of(round_)[WEIGHT] == 0
         for index, spec in enumerate(specs):
@@ -257,6 +257,11 @@ class SlotWork:
             else:
                 new[index][...] = self._segment[f"buffer_first/{index}"]
             at += new[index].size if floating else 0
+
+    def _sum(self, tree: Any, name: str) -> Array:
+        """A sum along the tree of what the pipes have left under a name."""
+        out = np.empty_like(self._segment[f"{name}/0"][0])
+        return TreeAdder()(tree, lambda pipe, buffer: self._segment[f"{name}/{pipe}"][buffer], out)
 
     def stamp(self, plan: Plan, round_: Round) -> None:
         """Slot 0 leaves the next round's plan, unless a predecessor already has."""

@@ -25,18 +25,6 @@ from unisono.runtime.protocol import Action, Do, mark
 from unisono.runtime.state import HostState, vector_span
 
 
-def tree_sum(tree: Any, leaf: Callable[[int, int], Array]) -> Array:
-    """Add along the tree; leaves are (pipe, buffer) pairs.
-
-    >>> import numpy as np
-    >>> tree_sum((((0, 0), (0, 1)), (1, 0)), lambda pipe, buffer: np.array([10.0 * pipe + buffer]))
-    array([11.])
-    """
-    if isinstance(tree[0], int):
-        return leaf(*tree)
-    return tree_sum(tree[0], leaf) + tree_sum(tree[1], leaf)
-
-
 class _Guarded:
     """One chunk: its parameters and state in place, their old values in scratch, and its optimizer."""
 
