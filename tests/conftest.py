@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +19,11 @@ from waiting import limit, until
 pytest_plugins = ["few", "share", "reliability.told"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# nohup, and a shell's `&`, have a command ignore these, and so would every process that a test starts and signals.
+for number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 # The same examples each time, and none refused for being slow; --hypothesis-profile=explore draws others.
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
