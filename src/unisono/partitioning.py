@@ -132,7 +132,8 @@ def partition(job: Job, workers: int | None = None, pipeline: int = 1, threads: 
     sample_bytes = _sample_bytes(prepared)
     parts = tuple(
         Part(
-            pipe, index, samples[pipe], int(samples[pipe] * sample_bytes), stage.names, stage.parameters, stage.elements,
+            pipe, index, samples[pipe], int(samples[pipe] * sample_bytes), stage.names, stage.parameters,
+            stage.elements,
             None if stage.activation_bytes is None else (layout.pipeline - index) * stage.activation_bytes,
             stage.forward_seconds, stage.backward_seconds, stage.seconds / whole_seconds if whole_seconds else 1.0,
         )
