@@ -48,7 +48,7 @@ def train_among_hosts(
         return {"job": job, "numerics": numerics}
 
     companions = Cluster(hosts, about, execution.host.source if hosts.lends else None)
-    again = where.restarts + companions.meet() > 0  # here an interrupt still ends it at once
+    again = where.restarts + companions.meet(shown.message) > 0  # here an interrupt still ends it at once
     path = path if named else companions.folder(path if where.host else fresh(path))
     if hosts.data_host is not None and not hosts.lends:
         lender = Lender(companions.place, companions.address, hosts.timeout, hosts.data_host)

@@ -15,8 +15,9 @@ from typing import Any
 from unisono.cluster.attempts import find_attempt, open_attempt
 from unisono.cluster.coordinator import Coordinator
 from unisono.cluster.data_host import DataHost
+from unisono.cluster.finding import find_store
 from unisono.cluster.link_setup import Setup
-from unisono.cluster.meeting import Store, interface_address
+from unisono.cluster.meeting import Store
 from unisono.cluster.member import Generation, Member
 from unisono.cluster.place import Place
 from unisono.cluster.snapshot import state_digest
@@ -108,15 +109,18 @@ class Cluster:
         self._whole = True
         """Whether this host's state is that after some round: not while another one's comes in."""
 
-    def meet(self) -> int:
+    def meet(self, say: Callable[[str], None]) -> int:
         """Find the store, and in it the attempt at this run to which this process belongs.
+
+        Args:
+            say: hears what is waited for.
 
         Returns:
             How many attempts there have been before it in this store.
         """
-        place, timeout = self.place, self._hosts.timeout
-        self.address = interface_address(place, self._hosts.interface)
-        self._served = Store(place, self.address, place.serves, timeout)
+        timeout = self._hosts.timeout
+        place, self.address, self._served = find_store(self.place, self._hosts.interface, timeout, say)
+        self.place = place
         if place.driven:
             return 0
         decides = place.host == 0

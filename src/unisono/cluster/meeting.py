@@ -27,10 +27,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-import psutil
-
 from unisono.cluster.place import Place
 from unisono.errors import JobError, UsageError, way_to_install
+from unisono.texts import excerpt
 from unisono.untrusted import Malformed, Maybe, check, parsed
 
 HELLO = {"order": int, "name": str, "address": str}
@@ -46,6 +45,9 @@ REPORT = {
 BROKEN = {"hosts": [int], "torn": bool}
 FAILURE = {"host": str, "message": str, "traceback": str, "usage": bool}
 """What others leave there, as `check` says it."""
+
+OWNER = "unisono's run"
+"""The key, before all prefixes, by which a store that Unisono serves says whose it is: its prefix."""
 
 START_SECONDS = 300.0
 """How long hosts may take to find the store when they start."""
@@ -68,35 +70,12 @@ def torch_distributed() -> Any:
     return torch.distributed
 
 
-def interface_address(place: Place, interface: str | None) -> str:
-    """This host's address on the interface that is used between hosts.
+class NoStore(JobError):
+    """Where the store should be is none."""
 
-    Args:
-        place: where the store is.
-        interface: its name; None = the one that leads to the store.
 
-    Raises:
-        UsageError: there is no such interface, or it has no address.
-    """
-    if interface is not None:
-        addresses = psutil.net_if_addrs()
-        if interface not in addresses:
-            raise UsageError(f"--interface names one of {', '.join(sorted(addresses))}; received {interface!r}.")
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for entry in addresses[interface]:
-                if entry.family == family and not entry.address.startswith("fe80"):
-                    return str(entry.address).split("%")[0]
-        raise UsageError(f"--interface needs an interface with an IP address; {interface!r} has none.")
-    try:
-        family, kind, _, _, target = socket.getaddrinfo(place.address, place.port or 1, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.connect(target)  # sends nothing: only asks which way it would go
-            return str(probe.getsockname()[0])
-    except OSError as error:
-        raise UsageError(
-            f"hosts find each other at {place.address}:{place.port}, as {place.launcher} says; this host cannot: "
-            f"{error}. Check the address, or name the interface with --interface."
-        ) from error
+class AnotherRun(JobError):
+    """Where the store should be is another run's."""
 
 
 class Store:
@@ -107,12 +86,16 @@ class Store:
         address: this host's address, for the one that serves.
         serve: serve it from this process; it lives as long as this object.
         timeout: seconds that an answer may take.
+        patience: seconds that the first one may take.
 
     Raises:
-        JobError: it cannot be reached, or not be served.
+        JobError: it cannot be served.
+        NoStore, AnotherRun: it cannot be reached.
     """
 
-    def __init__(self, place: Place, address: str, serve: bool, timeout: float) -> None:
+    def __init__(
+        self, place: Place, address: str, serve: bool, timeout: float, patience: float = START_SECONDS
+    ) -> None:
         distributed = torch_distributed()
         options: dict[str, Any] = {}
         if serve:
@@ -122,18 +105,26 @@ class Store:
                 listener = socket.create_server((address, place.port), family=family)
             except OSError as error:
                 raise JobError(
-                    f"host {place.host} serves the store at {address}:{place.port}, and cannot: {error}. Give the "
-                    "launcher another port (MASTER_PORT)."
+                    f"host {place.host} serves the store at {address}:{place.port}, and cannot: {error.strerror}. Give "
+                    "the launcher another port (MASTER_PORT)."
                 ) from error
             options = {"master_listen_fd": listener.detach(), "is_master": True}
         where = address if serve else place.address
         try:
             raw = distributed.TCPStore(
-                where, place.port, wait_for_workers=False, timeout=timedelta(seconds=START_SECONDS), **options
+                where, place.port, wait_for_workers=False, timeout=timedelta(seconds=patience), **options
             )
         except (RuntimeError, ValueError) as error:
-            raise JobError(f"hosts meet at {where}:{place.port}, which cannot be reached: {error}") from error
+            why = str(error).splitlines()[0]
+            raise NoStore(f"hosts meet at {where}:{place.port}, which cannot be reached: {why}") from error
         raw.set_timeout(timedelta(seconds=timeout))
+        if serve:
+            raw.set(OWNER, place.prefix)
+        elif raw.check([OWNER]) and not f"{place.prefix}/".startswith(f"{(owner := raw.get(OWNER).decode())}/"):
+            raise AnotherRun(
+                f"at {where}:{place.port} the hosts of another run meet ({excerpt(owner)}), where those of this one "
+                f"({excerpt(place.prefix)}) were to. Give the launcher another port (MASTER_PORT)."
+            )
         self.raw = distributed.PrefixStore(place.prefix, raw) if place.prefix else raw
 
     def put(self, key: str, value: Any) -> None:

@@ -14,8 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from unisono.cluster.addresses import Machine
 from unisono.cluster.coordinator import Coordinator
-from unisono.cluster.meeting import Store, interface_address
+from unisono.cluster.meeting import Store
 from unisono.cluster.order import Ended, News, Order
 from unisono.cluster.place import Place
 from unisono.cluster.ray_host import CALLS, RayHost
@@ -274,6 +275,6 @@ def meeting_place(ray: Any, hosts: int, interface: str | None) -> Place:
     key = uuid.uuid4().hex[:12]
     place = Place(0, hosts, address, 0, False, f"unisono/{key}", "Ray", 0, "driver", driven=True)
     if interface is not None:
-        address = interface_address(place, interface)
+        address = Machine.here().of(interface)[0]
     with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as free:
         return replace(place, address=address, port=free.getsockname()[1])
