@@ -95,7 +95,7 @@ class HostProcess:
 @contextmanager
 def running(
     folder: Path, workers: Sequence[int], *arguments: object, environment: dict[str, str] | None = None,
-    network: Network | None = None,
+    network: Network | None = None, address: str | None = None,
 ) -> Iterator[list[HostProcess]]:  # fmt: skip
     """Hosts with so many workers each, which train `job.py` in a folder; nothing of them is left afterwards.
 
@@ -105,13 +105,15 @@ def running(
         arguments: more for `unisono train`.
         environment: more of it.
         network: a namespace for each of them, instead of loopback for all.
+        address: what they are told of host 0's, instead of its IP address.
     """
     port = 29400 if network else free_port()
+    address = address or (network.address(0) if network else "127.0.0.1")
     hosts = [
         HostProcess(
             folder, number, len(workers), port, ["job.py", "--workers", count, "--out", "out", *PATIENT, *arguments],
             environment,
-            network.command(number, []) if network else (), network.address(0) if network else "127.0.0.1",
+            network.command(number, []) if network else (), address,
         )
         for number, count in enumerate(workers)
     ]  # fmt: skip

@@ -43,6 +43,7 @@ for name in "$@"; do
         kill -9 $left
     done
     ip netns delete "$name"
+    rm -rf "/etc/netns/$name"
 done
 """
 # Waits for a line or for its owner's death, whichever comes first: a crashed test leaves nothing either.
@@ -109,6 +110,35 @@ class Network:
         with suppress(OSError):  # it has ended
             return Path(f"/proc/{process}/ns/net").samefile(f"/run/netns/{self._names[host]}")
         return False
+
+    def names(self, host: int, **addresses: str) -> None:
+        """What a host's /etc/hosts says, for programs that are started there and those that run: name=address."""
+        folder = Path("/etc/netns") / self._names[host]
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"{address} {name}\n" for name, address in {"localhost": "127.0.0.1", **addresses}.items()]
+        (folder / "hosts").write_text("".join(lines))  # in its place: it is mounted
+
+    def second_interface(self) -> None:
+        """Give every host one more, eth1."""
+        for host, name in enumerate(self._names):
+            self._ip(self._switch, f"link add second{host} type veth peer name eth1 netns {name}",
+                     f"link set second{host} master bridge up")  # fmt: skip
+            self._ip(name, f"address add {self.second_address(host)}/24 dev eth1", "link set eth1 up")
+
+    def second_address(self, host: int) -> str:
+        """A host's address on its second interface."""
+        return f"192.168.77.{host + 1}"
+
+    def ipv6(self, only: bool = False) -> None:
+        """Give every host an IPv6 address besides its other one, or instead of it."""
+        for host, name in enumerate(self._names):
+            self._ip(name, f"address add {self.ipv6_address(host)}/64 dev {INTERFACE} nodad")
+            if only:
+                self._ip(name, f"address delete {self.address(host)}/24 dev {INTERFACE}")
+
+    def ipv6_address(self, host: int) -> str:
+        """A host's IPv6 address, once it has one."""
+        return f"fd77::{host + 1}"
 
     def cut(self, host: int) -> None:
         """From now on a host's packets vanish, both ways; nobody is told."""

@@ -15,12 +15,12 @@ from unisono.errors import JobError, UsageError
 from waiting import limit
 
 STUCK = """
-import signal, time
+import threading
 from unisono.cluster.insisting import insist
 
 def look():
     print("looks", flush=True)
-    time.sleep(1e6)
+    threading.Event().wait()
 
 insist(look, "waits", print, 1e6, "")
 """
