@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unisono.checkpoint import store
 from unisono.cluster.cluster import Cluster, Hosts
 from unisono.cluster.sample_store import Lender
+from unisono.errors import UsageError
 from unisono.execution import Supervised
 from unisono.following import follow
 from unisono.observe.progress import Display
-from unisono.observe.rundir import CHECKPOINTS, RUN, RunFolder, fresh
+from unisono.observe.rundir import CHECKPOINTS, RUN, RunFolder, fresh, read_run
 from unisono.runtime.digest import job_digest
 from unisono.runtime.prepare import Described, Request
 from unisono.training import RunSettings, newest, train_in_folder
@@ -49,14 +51,14 @@ def train_among_hosts(
 
     companions = Cluster(hosts, about, execution.host.source if hosts.lends else None)
     again = where.restarts + companions.meet(shown.message) > 0  # here an interrupt still ends it at once
-    path = path if named else companions.folder(path if where.host else fresh(path))
+    path = path if named else companions.folder(fresh(path) if companions.is_first else path)
+    companions.sees = partial(_holds, path)
     if hosts.data_host is not None and not hosts.lends:
         lender = Lender(companions.place, companions.address, hosts.timeout, hosts.data_host)
         request = replace(request, change=lender.borrowed)
-    if where.host:
+    if not companions.is_first:
         folder = RunFolder.of_host(path, name)
-        kept = path if where.driven else None  # else the first host serves the store, and its loss ends the run
-        follow(execution, replace(request, folder=None), folder, shown, settings, companions, name, kept)
+        follow(execution, replace(request, folder=None), folder, shown, settings, companions, name, path)
         return folder.path
     resumed = None
     if resumes or (again and store.steps(path / CHECKPOINTS)):
@@ -66,6 +68,17 @@ def train_among_hosts(
         folder = RunFolder.reopen(path)
     else:
         folder = RunFolder(path) if again and (path / RUN).exists() else RunFolder.create(path)
+    folder.fence = companions.fence
+    if not where.driven:  # else the driver has
+        folder.update(key=companions.key())
     request = replace(request, folder=folder.path.absolute())
     train_in_folder(execution, request, folder, shown, settings, resumed, companions, f"{name} ")
     return folder.path
+
+
+def _holds(path: Path, key: str) -> bool:
+    """Whether a folder is that of the run with this key: seen from here, it is."""
+    try:
+        return read_run(path).get("key") == key
+    except UsageError:
+        return False

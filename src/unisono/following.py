@@ -7,27 +7,25 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unisono.checkpoint.keeper import Keeper
 from unisono.checkpoint.parameters import sha256_of
-from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.cluster.cluster import Cluster
+from unisono.errors import JobError, UnisonoError
 from unisono.execution import Execution, Interrupts, Observation
 from unisono.observe.logs import LineLog
 from unisono.observe.outlet import Outlet
 from unisono.observe.progress import Display
 from unisono.observe.rundir import RunFolder, read_run, this_process
-from unisono.runtime.companions import Companions
-from unisono.runtime.control import ControlSocket
+from unisono.runtime.control import SOCKET, ControlSocket
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.state import HostState
 from unisono.runtime.watcher import Outcome
 from unisono.training import FolderObservation, RunSettings, conclude
 
 MOST_RECENT = 4096
-LET_GO_SECONDS = 30.0
 
 
 @dataclass
@@ -38,7 +36,7 @@ class Following(Observation):
         folder: this host's own.
         keeper: decides as host 0's does; writes nothing until this host keeps the run folder.
         name: this host.
-        successor: makes the watcher that keeps the run folder, once this host is the first; None = it never is.
+        successor: makes the watcher that keeps the run folder, once this host is the first.
         kept: that watcher.
         recent: the last records, of which the run folder may lack some when the first host is lost.
     """
@@ -46,7 +44,7 @@ class Following(Observation):
     folder: RunFolder = field(kw_only=True)
     keeper: Keeper = field(kw_only=True)
     name: str = field(kw_only=True)
-    successor: Callable[[Keeper], FolderObservation] | None = field(kw_only=True, default=None)
+    successor: Callable[[Keeper], FolderObservation] = field(kw_only=True)
     kept: FolderObservation | None = field(kw_only=True, default=None)
     recent: deque[dict[str, Any]] = field(kw_only=True, default_factory=lambda: deque(maxlen=MOST_RECENT))
 
@@ -86,13 +84,13 @@ class Following(Observation):
         Raises:
             JobError: it has checkpoints, and the hosts know nothing of them.
         """
-        if host == 0 and self.kept is None and self.successor is not None:
+        if host == 0 and self.kept is None:
             if rounds == 0 and self.keeper.has_written:
                 raise JobError(
                     "the host that was to read the run's checkpoint was lost before the run went on. Resume it again."
                 )
             self.kept = self.successor(self.keeper)
-            self.kept.take_over(described, state, rounds, self.recent)
+            self.kept.take_over(described, state, rounds, self.recent, self.folder.path / SOCKET)
             self.message(f"host {self.name} keeps the run folder {self.kept.folder.path} from here on")
 
     def memory(self) -> dict[str, Any]:
@@ -115,8 +113,7 @@ class Following(Observation):
 
 def follow(
     execution: Execution, request: Request, folder: RunFolder, display: Display, settings: RunSettings,
-    companions: Companions,
-    name: str, path: Path | None = None,
+    companions: Cluster, name: str, path: Path,
 ) -> None:  # fmt: skip
     """Train a job as host 0 of the run does.
 
@@ -126,32 +123,30 @@ def follow(
         display: shows what this host's processes print.
         companions: the way to the others.
         name: this host.
-        path: the run folder, where this host takes it over if all before it are lost; None = it never does.
+        path: the run folder, which this host takes over if it becomes the first.
 
     Raises:
         UnisonoError: it failed, here or on another host.
     """
     started, job = time.monotonic(), execution.job
     interrupts = Interrupts(settings.max_seconds, folder.interrupted)
-    run_folder = RunFolder(path or folder.path)
+    run_folder = RunFolder(path)
+    run_folder.fence = companions.fence
     keeper = Keeper(
         run_folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, display.message,
-        lambda best: run_folder.update(best=dict(best)),
+        lambda best: run_folder.update(best=dict(best)), fence=run_folder.fence,
     )  # fmt: skip
 
     def successor(keeper: Keeper) -> FolderObservation:
         run_folder.fields = read_run(run_folder.path)
-        observe = partial(
-            FolderObservation, job, display, interrupts, folder=run_folder, settings=settings, keeper=keeper,
-            request=replace(request, timeline=False), host=f"{name} ", started=started,
+        kept = FolderObservation(
+            job, display, interrupts, folder=run_folder, settings=settings, keeper=keeper,
+            request=replace(request, timeline=False), host=f"{name} ", started=started, takes_over=True,
         )  # fmt: skip
-        kept = _patiently(observe)
         run_folder.update(host=name, **this_process())
         return kept
 
-    watcher = Following(
-        job, display, interrupts, folder=folder, keeper=keeper, name=name, successor=successor if path else None
-    )
+    watcher = Following(job, display, interrupts, folder=folder, keeper=keeper, name=name, successor=successor)
     folder.update(command=sys.argv, exit="running", host=name, error=None, signal=None, **this_process())
     try:
         with interrupts.handled(), execution(request, watcher, settings.stall_seconds, companions) as outcome:
@@ -184,15 +179,3 @@ def _account(folder: RunFolder, outcome: Outcome, keeper: Keeper, interrupts: In
         values["parameters_sha256"] = sha256_of(outcome.state.saved(outcome.steps_done))
     over = outcome.complete or keeper.exhausted
     folder.update(**values, exit="completed" if over else "interrupted", signal=interrupts.received or 2)
-
-
-def _patiently(observe: Callable[[], FolderObservation]) -> FolderObservation:
-    """Wait for the lost host to let go of the folder: one that is only cut off finds that out a little later."""
-    deadline = time.monotonic() + LET_GO_SECONDS
-    while True:
-        try:
-            return observe()
-        except UsageError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)

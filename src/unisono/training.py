@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from unisono.checkpoint import store
@@ -24,11 +26,11 @@ from unisono.observe.logs import LineLog
 from unisono.observe.metrics import MetricsFile, look_over, read_metrics
 from unisono.observe.outlet import PATIENCE_SECONDS, Inline, Outlet
 from unisono.observe.progress import Display
-from unisono.observe.rundir import PARAMETERS, RunFolder, this_process
+from unisono.observe.rundir import PARAMETERS, Fenced, RunFolder, this_process
 from unisono.observe.tensorboard import TensorBoard
 from unisono.observe.timeline import Timeline
 from unisono.runtime.companions import Companions
-from unisono.runtime.control import ControlSocket
+from unisono.runtime.control import SOCKET, ControlSocket
 from unisono.runtime.digest import changes, job_digest
 from unisono.runtime.leftovers import remove_unfinished, sweep_run, sweep_temporary
 from unisono.runtime.prepare import Described, Request
@@ -83,6 +85,7 @@ class FolderObservation(Observation):
         resumed: the checkpoint to go on from, or None.
         host: put before processes' names where there are several hosts ("node0 "), or nothing.
         started: when the run began, on the monotonic clock: before its job was made.
+        takes_over: whether another host has kept the folder, which is lost.
     """
 
     folder: RunFolder = field(kw_only=True)
@@ -92,6 +95,7 @@ class FolderObservation(Observation):
     resumed: Checkpoint | None = field(kw_only=True, default=None)
     host: str = field(kw_only=True, default="")
     started: float = field(kw_only=True, default_factory=time.monotonic)
+    takes_over: bool = field(kw_only=True, default=False)
 
     def __post_init__(self) -> None:
         self._waits_for_first_step = True
@@ -99,7 +103,7 @@ class FolderObservation(Observation):
         look_over(self.folder.metrics, self.resumed is not None, self.message)
         self._outlet: type[Outlet] | type[Inline] = Inline if self.settings.debug else Outlet
         self._observers: list[tuple[Outlet | Inline, Callable[[dict[str, Any]], None]]] | None = None
-        self._metrics = MetricsFile(self.folder.claim, self.message)
+        self._metrics = MetricsFile(self.folder.claim, self.message, self.takes_over)
         self._files = self._outlet("the run folder", self.message)
         self.folder.hold(self._files, self.message)
         self._tensorboard = TensorBoard(self.folder.claim, self.message)
@@ -194,16 +198,14 @@ class FolderObservation(Observation):
                 self._keep(dict(record))
 
     def take_over(
-        self, described: Described, state: HostState, rounds: int, recent: Iterable[Mapping[str, Any]]
+        self, described: Described, state: HostState, rounds: int, recent: Iterable[Mapping[str, Any]], control: Path
     ) -> None:
         """Go on where another host, which is lost, has kept this folder.
 
         Args:
             described, state, rounds: where the run stands.
             recent: the last records, of which the lost host may not have written all.
-
-        Raises:
-            UsageError: that host is alive and writes still.
+            control: this host's control socket.
         """
         standing = standing_after(described, state, rounds)
         fingerprint = {**described.layout.description.fingerprint, "threads": str(self.request.threads)}
@@ -211,9 +213,17 @@ class FolderObservation(Observation):
         memory = self.keeper.memory()
         self.keeper.begin(standing)
         self.keeper.remember(memory)
+        self.keeper.before = self.settle
         self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
+        self._files.put(remove_unfinished, self.folder.path)
+        self._files.put(self._link_control, control)
         self._waits_for_first_step = "first_step_seconds" not in self.folder.fields
         self._files.put(self._go_on, standing, list(recent))
+
+    def _link_control(self, control: Path) -> None:
+        """Who asks the run by its folder asks the host that keeps it."""
+        with suppress(OSError):
+            (self.folder.claim() / SOCKET).symlink_to(control.absolute())
 
     def record(self, record: dict[str, Any]) -> None:
         """Hand a record to the files, the display and the job's observers."""
@@ -354,7 +364,7 @@ def train_in_folder(
     interrupts = Interrupts(settings.max_seconds, partial(_ended_at_once, folder))
     keeper = Keeper(
         folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, display.message,
-        lambda best: folder.update(best=dict(best)),
+        lambda best: folder.update(best=dict(best)), fence=folder.fence,
     )  # fmt: skip
     watcher = FolderObservation(
         job, display, interrupts, folder=folder, settings=settings, keeper=keeper, request=request, resumed=resumed,
@@ -393,6 +403,11 @@ def conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupt
         JobError: it failed, or the state could not be saved.
     """
     folder, keeper = watcher.folder, watcher.keeper
+    try:
+        folder.fence()
+    except Fenced as fenced:
+        if fenced.certain:
+            raise JobError(outcome.failure.message if outcome.failure else str(fenced)) from fenced
     seconds = round(time.monotonic() - watcher.started, 3)
     values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": seconds}
     watcher.settle()
@@ -431,10 +446,15 @@ def _save(watcher: FolderObservation, outcome: Outcome, values: dict[str, Any]) 
         values["parameters_sha256"] = digest.result()
     try:
         if saved:
+            folder.fence()
             link(folder.parameters, store.at(folder.checkpoints, standing.step) / store.PARAMETERS)
             return None
         save(folder.claim() / PARAMETERS, parameters)
         kept = f"{PARAMETERS} has the final parameters"
+    except Fenced as fenced:
+        if saved:
+            return None  # the checkpoint has them
+        kept = str(fenced)
     except OSError as error:
         kept = f"{PARAMETERS} could not be written: {error}"
     parts = [*([] if saved else [str(keeper.failure)]), kept, _what_is_sound(folder, watcher.message)]

@@ -17,6 +17,7 @@ from unisono.cluster.meeting import Store
 from unisono.cluster.member import Member
 from unisono.cluster.place import Place
 from unisono.cluster.sample_store import Lender, SampleServer
+from unisono.cluster.terms import Term, exchange
 from unisono.errors import JobError
 from unisono.frameworks.registry import framework
 from unisono.untrusted import Malformed
@@ -35,6 +36,11 @@ def store() -> Store:
     return made
 
 
+def begun(store: Store) -> Term:
+    """A run's first term."""
+    return exchange(store, None, Term(1, 1, "a", limit()))
+
+
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_value_of_another_kind_is_named_with_its_key(store: Store, value: bytes) -> None:
     store.raw.set("key", value)
@@ -47,29 +53,32 @@ def test_a_value_of_another_kind_is_named_with_its_key(store: Store, value: byte
 @pytest.mark.parametrize("key", ["call", "failure", "1/torn", "world/0"])
 def test_a_host_that_hears_nonsense_says_so(store: Store, key: str) -> None:
     told = threading.Event()
-    member = Member(store, 0, "b", "127.0.0.1", limit(), told.set)
-    store.raw.set(key, b'{"host": 3}')
-    store.count("news", 1)
+    hello = {"order": 0, "name": "b", "address": "127.0.0.1"}
+    member = Member(store, begun(store), "b", hello, limit(), told.set, lambda term: term, lambda: False)
+    store.raw.set(f"1/{key}", b'{"host": 3}')
+    store.within("1").count("news", 1)
     until(member.is_cut_off, "it says so")
     assert f"'{key}', where hosts meet" in str(member.is_cut_off())
 
 
 def test_who_decides_is_ended_by_no_host(store: Store) -> None:
     """One that names hosts which never came changes nothing; one that leaves nonsense ends the deciding."""
-    store.count("arrivals", 1)
-    store.put("1/beat", 0)
-    store.put("1/hello", {"order": 0, "name": "a", "address": "127.0.0.1"})
-    store.put("broken/0/1", {"hosts": [1, 99], "torn": False})
-    coordinator = Coordinator(store, 2, limit())
-    until(lambda: store.find("call", int), "it decides")
-    store.tell("1/answer", "nonsense")
+    term = begun(store)
+    within = store.within("1")
+    within.count("arrivals", 1)
+    within.put("1/beat", 0)
+    within.put("1/hello", {"order": 0, "name": "a", "address": "127.0.0.1"})
+    within.put("broken/0/1", {"hosts": [1, 99], "torn": False})
+    coordinator = Coordinator(store, term, 2, limit())
+    until(lambda: within.find("call", int), "it decides")
+    within.tell("1/answer", "nonsense")
     until(lambda: not coordinator._thread.is_alive(), "it ends in order")
 
 
 def test_a_run_folder_that_is_no_text(store: Store) -> None:
     cluster = Cluster(Hosts(PLACE), lambda described: {}, None)
-    cluster._served = store
-    store.put("/folder", ["out"])
+    cluster._store, cluster._term = store, Term(1, 1, "a", limit())
+    store.put("1/folder", ["out"])
     with pytest.raises(JobError, match=r"host 0 names the run folder.*must be a text.*--out"):
         cluster.folder(Path("own"))
 

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -74,6 +75,7 @@ class Keeper:
         message: says what a person should know.
         kept: called with the best evaluation so far when its checkpoint is on disk.
         before: called before one is written, by whoever writes it: has on disk what a resumed run finds beside it.
+        fence: called before old ones are removed; raises OSError where another host keeps the folder.
 
     Attributes:
         about: the job's digest and the numerics' fingerprint, kept in each checkpoint.
@@ -83,10 +85,10 @@ class Keeper:
     def __init__(
         self, folder: Callable[[], Path], settings: Checkpointing, best: tuple[str, str] | None, patience: int | None,
         message: Callable[[str], None], kept: Callable[[Mapping[str, Any]], None],
-        before: Callable[[], None] = lambda: None,
+        before: Callable[[], None] = lambda: None, fence: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self._folder, self._settings, self._best_of, self._patience = folder, settings, best, patience
-        self._message, self._kept, self.before = message, kept, before
+        self._message, self._kept, self.before, self._fence = message, kept, before, fence
         self.about: tuple[Mapping[str, Any], Mapping[str, str]] = ({}, {})
         self._standing = Standing(0, False, 1)
         self._improved = False
@@ -208,9 +210,12 @@ class Keeper:
             best = standing.best
             if improved and best is not None:
                 self._kept(best)
-            store.prune(folder, self._settings.keep, {best["step"]} if best else set())
         except (OSError, RuntimeError) as error:  # a full disk; no more threads
             self._failed(standing, error)
+            return
+        with suppress(OSError):
+            self._fence()
+            store.prune(folder, self._settings.keep, {best["step"]} if best else set())
 
     def _failed(self, standing: Standing, error: Exception) -> None:
         self.failure = f"the checkpoint of step {standing.step} could not be written: {error}"

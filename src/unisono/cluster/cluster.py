@@ -6,13 +6,13 @@ import os
 import selectors
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unisono.cluster.attempts import find_attempt, open_attempt
 from unisono.cluster.coordinator import Coordinator
 from unisono.cluster.data_host import DataHost
 from unisono.cluster.finding import find_store
@@ -21,6 +21,7 @@ from unisono.cluster.meeting import Store
 from unisono.cluster.member import Generation, Member
 from unisono.cluster.place import Place
 from unisono.cluster.snapshot import state_digest
+from unisono.cluster.terms import Term, enter, succeed
 from unisono.errors import JobError, UsageError
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.answers import readable
@@ -71,7 +72,7 @@ def differing(generation: Generation) -> str | None:
     """Why the hosts of a generation cannot train together, or None.
 
     >>> one, two = {"name": "a", "data": [3, "x"]}, {"name": "b", "data": [4, "y"]}
-    >>> differing(Generation(1, (one, two), 0))
+    >>> differing(Generation((1, 1), (one, two), 0))
     "hosts must have the same data (how many samples, digest of some); host 'b' has [4, 'y'], host 'a' has [3, 'x']."
     """
     first, *others = generation.hosts
@@ -108,27 +109,44 @@ class Cluster:
         self._channel: Channel | None = None
         self._whole = True
         """Whether this host's state is that after some round: not while another one's comes in."""
+        self._me = uuid.uuid4().hex
+        self.sees: Callable[[str], bool] = lambda key: False
+        """Whether this host sees the run folder: one in whose run.json this key stands."""
+        self._is_open = self._is_settled = False
 
     def meet(self, say: Callable[[str], None]) -> int:
-        """Find the store, and in it the attempt at this run to which this process belongs.
+        """Find the store, and in it the term to which this process comes.
 
         Args:
             say: hears what is waited for.
 
         Returns:
-            How many attempts there have been before it in this store.
+            How many terms there have been before it in this store.
         """
         timeout = self._hosts.timeout
-        place, self.address, self._served = find_store(self.place, self._hosts.interface, timeout, say)
-        self.place = place
-        if place.driven:
-            return 0
-        decides = place.host == 0
-        attempt = open_attempt(self._served) if decides else find_attempt(self._served)
-        self.place = place = replace(place, prefix=f"{place.prefix}/{attempt}")
-        if decides:
-            self._coordinator = Coordinator(Store(place, self.address, False, timeout), place.hosts, timeout)
-        return attempt - 1
+        place, self.address, self._store = find_store(self.place, self._hosts.interface, timeout, say)
+        self._where = place
+        self._term = term = enter(self._store, self._me, place.host == 0 and not place.driven, timeout)
+        self.place = replace(place, prefix=f"{place.prefix}/{term.origin}")
+        if self.is_first:
+            self._of_run.put("key", self._me)
+            self._coordinator = Coordinator(self._store, term, place.hosts, timeout)
+        return term.number - 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process begins the run, or begins it anew; else it follows, as long as another one is there."""
+        return self.place.host == 0 if self.place.driven else self._term.by == self._me
+
+    @property
+    def _of_run(self) -> Store:
+        """What stays the same as long as the run goes on, whoever decides."""
+        return self._store.within(str(self._term.origin))
+
+    def key(self) -> str | None:
+        """What is in run.json of the run's folder: a host that reads it there can keep that folder."""
+        found: str | None = self._of_run.find("key", str)
+        return found
 
     def folder(self, own: Path) -> Path:
         """The run folder where the command names none: host 0's, for clocks differ, and a disk may be shared.
@@ -139,11 +157,11 @@ class Cluster:
         Raises:
             JobError: host 0 does not say.
         """
-        key, deadline = f"{self.place.prefix.rpartition('/')[2]}/folder", time.monotonic() + self._hosts.timeout
-        if self.place.host == 0:
-            self._served.put(key, str(own))
+        store, deadline = self._of_run, time.monotonic() + self._hosts.timeout
+        if self.is_first:
+            store.put("folder", str(own))
         try:
-            while (found := self._served.find(key, str)) is None:
+            while (found := store.find("folder", str)) is None:
                 if time.monotonic() > deadline:
                     raise JobError("host 0 names the run folder, and has not. See what it says, or give --out.")
                 time.sleep(LOOK_SECONDS)
@@ -155,11 +173,39 @@ class Cluster:
         """See `Companions`."""
         self._selector, self._watcher = selector, watcher
         place, timeout = self.place, self._hosts.timeout
-        self._member = Member(
-            Store(place, self.address, False, timeout), place.host, place.name, self.address, timeout, poke
-        )
+        begins = place.driven or self._term.number == self._term.origin
+        order = place.host if begins else place.hosts + place.host  # after all who belong to it
+        hello = {"order": order, "name": place.name, "address": self.address}
+        store = Store(self._where, self.address, False, timeout)
+        self._member = Member(store, self._term, self._me, hello, timeout, poke, self._succeed, self._able)
+        self._is_open = True
         if self._source is not None:
             self._data_host = DataHost(self._source, place, self.address, timeout)
+
+    # -- the first host ------------------------------------------------------------------------------------
+
+    def _able(self) -> bool:
+        """Whether this host can be the first if that one is lost."""
+        key = self.key()
+        return not self.place.driven and key is not None and self.sees(key)
+
+    def _succeed(self, before: Term) -> Term:
+        """Try to be the first host from here on."""
+        latest = succeed(self._store, before, self._me)
+        if latest.by == self._me:
+            generation = self._member.generation
+            expected = 1 if generation is None else len(generation.hosts) - 1
+            self._coordinator = Coordinator(self._store, latest, expected, self._hosts.timeout)
+        return latest
+
+    def fence(self) -> None:
+        """Before the first host writes what another one would write in its place: return once it is its own to write.
+
+        Raises:
+            Fenced: it is another host's by now, or may be.
+        """
+        if self._is_open and not self._is_settled:
+            self._member.wait_until_safe()
 
     # -- generations ---------------------------------------------------------------------------------------
 
@@ -190,7 +236,7 @@ class Cluster:
                 "without this host. Mend the network between them; to have this host again, stop the run and "
                 "resume it on all."
             )
-        if generation is not None and generation.own is None:
+        if self._member.left_behind or (generation is not None and generation.own is None):
             return Failure(
                 f"host {self.place.name} was not heard of for {self._hosts.timeout:g} s, and the others went on "
                 "without it. A longer --host-timeout bears longer silences."
@@ -206,6 +252,8 @@ class Cluster:
             self.part()
             if not isinstance(generation, Generation):
                 return generation
+            if generation.own == 0 and not self.place.driven and self._member.term.by != self._me:
+                return Failure("the first host has lost itself. Resume the run from its checkpoint.")
             if (problem := differing(generation)) is not None:
                 raise UsageError(problem)
             hosts, most = generation.hosts, described.layout.shape.most
@@ -250,7 +298,7 @@ class Cluster:
 
     def _gather(self, report: Mapping[str, Any], interrupted: Callable[[], bool]) -> Generation | Failure | None:
         """Report, and wait for the next generation."""
-        said = 0
+        said = (0, 0)
         while True:
             if (trouble := self.trouble()) is not None:
                 return trouble
@@ -258,7 +306,7 @@ class Cluster:
             if found is not None and found.number == called == said:
                 self._generation = found
                 return found
-            if called > said:
+            if called > said and called[1]:
                 self._member.report(called, report)
                 said = called
             if interrupted():
@@ -323,6 +371,8 @@ class Cluster:
             self._message(f"{why if verb == 'early' else lost}; the hosts come together anew")
             numbers = [host["number"] for host in hosts]
             self._member.broken(self._generation.number, numbers, verb == "torn")
+            if 0 in places and not self.place.driven:
+                self._member.suspect()
         return str(verb)
 
     def hear(self) -> None:
@@ -343,16 +393,20 @@ class Cluster:
         self._process = self._channel = None
 
     def close(self, failure: Failure | None) -> None:
-        """See `Companions`; host 0 stays until all others have left."""
+        """See `Companions`; the first host stays until all others have left."""
         self.part()
-        generation = self._member.generation
-        left_out = self._member.torn is not None or (generation is not None and generation.own is None)
-        alone = left_out or self._member.is_cut_off() is not None  # then the run is not this host's to end
-        if failure is not None and self._member.failure is None and not alone:
-            self._member.fail(self.place.name, failure)
-        self._member.leave()
+        member, generation = self._member, self._member.generation
+        left_out = member.torn is not None or (generation is not None and generation.own is None)
+        # Where this host is alone the run is not its to end.
+        alone = left_out or member.left_behind is not None or member.is_cut_off() is not None
+        if failure is not None and member.failure is None and not alone:
+            member.fail(self.place.name, failure)
+        member.leave()
         if self._coordinator is not None:
-            self._coordinator.close(self._hosts.timeout, self.place.hosts if failure is not None else 0)
+            expected = self.place.hosts if failure is not None else 0
+            self._is_settled = self._coordinator.close(self._hosts.timeout, expected)
+        elif self.place.driven:
+            self._is_settled = not alone
         if self._data_host is not None:
             if failure is None:
                 self._wait_for_borrowers()
@@ -363,6 +417,7 @@ class Cluster:
         hosts = self._generation.hosts if self._generation else ()
         deadline = time.monotonic() + self._hosts.timeout
         with suppress(RuntimeError, JobError, Malformed):  # nobody serves the store any more
-            store = Store(self.place, self.address, False, self._hosts.timeout)
+            store = Store(self._where, self.address, False, self._hosts.timeout)
+            store = store.within(str(self._member.term.number))
             while time.monotonic() < deadline and not all(store.find(f"{host['number']}/left", bool) for host in hosts):
                 time.sleep(LOOK_SECONDS)

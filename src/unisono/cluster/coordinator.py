@@ -1,13 +1,15 @@
-"""The thread that decides who belongs to a run; it lives in one process: host 0's supervisor, or Ray's driver."""
+"""The thread that decides who belongs to a run; it lives in the first host's supervisor, or in Ray's driver."""
 
 from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 from unisono.cluster.meeting import BROKEN, HELLO, REPORT, Store
 from unisono.cluster.membership import Call, Gathered, Membership, Refused, Seen
+from unisono.cluster.terms import Term, exchange
 
 LOOK_SECONDS = 0.1
 
@@ -19,17 +21,18 @@ class Coordinator:
     """Carries out the policy of `Membership` by way of the store.
 
     Args:
-        store: a client of its own.
-        expected: hosts that the run begins with.
+        store: a client of the run's store.
+        term: the one in which it decides.
+        expected: hosts that the run begins with, or goes on with.
         timeout: seconds after which a silent host is lost.
 
     Attributes:
         left_out: the orders of hosts that have belonged to the run, and without which the others have gone on.
     """
 
-    def __init__(self, store: Store, expected: int, timeout: float) -> None:
-        self._store = store
-        self._membership = Membership(expected, timeout)
+    def __init__(self, store: Store, term: Term, expected: int, timeout: float) -> None:
+        self._run, self._term, self._store = store, term, store.within(str(term.number))
+        self._membership = Membership(expected, timeout, goes_on=term.number > term.origin)
         self._seen: dict[int, Seen] = {}
         self._beats: dict[int, int] = {}
         self._news = -1
@@ -37,34 +40,42 @@ class Coordinator:
         self._belonged: set[int] = set()
         self.left_out: frozenset[int] = frozenset()
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="unisono-coordinator", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="unisono-coordinator", daemon=True)
         self._thread.start()
 
-    def close(self, patience: float, expected: int = 0) -> None:
+    def close(self, patience: float, expected: int = 0) -> bool:
         """End, but not before every host that still lives has finished.
 
         Args:
             patience: seconds to wait for them.
             expected: how many are to come first, where a failure must be told that was there before they were.
+
+        Returns:
+            Whether the run is over now: nobody has gone on with it, or will.
         """
         deadline = time.monotonic() + patience
         while self._thread.is_alive() and time.monotonic() < deadline and not self._all_left(expected):
             time.sleep(LOOK_SECONDS)
         self._end.set()
         self._thread.join(patience)
+        try:
+            return not self._thread.is_alive() and self._sign(over=True)
+        except (RuntimeError, ValueError):
+            return False  # the store is gone
 
     def _all_left(self, expected: int) -> bool:
         begun = bool(self._membership.generation)
         hosts = tuple(self._membership.hosts if begun else self._seen)  # all who came, at the beginning
         return (begun or len(hosts) >= expected) and all(self._seen[number].left for number in hosts)
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         now, looked = 0.0, time.monotonic()
         try:
             while not self._end.wait(LOOK_SECONDS):
                 now += min(time.monotonic() - looked, LONGEST_LOOK_SECONDS)
                 looked = time.monotonic()
-                self._store.count("decides", 1)
+                if not self._sign():
+                    return  # this process was frozen, and another one decides
                 self._listen(now)
                 self._feel(now)
                 decision = self._membership.look(now, self._seen)
@@ -78,6 +89,12 @@ class Coordinator:
                     self._refuse(decision.host, decision.torn)
         except (RuntimeError, ValueError):
             return  # the store is gone, and hosts find that out by themselves
+
+    def _sign(self, over: bool = False) -> bool:
+        """Give a sign of life; returns whether it is still this process that decides."""
+        wanted = replace(self._term, signs=self._term.signs + 1, over=over)
+        self._term = exchange(self._run, self._term, wanted)
+        return self._term == wanted
 
     def _publish(self, gathered: Gathered) -> None:
         reports: list[dict[str, Any]] = [

@@ -110,7 +110,7 @@ def main(file: int, parent: int) -> None:
     lost: tuple[str, tuple[int, ...], str]
     try:
         store = Store(setup.place, setup.address, serve=False, timeout=setup.timeout)
-        where = torch_distributed().PrefixStore(f"gloo/{setup.generation}", store.raw)
+        where = torch_distributed().PrefixStore("gloo/{}/{}".format(*setup.generation), store.raw)
         transport = GlooTransport(where, setup.address, setup.host, setup.hosts, setup.timeout)
         transport.meet()
         channel.send(("met", (), ""))

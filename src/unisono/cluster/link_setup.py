@@ -17,7 +17,7 @@ class Setup:
         place: where hosts meet.
         address: this host's address on the interface between hosts.
         timeout: seconds that the store may take to answer, and other hosts.
-        generation: of which hosts.
+        generation: of which hosts, as in `Generation`.
         host, hosts: which one this is, of how many.
         layout, program: what they share.
         rounds: rounds done where the hosts begin.
@@ -29,7 +29,7 @@ class Setup:
     place: Place
     address: str
     timeout: float
-    generation: int
+    generation: tuple[int, int]
     host: int
     hosts: int
     layout: HostLayout

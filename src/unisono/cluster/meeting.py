@@ -1,12 +1,11 @@
 """Where hosts find each other: a store of torch.distributed, to which each host and the deciding process are clients.
 
-Everything in it is JSON text under these keys; nothing is pickled.
+Everything in it is JSON text under these keys, each term's (see `terms`) under its number; nothing is pickled.
 
     arrivals             how many hosts have come; a host's number is its count
     news                 grows with everything that hosts or who decides should look at
     NUMBER/hello         order, name and address of a host
     NUMBER/beat          grows while the host lives
-    decides              grows while the process that decides lives
     NUMBER/answer        the latest call that it has heard
     NUMBER/left          it has finished
     call                 the generation whose hosts come to rest and report
@@ -15,6 +14,7 @@ Everything in it is JSON text under these keys; nothing is pickled.
     NUMBER/torn          it has no place among the hosts, as it cannot reach some of them (their names)
     world/G              the hosts of generation G with their reports, in order
     folder               the run folder as host 0 calls it, where the command does not
+    key                  what is in run.json of the run's folder: who reads it there sees the same folder
     failure              why the run fails: host, message, traceback
 """
 
@@ -24,6 +24,7 @@ import json
 import os
 import socket
 from collections.abc import Sequence
+from copy import copy
 from datetime import timedelta
 from typing import Any
 
@@ -153,6 +154,24 @@ class Store:
             return check(parsed(value), kind)
         except Malformed as error:
             raise Malformed(f"{key!r}, where hosts meet, is not what Unisono leaves there: {error}") from error
+
+    def exchange(self, key: str, before: Any, after: Any, kind: Any) -> Any:
+        """Put a value in another one's place, if that is there still (None: if there is none).
+
+        Returns:
+            The value that is there then.
+
+        Raises:
+            Malformed: it is of another kind than `kind`.
+        """
+        expected = "" if before is None else json.dumps(before)
+        return self._checked(key, self.raw.compare_set(key, expected, json.dumps(after)), kind)
+
+    def within(self, prefix: str) -> Store:
+        """The keys of this store that begin with a prefix."""
+        part = copy(self)
+        part.raw = torch_distributed().PrefixStore(prefix, self.raw)
+        return part
 
     def count(self, key: str, more: int = 0) -> int:
         """Add to a counter; returns it."""

@@ -11,10 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from unisono.cluster.meeting import FAILURE, REPORT, Store
+from unisono.cluster.membership import GRACE_SECONDS
+from unisono.cluster.terms import Lease, Move, Silence, Term, latest_term, next_move
+from unisono.observe.rundir import Fenced
 from unisono.runtime.failure import Failure
 from unisono.runtime.stalls import Patience
 
 BEAT_SECONDS = 0.1
+FIRST = -1
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,12 @@ class Generation:
     """The hosts of a generation.
 
     Attributes:
-        number: which generation.
+        number: in which term, and which generation of it.
         hosts: what each host said of itself, in order.
         own: this host's place among them; None = it does not belong to them any more.
     """
 
-    number: int
+    number: tuple[int, int]
     hosts: tuple[Mapping[str, Any], ...]
     own: int | None
 
@@ -37,41 +41,57 @@ class Member:
 
     Args:
         store: a client of the store.
-        order: its place among the hosts.
-        name: how people know it.
-        address: where it can be reached.
+        term: in which it arrives.
+        me: who this process is in the store.
+        hello: its place among the hosts (the first keeps the run folder), its name, where it can be reached.
         timeout: seconds for which the store may be silent.
         poke: wakes the supervisor.
+        succeed: where a term has passed: tries to make this host the first of the next one; returns the latest term.
+        able: whether it can be that.
     """
 
     def __init__(
-        self, store: Store, order: int, name: str, address: str, timeout: float, poke: Callable[[], None]
-    ) -> None:
-        self._store, self._timeout, self._poke = store, timeout, poke
-        self.number = store.count("arrivals", 1)
-        store.put(f"{self.number}/beat", 0)
-        store.tell(f"{self.number}/hello", {"order": order, "name": name, "address": address})
-        self.called = 0
-        """The latest generation for which hosts are called together."""
+        self, store: Store, term: Term, me: str, hello: Mapping[str, Any], timeout: float, poke: Callable[[], None],
+        succeed: Callable[[Term], Term], able: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self._run, self._me, self._hello, self._timeout, self._poke = store, me, dict(hello), timeout, poke
+        self._succeed, self._able = succeed, able
         self.generation: Generation | None = None
         self.failure: dict[str, Any] | None = None
         """Why the run has failed on some host."""
         self.torn: list[str] | None = None
         """The hosts that this one cannot reach, for which the others go on without it."""
-        self._unsaid: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self.left_behind: str | None = None
+        """Why the run goes on without this host, or is over."""
+        self._unsaid: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
         self._turns = 0
         """How often the store has answered all that the thread asks."""
         self._silence, self._seen, self._looked = Patience(timeout), 0, time.monotonic()
         self._lost: str | None = None
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="unisono-member", daemon=True)
+        self._arrive(term)
+        self._thread = threading.Thread(target=self._work, name="unisono-member", daemon=True)
         self._thread.start()
 
-    def report(self, generation: int, what: Mapping[str, Any]) -> None:
-        """This host is at rest: say what it has."""
-        self._say(f"report/{generation}/{self.number}", dict(what))
+    def _arrive(self, term: Term) -> None:
+        """Come to the others of a term: whose it is first, who belonged to the one before in the same order."""
+        self.term, self._store = term, self._run.within(str(term.number))
+        if term.by == self._me:
+            self._hello["order"] = FIRST
+        elif self.generation is not None and self.generation.own is not None:
+            self._hello["order"] = self.generation.own
+        self.number = self._store.count("arrivals", 1)
+        self._store.put(f"{self.number}/beat", 0)
+        self._store.tell(f"{self.number}/hello", self._hello)
+        self._suspects, self._lease = False, Lease(min(GRACE_SECONDS, term.seconds))
+        self.called = (term.number, 0)
+        """The latest generation for which hosts are called together."""
 
-    def broken(self, generation: int, hosts: Sequence[int], torn: bool) -> None:
+    def report(self, generation: tuple[int, int], what: Mapping[str, Any]) -> None:
+        """This host is at rest: say what it has."""
+        self._say(generation[0], f"report/{generation[1]}/NUMBER", dict(what))
+
+    def broken(self, generation: tuple[int, int], hosts: Sequence[int], torn: bool) -> None:
         """Others cannot be reached.
 
         Args:
@@ -79,15 +99,19 @@ class Member:
             hosts: who, by their numbers in the store, as far as is known.
             torn: by new connections either.
         """
-        self._say(f"broken/{generation}/{self.number}", {"hosts": [*hosts], "torn": torn})
+        self._say(generation[0], f"broken/{generation[1]}/NUMBER", {"hosts": [*hosts], "torn": torn})
+
+    def suspect(self) -> None:
+        """The first host cannot be reached: where it decides nothing either it has less time."""
+        self._suspects = True
 
     def fail(self, host: str, failure: Failure) -> None:
         """The run fails, because of this host."""
-        self._say("failure", {"host": host, **asdict(failure)})
+        self._say(self.term.number, "failure", {"host": host, **asdict(failure)})
 
     def leave(self) -> None:
         """This host has finished."""
-        self._say(f"{self.number}/left", True)
+        self._say(self.term.number, "NUMBER/left", True)
         self._end.set()
         self._thread.join(self._timeout)
 
@@ -101,28 +125,50 @@ class Member:
             return f"no answer for {self._timeout:g} s"
         return self._lost
 
-    def _say(self, key: str, value: Any) -> None:
-        """Have the thread say it: the store of a torn network may never answer, and the supervisor may not wait."""
-        self._unsaid.put((key, value))
+    def is_safe(self) -> bool:
+        """Whether nobody can have taken this host's place yet: from its last sign of life on others wait for another.
 
-    def _run(self) -> None:
-        beat = news = decides = 0
-        store, looked, undecided = self._store, time.monotonic(), Patience(self._timeout)
+        A process that was frozen cannot know for how long, until it looks at this clock.
+        """
+        return _now() < self._lease.until
+
+    def wait_until_safe(self) -> None:
+        """Return once this host's place is its own for certain.
+
+        Raises:
+            Fenced: it is not.
+        """
+        while not self.is_safe():
+            if self.left_behind or self._lost or self.torn or not self._thread.is_alive():
+                raise Fenced(certain=self.left_behind is not None)
+            time.sleep(BEAT_SECONDS)
+
+    def _say(self, term: int, key: str, value: Any) -> None:
+        """Have the thread say it: the store of a torn network may never answer, and the supervisor may not wait."""
+        self._unsaid.put((term, key, value))
+
+    def _work(self) -> None:
+        beat = news = 0
+        looked, silence = time.monotonic(), Silence()
         try:
             while not self._end.wait(BEAT_SECONDS):
                 beat += 1
+                began, own, store = _now(), self.term.number, self._store
                 store.put(f"{self.number}/beat", beat)
                 self._speak()
                 before, looked = looked, time.monotonic()
-                latest = store.count("decides")
-                if latest != decides:
-                    decides, undecided = latest, Patience(self._timeout)
-                elif decides and undecided.spend(looked - before):
-                    # The store may be a launcher's, and outlive host 0.
-                    raise ValueError(f"nobody has decided anything for {self._timeout:g} s")
-                latest = store.count("news")
-                if latest != news:
-                    news = latest
+                latest = latest_term(self._run)
+                silence.looked(latest, looked - before)
+                self._lease.looked(began, found=silence.heard and latest is not None and latest.number == own)
+                patience = GRACE_SECONDS if self._suspects else self.term.seconds
+                if not self._moves(latest, silence.lasted > patience):
+                    return
+                if self.term.number != own:
+                    news = 0
+                    continue
+                latest_news = store.count("news")
+                if latest_news != news:
+                    news = latest_news
                     self._hear()
                 self._turns += 1
             self._speak()
@@ -130,21 +176,49 @@ class Member:
             self._lost = str(error).splitlines()[0]
             self._poke()
 
+    def _moves(self, latest: Term | None, silent: bool) -> bool:
+        """Go where the run goes on; returns whether this host goes with it."""
+        own = self.term
+        able = silent and self._able()
+        move = next_move(own, latest, silent=silent, heard=False, me=self._me, able=able)
+        if move is Move.SUCCEED and latest is not None:
+            latest = self._succeed(latest)
+            move = next_move(own, latest, silent=False, heard=False, me=self._me, able=able)
+        if move is Move.FOLLOW and latest is not None:
+            self._arrive(latest)
+            self._poke()
+        elif move is Move.END:
+            if latest is not None and latest.over:
+                self.left_behind = "the others have ended the run meanwhile"
+            elif latest is not None and latest.number == own.number:
+                self._lost = f"nobody has decided anything for {own.seconds:g} s"
+            else:
+                self.left_behind = f"it was not heard of for {own.seconds:g} s, and the others went on without it"
+            self._poke()
+        return move is not Move.END
+
     def _speak(self) -> None:
         with suppress(queue.Empty):
             while True:
-                self._store.tell(*self._unsaid.get_nowait())
+                term, key, value = self._unsaid.get_nowait()
+                if term == self.term.number:  # else nobody listens any more
+                    self._store.tell(key.replace("NUMBER", str(self.number)), value)
 
     def _hear(self) -> None:
-        store = self._store
+        store, term = self._store, self.term.number
         called = store.find("call", int) or 0
-        if called > self.called:
+        if (term, called) > self.called:
             store.tell(f"{self.number}/answer", called)
-            self.called = called
-        hosts = store.find(f"world/{self.called}", [{"number": int, **REPORT}])
+            self.called = (term, called)
+        hosts = store.find(f"world/{called}", [{"number": int, **REPORT}])
         if hosts is not None and (self.generation is None or self.generation.number < self.called):
             own = next((place for place, host in enumerate(hosts) if host["number"] == self.number), None)
             self.generation = Generation(self.called, tuple(hosts), own)
         self.torn = store.find(f"{self.number}/torn", [str])
         self.failure = store.find("failure", FAILURE)
         self._poke()
+
+
+def _now() -> float:
+    """Seconds on a clock that stands still for nobody: not while a process is stopped, nor while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

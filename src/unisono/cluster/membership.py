@@ -84,6 +84,7 @@ class Membership:
     Args:
         expected: hosts that a run begins with.
         timeout: seconds after which a host that is not heard of is lost.
+        goes_on: whether another process has decided so far, and is lost: then who is late is not awaited.
 
     >>> membership = Membership(1, 10.0)
     >>> host = Seen(order=0, heard=0.0)
@@ -94,8 +95,8 @@ class Membership:
     Gathered(generation=1, hosts=(5,), torn={})
     """
 
-    def __init__(self, expected: int, timeout: float) -> None:
-        self._expected, self._timeout = expected, timeout
+    def __init__(self, expected: int, timeout: float, goes_on: bool = False) -> None:
+        self._expected, self._timeout, self._goes_on = expected, timeout, goes_on
         self.generation = 0
         self.hosts: tuple[int, ...] = ()
         self._called_at: float | None = None
@@ -147,7 +148,8 @@ class Membership:
                 if silent and now - called_at > GRACE_SECONDS:
                     continue
                 wanted.append(number)
-        if self.generation == 0 and len(wanted) < self._expected:
+        awaits = not self._goes_on or now - called_at <= GRACE_SECONDS
+        if self.generation == 0 and len(wanted) < self._expected and awaits:
             return None
         if not wanted or any(coming not in seen[number].report for number in wanted):
             return None

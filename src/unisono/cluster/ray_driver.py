@@ -20,6 +20,7 @@ from unisono.cluster.meeting import Store
 from unisono.cluster.order import Ended, News, Order
 from unisono.cluster.place import Place
 from unisono.cluster.ray_host import CALLS, RayHost
+from unisono.cluster.terms import Term, exchange
 from unisono.errors import JobError, UsageError
 from unisono.execution import Interrupts
 from unisono.observe.progress import Display
@@ -99,7 +100,8 @@ class Driver:
         """
         place, timeout = self._order.hosts.place, self._order.hosts.timeout
         store = Store(place, place.address, True, timeout)
-        coordinator = Coordinator(Store(place, place.address, False, timeout), self._count, timeout)
+        term = exchange(store, None, Term(1, 1, place.name, timeout))
+        coordinator = Coordinator(Store(place, place.address, False, timeout), term, self._count, timeout)
         try:
             for bundle in range(self._count):
                 self._ask(bundle)

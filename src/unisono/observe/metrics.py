@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -51,16 +52,18 @@ class MetricsFile:
     Args:
         folder: gives where the file lies now.
         message: says what a person should know.
+        takes_over: whether the host is lost that has kept it. A process there that only hangs holds its lock still, and
+            may write to the file later on: so this is a copy of it in its place.
 
     Raises:
         UsageError: another process is writing it, or nobody may.
     """
 
-    def __init__(self, folder: Callable[[], Path], message: Callable[[str], None]) -> None:
+    def __init__(self, folder: Callable[[], Path], message: Callable[[str], None], takes_over: bool = False) -> None:
         self._folder, self._message = folder, message
         self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
         self._file = Appended(folder, METRICS, message)
-        self._lock = _locked(folder() / METRICS)
+        self._lock = (_replaced if takes_over else _locked)(folder() / METRICS)
         self._is_troubled = False
         self._tried = time.monotonic()
 
@@ -128,6 +131,18 @@ def _locked(path: Path) -> int | None:
         ) from error
     except OSError:
         pass  # a file system without locks
+    return lock
+
+
+def _replaced(path: Path) -> int | None:
+    """Put a copy of a file in its place, and lock that; see `_locked`."""
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        shutil.copyfile(path, aside)
+        lock = _locked(aside)
+        aside.replace(path)
+    except OSError as error:
+        raise UsageError(f"records are written to a file; {path} cannot be written anew: {error}.") from error
     return lock
 
 

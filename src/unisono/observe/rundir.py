@@ -51,6 +51,18 @@ def fresh(path: Path) -> Path:
     raise AssertionError("numbers do not end")
 
 
+class Fenced(OSError):
+    """Another host keeps the run folder.
+
+    Args:
+        certain: whether that is certain; else it may.
+    """
+
+    def __init__(self, certain: bool) -> None:
+        super().__init__(errno.ESTALE, f"another host {'keeps' if certain else 'may keep'} the run folder by now")
+        self.certain = certain
+
+
 class RunFolder:
     """A folder of one run. From `hold` on, moving it does not part it from its run.
 
@@ -59,12 +71,14 @@ class RunFolder:
 
     Attributes:
         fields: of run.json.
+        fence: called before something is written by its name; raises `Fenced` where another host keeps the folder.
         unwritten: the same where the disk has not taken them when the run ended, or None.
     """
 
     def __init__(self, path: Path) -> None:
         self._named = path
         self.fields: dict[str, Any] = {}
+        self.fence: Callable[[], None] = lambda: None
         self._held: int | None = None
         self._lock = threading.RLock()  # a signal's handler may come in between
         self._message: Callable[[str], None] = _on_standard_error
@@ -112,8 +126,12 @@ class RunFolder:
         """The folder, to write the run's state into: made anew where it has been removed.
 
         Raises:
-            OSError: it cannot be made, or another run has taken its place.
+            OSError: it cannot be made, another run has taken its place, or another host keeps it.
         """
+        self.fence()
+        return self._claim()
+
+    def _claim(self) -> Path:
         path = self._present()
         if path is not None:
             return path
@@ -177,8 +195,8 @@ class RunFolder:
         return self.path / CHECKPOINTS
 
     def claim_checkpoints(self) -> Path:
-        """See `claim`."""
-        return self.claim() / CHECKPOINTS
+        """See `claim`; of another host it would be the same checkpoint, so there is no fence."""
+        return self._claim() / CHECKPOINTS
 
     def update(self, **values: Any) -> None:
         """Change fields of run.json, all or nothing; a full disk keeps the old ones, and training goes on."""
@@ -198,6 +216,8 @@ class RunFolder:
                 with suppress(OSError):
                     aside.unlink(missing_ok=True)
             self._is_troubled = False
+        except Fenced:
+            return  # that host tells how the run goes
         except OSError as error:
             if not self._is_troubled:
                 self._message(f"{self._named / RUN} could not be written: {error}; training goes on")
