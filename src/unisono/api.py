@@ -22,6 +22,7 @@ from unisono.checkpoint.keeper import Checkpointing
 from unisono.checkpoint.store import Checkpoint
 from unisono.cluster.cluster import TIMEOUT_SECONDS, Hosts
 from unisono.cluster.launchers import place
+from unisono.cluster.named_store import meeting_at
 from unisono.cluster.ray import Ray
 from unisono.errors import UsageError
 from unisono.execution import InProcess, Interrupts, Observation, Supervised, checked, held, supervised
@@ -111,6 +112,7 @@ def train(
     interface: str | None = None,
     host_timeout: float = TIMEOUT_SECONDS,
     data_host: int | None = None,
+    store: str | None = None,
     debug: bool = False,
     arguments: Mapping[str, Any] | None = None,
     live: bool = True,
@@ -140,6 +142,7 @@ def train(
         host_timeout: seconds after which a host that is not heard of is lost, and the others go on.
         data_host: the number of the only host that has the data: it reads samples for the others; default: each host
             reads its own.
+        store: where hosts meet, "login1:29400", whom `unisono store` serves there; default: as the launcher says.
         debug: one process, no live line: breakpoints and profilers work, the bits are the same.
         arguments: what made the job, kept in run.json: numbers, text, paths, NumPy's values and what holds them.
         live: whether to draw a progress line on a terminal.
@@ -160,11 +163,13 @@ def train(
     host_timeout = bounds.seconds("host_timeout", host_timeout, least=1)
     if data_host is not None:
         data_host = bounds.whole("data_host", data_host, 0, bounds.MOST_HOSTS)
+    if store is not None:
+        bounds.name("store", store)
     shown = display(live, debug)
     if on is not None:
         if not isinstance(on, Ray):
             raise UsageError(f"on must be a unisono.Ray; received {excerpt(on)}. Write on=unisono.Ray().")
-        _check_on_ray(workers, layout, debug)
+        _check_on_ray(workers, layout, debug, store)
         loaded = job.loaded(travels=True) if isinstance(job, JobFile) else LoadedJob(checked(job), {})
         made = loaded.job
         settings = settings if arguments is not None else replace(settings, arguments=loaded.arguments)
@@ -186,12 +191,15 @@ def train(
                 raise UsageError(
                     f"data_host is the number of one of several hosts; received {data_host}, and there is one."
                 )
+            if store is not None:
+                raise UsageError(f"several hosts meet at a store; received store={store!r}, and there is one host.")
             folder, resumed = _opened(name, out, resume, shown)
             request = replace(request, folder=folder.path.absolute())
             train_in_folder(execution, request, folder, shown, settings, resumed)
             return Run(folder.path, job, unwritten=folder.unwritten)
         if not isinstance(execution, Supervised):
             raise UsageError(f"debug runs in one process; {found.launcher} has started {found.hosts} hosts. Start one.")
+        found = found if store is None else meeting_at(store, found)
         hosts = Hosts(found, interface, host_timeout, data_host)
         path, named = _folder_of(name, out, resume), out is not None or resume is not None
         resumes = resume is not None
@@ -336,7 +344,7 @@ def _opened(
     return folder, None
 
 
-def _check_on_ray(workers: int | None, layout: Layout | str | None, debug: bool) -> None:
+def _check_on_ray(workers: int | None, layout: Layout | str | None, debug: bool, store: str | None) -> None:
     if workers is not None:
         raise UsageError(
             f"on Ray workers are counted by host; received workers={workers}. Write Ray(workers_per_host={workers}), "
@@ -344,6 +352,8 @@ def _check_on_ray(workers: int | None, layout: Layout | str | None, debug: bool)
         )
     if layout == "auto":
         raise UsageError("layout 'auto' tries layouts on this machine, not on Ray's; name one: data=2,pipeline=2.")
+    if store is not None:
+        raise UsageError(f"on Ray the driver serves the store; received store={store!r}. Leave it away.")
     if debug:
         raise UsageError("debug runs in one process; received a Ray cluster too. Leave one of them out.")
 

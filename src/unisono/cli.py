@@ -81,6 +81,7 @@ def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--interface", metavar="NAME", help="Network interface between hosts. [default: by the route]")
 @click.option("--host-timeout", type=float, default=10.0, show_default=True, help="A host silent so long is lost.")
 @click.option("--data-host", type=int, metavar="N", help="Host N alone has the data, and reads them for the others.")
+@click.option("--store", metavar="HOST:PORT", help="Hosts meet where unisono store serves. [default: at host 0]")
 @click.option("--on", type=click.Choice(["ray"]), help="Train on a Ray cluster.")
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster. [default: RAY_ADDRESS, or this machine's]")
 @click.option("--hosts", type=int, help="Nodes of the Ray cluster that take part. [default: all]")
@@ -287,6 +288,18 @@ def resize(run_dir: Path, workers: int) -> int:
     granted = control.resize(run_dir, workers)
     text = f"{granted} workers" if granted else "paused; resize it again to go on"
     print(f"{run_dir}: {text}", file=_output())
+    return 0
+
+
+@commands.command()
+@click.argument("where", metavar="HOST:PORT")
+@click.option("--interface", metavar="NAME", help="Network interface to listen on. [default: HOST's]")
+def store(where: str, interface: str | None) -> int:
+    """Serve the store where hosts meet (train --store HOST:PORT): a run outlives each of them."""
+    from unisono.cluster import named_store
+    from unisono.observe.progress import quiet
+
+    named_store.serve(where, interface, quiet().message)
     return 0
 
 
