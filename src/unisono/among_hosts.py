@@ -53,6 +53,7 @@ def train_among_hosts(
     again = where.restarts + companions.meet(shown.message) > 0  # here an interrupt still ends it at once
     path = path if named else companions.folder(fresh(path) if companions.is_first else path)
     companions.sees = partial(_holds, path)
+    companions.how_to_go_on = partial(_how_to_go_on, path.absolute())
     if hosts.data_host is not None and not hosts.lends:
         lender = Lender(companions.place, companions.address, hosts.timeout, hosts.data_host)
         request = replace(request, change=lender.borrowed)
@@ -82,3 +83,12 @@ def _holds(path: Path, key: str) -> bool:
         return read_run(path).get("key") == key
     except UsageError:
         return False
+
+
+def _how_to_go_on(path: Path) -> str:
+    """What is left of a run that has ended here, and the way on."""
+    found = store.steps(path / CHECKPOINTS)
+    left = f"its newest checkpoint here is {store.at(path / CHECKPOINTS, found[-1])}" if found else (
+        f"no checkpoint is seen from here in {path}"
+    )  # fmt: skip
+    return f"What is kept: {left}. Go on: start it again on all hosts with --resume {path}"

@@ -15,6 +15,7 @@ import click
 from unisono import bounds
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.exits import exit_told, exits_told
+from unisono.lastword import repeated
 from unisono.observe.stream import Stream, complain, fill_closed, leave
 from unisono.partition.layout import Layout
 from unisono.runtime.signals import handled
@@ -363,6 +364,7 @@ def main() -> None:
         message = error.message if isinstance(error, JobError) else str(error)
         traceback = f"\n\n{error.traceback}" if isinstance(error, JobError) and error.traceback else ""
         complain(f"unisono: {printable(message + traceback)}")
+        repeated(f"unisono: {printable(message)}")
         status = error.exit_status
     except _Ended as error:
         status = 128 + error.number

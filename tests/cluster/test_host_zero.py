@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.hosts import PATIENT, HostProcess, free_port, job_file
+from cluster.hosts import PATIENT, HostProcess, free_port
 from cluster.launched import environment
 from waiting import scaled, until
 
@@ -163,9 +163,9 @@ def test_without_the_store_all_stop_and_the_run_resumes(tmp_path: Path, expected
             hosts.end()
             raise
     try:
-        for host in hosts.all:
+        for host, last in zip(hosts.all, ("a checkpoint after step", "--resume"), strict=True):
             assert host.wait() == 1
-            assert "--resume" in host.text.splitlines()[-1], host.text
+            assert last in host.text.splitlines()[-1], host.text
         assert list((tmp_path / "out" / "checkpoints").glob("step-*"))
     finally:
         hosts.end()

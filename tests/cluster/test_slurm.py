@@ -60,6 +60,19 @@ def test_a_lost_unisono(slurm: Slurm, tmp_path: Path, expected: str) -> None:
     assert hashes(tmp_path / "output.txt") == [expected], (tmp_path / "output.txt").read_text()
 
 
+def test_the_first_node_lost_and_a_store_elsewhere(slurm: Slurm, tmp_path: Path, expected: str) -> None:
+    where, output = f"{slurm.network.address(slurm.login)}:29400", tmp_path / "output.txt"
+    slurm.network.popen(slurm.login, [*TRAIN[:3], "store", where], env=slurm.variables, stdin=subprocess.DEVNULL)
+    process = srun(slurm, tmp_path, *GOES_ON, train=[*TRAIN, "--store", where])
+    until(lambda: has_checkpoint(tmp_path))
+    slurm.network.kill(0)
+    until(lambda: "keeps the run folder" in output.read_text())
+    until(lambda: slurm.states()[0].startswith("down"))  # from here on Slurm would end the job if it were to
+    (tmp_path / "held").unlink()
+    until(lambda: hashes(output) == [expected])
+    process.kill()  # srun itself waits on, for the node
+
+
 def test_the_first_nodes_lost_unisono(slurm: Slurm, tmp_path: Path, expected: str) -> None:
     process = srun(slurm, tmp_path, *GOES_ON)
     until(lambda: has_checkpoint(tmp_path))

@@ -79,6 +79,7 @@ def test_unisono_lost_under_a_living_agent(network: Network, tmp_path: Path, exp
     if lost is not None:
         agents[lost].kill_unisono()
         until(lambda: agents[0].text.count("2 hosts with their workers") >= 2)
+        assert ("keeps the run folder" in agents[1].text) == (lost == 0)
     (tmp_path / "held").unlink()
     assert {agent.parameters() for agent in agents} == {expected}
 
@@ -99,6 +100,7 @@ def test_host_0_lost_with_its_agent(network: Network, tmp_path: Path, expected: 
     until(lambda: has_checkpoint(tmp_path))
     network.kill(0)
     assert agents[1].process.wait(limit()) != 0
+    until(lambda: agents[1].text.rstrip().endswith(f"--resume {tmp_path / 'out'}"), "what to do is the last line")
     (tmp_path / "held").unlink()
     agents = [Agent(network, host, tmp_path, rendezvous(network, host), RESUME) for host in range(2)]
     assert {agent.parameters() for agent in agents} == {expected}

@@ -112,6 +112,7 @@ class Cluster:
         self._me = uuid.uuid4().hex
         self.sees: Callable[[str], bool] = lambda key: False
         """Whether this host sees the run folder: one in whose run.json this key stands."""
+        self.how_to_go_on: Callable[[], str] = lambda: "Resume the run from its checkpoint."
         self._is_open = self._is_settled = False
 
     def meet(self, say: Callable[[str], None]) -> int:
@@ -222,11 +223,15 @@ class Cluster:
             return Failure(text, failure["traceback"], failure["usage"])
         if self._data_host is not None and (reason := self._data_host.trouble()) is not None:
             return reason
+        if self._member.deserted and self._generation and not self.place.driven:
+            return Failure(
+                f"host {self._generation.hosts[0]['name']}, which kept the run folder, is lost, and host "
+                f"{self.place.name} cannot go on in its place: it does not see that folder. {self.how_to_go_on()}"
+            )
         if (why := self._member.is_cut_off()) is not None:
             return Failure(
                 f"hosts go on only where they reach {self.place.address}:{self.place.port}, where it is decided who "
-                f"belongs to the run; host {self.place.name} has lost it ({why}). Resume the run from "
-                "its checkpoint."
+                f"belongs to the run; host {self.place.name} has lost it ({why}). {self.how_to_go_on()}"
             )
         if self._member.torn is not None:
             others = " and ".join(f"host {name}" for name in self._member.torn)

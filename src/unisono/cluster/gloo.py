@@ -7,6 +7,7 @@ connections either is torn from this host.
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -43,6 +44,16 @@ class Torn(Exception):
         self.hosts = hosts
 
 
+def in_short(error: Exception) -> str:
+    """What gloo says, without its source file and its guesses.
+
+    >>> in_short(RuntimeError("[/gloo/pair.cc:553] Connection closed by peer [a]:5. This is typically caused by"))
+    'Connection closed by peer [a]:5'
+    """
+    text = str(error).partition("\n")[0]
+    return re.sub(r"^\[\S+:\d+\] ", "", text).partition(". ")[0]
+
+
 class _Work:
     """A message of torch.distributed on its way; keeps its memory alive."""
 
@@ -53,7 +64,7 @@ class _Work:
         try:
             self._work.wait(NEVER)
         except RuntimeError as error:
-            raise HostGone(self._host, str(error).splitlines()[0]) from error
+            raise HostGone(self._host, in_short(error)) from error
 
 
 class GlooTransport:
@@ -102,7 +113,7 @@ class GlooTransport:
         try:
             return _Work(act([tensor], host, tag), tensor, host)
         except RuntimeError as error:
-            raise HostGone(host, str(error).splitlines()[0]) from error
+            raise HostGone(host, in_short(error)) from error
 
     def meet(self) -> None:
         """Connect each to each; returns once all hosts have.

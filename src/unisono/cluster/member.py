@@ -63,6 +63,8 @@ class Member:
         """The hosts that this one cannot reach, for which the others go on without it."""
         self.left_behind: str | None = None
         """Why the run goes on without this host, or is over."""
+        self.deserted = False
+        """Whether nobody decides any more, and this host cannot be the first."""
         self._unsaid: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
         self._turns = 0
         """How often the store has answered all that the thread asks."""
@@ -191,7 +193,7 @@ class Member:
             if latest is not None and latest.over:
                 self.left_behind = "the others have ended the run meanwhile"
             elif latest is not None and latest.number == own.number:
-                self._lost = f"nobody has decided anything for {own.seconds:g} s"
+                self.deserted, self._lost = True, f"nobody has decided anything for {own.seconds:g} s"
             else:
                 self.left_behind = f"it was not heard of for {own.seconds:g} s, and the others went on without it"
             self._poke()
