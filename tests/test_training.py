@@ -18,10 +18,12 @@ from safetensors.torch import load_file
 
 import jobs
 import unisono
+from unisono import api
 from unisono.checkpoint import store
 from unisono.checkpoint.files import load
 from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import JobError, UsageError
+from unisono.jobfile import JobFile
 from waiting import limit, until
 
 
@@ -224,6 +226,24 @@ def test_other_numerics_are_told(whole: unisono.Run, tmp_path: Path, capsys: pyt
     run = unisono.train(wild(), resume=without_end(whole, tmp_path, 15), debug=True, threads=2)
     assert run.manifest["resumed"][-1]["numerics"] == {"threads": ["1", "2"]}
     assert "bits may differ from here (threads: 1 → 2)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_other_code_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], debug: bool) -> None:
+    file, beside, out = tmp_path / f"edited{debug}.py", tmp_path / f"beside{debug}.py", tmp_path / "run"
+    file.write_text(f"import beside{debug}, jobs\n\ndef job(steps=2):\n    return jobs.make(steps=steps)\n")
+    beside.write_text("A = 1\n")
+    first = api.train(JobFile.of(str(file)), out=out, debug=debug, workers=1).manifest["digest"]["code"]
+    assert {file.name, beside.name, "jobs.py"} <= first.keys()
+    api.train(JobFile.of(str(file), ["steps=3"]), resume=out, debug=debug, workers=1)
+    assert "other code" not in capsys.readouterr().out
+    file.write_text(file.read_text() + "# a word more\n")
+    run = api.train(JobFile.of(str(file), ["steps=4"]), resume=out, debug=debug, workers=1)
+    ((name, (before, now)),) = run.manifest["resumed"][-1]["code"].items()
+    assert (name, before) == (file.name, first[file.name]) != (name, now)
+    shown = capsys.readouterr().out
+    assert "resuming with other code than the checkpoint's" in shown
+    assert f"({file.name}: {before} → {now})" in shown
 
 
 def test_best_and_patience(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.checkpoint import store
+from unisono.cluster.account import account_of
 from unisono.cluster.cluster import Cluster, Hosts
 from unisono.cluster.sample_store import Lender
 from unisono.errors import UsageError
@@ -15,7 +16,6 @@ from unisono.execution import Supervised
 from unisono.following import follow
 from unisono.observe.progress import Display
 from unisono.observe.rundir import CHECKPOINTS, RUN, RunFolder, fresh, read_run
-from unisono.runtime.digest import job_digest
 from unisono.runtime.prepare import Described, Request
 from unisono.training import RunSettings, newest, train_in_folder
 
@@ -43,13 +43,10 @@ def train_among_hosts(
     request = replace(request, several_hosts=True)
     where, name = hosts.place, hosts.place.name
 
-    def about(described: Described) -> dict[str, Any]:
-        numerics = {**described.layout.description.fingerprint, "threads": str(request.threads)}
-        job = job_digest(execution.job, described)
-        del job["data"]  # hosts compare more of them, and say so in other words
-        return {"job": job, "numerics": numerics}
+    def account(described: Described) -> dict[str, Any]:
+        return account_of(execution.job, described, request.threads, settings.code, settings.arguments)
 
-    companions = Cluster(hosts, about, execution.host.source if hosts.lends else None)
+    companions = Cluster(hosts, account, execution.host.source if hosts.lends else None)
     again = where.restarts + companions.meet(shown.message) > 0  # here an interrupt still ends it at once
     path = path if named else companions.folder(fresh(path) if companions.is_first else path)
     companions.sees = partial(_holds, path)

@@ -37,6 +37,7 @@ from unisono.observe.rundir import RunFolder, fresh, read_run, this_process
 from unisono.on_ray import train_on_ray
 from unisono.partition.layout import Layout
 from unisono.run import Run
+from unisono.runtime.code_files import code_files
 from unisono.runtime.host import Host
 from unisono.runtime.outline import JobFacts, Outline
 from unisono.runtime.prepare import Request
@@ -157,6 +158,7 @@ def train(
         JobError: the job failed; holds the traceback of the user's code.
     """
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, debug, arguments)
+    settings = settings if isinstance(job, JobFile) else replace(settings, code=code_files())
     _check(workers, threads, timeline, name, live=live)
     if interface is not None:
         bounds.name("interface", interface)
@@ -171,7 +173,7 @@ def train(
             raise UsageError(f"on must be a unisono.Ray; received {excerpt(on)}. Write on=unisono.Ray().")
         _check_on_ray(workers, layout, debug, store)
         loaded = job.loaded(travels=True) if isinstance(job, JobFile) else LoadedJob(checked(job), {})
-        made = loaded.job
+        made, settings = loaded.job, replace(settings, code=code_files())
         settings = settings if arguments is not None else replace(settings, arguments=loaded.arguments)
         wish = partial(_request, made, threads=threads, layout=layout, recompute=recompute, timeline=timeline,
                        settings=settings)  # fmt: skip
@@ -240,6 +242,7 @@ def start(
             "which trains on all of them."
         )
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, False, None)
+    settings = replace(settings, code=code_files())
     _check(workers, threads, timeline, name)
     shown = quiet()
     layout = _settled(layout, InProcess(checked(job)), workers, threads, recompute, shown)

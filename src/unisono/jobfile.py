@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.machinery
 import importlib.util
 import inspect
 import sys
@@ -218,13 +219,31 @@ def _own_arguments(path: Path) -> Iterator[None]:
         sys.argv = before
 
 
+class _Held(importlib.machinery.SourceFileLoader):
+    """What a job file's module is made by: it tells the file as it was read, whatever stands there now.
+
+    Args:
+        name, path: the module's, and the file's.
+        source: what the file held.
+    """
+
+    def __init__(self, name: str, path: str, source: bytes) -> None:
+        super().__init__(name, path)
+        self._source = source
+
+    def get_data(self, path: Any) -> bytes:
+        """What the file held."""
+        return self._source if path == self.path else super().get_data(path)
+
+
 def _execute(path: Path, source: bytes, seed: int) -> ModuleType:
     try:
         code = compile(source, str(path.resolve()), "exec")
     except (SyntaxError, ValueError) as error:
         raise UsageError(f"a job is a Python file; {path} is not: {error}.") from error
     sys.path.insert(0, str(path.parent.resolve()))
-    specification = importlib.util.spec_from_file_location(path.stem, path.resolve())
+    loader = _Held(path.stem, str(path.resolve()), source)
+    specification = importlib.util.spec_from_file_location(path.stem, path.resolve(), loader=loader)
     assert specification is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[path.stem] = module

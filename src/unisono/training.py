@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from unisono.observe.progress import Display
 from unisono.observe.rundir import PARAMETERS, Fenced, RunFolder, this_process
 from unisono.observe.tensorboard import TensorBoard
 from unisono.observe.timeline import Timeline
+from unisono.runtime.code_files import CodeFile, changed_files
 from unisono.runtime.companions import Companions
 from unisono.runtime.control import SOCKET, ControlSocket
 from unisono.runtime.digest import changes, job_digest
@@ -54,6 +55,7 @@ class RunSettings:
         debug: one process.
         arguments: what made the job, for run.json.
         allow_change: resume although the job has changed.
+        code: the files of the process that made the job, where that is no process of the run.
     """
 
     checkpointing: Checkpointing = field(default_factory=Checkpointing)
@@ -62,6 +64,7 @@ class RunSettings:
     debug: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
     allow_change: bool = False
+    code: Mapping[str, CodeFile] = field(default_factory=dict)
 
 
 def standing_after(described: Described, state: HostState, rounds: int) -> Standing:
@@ -123,9 +126,7 @@ class FolderObservation(Observation):
                 f"the layout is {self.request.layout}. Going on with {shape.slots}; more microbatches let more of them "
                 "work (another result: choose once)."
             )
-        digest = job_digest(self.job, described)
-        fingerprint = {**described.layout.description.fingerprint, "threads": str(self.request.threads)}
-        self.keeper.about = (digest, fingerprint)
+        self.keeper.about = digest, fingerprint = self._about(described)
         self.folder.update(
             world={"workers": shape.slots, "stages": shape.stages, "steps": described.program.steps},
             fingerprint=fingerprint,
@@ -139,12 +140,26 @@ class FolderObservation(Observation):
                 self._files.put(self._timeline.name, slot, f"worker {slot} (pipe {pipe}, stage {stage})")
         self.display.start(described.program.steps, self.job.epochs, shape.slots)
 
+    def _about(self, described: Described) -> tuple[dict[str, Any], dict[str, str]]:
+        """The job's digest and the numerics' fingerprint."""
+        described = replace(described, code={**self.settings.code, **described.code})
+        fingerprint = {**described.layout.description.fingerprint, "threads": str(self.request.threads)}
+        return job_digest(self.job, described), fingerprint
+
     def _compare(self, resumed: Checkpoint, digest: Mapping[str, Any], fingerprint: Mapping[str, str]) -> None:
         found = changes(resumed.job, digest, self.settings.allow_change)
         entry: dict[str, Any] = {"step": resumed.standing.step, "at": _now(), "workers": self.request.workers}
         if found:
             entry["changes"] = found
             self.message(f"resuming a changed job ({', '.join(found)}): the result is not that of the undisturbed run")
+        before = resumed.job.get("code")
+        code = changed_files(before if isinstance(before, dict) else {}, digest["code"])
+        if code:
+            entry["code"] = code
+            self.message(
+                "resuming with other code than the checkpoint's: steps before and after follow different code ("
+                + "; ".join(f"{name}: {old} → {new}" for name, (old, new) in code.items()) + ")"
+            )  # fmt: skip
         numerics = {k: [v, fingerprint.get(k)] for k, v in resumed.fingerprint.items() if fingerprint.get(k) != v}
         if numerics:
             entry["numerics"] = numerics
@@ -208,8 +223,7 @@ class FolderObservation(Observation):
             control: this host's control socket.
         """
         standing = standing_after(described, state, rounds)
-        fingerprint = {**described.layout.description.fingerprint, "threads": str(self.request.threads)}
-        self.keeper.about = (job_digest(self.job, described), fingerprint)
+        self.keeper.about = self._about(described)
         memory = self.keeper.memory()
         self.keeper.begin(standing)
         self.keeper.remember(memory)

@@ -94,6 +94,15 @@ def is_standard_file(file: str) -> bool:
     return file.startswith("<frozen ") or (file.startswith(_LIBRARIES) and not any(part in file for part in _INSTALLED))
 
 
+def is_users_file(file: str) -> bool:
+    """Whether a file is a person's own: not of this package, nor of Python, nor installed.
+
+    >>> is_users_file("/home/ada/job.py"), is_users_file("/venv/lib/python3/site-packages/torch/nn.py")
+    (True, False)
+    """
+    return not is_own_file(file) and not is_standard_file(file) and not any(part in file for part in _INSTALLED)
+
+
 def _is_ours(frame: FrameType) -> bool:
     file, module = frame.f_code.co_filename, str(frame.f_globals.get("__name__", "")).partition(".")[0]
     if is_own_file(file) or is_standard_file(file) or module == "unisono":

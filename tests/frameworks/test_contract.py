@@ -19,8 +19,10 @@ from faults import CORES, Fault, Script, hash_of, run, undisturbed
 from frameworks.kits.samples import Pairs, arrays
 from unisono.checkpoint import store
 from unisono.cluster.sample_bytes import decoded, encoded
+from unisono.cluster.snapshot import state_digest
 from unisono.memory.segment import Segment
 from unisono.runtime.prepare import Request, prepare
+from unisono.runtime.probe import probed
 from unisono.runtime.profiler import measured
 from unisono.runtime.samples import RemoteData, samples_at
 from unisono.runtime.state import HostState
@@ -96,6 +98,26 @@ def test_a_microbatch_of_twice_the_samples_is_measured(kit: Any) -> None:
     prepared.initialise(state)
     prepared.bind(state)
     assert min(measured(prepared)) > 0
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "unknown"])
+def test_what_hosts_compare_is_the_same_each_time_and_leaves_no_trace(kit: Any, optimizer: str) -> None:
+    found = []
+    for _ in range(2):
+        prepared = prepare(kit.make("wild", optimizer=kit.OPTIMIZERS[optimizer]), Request(1, 1, CORES))
+        state = HostState(prepared.layout, Segment.create(prepared.layout.segment))
+        prepared.initialise(state)
+        before = state_digest(state, prepared.program, 0)
+        found.append(probed(prepared, state))
+        assert state_digest(state, prepared.program, 0) == before
+        assert not state.segment["table"].any()
+    assert found[0] == found[1]
+    description = prepared.layout.description
+    trained = [spec.name for spec, owner in zip(description.parameters, description.owners, strict=True) if owner == 0]
+    wanted = [f"the {what} of {name!r}" for what in ("gradient", "update") for name in trained]
+    wanted += ["the loss", *(f"the buffer {spec.name!r} after it" for spec in description.buffers)]
+    wanted += [f"the first value of {spec.name!r}" for spec in description.parameters]
+    assert sorted(found[0]) == sorted(wanted)
 
 
 @pytest.mark.few("pytorch-unknown")

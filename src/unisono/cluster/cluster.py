@@ -15,6 +15,7 @@ from typing import Any
 
 from unisono.cluster.coordinator import Coordinator
 from unisono.cluster.data_host import DataHost
+from unisono.cluster.differences import account_digest, difference
 from unisono.cluster.finding import find_store
 from unisono.cluster.link_setup import Setup
 from unisono.cluster.meeting import Store
@@ -71,23 +72,22 @@ class Hosts:
 def differing(generation: Generation) -> str | None:
     """Why the hosts of a generation cannot train together, or None.
 
-    >>> one, two = {"name": "a", "data": [3, "x"]}, {"name": "b", "data": [4, "y"]}
-    >>> differing(Generation((1, 1), (one, two), 0))
-    "hosts must have the same data (how many samples, digest of some); host 'b' has [4, 'y'], host 'a' has [3, 'x']."
+    >>> one, two = ({"name": name, "rounds": 3, "digest": name} for name in "ab")
+    >>> differing(Generation((1, 1), (one, two), 0)).partition(";")[0]
+    'hosts that have done the same steps have the same state'
     """
     first, *others = generation.hosts
-    for key, rule in (
-        ("job", "train the same job"),
-        ("data host", "take the data from the same host (--data-host)"),
-        ("data", "have the same data (how many samples, digest of some)"),
-        ("numerics", "compute with the same numerics"),
-    ):
-        for other in others:
-            if other.get(key) != first.get(key):
-                return (
-                    f"hosts must {rule}; host {other['name']!r} has {other.get(key)}, host {first['name']!r} has "
-                    f"{first.get(key)}."
-                )
+    for place, other in enumerate(others, 1):
+        names = (str(first["name"]), str(other["name"]))
+        found = difference(generation.accounts[0], generation.accounts[place], names) if generation.accounts else None
+        if found is not None:
+            return found
+        if first["rounds"] == other["rounds"] > 0 and first["digest"] != other["digest"]:
+            return (
+                f"hosts that have done the same steps have the same state; after {first['rounds']} rounds host "
+                f"{names[1]!r} has another one than host {names[0]!r}, so they computed something else. Resume the run "
+                "from its checkpoint, without one of them."
+            )
     return None
 
 
@@ -96,7 +96,7 @@ class Cluster:
 
     Args:
         hosts: how it takes part.
-        about: what all hosts must agree on besides their data, from the prepared job.
+        about: this host's account (see `differences`), from the prepared job.
         source: where it comes from, where this host reads the data for the others.
     """
 
@@ -107,6 +107,7 @@ class Cluster:
         self._generation: Generation | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
+        self._account: dict[str, Any] = {}
         self._whole = True
         """Whether this host's state is that after some round: not while another one's comes in."""
         self._me = uuid.uuid4().hex
@@ -233,6 +234,8 @@ class Cluster:
                 f"hosts go on only where they reach {self.place.address}:{self.place.port}, where it is decided who "
                 f"belongs to the run; host {self.place.name} has lost it ({why}). {self.how_to_go_on()}"
             )
+        if self._member.refused is not None:
+            return Failure(self._member.refused, usage=True)
         if self._member.torn is not None:
             others = " and ".join(f"host {name}" for name in self._member.torn)
             return Failure(
@@ -288,17 +291,16 @@ class Cluster:
                 return Joined(furthest, generation.own or 0, hosts[source]["memory"], found[1] if missed else None)
 
     def _report(self, described: Described, state: HostState, own: Own) -> dict[str, Any]:
+        self._account = self._account or {**self._about(described), "data host": self._hosts.data_host}
         return {
             "name": self.place.name,
             "workers": own.workers,
             "rounds": own.rounds if self._whole else -1,
             "digest": state_digest(state, described.program, own.rounds) if self._whole else "",
-            "data": [described.data_length, described.digest],
-            "data host": self._hosts.data_host,
+            "account": account_digest(self._account),
             "lends": self._hosts.lends,
             "latest": own.latest,
             "memory": own.memory,
-            **self._about(described),
         }
 
     def _gather(self, report: Mapping[str, Any], interrupted: Callable[[], bool]) -> Generation | Failure | None:
@@ -312,7 +314,7 @@ class Cluster:
                 self._generation = found
                 return found
             if called > said and called[1]:
-                self._member.report(called, report)
+                self._member.report(called, report, self._account)
                 said = called
             if interrupted():
                 return None
@@ -401,7 +403,8 @@ class Cluster:
         """See `Companions`; the first host stays until all others have left."""
         self.part()
         member, generation = self._member, self._member.generation
-        left_out = member.torn is not None or (generation is not None and generation.own is None)
+        left_out = generation is not None and generation.own is None
+        left_out = left_out or member.torn is not None or member.refused is not None
         # Where this host is alone the run is not its to end.
         alone = left_out or member.left_behind is not None or member.is_cut_off() is not None
         if failure is not None and member.failure is None and not alone:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from unisono.cluster.differences import ACCOUNT, difference
 from unisono.cluster.meeting import BROKEN, HELLO, REPORT, Store
 from unisono.cluster.membership import Call, Gathered, Membership, Refused, Seen
 from unisono.cluster.terms import Term, exchange
@@ -138,6 +140,7 @@ class Coordinator:
         coming = self._membership.generation + 1
         if coming not in host.report and (report := store.find(f"report/{coming}/{number}", REPORT)) is not None:
             host.report[coming] = report
+            self._compare(number, report)
         generation = self._membership.generation
         broken = store.find(f"broken/{generation}/{number}", BROKEN)
         if broken is not None:
@@ -147,3 +150,14 @@ class Coordinator:
                 host.broken.add(generation)
             for other in self._seen.keys() & broken["hosts"]:
                 self._seen[other].suspected.add(generation)
+
+    def _compare(self, newcomer: int, report: Mapping[str, Any]) -> None:
+        """Refuse a host that comes to a run and would compute something else than the others, who go on without it."""
+        generation, hosts = self._membership.generation, self._membership.hosts
+        if newcomer in hosts or not hosts or report["account"] == self._seen[hosts[0]].report[generation]["account"]:
+            return
+        first, other = (self._store.find(f"{number}/account", ACCOUNT) for number in (hosts[0], newcomer))
+        found = difference(first, other, (self._names[hosts[0]], self._names[newcomer]))
+        if found is not None:
+            self._store.tell(f"{newcomer}/refused", found)
+            self._seen[newcomer].left = True

@@ -11,6 +11,8 @@ Everything in it is JSON text under these keys, each term's (see `terms`) under 
     call                 the generation whose hosts come to rest and report
     report/G/NUMBER      what a host says of itself before generation G
     broken/G/NUMBER      a host of generation G cannot reach others (their numbers), torn: by new connections either
+    NUMBER/account       what it would compute, of what (see `differences`)
+    NUMBER/refused       why it cannot train with the others, who go on without it
     NUMBER/torn          it has no place among the hosts, as it cannot reach some of them (their names)
     world/G              the hosts of generation G with their reports, in order
     folder               the run folder as host 0 calls it, where the command does not
@@ -39,6 +41,7 @@ REPORT = {
     "workers": int,
     "rounds": int,
     "digest": str,
+    "account": str,
     "lends": bool,
     "memory": dict,
     "latest": Maybe(list),

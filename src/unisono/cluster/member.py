@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from unisono.cluster.differences import ACCOUNT
 from unisono.cluster.meeting import FAILURE, REPORT, Store
 from unisono.cluster.membership import GRACE_SECONDS
 from unisono.cluster.terms import Lease, Move, Silence, Term, latest_term, next_move
@@ -29,11 +30,13 @@ class Generation:
         number: in which term, and which generation of it.
         hosts: what each host said of itself, in order.
         own: this host's place among them; None = it does not belong to them any more.
+        accounts: each host's account (see `differences`), where they are not all the same.
     """
 
     number: tuple[int, int]
     hosts: tuple[Mapping[str, Any], ...]
     own: int | None
+    accounts: tuple[Mapping[str, Any], ...] = ()
 
 
 class Member:
@@ -61,6 +64,8 @@ class Member:
         """Why the run has failed on some host."""
         self.torn: list[str] | None = None
         """The hosts that this one cannot reach, for which the others go on without it."""
+        self.refused: str | None = None
+        """Why it cannot train with the others, who go on without it."""
         self.left_behind: str | None = None
         """Why the run goes on without this host, or is over."""
         self.deserted = False
@@ -89,8 +94,9 @@ class Member:
         self.called = (term.number, 0)
         """The latest generation for which hosts are called together."""
 
-    def report(self, generation: tuple[int, int], what: Mapping[str, Any]) -> None:
-        """This host is at rest: say what it has."""
+    def report(self, generation: tuple[int, int], what: Mapping[str, Any], account: Mapping[str, Any]) -> None:
+        """This host is at rest: say what it has, and leave its account, which is read where it is not another one's."""
+        self._say(generation[0], "NUMBER/account", dict(account))
         self._say(generation[0], f"report/{generation[1]}/NUMBER", dict(what))
 
     def broken(self, generation: tuple[int, int], hosts: Sequence[int], torn: bool) -> None:
@@ -215,10 +221,16 @@ class Member:
         hosts = store.find(f"world/{called}", [{"number": int, **REPORT}])
         if hosts is not None and (self.generation is None or self.generation.number < self.called):
             own = next((place for place, host in enumerate(hosts) if host["number"] == self.number), None)
-            self.generation = Generation(self.called, tuple(hosts), own)
+            self.generation = Generation(self.called, tuple(hosts), own, self._accounts(hosts))
+        self.refused = store.find(f"{self.number}/refused", str)
         self.torn = store.find(f"{self.number}/torn", [str])
         self.failure = store.find("failure", FAILURE)
         self._poke()
+
+    def _accounts(self, hosts: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+        if len({host["account"] for host in hosts}) == 1:
+            return ()
+        return tuple(self._store.find(f"{host['number']}/account", ACCOUNT) for host in hosts)
 
 
 def _now() -> float:

@@ -147,17 +147,33 @@ def out_of_memory_kills() -> int:
     return sum(int(value) for path in counters for name, value in _counters(path) if name == "oom_kill")
 
 
-def inspect() -> Devices:
-    """Look at this host."""
+def _processor() -> dict[str, str]:
+    """What the kernel says of the first core."""
     fields: dict[str, str] = {}
     for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
         name, _, value = line.partition(":")
         fields.setdefault(name.strip(), value.strip())
-    flags = set(fields.get("flags", fields.get("Features", "")).split())
+    return fields
+
+
+def cpu_name() -> str:
+    """The processor's name."""
+    return _processor().get("model name", "unknown")
+
+
+def cpu_flags() -> frozenset[str]:
+    """What the processor can do, in the kernel's words."""
+    fields = _processor()
+    return frozenset(fields.get("flags", fields.get("Features", "")).split())
+
+
+def inspect() -> Devices:
+    """Look at this host."""
+    flags = cpu_flags()
     return Devices(
         cores=usable_cores(),
         memory_bytes=usable_memory(),
-        cpu=fields.get("model name", "unknown"),
+        cpu=cpu_name(),
         features=tuple(name for name in _FEATURES if name in flags),
         accelerators=tuple(_accelerators()),
     )

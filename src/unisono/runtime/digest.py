@@ -1,4 +1,4 @@
-"""What can be seen of a job, to tell whether a checkpoint is one of the same job; code is not compared."""
+"""What can be seen of a job, to tell whether a checkpoint is one of the same job."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from unisono.runtime.prepare import Described
 FIXED = ("parameters", "optimizers", "batch_size", "seed", "order", "drop_last", "data_length")
 """Without these the same a checkpoint's position or values mean nothing."""
 
-FREE = ("steps",)
-"""May change: more epochs, fewer steps."""
+FREE = ("steps", "code")
+"""May change: more epochs, fewer steps; other code (see `changed_files`) may do the same, so it is told."""
 
 
 def job_digest(job: JobFacts, described: Described) -> dict[str, Any]:
@@ -27,6 +27,7 @@ def job_digest(job: JobFacts, described: Described) -> dict[str, Any]:
         "data": described.samples,
         **job.identity(),
         "steps": described.program.steps,
+        "code": {name: file.digest for name, file in described.code.items()},
     }
 
 

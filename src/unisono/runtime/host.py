@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -251,8 +251,11 @@ class Host:
         described: Described = answer
         return described
 
-    def share(self, described: Described, segment: int, event: int, initialise: bool) -> None:
+    def share(self, described: Described, segment: int, event: int, initialise: bool) -> Mapping[str, str]:
         """Have the first values written to the shared memory, and children forked from then on.
+
+        Returns:
+            What other hosts compare (see `probed`).
 
         Args:
             described: what `prepare` gave.
@@ -260,8 +263,9 @@ class Host:
             event: the file by which children wake the supervisor.
             initialise: whether to write; False where the memory is in use already.
         """
-        self.ask("write", initialise, files=[segment])
+        probe: Mapping[str, str] = self.ask("write", initialise, files=[segment])
         self.ask("attend", described, files=[segment, event])
+        return probe
 
     def fork(self, role: str, number: int, place: int) -> Child:
         """Start a worker, a loader or a profiler.

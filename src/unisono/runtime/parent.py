@@ -19,7 +19,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
@@ -38,7 +38,8 @@ from unisono.runtime.holder import Again, Holder, again, changed_environment, en
 from unisono.runtime.lifeline import die_with_parent
 from unisono.runtime.outline import Outline
 from unisono.runtime.prepare import Described, Prepared, Request, prepare, prepare_again
-from unisono.runtime.printing import print_for_the_supervisor, print_lossily
+from unisono.runtime.printing import print_for_the_supervisor, print_lossily, print_nothing
+from unisono.runtime.probe import probed
 from unisono.runtime.profiler import measured, stand_back
 from unisono.runtime.report import tell
 from unisono.runtime.samples import load_ahead
@@ -226,14 +227,28 @@ class Parent:
                 partial(self.write, initialise, *files), partial(failure, where="while the first values were written")
             )
 
-    def write(self, initialise: bool, segment: int) -> None:
-        """Write the first values to shared memory, if so wished, and make the model's parameters views of it."""
+    def write(self, initialise: bool, segment: int) -> Mapping[str, str]:
+        """Write the first values to shared memory, if so wished, and make the model's parameters views of it; returns
+        what other hosts compare (see `probed`)."""
         layout = self._prepared.layout
         self._state = HostState(layout, Segment(segment, layout.segment))
         if initialise:
             self._prepared.initialise(self._state)
         self._prepared.bind(self._state)
         trim()  # the model's first values are in shared memory now
+        return self._probed() if initialise and self._request.several_hosts else {}
+
+    def _probed(self) -> Mapping[str, str]:
+        """In a process that ends afterwards: the scout, or a child of its own."""
+
+        def quietly() -> dict[str, str]:
+            print_nothing()  # the first step prints it all
+            return probed(self._prepared, self._state)
+
+        found: dict[str, str] = {}
+        with contextlib.suppress(UnisonoError):  # it has crashed, as a worker will
+            found = quietly() if self._holder.is_cold else in_child(quietly)
+        return found
 
     def attend(self, described: Described, segment: int, event: int) -> None:
         """The shared memory is written: get ready to fork."""

@@ -6,7 +6,6 @@ import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from unisono.job import Job
 from unisono.machine.descriptors import opened_since, shared_by_forks
 from unisono.machine.devices import usable_memory
 from unisono.memory.heap import LARGE_BYTES, keep_freed
-from unisono.memory.packing import dumps
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.partition.batches import Batches
@@ -26,12 +24,14 @@ from unisono.partition.keys import key
 from unisono.partition.layout import Layout
 from unisono.partition.order import epoch_order
 from unisono.runtime.agreement import Agreement
+from unisono.runtime.code_files import CodeFile, code_files
 from unisono.runtime.cutting import Cut, cut_in_stages, probe_microbatches
+from unisono.runtime.data_digests import digest_of, set_digests
 from unisono.runtime.datakinds import check_ends, check_kind
 from unisono.runtime.evaluation import check_names, named_by_best
 from unisono.runtime.program import EvaluationSet, Program, Round
 from unisono.runtime.protocol import Plan, even
-from unisono.runtime.samples import Datasets, Example, RemoteData, Ring, SampleReader, samples_at, taken
+from unisono.runtime.samples import Datasets, Example, RemoteData, Ring, SampleReader, taken
 from unisono.runtime.schedule import Schedule
 from unisono.runtime.state import HostLayout, HostState, Shape, host_layout
 from unisono.runtime.tools import Tools
@@ -93,7 +93,9 @@ class Described:
         program: the rounds.
         data_length: training samples.
         cut: how the model is cut; None = it is computed whole.
-        digest: that of some of the data, as the run reads them: other hosts must have the same.
+        code: the files of the job's own code, by name.
+        data: what hosts compare of each set (see `set_digests`).
+        probe: what hosts compare of a microbatch (see `probed`).
         samples: digest of some samples: whoever opens the data again must have the same, in a resumed run too.
         example: what `Example` gives, packed, so that processes that make the model again need not open the
             data; None if it could not be had.
@@ -105,7 +107,9 @@ class Described:
     data_length: int
     cut: Cut | None = None
     example: bytes | None = None
-    digest: str = ""
+    code: Mapping[str, CodeFile] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    probe: Mapping[str, str] = field(default_factory=dict)
     samples: str = ""
 
     def opening(self, first: int, members: tuple[int, ...], stop: bool, agreement: Agreement | None = None) -> Plan:
@@ -358,10 +362,12 @@ def prepare(job: Job, request: Request) -> Prepared:
         cut = cut_in_stages(adapter, host, layout, request.recompute, probes, job.seed, usable_memory())
         if not job.waits_for_norms and not request.several_hosts:  # otherwise an update needs all sums
             host = replace(host, stage_of=cut.stage_of(len(host.description.parameters)))
-    digest = data_digest(SampleReader(job, program, data, framework.data), framework) if request.several_hosts else ""
+    digests = set_digests(data, job, framework.data) if request.several_hosts else {}
     samples = digest_of(data, job, framework.data)
     kept = None if framework.family.forks_after_computing else packed
-    described = Described(framework.name, host, program, len(data.training), cut, kept, digest, samples)
+    described = Described(
+        framework.name, host, program, len(data.training), cut, kept, code_files(), digests, samples=samples
+    )  # fmt: skip
     prepared = Prepared(job, request, framework, described, adapter, packed, open_with_model)
     prepared.data = data
     return prepared
@@ -409,34 +415,6 @@ def prepare_again(job: Job, request: Request, described: Described) -> Prepared:
 
     prepared.adapter = framework.adapter(job, model, total, first)
     return prepared
-
-
-LOOKED_AT = 4
-"""Microbatches of the data that are compared between hosts; samples that are compared when data are opened again."""
-
-
-def digest_of(data: Datasets, job: Job, functions: DataFunctions) -> str:
-    """Digest of some samples, from the first to the last, and of the sets' lengths; "" where samples cannot be had."""
-    digest = blake2b(digest_size=16)
-    lengths = [len(data.training), *(len(values) for values in data.evaluation.values())]
-    indices = sorted({k * (lengths[0] - 1) // (LOOKED_AT - 1) for k in range(LOOKED_AT)})
-    try:
-        samples = samples_at(data.training, indices, lambda index: key(job.seed, "look", index), functions)
-        functions.seed_everything(key(job.seed, "look"))
-        batch = functions.collate(samples, indices) if job.collate is None else job.collate(samples)
-        digest.update(dumps((lengths, batch), functions.REDUCERS))
-    except Exception:  # the first step that reads such samples says so, with its place
-        return ""
-    return digest.hexdigest()
-
-
-def data_digest(reader: SampleReader, framework: Framework) -> str:
-    """Digest of the first microbatch of a few rounds, spread over the run: of samples that the job's seed chooses."""
-    digest = blake2b(digest_size=16)
-    rounds = reader.program.rounds
-    for number in sorted({k * (rounds - 1) // max(LOOKED_AT - 1, 1) for k in range(LOOKED_AT)} if rounds else ()):
-        digest.update(dumps(reader.read(reader.program.at(number), 0), framework.data.REDUCERS))
-    return digest.hexdigest()
 
 
 def total_steps(job: Job, batches: Batches) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Any
 
@@ -33,3 +34,10 @@ def print_for_the_supervisor() -> None:
 def _text(number: int, encoding: str) -> io.TextIOWrapper:
     file = io.BufferedWriter(_Lossy(number, "w", closefd=False))
     return io.TextIOWrapper(file, encoding, "backslashreplace", line_buffering=True)
+
+
+def print_nothing() -> None:
+    """Have what this process prints go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nowhere, number)

@@ -22,6 +22,7 @@ import numpy as np
 from unisono.errors import SpoiledError
 from unisono.memory.heap import LARGE_BYTES, keep_freed
 from unisono.runtime.prepare import Described, Prepared
+from unisono.runtime.printing import print_nothing
 
 BEGIN_SECONDS = 10.0
 """Steps that a run has done before it is looked at, in seconds: nobody waits for a shorter one."""
@@ -119,9 +120,7 @@ def stand_back() -> None:
     os.nice(10)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for number in (1, 2):
-        os.dup2(nowhere, number)
+    print_nothing()
 
 
 def measured(prepared: Prepared) -> tuple[float, float]:

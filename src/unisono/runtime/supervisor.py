@@ -8,6 +8,7 @@ import selectors
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -219,7 +220,8 @@ class Supervisor:
         segment = Segment.create(described.layout.segment)
         try:
             state = HostState(described.layout, segment)
-            self._host.share(described, segment.file, self._event, initialise=True)
+            probe = self._host.share(described, segment.file, self._event, initialise=True)
+            described = replace(described, probe=probe)
             first, go_on = self._watcher.restore(described, state)
             slots = described.layout.shape.slots
             self._run = Running(described, state, Records(state, first), Crew(slots), HostWords(state, 0.0),
