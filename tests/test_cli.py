@@ -359,6 +359,33 @@ def test_a_file_that_gives_other_data_when_it_is_run_again_ends_the_run_with_wha
     assert (tmp_path / "out" / "parameters.safetensors").exists()
 
 
+HELPED = """
+import helper, jobs
+{left_behind}
+def job(fault="", steps=1):
+    return jobs.make(steps=steps)
+"""
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["forked", "apart"])
+def test_a_module_that_is_edited_while_a_run_needs_it_again_ends_the_run(tmp_path: Path, apart: bool) -> None:
+    """Where each process runs the file for itself, who takes a worker's place reads it; else who holds the job does."""
+    import psutil
+
+    (tmp_path / "helper.py").write_text("WIDE = 1\n")
+    (tmp_path / "helped.py").write_text(HELPED.format(left_behind="own = open(__file__)" if apart else ""))
+    process = started(tmp_path / "helped.py", tmp_path)
+    (tmp_path / "helper.py").write_text("WIDE = 2\n")
+    (tmp_path / "helped.py").write_text("edited too, which changes nothing")
+    (parent,) = psutil.Process(process.pid).children()
+    (next(child for child in parent.children() if child.name() == "unisono-worker") if apart else parent).kill()
+    output, _ = process.communicate(timeout=limit())
+    assert process.returncode == 1
+    assert "a job's code must stay as it is while it trains" in output
+    assert "helper.py was " in output
+    assert (tmp_path / "out" / "parameters.safetensors").exists()
+
+
 def test_one_process_imports_the_framework(file: Path, tmp_path: Path) -> None:
     import psutil
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from unisono.errors import UsageError
 from unisono.usertrace import is_users_file
 
 
@@ -48,6 +49,21 @@ def _named(module: str, path: str) -> str:
         return file
     folder = module.replace(".", "/")
     return f"{folder}/{file}" if file == "__init__.py" else f"{folder}.py"
+
+
+def check_code(before: Mapping[str, CodeFile], now: Mapping[str, CodeFile]) -> None:
+    """Hold what a process has read to what another one of the same run has.
+
+    Raises:
+        UsageError: it is not the same.
+    """
+    for name, file in now.items():
+        if before.get(name, file).digest != file.digest:
+            raise UsageError(
+                "a job's code must stay as it is while it trains, where a process that takes another one's place reads "
+                f"it anew; {name} was {before[name].digest}, and is {file.digest} now. Train from a copy that nobody "
+                "edits."
+            )
 
 
 def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, list[str]]:

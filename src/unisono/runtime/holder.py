@@ -23,6 +23,7 @@ from unisono.frameworks.registry import FAMILIES, family_of, framework, hold_thr
 from unisono.job import Job
 from unisono.machine.descriptors import is_single, opened_since, shared_by_forks
 from unisono.runtime.channel import Channel
+from unisono.runtime.code_files import CodeFile, check_code, code_files
 from unisono.runtime.deaths import signal_name
 from unisono.runtime.failure import Failure, described_error, failure
 from unisono.runtime.filevalues import compare, values_beside
@@ -64,6 +65,7 @@ class Holder:
         self._source, self._apart = source, how.apart
         self._job: Job | None = None
         self._values: Mapping[str, str] = {}
+        self._code: Mapping[str, CodeFile] = {}
         self._cold: tuple[str, ...] = ()
         self._import(how.imports)
 
@@ -92,7 +94,7 @@ class Holder:
             return None
         if self._apart:
             outline: Outline
-            outline, self._values = in_child(lambda: _seen(self._source.read()))
+            outline, self._values, self._code = in_child(lambda: _seen(self._source.read()))
             return outline
         before = shared_by_forks()
         recipe = self._source.read()
@@ -123,7 +125,10 @@ class Holder:
         recipe = self._source.read()
         if self._apart:
             compare(self._values, values_beside(recipe.beside))
-        return recipe.make()
+        job = recipe.make()
+        if self._apart:
+            check_code(self._code, code_files())
+        return job
 
 
 def _made(recipe: Recipe, file: int) -> tuple[Outline, Parcel]:
@@ -131,8 +136,8 @@ def _made(recipe: Recipe, file: int) -> tuple[Outline, Parcel]:
     return Outline.of(job, recipe.arguments), packed(job, file)
 
 
-def _seen(recipe: Recipe) -> tuple[Outline, Mapping[str, str]]:
-    return Outline.of(recipe.make(), recipe.arguments), values_beside(recipe.beside)
+def _seen(recipe: Recipe) -> tuple[Outline, Mapping[str, str], Mapping[str, CodeFile]]:
+    return Outline.of(recipe.make(), recipe.arguments), values_beside(recipe.beside), code_files()
 
 
 def can_fork(before: Mapping[int, str]) -> bool:

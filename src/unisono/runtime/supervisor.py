@@ -20,6 +20,7 @@ from unisono.memory.words import Words
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.answers import readable
 from unisono.runtime.child import Child
+from unisono.runtime.code_files import check_code
 from unisono.runtime.companions import Companions, Own
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.deaths import Death, given_up
@@ -159,6 +160,7 @@ class Supervisor:
         again = self._host.prepare(self._request)
         self._host.share(run.described, run.state.segment.file, self._event, initialise=False)
         self._host.ask("catch_up", run.records.plan.round)
+        check_code(run.described.code, again.code)
         if again.samples != run.described.samples:
             raise JobError(
                 "a job must give the same data each time it is read; read again, after the process that held it had "
