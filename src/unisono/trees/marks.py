@@ -26,21 +26,40 @@ def is_plain(value: Any) -> bool:
     >>> is_plain(Exception()), is_plain(threading.Event()), is_plain(threading.Lock())
     (False, True, False)
     """
-    kind = type(value)
+    return not isinstance(value, type) and _is_plain_class(type(value))
+
+
+def _is_plain_class(kind: type) -> bool:
     copied = not any("__reduce__" in vars(base) or "__reduce_ex__" in vars(base) for base in kind.__mro__[:-1])
     written = all(base is object or base.__flags__ & _HEAP_TYPE for base in kind.__mro__)
-    holds = hasattr(value, "__dict__") or any("__slots__" in base.__dict__ for base in kind.__mro__)
-    return copied and written and holds and not isinstance(value, type)
+    return copied and written and bool(kind.__dictoffset__ or any("__slots__" in vars(base) for base in kind.__mro__))
+
+
+def can_be_made(kind: type) -> bool:
+    """Whether an object of a class is made of its attributes alone, and does nothing when it goes.
+
+    >>> import subprocess, threading
+    >>> can_be_made(threading.Event), can_be_made(subprocess.Popen), can_be_made(dict)
+    (True, False, False)
+    """
+    return _is_plain_class(kind) and not issubclass(kind, type) and not hasattr(kind, "__del__")
+
+
+def slots(kind: type) -> tuple[str, ...]:
+    """The names of the slots of a class's objects, in order."""
+    found: dict[str, None] = {}
+    for base in kind.__mro__:
+        names = base.__dict__.get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            is_private = name.startswith("__") and not name.endswith("__")
+            found[f"_{base.__name__.lstrip('_')}{name}" if is_private else name] = None
+    return tuple(name for name in found if name not in ("__dict__", "__weakref__"))
 
 
 def attributes(value: Any) -> dict[str, Any]:
     """What an object holds, in its `__dict__` and in its slots."""
     found: dict[str, Any] = dict(getattr(value, "__dict__", {}))
-    for kind in type(value).__mro__:
-        slots = kind.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                found[name] = getattr(value, name)
+    found.update((name, getattr(value, name)) for name in slots(type(value)) if hasattr(value, name))
     return found
 
 
@@ -139,6 +158,9 @@ def resume(generator: Any, state: Any) -> Any:
         generator.set_state(state)
     else:
         if not isinstance(generator, np.random.Generator):
-            generator = np.random.Generator(getattr(np.random, state["bit_generator"])())
+            kind = getattr(np.random, state["bit_generator"])
+            if not (isinstance(kind, type) and issubclass(kind, np.random.BitGenerator)):
+                raise ValueError(f"{kind!r} draws no random numbers")
+            generator = np.random.Generator(kind())
         generator.bit_generator.state = state
     return generator

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import types
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,10 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unisono.texts import excerpt
 from unisono.trees import marks
 from unisono.trees.arrays import Arrays
+from unisono.trees.grammar import check_tree
 from unisono.trees.references import Classes
 from unisono.trees.writer import DICTS, SEQUENCES, Fixed
+from unisono.untrusted import Malformed, check
 
 Array = NDArray[Any]
 
@@ -41,9 +46,18 @@ class Reader:
             content: the plain values.
             values: the arrays.
             into: an object made as the written one was.
+
+        Raises:
+            Malformed: `Writer.write` has not given it, to an object that was made so.
         """
-        self._values, self._tensors = values, self._arrays.unpack(content["arrays"], values)
-        self._value(content["tree"], into)
+        tree, entries = content.get("tree"), check(content.get("arrays"), [list])
+        check_tree(tree, values, self._classes)
+        self._values = values
+        try:
+            self._tensors = self._arrays.unpack(entries, values)
+            self._value(tree, into)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise Malformed(f"it is not of an object that was made as this one is ({error!r})") from error
 
     def _value(self, node: Any, existing: Any) -> Any:
         if not isinstance(node, list):
@@ -103,20 +117,22 @@ class Reader:
     def _object(self, _: Any, existing: Any, number: int, name: str | None, items: list[Any]) -> Any:
         kind = type(existing) if name is None else self._classes.named(name)
         target = self._target(existing, kind)
+        if target is None and name is None:
+            raise Malformed(f"an object that must be there is not: {excerpt(existing)}")
         if target is None:
             target = object.__new__(kind)
         self._made[number] = target
-        held, passing = marks.attributes(target), self._arrays.passing(target)
+        held, passing, own = marks.attributes(target), self._arrays.passing(target), marks.slots(kind)
         for gone in set(held) - {item for item, _ in items} - passing:
             delattr(target, gone)
         for attribute, node in items:
             value = self._value(node, held.get(attribute))
             if attribute in held and held[attribute] is value:
                 continue
-            if attribute in getattr(target, "__dict__", ()) or not hasattr(kind, attribute):
-                target.__dict__[attribute] = value
-            else:
+            if attribute in own:
                 object.__setattr__(target, attribute, value)
+            else:
+                target.__dict__[attribute] = value
         return target
 
     def _tensor(self, _: Any, existing: Any, place: int) -> Any:
@@ -150,7 +166,12 @@ class Reader:
 
     def _method(self, _: Any, existing: Any, owner: Any, name: str) -> Any:
         held = self._value(owner, getattr(existing, "__self__", None))
-        return existing if getattr(existing, "__self__", None) is held else getattr(held, name)
+        if getattr(existing, "__self__", None) is held and existing.__name__ == name:
+            return existing
+        method = inspect.getattr_static(type(held), name)
+        if not isinstance(method, types.FunctionType | classmethod):
+            raise Malformed(f"{excerpt(name)} is no method of a {type(held).__name__}")
+        return method.__get__(held, type(held))
 
     def _same(self, _: Any, existing: Any, number: int) -> Any:
         return self._made[number]

@@ -1,29 +1,47 @@
-"""Classes by name: only what the job itself has imported is found, and nothing is imported for it."""
+"""Classes by name: those that the job's own object is made of, and those that their code knows; no others.
+
+A tree comes from a file. Of the classes that this process has imported, some do damage as soon as there is an object of
+them; so a tree names none but these, and nothing is imported for it.
+"""
 
 from __future__ import annotations
 
 import builtins
+import collections
 import sys
-from collections.abc import Mapping
-from functools import reduce
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
+
+from unisono.texts import excerpt
+from unisono.trees import marks
+from unisono.untrusted import Malformed
+
+_ALWAYS = (
+    bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, collections.deque,
+    collections.OrderedDict, collections.defaultdict, collections.Counter,
+)  # fmt: skip
+"""What any code may have in mind (`defaultdict(list)`)."""
 
 
 class Classes:
-    """The classes that a tree may name: those of modules that are there, and those that an object's methods know.
+    """The classes that a tree may name: of what an object holds, and what the modules of these know.
 
     Args:
-        root: the object; its class may have come with a job that travelled.
+        root: the object, as the job has made it.
     """
 
     def __init__(self, root: object) -> None:
-        self._near: dict[str, type] = {}
-        for base in type(root).__mro__:
-            methods = [getattr(item, "__wrapped__", item) for item in vars(base).values()]
-            known: list[Mapping[str, Any]] = [getattr(method, "__globals__", {}) for method in methods]
-            for value in (base, *(value for names in known for value in names.values())):
-                if isinstance(value, type):
-                    self._near[_name(value)] = value
+        self._known: dict[str, type] = {_name(kind): kind for kind in _ALWAYS}
+        looked_at: set[int] = set()
+        for held in _classes_in(root):
+            for base in held.__mro__[:-1]:
+                self._known[_name(base)] = base
+                for method in vars(base).values():
+                    names = getattr(getattr(method, "__wrapped__", method), "__globals__", {})
+                    if id(names) not in looked_at:
+                        looked_at.add(id(names))
+                        self._known |= {_name(kind): kind for kind in _classes_of(names.values())}
 
     def name(self, kind: type) -> str | None:
         """The name under which a class is found again, here and in other processes.
@@ -33,25 +51,50 @@ class Classes:
         ('collections:deque', None)
         """
         name = _name(kind)
-        try:
-            return name if self.named(name) is kind else None
-        except LookupError:
-            return None
+        return name if self._known.get(name) is kind else None
 
     def named(self, name: str) -> type:
         """The class of a name.
 
         Raises:
-            LookupError: none in this process.
+            Malformed: none that a tree may name.
         """
-        if name in self._near:
-            return self._near[name]
-        module, _, path = name.partition(":")
-        found = reduce(lambda holder, part: getattr(holder, part, None), path.split("."), sys.modules.get(module))
-        if not isinstance(found, type):
-            raise LookupError(f"{name} is no class of a module that the job has imported")
-        return found
+        if name not in self._known:
+            raise Malformed(f"{excerpt(name)} is no class that the job's optimizer is made of")
+        return self._known[name]
 
 
 def _name(kind: type) -> str:
     return f"{getattr(kind, '__module__', None) or builtins.__name__}:{kind.__qualname__}"
+
+
+def _classes_in(root: object) -> Iterator[type]:
+    """The classes of an object and of all that it holds."""
+    left: list[Any] = [root]
+    seen: set[int] = set()
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            left += [*value, *value.values()]
+        elif isinstance(value, list | tuple | set | frozenset | collections.deque):
+            left += value
+        elif marks.is_plain(value):
+            left += marks.attributes(value).values()
+        if type(value).__module__ != builtins.__name__:
+            yield type(value)
+
+
+def _classes_of(values: Any) -> Iterator[type]:
+    """The classes among a module's names, and those of modules among them but the standard library's."""
+    for value in values:
+        if _is_class(value):
+            yield value
+        elif isinstance(value, ModuleType) and value.__name__.partition(".")[0] not in sys.stdlib_module_names:
+            yield from (each for each in vars(value).values() if _is_class(each))
+
+
+def _is_class(value: Any) -> bool:
+    return issubclass(type(value), type)  # `isinstance` asks the value, and modules hold some that warn of being asked

@@ -144,6 +144,9 @@ class Writer:
         return ["group" if group is not None else type(value).__name__, number, items, *made]
 
     def _object(self, value: Any, kind: type, path: Path) -> Any:
+        name = self._classes.name(kind) if marks.can_be_made(kind) else None
+        if name is None:  # it can be filled where it is, and not be made anew
+            self._stay(value, path, None)
         number = self._number(value)
         for group in self._arrays.groups(value):
             if id(group) not in self._group_of:
@@ -154,14 +157,18 @@ class Writer:
             [name, self._node(item, (*path, name))]
             for name, item in marks.attributes(value).items() if name not in passing
         ]  # fmt: skip
-        return ["object", number, self._classes.name(kind), items]
+        return ["object", number, name, items]
 
     def _left(self, value: Any, path: Path) -> Any:
         """What can only be named, or must stay as it is."""
         name = self._classes.name(value) if isinstance(value, type) else None
         if name is not None:
             return ["class", name]
-        now = marks.mark(value, self._arrays.mark)
+        self._stay(value, path, marks.mark(value, self._arrays.mark))
+        return ["fixed", list(path)]
+
+    def _stay(self, value: Any, path: Path, now: Any) -> None:
+        """Take note of what must be there still, with the same mark."""
         self.fixed[path] = value, now
         if self._before is not None:
             before, known = self._before.get(path, (None, None))
@@ -169,7 +176,6 @@ class Writer:
                 raise self._refused(value, path, "has appeared" if before is None else "is another one")
             if known != now:
                 raise self._refused(value, path, "has changed")
-        return ["fixed", list(path)]
 
     def _unmoved(self, members: Any, path: Path) -> None:
         self.fixed[path] = members, [id(member) for member in members]

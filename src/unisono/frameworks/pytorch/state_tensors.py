@@ -15,6 +15,7 @@ import torch
 
 from unisono.frameworks.protocol import Array
 from unisono.memory.crossing import MOST_AXES
+from unisono.texts import excerpt
 
 ALIGNMENT = 64
 ARRAYS = {
@@ -142,7 +143,8 @@ class StateTensors:
         """See `Arrays.unpack`."""
         memories: dict[str, torch.Tensor] = {}
         found = []
-        for kind, name, dtype, shape, strides, start, is_parameter, trained in entries:
+        for entry in entries:
+            kind, name, dtype, shape, strides, start, is_parameter, trained = entry
             if kind == "parameter":
                 parameter = self._parameters[name]
                 memory = torch.empty(0, dtype=torch.uint8).set_(parameter.untyped_storage())
@@ -153,6 +155,8 @@ class StateTensors:
                     memories[name] = torch.empty(raw.size, dtype=torch.uint8)
                     memories[name].numpy()[:] = raw
                 memory = memories[name]
+            if not _lies_in(memory.nbytes, dtype, shape, strides, start):
+                raise ValueError(f"{excerpt(entry)} is no place in {memory.nbytes} bytes")
             value = _over(memory, dtype, shape, strides, start)
             if is_parameter:
                 value = torch.nn.Parameter(value, trained)
@@ -177,6 +181,8 @@ class StateTensors:
     def constant(self, plain: Any) -> Any:
         """See `Arrays.constant`."""
         kind, value = plain
+        if kind == "dtype" and not isinstance(getattr(torch, value), torch.dtype):
+            raise ValueError(f"{excerpt(value)} is no dtype")
         return (
             getattr(torch, value) if kind == "dtype" else torch.device(value) if kind == "device" else torch.Size(value)
         )
@@ -209,6 +215,15 @@ def _described(tensor: torch.Tensor, start: int) -> list[Any]:
         str(tensor.dtype).removeprefix("torch."), list(tensor.shape), list(tensor.stride()), start,
         isinstance(tensor, torch.nn.Parameter), tensor.requires_grad,
     ]  # fmt: skip
+
+
+def _lies_in(size: int, dtype: str, shape: Sequence[int], strides: Sequence[int], start: int) -> bool:
+    """Whether so many bytes of memory hold such a tensor."""
+    kind = getattr(torch, dtype, None)
+    if not isinstance(kind, torch.dtype) or len(shape) != len(strides) or min(*shape, *strides, start, 0) < 0:
+        return False
+    last = sum((length - 1) * step for length, step in zip(shape, strides, strict=True))
+    return start % kind.itemsize == 0 and (0 in shape or start + (last + 1) * kind.itemsize <= size)
 
 
 def _over(memory: torch.Tensor, dtype: str, shape: Sequence[int], strides: Sequence[int], start: int) -> torch.Tensor:

@@ -21,6 +21,7 @@ from unisono.trees.marks import mark
 from unisono.trees.reader import Reader
 from unisono.trees.references import Classes
 from unisono.trees.writer import Fixed, Writer
+from unisono.untrusted import Malformed, check
 
 TRIED = 8
 """Steps of the probe at most: an optimizer may gather gradients for a few before it changes a parameter."""
@@ -71,10 +72,20 @@ class Kept:
         return writer, (plain, arrays)
 
     def read(self, plain: Any, arrays: Mapping[str, Array]) -> None:
-        """Go on from a state that `content` gave, here or in another process."""
+        """Go on from a state that `content` gave, here or in another process, or that a file holds.
+
+        Raises:
+            JobError: it is not one of this optimizer's.
+        """
         assert self._fixed is not None
-        self._own = {group: set(names) for group, names in enumerate(plain["own"])}
-        Reader(self._tensors, self._classes, self._fixed).read(plain, arrays, self.master)
+        try:
+            self._own = {group: set(names) for group, names in enumerate(check(plain.get("own"), [[str]]))}
+            Reader(self._tensors, self._classes, self._fixed).read(plain, arrays, self.master)
+        except Malformed as error:
+            raise JobError(
+                f"a saved state must be that of the job's optimizer; {self._root}'s is not: {error}. Go on from "
+                "another checkpoint, or with the job that the run was made with."
+            ) from error
 
     # -- schedules -----------------------------------------------------------------------------------------
 
