@@ -244,8 +244,9 @@ def test_a_second_interrupt_ends_at_once(file: Path, tmp_path: Path) -> None:
     while "stopping after the step at hand" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=limit())
+    output, _ = process.communicate(timeout=limit())
     assert process.returncode == 130
+    assert "ended at once, without saving the state; no checkpoint is on disk" in output
     manifest = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (manifest["exit"], manifest["signal"]) == ("interrupted", signal.SIGINT)
     assert not (tmp_path / "out" / "control.sock").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from unisono.exits import exit_told
@@ -18,8 +17,6 @@ from unisono.runtime.tools import WorkerFailed
 from unisono.runtime.watcher import Outcome, Watcher
 from unisono.usertrace import user_traceback
 
-TICK_SECONDS = 0.01
-
 
 def _export(prepared: Prepared, state: HostState, plan: Plan, watcher: Watcher) -> None:
     try:
@@ -34,7 +31,8 @@ def run_here(job: Job, request: Request, watcher: Watcher) -> Outcome:
     Args:
         job, request, watcher: as in `Execution`.
     """
-    prepared = prepare(job, request)
+    with watcher.obeyed():
+        prepared = prepare(job, request)
     watcher.described(prepared.described)
     segment = Segment.create(prepared.layout.segment)
     state = HostState(prepared.layout, segment)
@@ -58,8 +56,7 @@ def run_here(job: Job, request: Request, watcher: Watcher) -> Outcome:
         plan = records.plan
         records.drain(watcher.record)
         if plan.copy:
-            while (go_on := watcher.copy(prepared.described, state, plan.round)) is None:
-                time.sleep(TICK_SECONDS)
+            go_on = watcher.copy(prepared.described, state, plan.round)
             word = Control.COPIED if go_on else Control.END
             state.control.publish(word, plan.round + 1)
         if watcher.copy_wanted():

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from unisono.debugging import run_here
-from unisono.errors import JobError, UsageError
+from unisono.errors import Interrupted, JobError, UsageError
 from unisono.exits import exit_told
 from unisono.frameworks.registry import left_as_they_are
 from unisono.job import Job
 from unisono.jobfile import JobFile
 from unisono.observe.logs import LineLog
+from unisono.observe.outlet import told_of_waiting
 from unisono.observe.progress import Display
 from unisono.runtime.companions import Companions
 from unisono.runtime.control import ControlSocket
@@ -25,6 +27,7 @@ from unisono.runtime.outline import JobFacts
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.signals import handled
 from unisono.runtime.source import Pickled
+from unisono.runtime.stacks import place_of
 from unisono.runtime.state import HostState
 from unisono.runtime.supervisor import Supervisor
 from unisono.runtime.watcher import Outcome, Watcher
@@ -42,7 +45,7 @@ class Interrupts:
 
     def __init__(self, seconds: float | None = None, at_once: Callable[[int], None] = lambda number: None) -> None:
         self.received: int | None = None
-        self._at_once = at_once
+        self._at_once, self._raises = at_once, False
         self._end = None if seconds is None else time.monotonic() + seconds
         self.out_of_time = False
 
@@ -55,6 +58,8 @@ class Interrupts:
     def _handle(self, number: int) -> None:
         if self.received is None:
             self.received = number
+            if self._raises:
+                raise KeyboardInterrupt
         elif number in (signal.SIGINT, signal.SIGTERM):  # a closing terminal sends SIGHUP twice: by its shell as well
             self._at_once(number)
             os._exit(128 + number)
@@ -62,6 +67,25 @@ class Interrupts:
     def handled(self) -> AbstractContextManager[None]:
         """Handle signals in a block (see `signals.handled`)."""
         return handled(self._handle)
+
+    @contextmanager
+    def obeyed(self) -> Iterator[None]:
+        """For a block that runs code of the job's in this thread, which may hang: the first signal ends it.
+
+        Raises:
+            Interrupted: it came.
+        """
+        self._raises = True
+        try:
+            if self.received is not None:
+                raise Interrupted
+            yield
+        except KeyboardInterrupt:
+            if self.received is None:
+                raise
+            raise Interrupted from None
+        finally:
+            self._raises = False
 
 
 @dataclass
@@ -82,6 +106,20 @@ class Observation:
     parameters: dict[str, Any] | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
 
+    def preparing(self) -> None:
+        """See `Watcher`."""
+
+    def load_observers(self) -> None:
+        """Have the job's observers now, before the run depends on this thread: a job file is read once more."""
+        own = threading.get_ident()
+
+        def tell(seconds: float) -> None:
+            place = place_of(own)
+            self.message(f"still reading the job's observers, {seconds:.0f} s{': ' if place else ''}{place}")
+
+        with self.obeyed(), told_of_waiting(tell):
+            _ = self.job.observers
+
     def described(self, described: Described) -> None:
         """See `Watcher`."""
 
@@ -97,7 +135,7 @@ class Observation:
         self.records.append(record)
         self.display.update(record)
 
-    def copy(self, described: Described, state: HostState, rounds: int) -> bool | None:
+    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
         """See `Watcher`."""
         return True
 
@@ -112,6 +150,10 @@ class Observation:
     def message(self, text: str) -> None:
         """See `Watcher`: it may hold text from files and other hosts."""
         self.display.message(printable(text))
+
+    def obeyed(self) -> AbstractContextManager[None]:
+        """See `Watcher`."""
+        return self.interrupted.obeyed() if isinstance(self.interrupted, Interrupts) else nullcontext()
 
     def workers(self, alive: int, hosts: int) -> None:
         """See `Watcher`."""

@@ -49,7 +49,12 @@ class Following(Observation):
     recent: deque[dict[str, Any]] = field(kw_only=True, default_factory=lambda: deque(maxlen=MOST_RECENT))
 
     def __post_init__(self) -> None:
-        self.folder.hold(Outlet("this host's folder", self.message), self.message)
+        self._files = Outlet("this host's folder", self.message)
+        self.folder.hold(self._files, self.message)
+
+    def preparing(self) -> None:
+        """See `Watcher`."""
+        self.load_observers()
 
     def described(self, described: Described) -> None:
         """See `Watcher`."""
@@ -67,7 +72,7 @@ class Following(Observation):
         if record and "loss" not in record:
             self.keeper.evaluated(record)
 
-    def copy(self, described: Described, state: HostState, rounds: int) -> bool | None:
+    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
         """See `Watcher`."""
         if self.kept is not None:
             return self.kept.copy(described, state, rounds)
@@ -108,7 +113,7 @@ class Following(Observation):
 
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """See `Watcher`: this host's workers are its own."""
-        return ControlSocket.listening(self.folder.path, answer, self.message)
+        return ControlSocket.listening(self.folder.claim, answer, self._files.put, self.message)
 
 
 def follow(

@@ -24,9 +24,10 @@ from unisono.execution import Execution, Interrupts, Observation
 from unisono.memory.heap import trim
 from unisono.observe.logs import LineLog
 from unisono.observe.metrics import MetricsFile, look_over, read_metrics
-from unisono.observe.outlet import PATIENCE_SECONDS, Inline, Outlet
+from unisono.observe.outlet import PATIENCE_SECONDS, Inline, Outlet, begun, waited_for
 from unisono.observe.progress import Display
 from unisono.observe.rundir import PARAMETERS, Fenced, RunFolder, this_process
+from unisono.observe.stream import Stream
 from unisono.observe.tensorboard import TensorBoard
 from unisono.observe.timeline import Timeline
 from unisono.runtime.code_files import CodeFile, changed_files
@@ -112,6 +113,10 @@ class FolderObservation(Observation):
         self._tensorboard = TensorBoard(self.folder.claim, self.message)
         self._timeline = Timeline(self.folder.claim, self.message) if self.request.timeline else None
 
+    def preparing(self) -> None:
+        """See `Watcher`."""
+        self.load_observers()
+
     def described(self, described: Described) -> None:
         """Say who will work, keep what identifies the job, compare it with the checkpoint's."""
         shape, batches = described.layout.shape, described.program.batches
@@ -192,6 +197,7 @@ class FolderObservation(Observation):
         for name, values in (("losses", standing.losses), ("watched", standing.watched)):
             state.segment[name][: len(values)] = values[: len(state.segment[name])]
         self.keeper.begin(standing)
+        self.keeper.newest = standing.step
         self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
         self._files.put(self._go_on, standing)
         return described.program.first_round(standing.step, standing.evaluated), not self.keeper.exhausted
@@ -289,12 +295,12 @@ class FolderObservation(Observation):
                 arguments = {"microbatch": microbatch} if microbatch >= 0 else {}
                 self._timeline.add(worker, name, started, ended, arguments)
 
-    def copy(self, described: Described, state: HostState, rounds: int) -> bool | None:
+    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
         """See `Watcher`."""
         self._files.put(self._metrics.flush)  # a resumed run expects the lines before its checkpoint
         standing = standing_after(described, state, rounds)
-        taken = self.keeper.copy(standing, state.saved(standing.step), state.optimizer(standing.step))
-        return None if not taken else not self.keeper.exhausted
+        self.keeper.copy(standing, state.saved(standing.step), state.optimizer(standing.step))
+        return not self.keeper.exhausted
 
     def copy_wanted(self) -> bool:
         """See `Watcher`."""
@@ -315,7 +321,7 @@ class FolderObservation(Observation):
 
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """See `Watcher`."""
-        return ControlSocket.listening(self.folder.path, answer, self.message)
+        return ControlSocket.listening(self.folder.claim, answer, self._files.put, self.message)
 
     def settle(self) -> None:
         """Have what was recorded on disk, if the disk answers."""
@@ -348,12 +354,19 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _ended_at_once(folder: RunFolder, number: int) -> None:
-    """A second signal ends the run: say so, and leave nothing behind that is not finished; a hung disk may hinder."""
+def _ended_at_once(folder: RunFolder, keeper: Keeper, number: int) -> None:
+    """A second signal ends the run: say where its state is, and leave nothing behind that is not finished. A terminal
+    and a disk that hang are not waited for long."""
     folder.interrupted(number)
-    sweeping = threading.Thread(target=remove_unfinished, args=(folder.path,), daemon=True)
-    sweeping.start()
-    sweeping.join(LAST_SECONDS)
+    said = f"unisono: ended at once, without saving the state; {keeper.whereabouts}\n"
+    threads = [
+        threading.Thread(target=Stream(sys.stderr, lambda text: None).write, args=(said,), daemon=True),
+        threading.Thread(target=lambda: remove_unfinished(folder.path), daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LAST_SECONDS)
 
 
 def train_in_folder(
@@ -375,11 +388,11 @@ def train_in_folder(
     """
     job = execution.job
     sweep_temporary()
-    interrupts = Interrupts(settings.max_seconds, partial(_ended_at_once, folder))
     keeper = Keeper(
         folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, display.message,
         lambda best: folder.update(best=dict(best)), fence=folder.fence,
     )  # fmt: skip
+    interrupts = Interrupts(settings.max_seconds, partial(_ended_at_once, folder, keeper))
     watcher = FolderObservation(
         job, display, interrupts, folder=folder, settings=settings, keeper=keeper, request=request, resumed=resumed,
         host=host, started=execution.since,
@@ -413,9 +426,22 @@ def train_in_folder(
 def conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupts) -> None:
     """Save the state in which the run ended and say how it ended.
 
+    A disk that hangs is waited for, with a word every ten seconds, until a second interrupt.
+
     Raises:
         JobError: it failed, or the state could not be saved.
     """
+
+    def waits(seconds: float) -> None:
+        watcher.message(
+            f"the disk has not taken the state after step {outcome.steps_done} for {seconds:.0f} s "
+            f"({watcher.keeper.whereabouts}); waiting for it, and two interrupts end without it"
+        )
+
+    waited_for(begun("the final state", partial(_conclude, watcher, outcome, interrupts)), waits)
+
+
+def _conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupts) -> None:
     folder, keeper = watcher.folder, watcher.keeper
     try:
         folder.fence()

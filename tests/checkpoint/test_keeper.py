@@ -15,7 +15,7 @@ from unisono.checkpoint.keeper import Checkpointing, Keeper
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
 from unisono.errors import UsageError
-from waiting import limit, until
+from waiting import limit
 
 
 def tensors(value: float) -> Tensors:
@@ -46,10 +46,34 @@ def test_the_best_is_written_however_slow_the_disk_and_never_removed(tmp_path: P
     keeper = Keeper(lambda: tmp_path, Checkpointing(keep=1), ("max", "f1"), None, print, kept.append)
     for step, value in ((1, 0.5), (2, 0.9), (3, 0.7), (4, 0.6)):
         keeper.evaluated({"step": step, "evaluation/f1": value})
-        until(lambda step=step: keeper.copy(Standing(step, True, 1), tensors(step), tensors(0)), "the disk is free")
+        keeper.copy(Standing(step, True, 1), tensors(step), tensors(0))
+        keeper.settle()
     assert keeper.last(Standing(5, True, 1), tensors(5), tensors(0))
     assert [best["step"] for best in kept] == [1, 2]
     assert store.steps(tmp_path) == [2, 5]
+
+
+def test_a_best_one_waits_for_a_slow_disk_and_nobody_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed, write = threading.Event(), store.write
+
+    def slow(*arguments: Any) -> Path:
+        assert allowed.wait(limit())
+        return write(*arguments)
+
+    monkeypatch.setattr(store, "write", slow)
+    kept: list[Any] = []
+    one = keeper(tmp_path, Checkpointing(keep=9), best=("max", "f1"), kept=kept.append)
+    for step in range(1, 6):
+        one.evaluated({"step": step, "evaluation/f1": step / 10})
+        one.copy(Standing(step, True, 1), tensors(step), tensors(step))
+    assert one.newest is None
+    allowed.set()
+    one.settle()
+    assert [best["step"] for best in kept] == store.steps(tmp_path) == [1, 5], "of those that had to wait the best"
+    for step in (1, 5):
+        found = store.read(store.at(tmp_path, step))
+        assert found.parameters.arrays["w"][0] == found.optimizer.arrays["w"][0] == step
+    assert one.newest == 5
 
 
 def test_old_checkpoints_go_when_the_new_one_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +206,7 @@ def test_a_copy_s_memory_is_taken_before_it_is_needed_where_it_will_be(tmp_path:
     ):
         one = keeper(tmp_path, settings, best=best)
         one.prepare(tensors(1), tensors(0))
-        assert [bool(held.arrays) for held in one._held] == [taken] * 2
+        assert [bool(held.arrays) for held in one._copies._room[0]] == [taken] * 2
 
 
 def test_a_checkpoint_says_where_the_run_stood_and_whose_it_is(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,19 @@ def echo(asked: dict[str, Any]) -> dict[str, Any]:
     return asked
 
 
+def listening(
+    folder: Path,
+    answers: Callable[[dict[str, Any]], dict[str, Any]] = echo,
+    clock: Callable[[], float] = time.monotonic,
+) -> ControlSocket:
+    """A run's end over a disk that answers at once."""
+
+    def at_once(function: Callable[[], None]) -> None:
+        function()
+
+    return ControlSocket(lambda: folder, answers, at_once, print, clock)
+
+
 def connected(folder: Path) -> socket.socket:
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     end.connect(str(folder / SOCKET))
@@ -52,7 +66,7 @@ def answer(run: ControlSocket, end: socket.socket) -> Any:
 
 
 def test_who_asks_slowly_keeps_nobody_else_from_an_answer(tmp_path: Path) -> None:
-    run = ControlSocket(tmp_path, echo)
+    run = listening(tmp_path, echo)
     slow, quick = connected(tmp_path), connected(tmp_path)
     slow.sendall(b'{"resize":')
     quick.sendall(b'{"resize": 2}\n')
@@ -65,12 +79,58 @@ def test_who_asks_slowly_keeps_nobody_else_from_an_answer(tmp_path: Path) -> Non
     assert not (tmp_path / SOCKET).exists()
 
 
+def test_a_disk_that_hangs_holds_up_nobody(tmp_path: Path) -> None:
+    waiting: list[Callable[[], None]] = []
+    run = ControlSocket(lambda: tmp_path, echo, waiting.append, print)
+    run.serve()
+    assert not list(tmp_path.iterdir()), "the disk was not asked by this thread"
+    waiting.pop()()  # by the other one, once it answers
+    end = connected(tmp_path)
+    end.sendall(b'{"resize": 2}\n')
+    assert answer(run, end) == {"resize": 2}
+    run.close()
+    with socket.socket(socket.AF_UNIX) as late, pytest.raises(ConnectionError):
+        late.connect(str(tmp_path / SOCKET))
+    assert (tmp_path / SOCKET).exists()
+    waiting.pop()()
+    assert not list(tmp_path.iterdir())
+    end.close()
+
+
+def test_a_disk_that_answers_after_the_run(tmp_path: Path) -> None:
+    waiting: list[Callable[[], None]] = []
+    run = ControlSocket(lambda: tmp_path, echo, waiting.append, print)
+    run.close()
+    for each in waiting:
+        each()
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_its_user_can_ask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        run = listening(tmp_path)
+    finally:
+        os.umask(before)
+    assert (tmp_path / SOCKET).stat().st_mode & 0o777 == 0o600
+    run.close()
+
+
+def test_a_folder_that_takes_no_socket_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    run = ControlSocket(lambda: tmp_path / "nowhere", echo, lambda function: function(), said.append)
+    run.serve()
+    run.close()
+    assert len(said) == 1
+    assert "this run cannot be resized" in said[0]
+
+
 def test_a_run_folder_that_is_moved_keeps_no_socket(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    run = ControlSocket(tmp_path / "run", echo)
+    run = listening(tmp_path / "run", echo)
     (tmp_path / "run").rename(tmp_path / "moved")
     (tmp_path / "run").mkdir()
-    other = ControlSocket(tmp_path / "run", echo)
+    other = listening(tmp_path / "run", echo)
     run.close()
     assert not list((tmp_path / "moved").iterdir())
     assert (tmp_path / "run" / SOCKET).exists()
@@ -79,7 +139,7 @@ def test_a_run_folder_that_is_moved_keeps_no_socket(tmp_path: Path) -> None:
 
 
 def test_an_answer_may_take_long_but_not_longer_than_the_run(tmp_path: Path) -> None:
-    run = ControlSocket(tmp_path, echo)
+    run = listening(tmp_path, echo)
     answers: list[Any] = []
 
     def ask(**fields: Any) -> None:
@@ -105,7 +165,7 @@ def test_an_answer_may_take_long_but_not_longer_than_the_run(tmp_path: Path) -> 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ControlSocket, Path]]:
     folder = tmp_path_factory.mktemp("run")
-    run = ControlSocket(folder, echo)
+    run = listening(folder, echo)
     yield run, folder
     run.close()
 
@@ -141,7 +201,7 @@ def test_what_is_no_request_is_answered_too(running: tuple[ControlSocket, Path],
 
 def test_an_answer_that_nobody_takes_holds_up_nobody(tmp_path: Path) -> None:
     now = 0.0
-    run = ControlSocket(tmp_path, lambda asked: {"much": "x" * 10**7}, lambda: now)
+    run = listening(tmp_path, lambda asked: {"much": "x" * 10**7}, lambda: now)
     deaf, silent = connected(tmp_path), connected(tmp_path)
     deaf.sendall(b"{}\n")
     while not select.select([deaf], [], [], 0)[0]:
@@ -166,7 +226,7 @@ def test_an_answer_that_nobody_takes_holds_up_nobody(tmp_path: Path) -> None:
 
 def test_who_sends_a_byte_now_and_then_has_one_deadline(tmp_path: Path) -> None:
     now = 0.0
-    run = ControlSocket(tmp_path, echo, lambda: now)
+    run = listening(tmp_path, echo, lambda: now)
     slow = connected(tmp_path)
     served(run)
     for _ in range(4):
@@ -182,7 +242,7 @@ def test_who_sends_a_byte_now_and_then_has_one_deadline(tmp_path: Path) -> None:
 
 
 def test_of_too_many_the_first_goes(tmp_path: Path) -> None:
-    run = ControlSocket(tmp_path, echo)
+    run = listening(tmp_path, echo)
     ends = []
     for _ in range(MOST_ASKING + 1):
         ends.append(connected(tmp_path))
@@ -197,7 +257,7 @@ def test_of_too_many_the_first_goes(tmp_path: Path) -> None:
 
 def test_without_descriptors_nobody_is_heard_and_nothing_spins(tmp_path: Path) -> None:
     now = 0.0
-    run = ControlSocket(tmp_path, echo, lambda: now)
+    run = listening(tmp_path, echo, lambda: now)
     end = connected(tmp_path)
     end.sendall(b'{"resize": 1}\n')
     before = resource.getrlimit(resource.RLIMIT_NOFILE)

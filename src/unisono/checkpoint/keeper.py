@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Any
 
 from unisono.bounds import number_in, whole
 from unisono.checkpoint import store
+from unisono.checkpoint.copies import Copies
 from unisono.checkpoint.durations import seconds_of
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
@@ -80,6 +80,7 @@ class Keeper:
     Attributes:
         about: the job's digest and the numerics' fingerprint, kept in each checkpoint.
         failure: why the last one could not be written, or None.
+        newest: the step of the newest one that is on disk, as far as this process knows, or None.
     """
 
     def __init__(
@@ -92,11 +93,11 @@ class Keeper:
         self.about: tuple[Mapping[str, Any], Mapping[str, str]] = ({}, {})
         self._standing = Standing(0, False, 1)
         self._improved = False
-        self._held = (Tensors(), Tensors())
-        self._writer: threading.Thread | None = None
+        self._copies = Copies(self._write)
         self._written_at = time.monotonic()
         self._told_slow = False
         self.failure: str | None = None
+        self.newest: int | None = None
 
     def begin(self, standing: Standing) -> None:
         """Go on from where an earlier run stood."""
@@ -105,7 +106,7 @@ class Keeper:
     def prepare(self, parameters: Tensors, optimizer: Tensors) -> None:
         """Take the memory of a copy now, so that no step waits for it later."""
         if self._settings.steps or self._settings.seconds or self._best_of:
-            self._held = (parameters.room(), optimizer.room())
+            self._copies.prepare(parameters, optimizer)
 
     def memory(self) -> dict[str, Any]:
         """What evaluations so far have shown, as JSON can hold it."""
@@ -114,6 +115,15 @@ class Keeper:
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Go on from another keeper's `memory`."""
         self._standing = replace(self._standing, best=memory["best"], since_best=memory["since_best"])
+
+    @property
+    def whereabouts(self) -> str:
+        """Where the state is that a run can go on from; the disk is not asked."""
+        return (
+            "no checkpoint is on disk"
+            if self.newest is None
+            else f"the newest checkpoint is that of step {self.newest}"
+        )
 
     @property
     def exhausted(self) -> bool:
@@ -146,41 +156,29 @@ class Keeper:
         every = self._settings.seconds
         if every is None or time.monotonic() - self._written_at < every:
             return False
-        if self._is_writing and not self._told_slow:
+        if self._copies.is_writing and not self._told_slow:
             self._told_slow = True
             self._message(f"the disk takes more than {every:g} s for a checkpoint: the next comes when it has one")
-        return not self._is_writing
+        return not self._copies.is_writing
 
-    @property
-    def _is_writing(self) -> bool:
-        return self._writer is not None and self._writer.is_alive()
-
-    def copy(self, standing: Standing, parameters: Tensors, optimizer: Tensors) -> bool:
+    def copy(self, standing: Standing, parameters: Tensors, optimizer: Tensors) -> None:
         """The state stands still: copy it if a checkpoint is due, and write the copy meanwhile.
 
-        Returns:
-            False where the best one has to wait for a slow disk: ask again, with the same state.
+        While a slow disk still takes another one, only the best waits for it.
         """
         every = self._settings.steps
         due = every is not None and standing.step % every == 0 and not standing.evaluated
         if not (due or self.due_by_clock() or self._improved):
-            return True
-        if self._is_writing:
-            if not self._improved:
-                self._message(f"the disk is slow: no checkpoint of step {standing.step}, the last one is being written")
-            return not self._improved
-        parameters.copy_into(self._held[0])
-        optimizer.copy_into(self._held[1])
+            return
+        if self._copies.is_writing and not self._improved:
+            self._message(f"the disk is slow: no checkpoint of step {standing.step}, the last one is being written")
+            return
         self._written_at = time.monotonic()
-        arguments = (self._with_memory(standing), self._held[0], self._held[1], self._improved)
-        self._improved = False
-        self._writer = threading.Thread(target=self._write, args=arguments, name="unisono-checkpoint", daemon=True)
+        standing, improved, self._improved = self._with_memory(standing), self._improved, False
         try:
-            self._writer.start()
+            self._copies.add(parameters, optimizer, (standing, improved))
         except RuntimeError as error:  # no more threads for this user
-            self._writer = None
             self._failed(standing, error)
-        return True
 
     def pass_over(self) -> None:
         """The state stands still, and another host copies it."""
@@ -189,24 +187,26 @@ class Keeper:
     def last(self, standing: Standing, parameters: Tensors, optimizer: Tensors) -> bool:
         """Write the state in which a run ended; returns whether the disk took it."""
         self.settle()
-        self.failure, self._held = None, (Tensors(), Tensors())  # nothing is copied any more
-        self._write(self._with_memory(standing), parameters, optimizer, self._improved)
+        self._copies.forget()
+        self.failure = None
+        self._write(parameters, optimizer, (self._with_memory(standing), self._improved))
         return self.failure is None
 
     def settle(self, patience_seconds: float | None = None) -> None:
-        """Wait until the last copy is on disk; None = however long that takes."""
-        if self._writer is not None:
-            self._writer.join(patience_seconds)
+        """Wait until all copies are on disk; None = however long that takes."""
+        self._copies.settle(patience_seconds)
 
     def _with_memory(self, standing: Standing) -> Standing:
         return replace(standing, best=self._standing.best, since_best=self._standing.since_best)
 
-    def _write(self, standing: Standing, parameters: Tensors, optimizer: Tensors, improved: bool) -> None:
+    def _write(self, parameters: Tensors, optimizer: Tensors, about: tuple[Standing, bool]) -> None:
+        standing, improved = about
         try:
             self.before()
             job, fingerprint = self.about
             folder = self._folder()
             store.write(folder, standing, job, fingerprint, parameters, optimizer)
+            self.newest = standing.step
             best = standing.best
             if improved and best is not None:
                 self._kept(best)

@@ -8,8 +8,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 MOST_THINGS, MOST_BYTES = 10_000, 1 << 24
 """What may wait."""
@@ -20,6 +24,7 @@ PATIENCE_SECONDS = 10.0
 SLOW_SECONDS = 10.0
 """One thing may take so long before a person is told."""
 
+LOOK_SECONDS = 0.05
 
 _THREADS = "unisono: "
 """What the names of their threads begin with."""
@@ -160,6 +165,70 @@ class Inline:
     def close(self, patience_seconds: float) -> bool:
         """See `Outlet`."""
         return self._outlet.close(patience_seconds)
+
+
+def begun(name: str, call: Callable[[], T]) -> Future[T]:
+    """What a call will give; a thread of its own makes it.
+
+    Args:
+        name: what it is.
+        call: it may take as long as a disk does.
+    """
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # whoever asks for the result gets it
+            future.set_exception(error)
+
+    try:
+        threading.Thread(target=work, name=_THREADS + name, daemon=True).start()
+    except RuntimeError:  # no more threads for this user
+        work()
+    return future
+
+
+@contextmanager
+def told_of_waiting(say: Callable[[float], None]) -> Iterator[None]:
+    """While a block takes long, say so every ten seconds.
+
+    Args:
+        say: hears for how many seconds it has gone on; called by another thread.
+    """
+    over, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not over.wait(SLOW_SECONDS):
+            say(time.monotonic() - began)
+
+    teller = threading.Thread(target=tell, name=_THREADS + "waiting", daemon=True)
+    with suppress(RuntimeError):  # no more threads for this user
+        teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if teller.ident is not None:
+            teller.join()
+
+
+def waited_for(future: Future[T], say: Callable[[float], None]) -> T:
+    """What a call has given that has `begun`.
+
+    Signals are heard meanwhile: this thread looks up now and then, for the kernel may give one to another thread.
+
+    Args:
+        future: it.
+        say: hears every ten seconds for how many it has been waited for.
+    """
+    began = said = time.monotonic()
+    while not wait([future], LOOK_SECONDS).done:
+        now = time.monotonic()
+        if now - said >= SLOW_SECONDS:
+            say(now - began)
+            said = now
+    return future.result()
 
 
 def is_stuck() -> bool:

@@ -1,7 +1,8 @@
 """The control socket in the run folder: other processes ask a run to resize or to stop.
 
 One line of JSON each way. The folder may lie deeper than a socket's address can say, so both ends go by way of the
-open folder. The run's end never waits: it reads and writes what is ready, and lets go of who takes too long.
+open folder. The run's end never waits: it reads and writes what is ready, and lets go of who takes too long. What the
+disk can hold up, making the socket and taking it away, is left to another thread.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import json
 import os
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ MOST_ASKING = 32
 
 _MOST_BYTES = 4096
 _LONGEST_ERROR = 2000
+_NO_SOCKET = "no control socket ({}): this run cannot be resized"
 _DEAF_SECONDS = 1.0
 """Between tries to take a request, where this process can open no more files."""
 
@@ -51,37 +54,56 @@ class _Asking:
     answer: bytes | None = None
 
 
+class _Listener:
+    """A socket in a folder, which others connect to. To make it and to close it takes as long as the disk does.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        OSError: there can be none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with ExitStack() as held:
+            self.socket = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            self.socket.setblocking(False)
+            os.fchmod(self.socket.fileno(), 0o600)  # its file has that mode from the first; a umask is all threads'
+            self._address = held.enter_context(closing(_address(folder)))
+            Path(self._address.path).unlink(missing_ok=True)
+            self.socket.bind(self._address.path)
+            self.socket.listen()
+            self._held = held.pop_all()
+
+    def close(self) -> None:
+        """Take it out of the folder, wherever that is now."""
+        with suppress(OSError):
+            Path(self._address.path).unlink()
+        self._held.close()
+
+
 class ControlSocket:
     """The run's end.
 
     Args:
-        folder: the run folder.
+        folder: gives the run folder, where it lies now.
         answer: request → answer; what it raises is the answer of who has asked.
+        put: has a function called that may take long; those that it is given one after another (see `Outlet`).
+        message: hears why nobody can ask.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, folder: Path, answer: Callable[[dict[str, Any]], dict[str, Any]],
-        clock: Callable[[], float] = time.monotonic,
+        self, folder: Callable[[], Path], answer: Callable[[dict[str, Any]], dict[str, Any]],
+        put: Callable[..., None], message: Callable[[str], None], clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._answer, self._clock = answer, clock
+        self._folder, self._answer, self._put, self._message, self._clock = folder, answer, put, message, clock
         self._asking: dict[int, _Asking] = {}
         self._deaf_until: float | None = None
         self._selector = selectors.EpollSelector()
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.setblocking(False)
-        (folder / SOCKET).unlink(missing_ok=True)
-        self._address = _address(folder)
-        mask = os.umask(0o177)
-        try:
-            self.socket.bind(self._address.path)
-        except BaseException:
-            self._address.close()
-            raise
-        finally:
-            os.umask(mask)
-        self.socket.listen()
-        self._selector.register(self.socket, selectors.EVENT_READ)
+        self._listener: _Listener | None = None
+        self._is_closed, self._lock = False, threading.Lock()
+        put(self._listen)
 
     def fileno(self) -> int:
         """The file that can be read when there is something to serve."""
@@ -89,14 +111,27 @@ class ControlSocket:
 
     @classmethod
     def listening(
-        cls, folder: Path, answer: Callable[[dict[str, Any]], dict[str, Any]], message: Callable[[str], None]
-    ) -> ControlSocket | None:
+        cls, folder: Callable[[], Path], answer: Callable[[dict[str, Any]], dict[str, Any]],
+        put: Callable[..., None], message: Callable[[str], None],
+    ) -> ControlSocket | None:  # fmt: skip
         """One in a folder; where there can be none a message says so."""
         try:
-            return cls(folder, answer)
+            return cls(folder, answer, put, message)
         except OSError as error:
-            message(f"no control socket in {folder} ({error}): this run cannot be resized")
+            message(_NO_SOCKET.format(error))
             return None
+
+    def _listen(self) -> None:
+        """In the other thread: begin to be asked, unless the run has ended meanwhile."""
+        try:
+            listener = _Listener(self._folder())
+        except OSError as error:
+            self._message(_NO_SOCKET.format(error))
+            return
+        with self._lock:
+            self._listener = listener
+            if not self._is_closed:
+                self._selector.register(listener.socket, selectors.EVENT_READ)
 
     def serve(self) -> None:
         """Hear who asks, however slowly, and answer who has asked; neither waits nor raises."""
@@ -113,15 +148,20 @@ class ControlSocket:
             self._let_go(late)
         if self._deaf_until is not None and now > self._deaf_until:
             self._deaf_until = None
-            self._selector.register(self.socket, selectors.EVENT_READ)
+            self._selector.register(self._ear, selectors.EVENT_READ)
+
+    @property
+    def _ear(self) -> socket.socket:
+        assert self._listener is not None
+        return self._listener.socket
 
     def _accept(self) -> None:
         try:
-            end, _ = self.socket.accept()
+            end, _ = self._ear.accept()
         except (BlockingIOError, ConnectionError):  # it has gone again
             return
         except OSError:  # too many open files: the socket would stay ready
-            self._selector.unregister(self.socket)
+            self._selector.unregister(self._ear)
             self._deaf_until = self._clock() + _DEAF_SECONDS
             return
         end.setblocking(False)
@@ -172,14 +212,19 @@ class ControlSocket:
             return {"error": f"the run could not do it: {type(error).__name__}: {error}"[:_LONGEST_ERROR]}
 
     def close(self) -> None:
-        """Take the socket out of the folder, wherever that is now."""
+        """Nobody is heard any more; the socket is taken out of the folder when the disk answers."""
         for asking in list(self._asking.values()):
             self._let_go(asking)
-        self._selector.close()
-        self.socket.close()
-        with suppress(OSError):
-            Path(self._address.path).unlink()
-        self._address.close()
+        with self._lock:
+            self._is_closed = True
+            self._selector.close()
+            if self._listener is not None:
+                self._listener.socket.shutdown(socket.SHUT_RDWR)
+        self._put(self._leave)
+
+    def _leave(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
 
 
 class _address:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import faulthandler
 import os
 import re
+import sys
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,6 +67,19 @@ def place_in(stack: str) -> tuple[str, str]:
             called = _CALLS[function]
             break
     return called, theirs[0] if theirs else ""
+
+
+def place_of(thread: int) -> str:
+    """The file and line of the job's code in which a thread of this process is; nothing where it is in none.
+
+    Args:
+        thread: its identifier.
+    """
+    for frame, line in traceback.walk_stack(sys._current_frames()[thread]):
+        file = frame.f_code.co_filename
+        if not is_own_file(file) and not is_standard_file(file) and not file.startswith("<"):
+            return f"{file}:{line}"
+    return ""
 
 
 def _children(process: int) -> list[int]:

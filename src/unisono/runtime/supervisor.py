@@ -215,7 +215,7 @@ class Supervisor:
             self._vain = 0
 
     def _begin(self) -> Outcome:
-        described = self._host.prepare(self._request, meanwhile=lambda: self._job.observers)
+        described = self._host.prepare(self._request, meanwhile=self._watcher.preparing)
         self._watcher.described(described)
         if not self._companions and described.cut is None and not self._request.trace:
             self._profiler = Profiler.of(described)
@@ -506,8 +506,6 @@ class Supervisor:
             return
         self._drain(plan)
         go_on = self._failure is None and self._watcher.copy(run.described, run.state, plan.round)
-        if go_on is None:
-            return
         if go_on:
             run.control.publish(Control.COPIED, plan.round + 1)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +18,9 @@ from unisono.runtime.state import HostState
 class Watcher(Protocol):
     """Whoever has a run supervised."""
 
+    def preparing(self) -> None:
+        """Another process makes the job ready: what takes long and can be done meanwhile."""
+
     def described(self, described: Described) -> None:
         """The job is prepared."""
 
@@ -26,9 +30,8 @@ class Watcher(Protocol):
     def record(self, record: dict[str, Any]) -> None:
         """A round's merged record."""
 
-    def copy(self, described: Described, state: HostState, rounds: int) -> bool | None:
-        """The state stands still after so many rounds: copy what is wanted. False ends the run here; None: not yet, ask
-        again a little later."""
+    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
+        """The state stands still after so many rounds: copy what is wanted. False ends the run here."""
 
     def log(self, name: str) -> LineLog:
         """Where a process's output goes."""
@@ -38,6 +41,10 @@ class Watcher(Protocol):
 
     def interrupted(self) -> bool:
         """Whether the run is asked to stop."""
+
+    def obeyed(self) -> AbstractContextManager[None]:
+        """For a block that runs code of the job's in this thread, which may hang: being asked to stop raises
+        `Interrupted` in it."""
 
     def workers(self, alive: int, hosts: int) -> None:
         """How many workers are alive, and on how many hosts."""
