@@ -113,7 +113,7 @@ class Following(Observation):
 
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """See `Watcher`: this host's workers are its own."""
-        return ControlSocket.listening(self.folder.claim, answer, self._files.put, self.message)
+        return ControlSocket.listening(lambda: self.folder.path, answer, self._files.put, self.message)
 
 
 def follow(

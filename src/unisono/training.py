@@ -321,7 +321,7 @@ class FolderObservation(Observation):
 
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """See `Watcher`."""
-        return ControlSocket.listening(self.folder.claim, answer, self._files.put, self.message)
+        return ControlSocket.listening(lambda: self.folder.path, answer, self._files.put, self.message)
 
     def settle(self) -> None:
         """Have what was recorded on disk, if the disk answers."""
