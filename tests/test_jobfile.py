@@ -43,7 +43,7 @@ def test_arguments_take_the_types_of_the_defaults(file: str) -> None:
     ("suffix", "arguments", "error", "text"),
     [
         ("", ["size=3"], UsageError, "one of lr, steps, name, deep; received 'size=3'"),
-        ("", ["steps=x"], UsageError, "steps takes a int"),
+        ("", ["steps=x"], UsageError, "steps takes a whole number .as its default"),
         (":nothing", [], UsageError, "must define 'nothing'"),
         (":ready", ["a=1"], UsageError, "takes no key=value"),
         (":other", [], UsageError, "returned int"),

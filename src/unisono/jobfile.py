@@ -303,6 +303,15 @@ def parse(function: Any, assignments: Sequence[str], kept: Mapping[str, Any] | N
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
+def _kind(default: Any) -> str:
+    """What an argument takes, as a person says it."""
+    if isinstance(default, Enum):
+        return f"one of {', '.join(type(default).__members__)}"
+    return (
+        "true or false" if isinstance(default, bool) else "a whole number" if isinstance(default, int) else "a number"
+    )
+
+
 def _value(key: str, text: str, default: Any) -> Any:
     try:
         if isinstance(default, Enum):
@@ -314,9 +323,7 @@ def _value(key: str, text: str, default: Any) -> Any:
         if isinstance(default, Path):
             return Path(text)
     except (ValueError, KeyError) as error:
-        raise UsageError(
-            f"{key} takes a {type(default).__name__} (as its default {default!r}); received {text!r}."
-        ) from error
+        raise UsageError(f"{key} takes {_kind(default)} (as its default {default!r}); received {text!r}.") from error
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):  # what is no literal is text

@@ -15,6 +15,7 @@ from unisono.checkpoint.keeper import Checkpointing, Keeper
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
 from unisono.errors import UsageError
+from unisono.untrusted import Malformed
 from waiting import limit
 
 
@@ -158,6 +159,17 @@ def test_an_evaluation_is_better_when_it_is_better(
     assert other.memory() == one.memory()
     assert not keeper(tmp_path, best=(better, "f1")).exhausted
     assert keeper(tmp_path).memory() == {"best": None, "since_best": 0}
+
+
+@pytest.mark.parametrize("memory", [
+    {}, {"best": None}, {"best": None, "since_best": "1"}, {"best": 1, "since_best": 0},
+    {"best": {"name": "f1", "value": "0.9", "step": 3}, "since_best": 0}, {"best": None, "since_best": 2**70},
+])  # fmt: skip
+def test_what_another_host_remembers_is_of_its_kind(tmp_path: Path, memory: Any) -> None:
+    one = keeper(tmp_path, best=("max", "f1"))
+    with pytest.raises(Malformed, match="what a host remembers"):
+        one.remember(memory)
+    assert one.memory() == {"best": None, "since_best": 0}
 
 
 def written(folder: Path) -> list[int]:

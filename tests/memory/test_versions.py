@@ -52,3 +52,12 @@ def test_what_is_too_large_leaves_the_one_in_force(areas: list[np.ndarray]) -> N
     assert versions.read(0)[1]["m"].tolist() == [1] * 4
     with pytest.raises(AssertionError, match="version 1 is not there"):
         versions.read(1)
+
+
+@pytest.mark.parametrize("length", [-1, -(2**60), 2**60, 1 << 16])
+def test_a_length_that_cannot_be_is_refused(areas: list[np.ndarray], length: int) -> None:
+    versions = Versions(areas, "the state")
+    versions.write(0, {}, {})
+    versions.words(0)[1] = length
+    with pytest.raises(JobError, match=r"the state has [\d,]+ bytes; received"):
+        versions.used(0)

@@ -17,6 +17,9 @@ from unisono.checkpoint.copies import Copies
 from unisono.checkpoint.durations import seconds_of
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
+from unisono.untrusted import Maybe, check
+
+_MEMORY = {"best": Maybe({"name": str, "value": float, "step": int}), "since_best": int}
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,13 @@ class Keeper:
         return {"best": self._standing.best, "since_best": self._standing.since_best}
 
     def remember(self, memory: Mapping[str, Any]) -> None:
-        """Go on from another keeper's `memory`."""
-        self._standing = replace(self._standing, best=memory["best"], since_best=memory["since_best"])
+        """Go on from another keeper's `memory`.
+
+        Raises:
+            Malformed: it is none; it may come from another host.
+        """
+        told = check(dict(memory), _MEMORY, "what a host remembers")
+        self._standing = replace(self._standing, best=told["best"], since_best=max(0, told["since_best"]))
 
     @property
     def whereabouts(self) -> str:

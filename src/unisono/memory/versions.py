@@ -78,5 +78,12 @@ class Versions:
         return self._areas[version & 1][:ALIGNMENT].view(np.int64)
 
     def used(self, version: int) -> Array:
-        """A version's bytes in use."""
-        return self._areas[version & 1][ALIGNMENT : ALIGNMENT + int(self.words(version)[1])]
+        """A version's bytes in use.
+
+        Raises:
+            JobError: there cannot be so many; another host may have said so.
+        """
+        area, length = self._areas[version & 1], int(self.words(version)[1])
+        if not 0 <= length <= area.size - ALIGNMENT:
+            raise JobError(f"{self._what} has {area.size - ALIGNMENT:,} bytes; received {length:,} of it.")
+        return area[ALIGNMENT : ALIGNMENT + length]

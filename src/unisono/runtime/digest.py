@@ -15,6 +15,9 @@ FIXED = ("parameters", "optimizers", "batch_size", "seed", "order", "drop_last",
 FREE = ("steps", "code")
 """May change: more epochs, fewer steps; other code (see `changed_files`) may do the same, so it is told."""
 
+KNOWN = ("data",)
+"""Compared only where both are known: a checkpoint's digest may be empty."""
+
 
 def job_digest(job: JobFacts, described: Described) -> dict[str, Any]:
     """The visible parts of a job, as plain values."""
@@ -44,12 +47,15 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], allowed: bool) ->
 
     >>> changes({"seed": 0, "steps": 5}, {"seed": 0, "steps": 9}, False)
     {}
+    >>> changes({"seed": 0, "data": ""}, {"seed": 0, "data": "5f"}, False)
+    {}
     """
     found = {
         name: _difference(before.get(name), now.get(name))
         for name in now
         if name not in FREE and before.get(name) != now.get(name)
-    }
+        and not (name in KNOWN and not (before.get(name) and now.get(name)))
+    }  # fmt: skip
     shown = "; ".join(f"{name}: {old} → {new}" for name, (old, new) in found.items())
     if any(name in FIXED for name in found):
         raise UsageError(
