@@ -15,13 +15,14 @@ from unisono.errors import UsageError
 from unisono.execution import Supervised
 from unisono.following import follow
 from unisono.observe.progress import Display
-from unisono.observe.rundir import CHECKPOINTS, RUN, RunFolder, fresh, read_run
+from unisono.observe.rundir import CHECKPOINTS, RunFolder, fresh, read_run
+from unisono.opening import Start, host_folder, newest, opened
 from unisono.runtime.prepare import Described, Request
-from unisono.training import RunSettings, newest, train_in_folder
+from unisono.training import RunSettings, train_in_folder
 
 
 def train_among_hosts(
-    execution: Supervised, request: Request, path: Path, named: bool, resumes: bool, settings: RunSettings,
+    execution: Supervised, request: Request, path: Path, named: bool, start: Start, settings: RunSettings,
     shown: Display, hosts: Hosts,
 ) -> Path:  # fmt: skip
     """Host 0 keeps the run folder; every other host has one of its own in it (or by its name, on its own disk).
@@ -33,7 +34,7 @@ def train_among_hosts(
         execution, request, settings: as in `train_in_folder`.
         path: the run folder.
         named: whether the caller has named it; else it is host 0's.
-        resumes: whether to go on from its newest checkpoint.
+        start: what host 0 does with it; a driver has done it already.
         shown: where progress is shown.
         hosts: how this process takes part.
 
@@ -47,25 +48,28 @@ def train_among_hosts(
         return account_of(execution.job, described, request.threads, settings.code, settings.arguments)
 
     companions = Cluster(hosts, account, execution.host.source if hosts.lends else None)
-    again = where.restarts + companions.meet(shown.message) > 0  # here an interrupt still ends it at once
-    path = path if named else companions.folder(fresh(path) if companions.is_first else path)
+    again = companions.meet(shown.message)  # here an interrupt still ends it at once
+    if where.driven:
+        folder, goes_on = RunFolder.reopen(path), start is Start.RESUME
+        begun = folder.begun
+    elif companions.is_first:
+        start = Start.AUTO if again and named and start is Start.NEW else start
+        folder, goes_on = opened(path if named else fresh(path), start, shown.message)
+        path, begun = folder.path, folder.begun
+        companions.begins({"folder": str(path), "begun": begun})
+    else:
+        told = companions.beginning()
+        path, begun = path if named else Path(told["folder"]), told["begun"]
     companions.sees = partial(_holds, path)
     companions.how_to_go_on = partial(_how_to_go_on, path.absolute())
     if hosts.data_host is not None and not hosts.lends:
         lender = Lender(companions.place, companions.address, hosts.timeout, hosts.data_host)
         request = replace(request, change=lender.borrowed)
     if not companions.is_first:
-        folder = RunFolder.of_host(path, name)
-        follow(execution, replace(request, folder=None), folder, shown, settings, companions, name, path)
-        return folder.path
-    resumed = None
-    if resumes or (again and store.steps(path / CHECKPOINTS)):
-        folder = RunFolder.reopen(path)
-        resumed = newest(folder, shown.message)
-    elif where.driven:
-        folder = RunFolder.reopen(path)
-    else:
-        folder = RunFolder(path) if again and (path / RUN).exists() else RunFolder.create(path)
+        own = host_folder(path, name, begun)
+        follow(execution, replace(request, folder=None), own, shown, settings, companions, name, path)
+        return own.path
+    resumed = newest(folder, shown.message) if goes_on else None
     folder.fence = companions.fence
     if not where.driven:  # else the driver has
         folder.update(key=companions.key())

@@ -21,7 +21,7 @@ from unisono.checkpoint.files import load
 from unisono.checkpoint.keeper import Checkpointing
 from unisono.checkpoint.store import Checkpoint
 from unisono.cluster.cluster import TIMEOUT_SECONDS, Hosts
-from unisono.cluster.launchers import place
+from unisono.cluster.launchers import place, starts_again
 from unisono.cluster.named_store import meeting_at
 from unisono.cluster.ray import Ray
 from unisono.errors import UsageError
@@ -33,8 +33,9 @@ from unisono.machine.cores import physical_count
 from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
 from unisono.observe.progress import Display, display, quiet
-from unisono.observe.rundir import RunFolder, fresh, read_run, this_process
+from unisono.observe.rundir import RunFolder, fresh, read_run
 from unisono.on_ray import train_on_ray
+from unisono.opening import AUTO, Start, newest, opened
 from unisono.partition.layout import Layout
 from unisono.run import Run
 from unisono.runtime.code_files import code_files
@@ -44,7 +45,7 @@ from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import raise_failure
 from unisono.saved import parameters_file
 from unisono.texts import excerpt
-from unisono.training import RunSettings, newest, train_in_folder
+from unisono.training import RunSettings, train_in_folder
 from unisono.trial import fastest
 
 
@@ -133,7 +134,8 @@ def train(
         timeline: write `timeline.json` (what every worker did when since this start), which ui.perfetto.dev opens.
         name: what the run folder is called where `out` does not say: runs/NAME-DATE-TIME.
         out: the run folder.
-        resume: the folder of an earlier run to go on with, instead of `out`.
+        resume: the folder of an earlier run to go on with, instead of `out`. "auto" goes on with the run in `out` if
+            there is one that can go on, begins one in an empty folder, and returns a finished one at once.
         checkpoint_every: steps (200) or a time ("10m") between checkpoints; one is written at the end anyway.
         keep: how many checkpoints to keep, besides the best one.
         stall_seconds: a worker without progress for so long is replaced; default: adapted to its usual pace.
@@ -177,11 +179,11 @@ def train(
         settings = settings if arguments is not None else replace(settings, arguments=loaded.arguments)
         wish = partial(_request, made, threads=threads, layout=layout, recompute=recompute, timeline=timeline,
                        settings=settings)  # fmt: skip
-        path, split = _folder_of(name, out, resume), layout_of(layout)
-        path = fresh(path) if out is None and resume is None else path
+        path, start_as = _folder_of(name, out, resume)
+        path, split = fresh(path) if out is None and resume is None else path, layout_of(layout)
         least = split.workers if split.data else None
-        return train_on_ray(on, made, threads, least, wish, path, resume is not None, settings, shown, interface,
-                            host_timeout, data_host)  # fmt: skip
+        return train_on_ray(on, made, threads, least, wish, path, start_as, settings, shown, interface, host_timeout,
+                            data_host)  # fmt: skip
     with _trained(job, debug, threads, host, shown) as execution:
         if arguments is None:
             settings = replace(settings, arguments=execution.arguments)
@@ -203,9 +205,8 @@ def train(
             raise UsageError(f"debug runs in one process; {found.launcher} has started {found.hosts} hosts. Start one.")
         found = found if store is None else meeting_at(store, found)
         hosts = Hosts(found, interface, host_timeout, data_host)
-        path, named = _folder_of(name, out, resume), out is not None or resume is not None
-        resumes = resume is not None
-        return Run(train_among_hosts(execution, request, path, named, resumes, settings, shown, hosts), job)
+        (path, start_as), named = _folder_of(name, out, resume), out is not None or resume is not None
+        return Run(train_among_hosts(execution, request, path, named, start_as, settings, shown, hosts), job)
 
 
 def start(
@@ -320,31 +321,36 @@ def _request(
     )  # fmt: skip
 
 
-def _folder_of(name: str, out: str | Path | None, resume: str | Path | None) -> Path:
-    """The run folder.
+def _folder_of(name: str, out: str | Path | None, resume: str | Path | None) -> tuple[Path, Start]:
+    """The run folder, and what a start does with it.
 
     Raises:
-        UsageError: two are named.
+        UsageError: two are named, or none where one must be.
     """
+    if resume == AUTO:
+        if out is None:
+            raise UsageError(
+                f"resume={AUTO} goes on with the run in the folder that out names, or begins one there; received no "
+                f"out. Give --out (a folder of the name {AUTO} is ./{AUTO})."
+            )
+        return bounds.folder("out", out), Start.AUTO
     if out is not None and resume is not None:
         raise UsageError(f"a resumed run goes on in its own folder; received out={out} and resume={resume}.")
-    for what, given in (("out", out), ("resume", resume)):
-        if given is not None:
-            return bounds.folder(what, given)
-    return _default_folder(name)
+    if resume is not None:
+        return bounds.folder("resume", resume), Start.RESUME
+    if out is None:
+        return _default_folder(name), Start.NEW
+    return bounds.folder("out", out), Start.AUTO if starts_again(os.environ) else Start.NEW
 
 
 def _opened(
     name: str, out: str | Path | None, resume: str | Path | None, shown: Display
 ) -> tuple[RunFolder, Checkpoint | None]:
     """The run folder, and the checkpoint to go on from."""
-    path = _folder_of(name, out, resume)
-    if resume is not None:
-        folder = RunFolder.reopen(path)
-        return folder, newest(folder, shown.message)
-    folder = RunFolder.create(path if out is not None else fresh(path))
-    folder.update(exit="running", **this_process())
-    return folder, None
+    path, start_as = _folder_of(name, out, resume)
+    path = fresh(path) if out is None and resume is None else path
+    folder, goes_on = opened(path, start_as, shown.message)
+    return folder, newest(folder, shown.message) if goes_on else None
 
 
 def _check_on_ray(workers: int | None, layout: Layout | str | None, debug: bool, store: str | None) -> None:

@@ -37,7 +37,17 @@ class _Folder(click.ParamType):  # type: ignore[type-arg]
         return bounds.folder("a folder's path", value)
 
 
-FOLDER = _Folder()
+class _Earlier(_Folder):
+    """The folder of an earlier run, or a word for that of `--out`."""
+
+    name = "run_dir"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == AUTO else super().convert(value, param, ctx)
+
+
+AUTO = "auto"
+FOLDER, EARLIER = _Folder(), _Earlier()
 WORKERS, STEPS, ROUNDS = bounds.MOST_WORKERS, bounds.MOST_ROUNDS, 1000
 
 
@@ -73,7 +83,7 @@ def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--steps", type=int, help="Replaces the job's length.")
 @click.option("--seed", type=int, help="Replaces the job's seed.")
 @click.option("--out", type=FOLDER, help="Run folder. [default: runs/FILE-DATE-TIME]")
-@click.option("--resume", type=FOLDER, metavar="RUN_DIR", help="Go on with an earlier run.")
+@click.option("--resume", type=EARLIER, metavar="RUN_DIR|auto", help="Go on with a run; auto: that in --out, if any.")
 @click.option("--allow-change", is_flag=True, help="Resume a job with changed hyperparameters: another result.")
 @click.option("--checkpoint-every", metavar="N|TIME", help="Steps (200) or a time (10m). [default: at the end only]")
 @click.option("--keep", type=int, default=2, show_default=True, help="Checkpoints to keep, besides the best.")
@@ -91,16 +101,21 @@ def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--debug", is_flag=True, help="One process, no live line: breakpoint() works; same bits.")
 def train(
     file: str, arguments: tuple[str, ...], workers: int | None, threads: int, epochs: int | None, steps: int | None,
-    seed: int | None, out: Path | None, resume: Path | None, on: str | None, address: str | None, hosts: int | None,
-    workers_per_host: int | None, ship: Path | None, **settings: Any,
+    seed: int | None, out: Path | None, resume: Path | str | None, on: str | None, address: str | None,
+    hosts: int | None, workers_per_host: int | None, ship: Path | None, **settings: Any,
 ) -> int:  # fmt: skip
-    """Train the job of FILE.py[:NAME] with key=value ARGUMENTS."""
+    """Train the job of FILE.py[:NAME] with key=value ARGUMENTS.
+
+    Exit status: 0 the run is finished; above 128 it was interrupted (also by --max-time), and the same command with
+    --out and --resume auto goes on; 1 it failed; 2 something was refused.
+    """
     if epochs is not None and steps is not None:
         raise UsageError(f"a run has one length; received --epochs {epochs} and --steps {steps}. Give one.")
     fields = {} if epochs is None and steps is None else {"epochs": epochs, "steps": steps}
     fields = fields if seed is None else {**fields, "seed": seed}
     in_process = settings["debug"] or on is not None
-    job, host = _begun(file, arguments, resume, fields, starts=not in_process)
+    earlier = resume if isinstance(resume, Path) else None  # auto: the command says all, on every host
+    job, host = _begun(file, arguments, earlier, fields, starts=not in_process)
     from unisono import api
     from unisono.observe.progress import quiet
     from unisono.runtime.warm import POOLS

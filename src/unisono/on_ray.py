@@ -19,6 +19,7 @@ from unisono.job import Job
 from unisono.machine.devices import usable_cores
 from unisono.observe.progress import Display
 from unisono.observe.rundir import RunFolder, read_run, this_process
+from unisono.opening import Start, opened
 from unisono.run import Run
 from unisono.runtime.prepare import Request
 from unisono.runtime.source import packed
@@ -26,7 +27,7 @@ from unisono.training import RunSettings
 
 
 def train_on_ray(
-    on: Ray, job: Job, threads: int, least: int | None, wish: Callable[[int], Request], path: Path, resumes: bool,
+    on: Ray, job: Job, threads: int, least: int | None, wish: Callable[[int], Request], path: Path, start: Start,
     settings: RunSettings, shown: Display, interface: str | None, host_timeout: float, data_host: int | None,
 ) -> Run:  # fmt: skip
     """Drive hosts that train; what each of them does is `train_as_host`.
@@ -38,7 +39,7 @@ def train_on_ray(
         least: workers that the layout needs on each host, or None.
         wish: workers of a host → what is asked of it.
         path: the run folder.
-        resumes: whether to go on from its newest checkpoint.
+        start: what is to be done with it.
         shown: where progress is shown.
         interface, host_timeout, data_host: see `Hosts`.
 
@@ -50,14 +51,17 @@ def train_on_ray(
     with connected(on) as ray, interrupts.handled():
         hosts, workers = sized(cpus_of(ray), on.hosts, on.workers_per_host or least, threads)
         place = meeting_place(ray, hosts, interface)
-        work = {"job": job, "request": wish(workers), "out": path, "resumes": resumes, "settings": settings}
+        folder, goes_on = opened(path, start, shown.message)
+        start = Start.RESUME if goes_on else Start.NEW
+        work = {"job": job, "request": wish(workers), "out": path, "start": start, "settings": settings}
         order = Order(
             packed(work).skeleton, Hosts(place, interface, host_timeout, data_host), place.prefix, str(Path.cwd()),
             _own_path(), tuple(sys.argv),
         )  # fmt: skip
         nodes = {} if data_host is None else {data_host: driver_node(ray, workers * threads)}
-        folder = RunFolder.reopen(path) if resumes else RunFolder.create(path)
-        folder.update(key=order.key, exit="running", error=None, signal=None, **this_process())
+        folder.update(key=order.key)
+        if folder.fields.get("exit") != "completed":  # a finished run stays that if no host finds something to do
+            folder.update(exit="running", error=None, signal=None, **this_process())
         try:
             with reserved(hosts, workers * threads, nodes, shown.message, interrupts) as group:
                 if group is not None:
@@ -102,7 +106,7 @@ def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Displa
     """What one host of a driven run does.
 
     Args:
-        work: job, request, out, resumes and settings of the run.
+        work: job, request, out, start and settings of the run.
         hosts: this host's place.
         key: what the run folder must say, or it is another folder than the driver's.
         shown: where progress is shown.
@@ -124,4 +128,4 @@ def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Displa
         cores = cores[: needed - 1]  # Ray may give the others away, and to whom is not known: too few to be pinned to
     request = replace(asked, cores=cores)
     with supervised(work["job"]) as execution:
-        train_among_hosts(execution, request, work["out"], True, work["resumes"], work["settings"], shown, hosts)
+        train_among_hosts(execution, request, work["out"], True, work["start"], work["settings"], shown, hosts)

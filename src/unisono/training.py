@@ -34,7 +34,7 @@ from unisono.runtime.code_files import CodeFile, changed_files
 from unisono.runtime.companions import Companions
 from unisono.runtime.control import SOCKET, ControlSocket
 from unisono.runtime.digest import changes, job_digest
-from unisono.runtime.leftovers import remove_unfinished, sweep_run, sweep_temporary
+from unisono.runtime.leftovers import remove_unfinished, sweep_temporary
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.state import HostState
 from unisono.runtime.watcher import Outcome
@@ -90,6 +90,9 @@ class FolderObservation(Observation):
         host: put before processes' names where there are several hosts ("node0 "), or nothing.
         started: when the run began, on the monotonic clock: before its job was made.
         takes_over: whether another host has kept the folder, which is lost.
+        earlier: what run.json said before.
+        has_begun: whether a step has been recorded since.
+        had_finished: whether the earlier run had finished, and nothing is left to do.
     """
 
     folder: RunFolder = field(kw_only=True)
@@ -102,8 +105,7 @@ class FolderObservation(Observation):
     takes_over: bool = field(kw_only=True, default=False)
 
     def __post_init__(self) -> None:
-        self._waits_for_first_step = True
-        self.skipped = 0
+        self.skipped, self.earlier, self.has_begun, self.had_finished = 0, self.folder.fields, False, False
         look_over(self.folder.metrics, self.resumed is not None, self.message)
         self._outlet: type[Outlet] | type[Inline] = Inline if self.settings.debug else Outlet
         self._observers: list[tuple[Outlet | Inline, Callable[[dict[str, Any]], None]]] | None = None
@@ -111,7 +113,7 @@ class FolderObservation(Observation):
         self._files = self._outlet("the run folder", self.message)
         self.folder.hold(self._files, self.message)
         self._tensorboard = TensorBoard(self.folder.claim, self.message)
-        self._timeline = Timeline(self.folder.claim, self.message) if self.request.timeline else None
+        self._timeline: Timeline | None = None
 
     def preparing(self) -> None:
         """See `Watcher`."""
@@ -139,10 +141,6 @@ class FolderObservation(Observation):
         )
         if self.resumed is not None:
             self._compare(self.resumed, digest, fingerprint)
-        if self._timeline is not None:
-            for slot in range(shape.slots):
-                pipe, stage = divmod(slot, shape.stages)
-                self._files.put(self._timeline.name, slot, f"worker {slot} (pipe {pipe}, stage {stage})")
         self.display.start(described.program.steps, self.job.epochs, shape.slots)
 
     def _about(self, described: Described) -> tuple[dict[str, Any], dict[str, str]]:
@@ -183,6 +181,7 @@ class FolderObservation(Observation):
         """Put the checkpoint's values in place."""
         self.keeper.before = self.settle
         if self.resumed is None:
+            self._begin_timeline(described)
             self.keeper.prepare(state.saved(0), state.optimizer(0))
             return 0, True
         standing = self.resumed.standing
@@ -199,8 +198,33 @@ class FolderObservation(Observation):
         self.keeper.begin(standing)
         self.keeper.newest = standing.step
         self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
-        self._files.put(self._go_on, standing)
-        return described.program.first_round(standing.step, standing.evaluated), not self.keeper.exhausted
+        first = described.program.first_round(standing.step, standing.evaluated)
+        is_left = first < described.program.rounds and not self.keeper.exhausted
+        self._say_what_is_left(standing.step, described.program.steps, is_left)
+        if not self.had_finished:
+            self._files.put(self._go_on, standing)
+            self._begin_timeline(described)
+        return first, is_left
+
+    def _say_what_is_left(self, done: int, steps: int, is_left: bool) -> None:
+        """Say what there is to do."""
+        was_complete = self.earlier.get("exit") == "completed"
+        if not is_left:
+            self.message(f"finished: after step {done} nothing is left to do")
+            self.had_finished = was_complete and self.folder.parameters.exists()
+            return
+        if was_complete:
+            self.message(f"the run had finished after step {done}; the job asks for {steps} steps now")
+        self.message(f"going on after step {done} of {steps}")
+
+    def _begin_timeline(self, described: Described) -> None:
+        """Make the timeline, if one is wanted."""
+        if not self.request.timeline:
+            return
+        self._timeline, shape = Timeline(self.folder.claim, self.message), described.layout.shape
+        for slot in range(shape.slots):
+            pipe, stage = divmod(slot, shape.stages)
+            self._files.put(self._timeline.name, slot, f"worker {slot} (pipe {pipe}, stage {stage})")
 
     def _go_on(self, standing: Standing, recent: Sequence[Mapping[str, Any]] = ()) -> None:
         """Go on with the files of an earlier run: what it did after this is done again.
@@ -237,7 +261,7 @@ class FolderObservation(Observation):
         self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
         self._files.put(remove_unfinished, self.folder.path)
         self._files.put(self._link_control, control)
-        self._waits_for_first_step = "first_step_seconds" not in self.folder.fields
+        self.has_begun = "first_step_seconds" in self.folder.fields
         self._files.put(self._go_on, standing, list(recent))
 
     def _link_control(self, control: Path) -> None:
@@ -247,8 +271,8 @@ class FolderObservation(Observation):
 
     def record(self, record: dict[str, Any]) -> None:
         """Hand a record to the files, the display and the job's observers."""
-        if self._waits_for_first_step and "loss" in record:
-            self._waits_for_first_step = False
+        if not self.has_begun and "loss" in record:
+            self.has_begun = True
             self.folder.update(first_step_seconds=round(time.monotonic() - self.started, 3))
         self._files.put(self._draw, record.pop("events", ()))
         if not record:
@@ -400,7 +424,6 @@ def train_in_folder(
     folder.update(
         unisono=__version__, command=sys.argv, arguments=dict(settings.arguments), job=job.described(),
         exit="running", reason=None, error=None, signal=None, **this_process(),
-        **({} if resumed else {"started": _now()}),
         settings={"workers": request.workers, "threads": request.threads, "layout": str(request.layout),
                   "recompute": request.recompute, "debug": settings.debug,
                   "checkpointing": asdict(settings.checkpointing)},
@@ -412,7 +435,9 @@ def train_in_folder(
         seconds, step = round(time.monotonic() - watcher.started, 3), resumed.standing.step if resumed else 0
         folder.update(steps_done=step, seconds=seconds, **_interrupted(interrupts))
     except UnisonoError as error:
-        if folder.fields.get("exit") == "running":
+        if resumed and not watcher.has_begun and isinstance(error, UsageError):
+            folder.put_back(watcher.earlier)  # what is refused changes nothing
+        elif folder.fields.get("exit") == "running":
             folder.update(exit="failed", error=str(error))
         raise
     except BaseException as error:
@@ -448,6 +473,9 @@ def _conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrup
     except Fenced as fenced:
         if fenced.certain:
             raise JobError(outcome.failure.message if outcome.failure else str(fenced)) from fenced
+    if watcher.had_finished and outcome.consistent and outcome.failure is None:
+        folder.put_back(watcher.earlier)
+        return
     seconds = round(time.monotonic() - watcher.started, 3)
     values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": seconds}
     watcher.settle()
@@ -516,24 +544,3 @@ def _what_is_sound(folder: RunFolder, message: Callable[[str], None]) -> str:
     if checkpoint is None:
         return "there is no checkpoint: write some with --checkpoint-every"
     return f"the newest sound checkpoint is that after step {checkpoint.standing.step}"
-
-
-def newest(folder: RunFolder, message: Callable[[str], None]) -> Checkpoint:
-    """The newest sound checkpoint of a run folder; damaged ones are named.
-
-    Raises:
-        JobError: there is none.
-    """
-    sweep_run(folder.path)
-    checkpoint, damage = store.newest_sound(folder.checkpoints)
-    for text in damage:
-        message(f"damaged checkpoint: {text}")
-    if checkpoint is None:
-        raise JobError(
-            f"a run is resumed from a sound checkpoint; {folder.path} has none"
-            f"{' (the damaged ones are named above)' if damage else ''}. Nothing was changed. Start again with "
-            "another --out, and write checkpoints with --checkpoint-every."
-        )
-    if damage:
-        message(f"going on from {checkpoint.path.name}, the newest sound one")
-    return checkpoint

@@ -20,7 +20,7 @@ ALONE = Machine({"lo": LO})
 
 
 def place(address: str, launcher: str = "torchrun") -> Place:
-    return Place(0, 2, address, 29500, True, "", launcher, 0, "a")
+    return Place(0, 2, address, 29500, True, "", launcher, "a")
 
 
 @pytest.mark.parametrize(("address", "named", "machine", "interface", "expected"), [

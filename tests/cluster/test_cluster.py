@@ -196,7 +196,7 @@ def test_without_host_0_the_others_stop_and_the_run_resumes(tmp_path: Path) -> N
         assert hosts[1].wait() == 1
         assert "Resume the run from its checkpoint" in hosts[1].text
     (tmp_path / "held").unlink()
-    with running(tmp_path, (1, 2), environment={"TORCHELASTIC_RESTART_COUNT": "1"}) as hosts:
+    with running(tmp_path, (1, 2), "--resume", "auto") as hosts:
         assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
         assert {host.parameters for host in hosts} == {expected}
 

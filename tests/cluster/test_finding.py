@@ -20,7 +20,7 @@ from waiting import limit
 
 pytest.importorskip("torch.distributed")
 
-PLACE = Place(1, 2, "127.0.0.1", 1, False, "unisono/7.0", "tests", 0, "b-1")
+PLACE = Place(1, 2, "127.0.0.1", 1, False, "unisono/7.0", "tests", "b-1")
 
 
 @contextmanager

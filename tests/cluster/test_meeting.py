@@ -25,7 +25,7 @@ from waiting import limit, until
 
 HashStore = pytest.importorskip("torch.distributed").HashStore
 HOSTILE = (b"[" * 10**5, b"\xff", b'{"host": 3}', b"[[]]", b'"\\u001b[2J"')
-PLACE = Place(1, 2, "127.0.0.1", 1, False, "", "tests", 0, "b")
+PLACE = Place(1, 2, "127.0.0.1", 1, False, "", "tests", "b")
 
 
 @pytest.fixture

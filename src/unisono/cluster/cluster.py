@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from unisono.cluster.coordinator import Coordinator
@@ -18,7 +17,7 @@ from unisono.cluster.data_host import DataHost
 from unisono.cluster.differences import account_digest, difference
 from unisono.cluster.finding import find_store
 from unisono.cluster.link_setup import Setup
-from unisono.cluster.meeting import Store
+from unisono.cluster.meeting import BEGINNING, START_SECONDS, Store
 from unisono.cluster.member import Generation, Member
 from unisono.cluster.place import Place
 from unisono.cluster.snapshot import state_digest
@@ -116,14 +115,14 @@ class Cluster:
         self.how_to_go_on: Callable[[], str] = lambda: "Resume the run from its checkpoint."
         self._is_open = self._is_settled = False
 
-    def meet(self, say: Callable[[str], None]) -> int:
+    def meet(self, say: Callable[[str], None]) -> bool:
         """Find the store, and in it the term to which this process comes.
 
         Args:
             say: hears what is waited for.
 
         Returns:
-            How many terms there have been before it in this store.
+            Whether a run has begun before in this store.
         """
         timeout = self._hosts.timeout
         place, self.address, self._store = find_store(self.place, self._hosts.interface, timeout, say)
@@ -133,7 +132,7 @@ class Cluster:
         if self.is_first:
             self._of_run.put("key", self._me)
             self._coordinator = Coordinator(self._store, term, place.hosts, timeout)
-        return term.number - 1
+        return self._store.count("begun") > 0
 
     @property
     def is_first(self) -> bool:
@@ -150,26 +149,28 @@ class Cluster:
         found: str | None = self._of_run.find("key", str)
         return found
 
-    def folder(self, own: Path) -> Path:
-        """The run folder where the command names none: host 0's, for clocks differ, and a disk may be shared.
+    def begins(self, run: Mapping[str, str]) -> None:
+        """Say to the other hosts which run it is, in which folder: host 0 decides that for all."""
+        self._of_run.put("beginning", run)
+        self._store.count("begun", 1)
 
-        Args:
-            own: what this host would call it.
+    def beginning(self) -> Mapping[str, str]:
+        """What host 0 says in `begins`.
 
         Raises:
-            JobError: host 0 does not say.
+            JobError: it does not.
         """
-        store, deadline = self._of_run, time.monotonic() + self._hosts.timeout
-        if self.is_first:
-            store.put("folder", str(own))
+        store, deadline = self._of_run, time.monotonic() + START_SECONDS
         try:
-            while (found := store.find("folder", str)) is None:
+            while (found := store.find("beginning", BEGINNING)) is None:
                 if time.monotonic() > deadline:
-                    raise JobError("host 0 names the run folder, and has not. See what it says, or give --out.")
+                    raise JobError(f"host 0 says which run it is, and has not for {START_SECONDS:g} s. See its text.")
                 time.sleep(LOOK_SECONDS)
         except Malformed as error:
-            raise JobError(f"host 0 names the run folder; {error}. Name one with --out.") from error
-        return Path(found)
+            raise JobError(f"host 0 says which run it is; {error}.") from error
+        except RuntimeError as error:  # who serves the store has ended
+            raise JobError(f"host 0 has ended before the run began: see what it says ({error}).") from error
+        return dict(found)
 
     def open(self, selector: selectors.BaseSelector, poke: Callable[[], None], watcher: Watcher) -> None:
         """See `Companions`."""

@@ -58,6 +58,22 @@ def place(environment: Mapping[str, str], hostname: str) -> Place | None:
     return _plain(environment, hostname)
 
 
+def starts_again(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher says that it has started the same script before. torchrun's agents count restarts each for
+    themselves; where their store outlives a restart, that is asked instead (`attempts`).
+
+    Args:
+        environment: its variables.
+
+    >>> starts_again({"SLURM_RESTART_COUNT": "2"}), starts_again({})
+    (True, False)
+    """
+    counts = ["SLURM_RESTART_COUNT"]
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        counts.append("TORCHELASTIC_RESTART_COUNT")
+    return any(number_in(environment.get(name, "")) for name in counts)
+
+
 def _in_slurm_step(environment: Mapping[str, str]) -> bool:
     step = number_in(environment.get("SLURM_STEP_ID", ""))
     return "SLURM_PROCID" in environment and step is not None and 0 <= step < LAST_STEP
@@ -68,7 +84,6 @@ def _torchrun(environment: Mapping[str, str], hostname: str) -> Place | None:
         "torchrun", environment, "Start one process on each host: torchrun --nnodes=HOSTS --nproc-per-node=1 … -m "
         "unisono train job.py"
     )  # fmt: skip
-    restarts = found.number("TORCHELASTIC_RESTART_COUNT", default=0)
     host, hosts = found.standing("RANK", "WORLD_SIZE")
     found.one_per_host("LOCAL_WORLD_SIZE", "--nproc-per-node=1")
     if hosts == 1 and not found.number("TORCHELASTIC_MAX_RESTARTS", default=0):
@@ -79,7 +94,7 @@ def _torchrun(environment: Mapping[str, str], hostname: str) -> Place | None:
     return Place(
         host, hosts, found.text("MASTER_ADDR"), found.number("MASTER_PORT", PORTS),
         host == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
-        f"unisono/{environment['TORCHELASTIC_RUN_ID']}", "torchrun", restarts, f"{hostname}-{host}",
+        f"unisono/{environment['TORCHELASTIC_RUN_ID']}", "torchrun", f"{hostname}-{host}",
     )  # fmt: skip
 
 
@@ -97,10 +112,9 @@ def _plain(environment: Mapping[str, str], hostname: str) -> Place | None:
         for own, slurm in (("RANK", "SLURM_PROCID"), ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")):
             if found.number(own) != found.number(slurm):
                 raise found.contradict(own, slurm)
-    restarts = found.number("TORCHELASTIC_RESTART_COUNT", default=0)
     return Place(
         host, hosts, found.text("MASTER_ADDR"), found.number("MASTER_PORT", PORTS), host == 0, "unisono", launcher,
-        restarts, f"{hostname}-{host}",
+        f"{hostname}-{host}",
     )  # fmt: skip
 
 
@@ -126,7 +140,7 @@ def _mpi(environment: Mapping[str, str], hostname: str, stem: str, beside: str, 
     port = _derived_port(number) if number else None
     return Place(
         host, hosts, found.text("MASTER_ADDR"), found.number("MASTER_PORT", PORTS, port), host == 0,
-        f"unisono/{number or 0}", "mpirun", 0, f"{hostname}-{host}",
+        f"unisono/{number or 0}", "mpirun", f"{hostname}-{host}",
     )  # fmt: skip
 
 
@@ -155,7 +169,7 @@ def _slurm(environment: Mapping[str, str], hostname: str) -> Place | None:
     restarts = found.number("SLURM_RESTART_COUNT", default=0)
     return Place(
         host, hosts, address, found.number("MASTER_PORT", PORTS, _derived_port(step)), host == 0,
-        f"unisono/{step}/{restarts}", "srun", restarts, environment.get("SLURMD_NODENAME") or f"{hostname}-{host}",
+        f"unisono/{step}/{restarts}", "srun", environment.get("SLURMD_NODENAME") or f"{hostname}-{host}",
     )  # fmt: skip
 
 

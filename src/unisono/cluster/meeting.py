@@ -15,7 +15,8 @@ Everything in it is JSON text under these keys, each term's (see `terms`) under 
     NUMBER/refused       why it cannot train with the others, who go on without it
     NUMBER/torn          it has no place among the hosts, as it cannot reach some of them (their names)
     world/G              the hosts of generation G with their reports, in order
-    folder               the run folder as host 0 calls it, where the command does not
+    beginning            the run folder as host 0 calls it, and when the run in it was begun
+    begun                grows with every run that has begun in this store; it belongs to all of them
     key                  what is in run.json of the run's folder: who reads it there sees the same folder
     failure              why the run fails: host, message, traceback
 """
@@ -47,6 +48,7 @@ REPORT = {
     "latest": Maybe(list),
 }
 BROKEN = {"hosts": [int], "torn": bool}
+BEGINNING = {"folder": str, "begun": str}
 FAILURE = {"host": str, "message": str, "traceback": str, "usage": bool}
 """What others leave there, as `check` says it."""
 

@@ -17,7 +17,6 @@ class Place:
         serves: whether this process serves the store; else the launcher does (torchrun's agent), or another host.
         prefix: put before every key, so that a restarted run finds nothing of its predecessor's.
         launcher: who started it, as people call it: "torchrun", "srun", "mpirun", "Kubernetes", "Ray".
-        restarts: how often the launcher has started this run again after a failure; then it resumes.
         name: how people know this host, in logs and errors.
         driven: whether another process (Ray's driver) decides who belongs to the run; else host 0 does.
     """
@@ -29,6 +28,5 @@ class Place:
     serves: bool
     prefix: str
     launcher: str
-    restarts: int
     name: str
     driven: bool = False

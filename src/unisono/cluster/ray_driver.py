@@ -275,7 +275,7 @@ def meeting_place(ray: Any, hosts: int, interface: str | None) -> Place:
     """
     address = str(ray.util.get_node_ip_address())
     key = uuid.uuid4().hex[:12]
-    place = Place(0, hosts, address, 0, False, f"unisono/{key}", "Ray", 0, "driver", driven=True)
+    place = Place(0, hosts, address, 0, False, f"unisono/{key}", "Ray", "driver", driven=True)
     if interface is not None:
         address = Machine.here().of(interface)[0]
     with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as free:

@@ -63,7 +63,7 @@ class MetricsFile:
         self._folder, self._message = folder, message
         self._waiting: deque[bytes] = deque(maxlen=MOST_WAITING)
         self._file = Appended(folder, METRICS, message)
-        self._lock = (_replaced if takes_over else _locked)(folder() / METRICS)
+        self._lock = (_replaced if takes_over else locked)(folder() / METRICS)
         self._is_troubled = False
         self._tried = time.monotonic()
 
@@ -107,8 +107,11 @@ class MetricsFile:
             os.close(lock)
 
 
-def _locked(path: Path) -> int | None:
+def locked(path: Path) -> int | None:
     """An open file that holds the lock of a run folder, or None where the disk has no room for one.
+
+    Args:
+        path: the folder's metrics.jsonl, which is made where it is missing.
 
     Raises:
         UsageError: another process holds it, or nobody may write there.
@@ -135,11 +138,11 @@ def _locked(path: Path) -> int | None:
 
 
 def _replaced(path: Path) -> int | None:
-    """Put a copy of a file in its place, and lock that; see `_locked`."""
+    """Put a copy of a file in its place, and lock that; see `locked`."""
     aside = path.with_name(path.name + ".tmp")
     try:
         shutil.copyfile(path, aside)
-        lock = _locked(aside)
+        lock = locked(aside)
         aside.replace(path)
     except OSError as error:
         raise UsageError(f"records are written to a file; {path} cannot be written anew: {error}.") from error

@@ -29,7 +29,7 @@ _FIELDS = {
     "exit": Maybe(str), "reason": Maybe(str), "error": Maybe(str), "signal": Maybe(int), "process": Maybe(int),
     "process_birth": Maybe(str), "arguments": Maybe(dict), "best": Maybe({"step": int}), "steps_done": Maybe(int),
     "seconds": Maybe(float), "first_step_seconds": Maybe(float), "parameters_sha256": Maybe(str),
-    "resumed": Maybe([dict]),
+    "resumed": Maybe([dict]), "started": Maybe(str),
 }  # fmt: skip
 """What is read of run.json again, as `check` says it."""
 
@@ -153,29 +153,16 @@ class RunFolder:
         """
         try:
             if (path / RUN).exists():
-                raise UsageError(f"an out folder holds one run; {path} already holds one. Name another with --out.")
+                raise UsageError(
+                    f"an out folder holds one run; {path} already holds one. Go on with that (--resume auto), or name "
+                    "another with --out."
+                )
             (path / LOGS).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(
                 f"the out folder must be writable; received {path}: {error}. Name another with --out."
             ) from error
         return cls(path)
-
-    @classmethod
-    def of_host(cls, path: Path, host: str) -> RunFolder:
-        """The folder of one of several hosts, within the run's or on a disk of its own.
-
-        Raises:
-            UsageError: it cannot be made.
-        """
-        folder = cls(path / HOSTS / host)
-        try:
-            (folder.path / LOGS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(
-                f"every host keeps its logs under --out; {folder.path} cannot be made: {error}."
-            ) from error
-        return folder
 
     @classmethod
     def reopen(cls, path: Path) -> RunFolder:
@@ -188,6 +175,11 @@ class RunFolder:
         folder.fields = read_run(path)
         (path / LOGS).mkdir(exist_ok=True)
         return folder
+
+    @property
+    def begun(self) -> str:
+        """When its run was begun for the first time: no other run in this folder has that."""
+        return str(self.fields.get("started"))
 
     @property
     def checkpoints(self) -> Path:
@@ -222,6 +214,12 @@ class RunFolder:
             if not self._is_troubled:
                 self._message(f"{self._named / RUN} could not be written: {error}; training goes on")
             self._is_troubled = True
+
+    def put_back(self, fields: Mapping[str, Any]) -> None:
+        """Let run.json say again what it said before."""
+        with self._lock:
+            self.fields = {}
+            self.update(**fields)
 
     def interrupted(self, number: int) -> None:
         """Say in run.json that this signal has ended the run at once."""

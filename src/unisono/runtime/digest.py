@@ -60,7 +60,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], allowed: bool) ->
     if any(name in FIXED for name in found):
         raise UsageError(
             f"a run is resumed with the same model, optimizer classes, data and batches; received {shown}. "
-            "Start a new run (its model may load these parameters)."
+            "Start a new run with another --out (its model may load these parameters)."
         )
     if found and not allowed:
         raise UsageError(
