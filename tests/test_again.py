@@ -252,6 +252,16 @@ def command(tmp_path: Path) -> Again:
     return Again(tmp_path)
 
 
+def test_the_command_line_says_the_whole_job(command: Again) -> None:
+    (command.folder / "job.py").write_text(
+        JOB.replace("job()", "job(clip=1.0)").replace("40,", "40, clip_norm=clip,", 1)
+    )
+    assert command.ended(command.start("clip=0.5", "--steps", "2", "--debug"))[0] == 0
+    status, output = command.ended(command.start("--steps", "2", "--debug"))
+    assert status == 2
+    assert "clip_norm: 0.5 → 1.0" in output
+
+
 def test_the_same_command_until_it_is_done(command: Again) -> None:
     """Killed before its first checkpoint, out of time, killed between a checkpoint and its last record, done, done."""
     undisturbed = command.ended(command.start(out="undisturbed"))[1]

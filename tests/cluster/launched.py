@@ -22,7 +22,7 @@ WAITING = """jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_si
 """It goes on only as far as the file `held` says, while there is one."""
 TRAIN = [sys.executable, "-m", "unisono", "train", "job.py", "--workers", "1", "--out", "out"]
 TRAIN += ["--checkpoint-every", "10", *PATIENT]
-RESUME = [*TRAIN[: TRAIN.index("--out")], "--resume", "out"]
+AGAIN = [*TRAIN, "--resume", "auto"]
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs import make
-from unisono.api import start
-from unisono.cluster.launchers import DERIVED_PORTS, place
+from unisono.api import start, train
+from unisono.cluster.launchers import DERIVED_PORTS, place, starts_again
 from unisono.cluster.nodelist import expand
 from unisono.cluster.place import Place
 from unisono.errors import UsageError
@@ -106,6 +107,15 @@ def port_of(environment: dict[str, str]) -> int:
 ])  # fmt: skip
 def test_a_place(environment: dict[str, str], expected: Place) -> None:
     assert place(environment, "box") == expected
+
+
+def test_a_launcher_that_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any(map(starts_again, ({}, TORCHRUN, SLURM, {**TORCHRUN, "TORCHELASTIC_RESTART_COUNT": "1"})))
+    apart = {**TORCHRUN, "TORCHELASTIC_USE_AGENT_STORE": "False", "TORCHELASTIC_RESTART_COUNT": "1"}
+    assert all(map(starts_again, (apart, {"SLURM_RESTART_COUNT": "1"}, {**TORCHRUN, "SLURM_RESTART_COUNT": "3"})))
+    whole = train(make(steps=2), out=tmp_path / "out", debug=True)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # a job on one host, in the queue again
+    assert train(make(steps=2), out=tmp_path / "out", debug=True).parameters_sha256 == whole.parameters_sha256
 
 
 @pytest.mark.parametrize("environment", [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,9 +77,9 @@ def test_who_decides_is_ended_by_no_host(store: Store) -> None:
 def test_a_run_folder_that_is_no_text(store: Store) -> None:
     cluster = Cluster(Hosts(PLACE), lambda described: {}, None)
     cluster._store, cluster._term = store, Term(1, 1, "a", limit())
-    store.put("1/folder", ["out"])
-    with pytest.raises(JobError, match=r"host 0 names the run folder.*must be a text.*--out"):
-        cluster.folder(Path("own"))
+    store.put("1/beginning", {"folder": ["out"], "begun": "then"})
+    with pytest.raises(JobError, match=r"host 0 says which run it is;.*must be a text"):
+        cluster.beginning()
 
 
 # -- samples -----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.launched import RESUME, TRAIN, environment, has_checkpoint, hashes, kill_unisono
+from cluster.launched import AGAIN, TRAIN, environment, has_checkpoint, hashes, kill_unisono
 from cluster.namespaces import Network
 from waiting import limit, until
 
@@ -78,7 +78,7 @@ def test_a_lost_unisono_that_ends_the_run(
     kill_unisono(network, lost)
     process.wait(limit())
     (tmp_path / "held").unlink()
-    again = mpirun(network, tmp_path, train=RESUME)
+    again = mpirun(network, tmp_path, train=AGAIN)
     assert again.wait(limit()) == 0, (tmp_path / "output.txt").read_text()
     assert hashes(tmp_path / "output.txt") == [expected] * 2
 
@@ -95,5 +95,5 @@ def test_a_lost_host(network: Network, tmp_path: Path, expected: str, lost: int)
     until(lambda: process.poll() is not None or hashes(output))
     if not hashes(output):
         until(lambda: not any(network.processes(host) for host in range(2)))
-        assert mpirun(network, tmp_path, train=RESUME).wait(limit()) == 0, output.read_text()
+        assert mpirun(network, tmp_path, train=AGAIN).wait(limit()) == 0, output.read_text()
     assert set(hashes(output)) == {expected}  # where the others have gone on, mpirun itself waits for the lost host

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from cluster.launched import RESUME, TRAIN, has_checkpoint, hashes, kill_unisono
+from cluster.launched import AGAIN, TRAIN, has_checkpoint, hashes, kill_unisono
 from cluster.namespaces import Network
 from cluster.slurm import HAS_SLURM, Slurm
 from waiting import limit, until
@@ -79,7 +79,7 @@ def test_the_first_nodes_lost_unisono(slurm: Slurm, tmp_path: Path, expected: st
     kill_unisono(slurm.network, 0)
     assert process.wait(limit()) != 0
     (tmp_path / "held").unlink()
-    again = srun(slurm, tmp_path, train=RESUME)
+    again = srun(slurm, tmp_path, train=AGAIN)
     assert again.wait(limit()) == 0, (tmp_path / "output.txt").read_text()
     assert hashes(tmp_path / "output.txt") == [expected] * 2
 
@@ -118,3 +118,31 @@ def test_the_first_node_lost_and_the_job_requeued(
     until(lambda: len(hashes(output)) == 2)
     assert hashes(output) == [expected] * 2
     assert json.loads((tmp_path / "out" / "run.json").read_text())["resumed"]
+
+
+def test_the_same_script_until_it_is_done(slurm: Slurm, tmp_path: Path, expected: str) -> None:
+    """Preempted, which puts it into the queue again; out of time, after which it does that itself; done, and done."""
+    script, output, held = tmp_path / "script.sh", tmp_path / "output.txt", tmp_path / "held"
+    train = " ".join([*AGAIN, "--max-time", "$(cat limit)"])
+    last = '[ $? -le 128 ] || { echo "$?" >> statuses; scontrol requeue "$SLURM_JOB_ID"; }\n'
+    script.write_text(SCRIPT.format(flags=" ".join(GOES_ON), train=train).replace("exec ", "") + last)
+    where = [f"--chdir={tmp_path}", f"--output={output}", "--open-mode=append"]
+    batch = ["sbatch", "--nodes=2", "--ntasks-per-node=1", "--requeue", *where, str(script)]
+    (tmp_path / "limit").write_text("1h")
+    slurm.ask(*batch)
+    until(lambda: has_checkpoint(tmp_path))
+    (tmp_path / "limit").write_text("1s")
+    held.write_text("100")
+    slurm.ask("scontrol", "requeue", "1")
+    until((tmp_path / "statuses").exists)
+    held.unlink()
+    (tmp_path / "limit").write_text("1h")
+    until(lambda: len(hashes(output)) >= 2 and hashes(output)[-1] == expected and not slurm.ask("squeue", "--noheader"))
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert len(manifest["resumed"]) >= 2, output.read_text()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 201))
+    slurm.ask(*batch)
+    until(lambda: "finished: after step 200 nothing is left to do" in output.read_text())
+    until(lambda: not slurm.ask("squeue", "--noheader"))
+    assert json.loads((tmp_path / "out" / "run.json").read_text()) == manifest

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.launched import RESUME, TRAIN, environment, has_checkpoint, hashes
+from cluster.launched import AGAIN, TRAIN, environment, has_checkpoint, hashes
 from cluster.namespaces import Network
 from waiting import limit, scaled, until
 
@@ -102,7 +102,7 @@ def test_host_0_lost_with_its_agent(network: Network, tmp_path: Path, expected: 
     assert agents[1].process.wait(limit()) != 0
     until(lambda: agents[1].text.rstrip().endswith(f"--resume {tmp_path / 'out'}"), "what to do is the last line")
     (tmp_path / "held").unlink()
-    agents = [Agent(network, host, tmp_path, rendezvous(network, host), RESUME) for host in range(2)]
+    agents = [Agent(network, host, tmp_path, rendezvous(network, host), AGAIN) for host in range(2)]
     assert {agent.parameters() for agent in agents} == {expected}
 
 

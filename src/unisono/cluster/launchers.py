@@ -60,7 +60,7 @@ def place(environment: Mapping[str, str], hostname: str) -> Place | None:
 
 def starts_again(environment: Mapping[str, str]) -> bool:
     """Whether a launcher says that it has started the same script before. torchrun's agents count restarts each for
-    themselves; where their store outlives a restart, that is asked instead (`attempts`).
+    themselves; where their store outlives a restart, that is asked instead (`Cluster.meet`).
 
     Args:
         environment: its variables.

@@ -55,7 +55,7 @@ def serve(where: str, interface: str | None, say: Callable[[str], None]) -> None
         UsageError, JobError: it cannot be served there.
     """
     host, port = parsed(where)
-    place = Place(0, 1, host, port, True, "unisono", "the command", 0, host)
+    place = Place(0, 1, host, port, True, "unisono", "the command", host)
     _, address, store = find_store(place, interface, SECONDS, say)
     say(f"hosts meet at {address}:{port}: unisono train … --store {where}")
     while store:
