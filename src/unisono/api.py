@@ -23,6 +23,7 @@ from unisono.checkpoint.store import Checkpoint
 from unisono.cluster.cluster import TIMEOUT_SECONDS, Hosts
 from unisono.cluster.launchers import place, starts_again
 from unisono.cluster.named_store import meeting_at
+from unisono.cluster.ports import ports_of
 from unisono.cluster.ray import Ray
 from unisono.errors import UsageError
 from unisono.execution import InProcess, Interrupts, Observation, Supervised, checked, held, supervised
@@ -112,6 +113,7 @@ def train(
     max_time: str | None = None,
     allow_change: bool = False,
     interface: str | None = None,
+    ports: str | None = None,
     host_timeout: float = TIMEOUT_SECONDS,
     data_host: int | None = None,
     store: str | None = None,
@@ -142,6 +144,7 @@ def train(
         max_time: end the run in time ("11h50m") as a signal would: with a checkpoint.
         allow_change: resume although hyperparameters, schedule or microbatches have changed (another result).
         interface: the network interface between hosts; default: the one that leads to where they meet.
+        ports: those on which hosts may listen, "40000-40999", where a firewall closes others; default: any.
         host_timeout: seconds after which a host that is not heard of is lost, and the others go on.
         data_host: the number of the only host that has the data: it reads samples for the others; default: each host
             reads its own.
@@ -164,6 +167,7 @@ def train(
     _check(workers, threads, timeline, name, live=live)
     if interface is not None:
         bounds.name("interface", interface)
+    allowed = None if ports is None else ports_of(ports)
     host_timeout = bounds.seconds("host_timeout", host_timeout, least=1)
     if data_host is not None:
         data_host = bounds.whole("data_host", data_host, 0, bounds.MOST_HOSTS)
@@ -183,13 +187,13 @@ def train(
         path, split = fresh(path) if out is None and resume is None else path, layout_of(layout)
         least = split.workers if split.data else None
         return train_on_ray(on, made, threads, least, wish, path, start_as, settings, shown, interface, host_timeout,
-                            data_host)  # fmt: skip
+                            data_host, allowed)  # fmt: skip
     with _trained(job, debug, threads, host, shown) as execution:
         if arguments is None:
             settings = replace(settings, arguments=execution.arguments)
         layout = _settled(layout, execution, workers, threads, recompute, shown)
         request = _request(execution.job, workers, threads, layout, recompute, timeline, settings)
-        found = place(os.environ, socket.gethostname())
+        found = place(os.environ, socket.gethostname(), allowed)
         if found is None:
             if data_host is not None:
                 raise UsageError(
@@ -204,7 +208,7 @@ def train(
         if not isinstance(execution, Supervised):
             raise UsageError(f"debug runs in one process; {found.launcher} has started {found.hosts} hosts. Start one.")
         found = found if store is None else meeting_at(store, found)
-        hosts = Hosts(found, interface, host_timeout, data_host)
+        hosts = Hosts(found, interface, host_timeout, data_host, allowed)
         (path, start_as), named = _folder_of(name, out, resume), out is not None or resume is not None
         return Run(train_among_hosts(execution, request, path, named, start_as, settings, shown, hosts), job)
 

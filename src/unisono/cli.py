@@ -90,6 +90,7 @@ def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--max-time", metavar="TIME", help="End in time (11h50m), with a checkpoint.")
 @click.option("--stall-seconds", type=float, help="Replace a worker without progress. [default: by its usual pace]")
 @click.option("--interface", metavar="NAME", help="Network interface between hosts. [default: by the route]")
+@click.option("--ports", metavar="LOW-HIGH", help="Ports on which hosts may listen. [default: any]")
 @click.option("--host-timeout", type=float, default=10.0, show_default=True, help="A host silent so long is lost.")
 @click.option("--data-host", type=int, metavar="N", help="Host N alone has the data, and reads them for the others.")
 @click.option("--store", metavar="HOST:PORT", help="Hosts meet where unisono store serves. [default: at host 0]")

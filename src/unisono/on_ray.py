@@ -29,6 +29,7 @@ from unisono.training import RunSettings
 def train_on_ray(
     on: Ray, job: Job, threads: int, least: int | None, wish: Callable[[int], Request], path: Path, start: Start,
     settings: RunSettings, shown: Display, interface: str | None, host_timeout: float, data_host: int | None,
+    ports: range | None,
 ) -> Run:  # fmt: skip
     """Drive hosts that train; what each of them does is `train_as_host`.
 
@@ -41,7 +42,7 @@ def train_on_ray(
         path: the run folder.
         start: what is to be done with it.
         shown: where progress is shown.
-        interface, host_timeout, data_host: see `Hosts`.
+        interface, host_timeout, data_host, ports: see `Hosts`.
 
     Raises:
         UsageError, JobError: the run failed.
@@ -50,13 +51,13 @@ def train_on_ray(
     interrupts = Interrupts()
     with connected(on) as ray, interrupts.handled():
         hosts, workers = sized(cpus_of(ray), on.hosts, on.workers_per_host or least, threads)
-        place = meeting_place(ray, hosts, interface)
+        place = meeting_place(ray, hosts, interface, ports)
         folder, goes_on = opened(path, start, shown.message)
         start = Start.RESUME if goes_on else Start.NEW
         work = {"job": job, "request": wish(workers), "out": path, "start": start, "settings": settings}
         order = Order(
-            packed(work).skeleton, Hosts(place, interface, host_timeout, data_host), place.prefix, str(Path.cwd()),
-            _own_path(), tuple(sys.argv),
+            packed(work).skeleton, Hosts(place, interface, host_timeout, data_host, ports), place.prefix,
+            str(Path.cwd()), _own_path(), tuple(sys.argv),
         )  # fmt: skip
         nodes = {} if data_host is None else {data_host: driver_node(ray, workers * threads)}
         folder.update(key=order.key)

@@ -20,6 +20,7 @@ from unisono.cluster.link_setup import Setup
 from unisono.cluster.meeting import BEGINNING, START_SECONDS, Store
 from unisono.cluster.member import Generation, Member
 from unisono.cluster.place import Place
+from unisono.cluster.ports import check_drawable
 from unisono.cluster.snapshot import state_digest
 from unisono.cluster.terms import Term, enter, succeed
 from unisono.errors import JobError, UsageError
@@ -49,12 +50,14 @@ class Hosts:
         interface: the network interface between hosts; None = the one that leads to where they meet.
         timeout: seconds after which a silent host is lost.
         data_host: the number of the host that reads the data for all; None = each reads its own.
+        ports: those on which hosts may listen; None = any.
     """
 
     place: Place
     interface: str | None = None
     timeout: float = TIMEOUT_SECONDS
     data_host: int | None = None
+    ports: range | None = None
 
     def __post_init__(self) -> None:
         if self.data_host is not None and not 0 <= self.data_host < self.place.hosts:
@@ -127,6 +130,8 @@ class Cluster:
         timeout = self._hosts.timeout
         place, self.address, self._store = find_store(self.place, self._hosts.interface, timeout, say)
         self._where = place
+        if self._hosts.ports is not None:
+            check_drawable(self._hosts.ports, self.address)
         self._term = term = enter(self._store, self._me, place.host == 0 and not place.driven, timeout)
         self.place = replace(place, prefix=f"{place.prefix}/{term.origin}")
         if self.is_first:
@@ -339,8 +344,8 @@ class Cluster:
         assert self._generation is not None
         own, (rounds, digest) = self._generation.own or 0, standing
         setup = Setup(
-            self.place, self.address, self._hosts.timeout, self._generation.number, own, len(self._generation.hosts),
-            described.layout, described.program, rounds, source, receivers, digest,
+            self.place, self.address, self._hosts.timeout, self._hosts.ports, self._generation.number, own,
+            len(self._generation.hosts), described.layout, described.program, rounds, source, receivers, digest,
         )  # fmt: skip
         variables = {**os.environ, **dict.fromkeys(POOLS, "1")}
         self._process, self._channel = started("unisono.cluster.link", env=variables, process_group=0)

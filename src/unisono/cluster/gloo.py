@@ -20,6 +20,7 @@ import numpy as np
 
 from unisono.cluster.exchange import HostGone, Pending
 from unisono.cluster.meeting import torch_distributed
+from unisono.cluster.ports import drawn
 from unisono.frameworks.protocol import Array
 
 NEVER = timedelta(days=365)
@@ -78,19 +79,31 @@ class GlooTransport:
         address: the address that it listens on.
         host, hosts: which one this is, of how many.
         timeout: seconds for which another host may not answer.
+        ports: those on which it may listen, or None.
     """
 
-    def __init__(self, store: Any, address: str, host: int, hosts: int, timeout: float) -> None:
+    def __init__(
+        self, store: Any, address: str, host: int, hosts: int, timeout: float, ports: range | None = None
+    ) -> None:
         from torch import from_numpy
 
         c10d = torch_distributed()
         gloo = c10d.ProcessGroupGloo
+        listening: set[int] = set()
+
+        def device() -> Any:
+            return gloo.create_device(hostname=address, lazy_init=True)
+
+        def port(device: Any) -> int:
+            (own,) = listeners() - listening
+            return own
 
         def group(name: str) -> Any:
             options = gloo._Options()
             # Lazy: a pair connects with its first message, so that one which cannot does not keep the others from it.
             # Two lazy groups on one device never connect: each has its own.
-            options._devices = [gloo.create_device(hostname=address, lazy_init=True)]
+            options._devices = [device() if ports is None else drawn(device, port, ports)]
+            listening.update(listeners())
             options._timeout = timedelta(seconds=timeout)
             return gloo(c10d.PrefixStore(name, store), host, hosts, options)
 
@@ -163,6 +176,15 @@ def connections() -> Iterator[socket.socket]:
         if found.type == socket.SOCK_STREAM and found.family in (socket.AF_INET, socket.AF_INET6):
             yield found
         found.detach()
+
+
+def listeners() -> set[int]:
+    """The ports on which this process listens."""
+    return {
+        connection.getsockname()[1]
+        for connection in connections()
+        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    }
 
 
 def break_when_silent(connection: socket.socket, seconds: float) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from unisono.bounds import number_in
 from unisono.cluster.nodelist import expand
@@ -31,12 +32,13 @@ LAST_STEP = 0xFFFFFF00
 PORTS = range(1, 1 << 16)
 
 
-def place(environment: Mapping[str, str], hostname: str) -> Place | None:
+def place(environment: Mapping[str, str], hostname: str, ports: range | None = None) -> Place | None:
     """Where this process stands among those that a launcher has started.
 
     Args:
         environment: its variables.
         hostname: what this machine calls itself.
+        ports: out of which a port is that follows from a job's number; None = `DERIVED_PORTS`.
 
     Returns:
         None where no launcher has started it, or nothing else.
@@ -51,7 +53,10 @@ def place(environment: Mapping[str, str], hostname: str) -> Place | None:
     """
     for is_there, read in _LAUNCHERS:
         if is_there(environment):
-            return read(environment, hostname)
+            found = read(environment, hostname)
+            if found is not None and ports is not None and not environment.get("MASTER_PORT"):
+                found = replace(found, port=ports[found.port % len(ports)])
+            return found
     if environment.get("RANK", "0") == "0" and environment.get("WORLD_SIZE", "1") == "1":
         return None
     # Half of the plain variables, and nothing else that says where this host stands.

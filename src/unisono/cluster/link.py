@@ -111,7 +111,7 @@ def main(file: int, parent: int) -> None:
     try:
         store = Store(setup.place, setup.address, serve=False, timeout=setup.timeout)
         where = torch_distributed().PrefixStore("gloo/{}/{}".format(*setup.generation), store.raw)
-        transport = GlooTransport(where, setup.address, setup.host, setup.hosts, setup.timeout)
+        transport = GlooTransport(where, setup.address, setup.host, setup.hosts, setup.timeout, setup.ports)
         transport.meet()
         channel.send(("met", (), ""))
         channel.receive()  # the supervisor has noted that the state may change from now on

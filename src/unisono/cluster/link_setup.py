@@ -17,6 +17,7 @@ class Setup:
         place: where hosts meet.
         address: this host's address on the interface between hosts.
         timeout: seconds that the store may take to answer, and other hosts.
+        ports: those on which this host may listen, or None.
         generation: of which hosts, as in `Generation`.
         host, hosts: which one this is, of how many.
         layout, program: what they share.
@@ -29,6 +30,7 @@ class Setup:
     place: Place
     address: str
     timeout: float
+    ports: range | None
     generation: tuple[int, int]
     host: int
     hosts: int

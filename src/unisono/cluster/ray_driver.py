@@ -265,18 +265,27 @@ class Driver:
             self._shown.message(f"[{host.name}] {text}")
 
 
-def meeting_place(ray: Any, hosts: int, interface: str | None) -> Place:
+def meeting_place(ray: Any, hosts: int, interface: str | None, ports: range | None) -> Place:
     """Where the hosts of a new run meet: at this process.
 
     Args:
         ray: the package, connected.
         hosts: how many.
         interface: the network interface between hosts, or None.
+        ports: those on which it may listen, or None.
+
+    Raises:
+        UsageError: none of them is free.
     """
     address = str(ray.util.get_node_ip_address())
     key = uuid.uuid4().hex[:12]
     place = Place(0, hosts, address, 0, False, f"unisono/{key}", "Ray", "driver", driven=True)
     if interface is not None:
         address = Machine.here().of(interface)[0]
-    with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as free:
-        return replace(place, address=address, port=free.getsockname()[1])
+    for port in ports or [0]:
+        with (
+            suppress(OSError),
+            socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as free,
+        ):
+            return replace(place, address=address, port=free.getsockname()[1])
+    raise UsageError(f"hosts meet at a port of {address}, and none of --ports is free there. Give others.")
