@@ -42,12 +42,20 @@ def train_among_hosts(
         UnisonoError: it failed, here or on another host.
     """
     request = replace(request, several_hosts=True)
-    where, name = hosts.place, hosts.place.name
 
     def account(described: Described) -> dict[str, Any]:
         return account_of(execution.job, described, request.threads, settings.code, settings.arguments)
 
     companions = Cluster(hosts, account, execution.host.source if hosts.lends else None)
+    with companions.telling():
+        return _train(companions, execution, request, path, named, start, settings, shown, hosts)
+
+
+def _train(
+    companions: Cluster, execution: Supervised, request: Request, path: Path, named: bool, start: Start,
+    settings: RunSettings, shown: Display, hosts: Hosts,
+) -> Path:  # fmt: skip
+    where, name = hosts.place, hosts.place.name
     again = companions.meet(shown.message)  # here an interrupt still ends it at once
     if where.driven:
         folder, goes_on = RunFolder.reopen(path), start is Start.RESUME

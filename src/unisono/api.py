@@ -7,12 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from unisono import bounds
 from unisono.among_hosts import train_among_hosts
@@ -23,9 +23,11 @@ from unisono.checkpoint.store import Checkpoint
 from unisono.cluster.cluster import TIMEOUT_SECONDS, Hosts
 from unisono.cluster.launchers import place, starts_again
 from unisono.cluster.named_store import meeting_at
+from unisono.cluster.place import Place
 from unisono.cluster.ports import ports_of
 from unisono.cluster.ray import Ray
-from unisono.errors import UsageError
+from unisono.cluster.unable import told
+from unisono.errors import UnisonoError, UsageError
 from unisono.execution import InProcess, Interrupts, Observation, Supervised, checked, held, supervised
 from unisono.job import Job
 from unisono.jobfile import JobFile, LoadedJob
@@ -81,16 +83,17 @@ def _default_folder(name: str) -> Path:
 
 @contextmanager
 def _trained(
-    job: Job | JobFile, debug: bool, threads: int, host: Host | None, shown: Display
-) -> Iterator[Supervised | InProcess]:
+    job: Job | JobFile, debug: bool, threads: int, host: Host | None, shown: Display,
+    telling: AbstractContextManager[None],
+) -> Iterator[Supervised | InProcess]:  # fmt: skip
     """The same for a run; observers, which are functions that run outside workers, are this process's. Ends showing."""
     if debug:
-        with closing(shown):
+        with closing(shown), telling:
             since = time.monotonic()
             loaded = job.loaded(threads=threads) if isinstance(job, JobFile) else LoadedJob(checked(job), {})
             yield InProcess(loaded.job, loaded.arguments, since)
         return
-    with closing(shown), held(job, host, shown.message) as execution:
+    with closing(shown), telling, held(job, host, shown.message) as execution:
         if isinstance(job, JobFile) and isinstance(execution.job, Outline) and execution.job.is_observed:
             execution = replace(execution, job=replace(execution.job, load=lambda: job.loaded().job.observers))
         yield execution
@@ -188,12 +191,13 @@ def train(
         least = split.workers if split.data else None
         return train_on_ray(on, made, threads, least, wish, path, start_as, settings, shown, interface, host_timeout,
                             data_host, allowed)  # fmt: skip
-    with _trained(job, debug, threads, host, shown) as execution:
+    found = _standing(allowed, store)
+    telling = told(found, interface, host_timeout, shown.message)
+    with _trained(job, debug, threads, host, shown, telling) as execution:
         if arguments is None:
             settings = replace(settings, arguments=execution.arguments)
         layout = _settled(layout, execution, workers, threads, recompute, shown)
         request = _request(execution.job, workers, threads, layout, recompute, timeline, settings)
-        found = place(os.environ, socket.gethostname(), allowed)
         if found is None:
             if data_host is not None:
                 raise UsageError(
@@ -207,10 +211,33 @@ def train(
             return Run(folder.path, job, unwritten=folder.unwritten)
         if not isinstance(execution, Supervised):
             raise UsageError(f"debug runs in one process; {found.launcher} has started {found.hosts} hosts. Start one.")
-        found = found if store is None else meeting_at(store, found)
         hosts = Hosts(found, interface, host_timeout, data_host, allowed)
         (path, start_as), named = _folder_of(name, out, resume), out is not None or resume is not None
         return Run(train_among_hosts(execution, request, path, named, start_as, settings, shown, hosts), job)
+
+
+def _standing(ports: range | None, store: str | None) -> Place | None:
+    """Where this process stands among those that a launcher has started; None where it is the only one."""
+    found = place(os.environ, socket.gethostname(), ports)
+    return found if found is None or store is None else meeting_at(store, found)
+
+
+def refuse(
+    error: UnisonoError, interface: str | None, ports: str | None, store: str | None, host_timeout: float
+) -> NoReturn:
+    """Raise an error that has come before `train`, after the other hosts have heard of it, if there are any.
+
+    Args:
+        error: why there is nothing to train.
+        interface, ports, store, host_timeout: see `train`.
+    """
+    with told(
+        _standing(None if ports is None else ports_of(ports), store),
+        interface,
+        bounds.seconds("host_timeout", host_timeout, least=1),
+        quiet().message,
+    ):
+        raise error
 
 
 def start(

@@ -116,7 +116,12 @@ def train(
     fields = fields if seed is None else {**fields, "seed": seed}
     in_process = settings["debug"] or on is not None
     earlier = resume if isinstance(resume, Path) else None  # auto: the command says all, on every host
-    job, host = _begun(file, arguments, earlier, fields, starts=not in_process)
+    try:
+        job, host = _begun(file, arguments, earlier, fields, starts=not in_process)
+    except UnisonoError as error:
+        from unisono import api
+
+        api.refuse(error, *(settings[name] for name in ("interface", "ports", "store", "host_timeout")))
     from unisono import api
     from unisono.observe.progress import quiet
     from unisono.runtime.warm import POOLS

@@ -16,6 +16,8 @@ class UnisonoError(Exception):
     """Base of every error that Unisono raises on purpose; its text is meant for the user."""
 
     exit_status = 1
+    is_known = False
+    """Whether the other hosts of the run know of it."""
 
 
 class UsageError(UnisonoError):

@@ -52,7 +52,7 @@ def test_a_value_of_another_kind_is_named_with_its_key(store: Store, value: byte
 @pytest.mark.parametrize("key", ["call", "failure", "1/torn", "world/0"])
 def test_a_host_that_hears_nonsense_says_so(store: Store, key: str) -> None:
     told = threading.Event()
-    hello = {"order": 0, "name": "b", "address": "127.0.0.1"}
+    hello = {"host": 1, "order": 0, "name": "b", "address": "127.0.0.1"}
     member = Member(store, begun(store), "b", hello, limit(), told.set, lambda term: term, lambda: False)
     store.raw.set(f"1/{key}", b'{"host": 3}')
     store.within("1").count("news", 1)
@@ -66,7 +66,7 @@ def test_who_decides_is_ended_by_no_host(store: Store) -> None:
     within = store.within("1")
     within.count("arrivals", 1)
     within.put("1/beat", 0)
-    within.put("1/hello", {"order": 0, "name": "a", "address": "127.0.0.1"})
+    within.put("1/hello", {"host": 0, "order": 0, "name": "a", "address": "127.0.0.1"})
     within.put("broken/0/1", {"hosts": [1, 99], "torn": False})
     coordinator = Coordinator(store, term, 2, limit())
     until(lambda: within.find("call", int), "it decides")

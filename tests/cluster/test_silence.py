@@ -89,7 +89,7 @@ def begun(store: Store) -> Term:
 
 def member_of(store: Store, poke: Callable[[], None]) -> Member:
     """A host that cannot be the first."""
-    hello = {"order": 0, "name": "a", "address": "here"}
+    hello = {"host": 0, "order": 0, "name": "a", "address": "here"}
     return Member(store, begun(store), "b", hello, TIMEOUT, poke, lambda term: term, lambda: False)  # type: ignore[arg-type]
 
 
@@ -115,7 +115,9 @@ def test_a_coordinator_that_slept_loses_nobody_and_one_that_listened_does(clock:
         beating(store, number, beats)
         store.count("arrivals", 1)
         store.put(f"report/1/{number}", {})
-        store.tell(f"{number}/hello", {"order": number - 1, "name": str(number), "address": str(number)})
+        store.tell(
+            f"{number}/hello", {"host": number - 1, "order": number - 1, "name": str(number), "address": str(number)}
+        )
     decides = Coordinator(store, begun(store), 2, TIMEOUT)  # type: ignore[arg-type]
     until(lambda: "world/1" in store.values, "both belong to the run")
     clock.now += LONG

@@ -7,8 +7,8 @@ import selectors
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from unisono.cluster.coordinator import Coordinator
 from unisono.cluster.data_host import DataHost
 from unisono.cluster.differences import account_digest, difference
 from unisono.cluster.finding import find_store
+from unisono.cluster.insisting import insist
 from unisono.cluster.link_setup import Setup
 from unisono.cluster.meeting import BEGINNING, START_SECONDS, Store
 from unisono.cluster.member import Generation, Member
@@ -23,7 +24,8 @@ from unisono.cluster.place import Place
 from unisono.cluster.ports import check_drawable
 from unisono.cluster.snapshot import state_digest
 from unisono.cluster.terms import Term, enter, succeed
-from unisono.errors import JobError, UsageError
+from unisono.cluster.unable import Heard, check_alone, hear, tell
+from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.answers import readable
 from unisono.runtime.channel import Channel, started
@@ -116,7 +118,8 @@ class Cluster:
         self.sees: Callable[[str], bool] = lambda key: False
         """Whether this host sees the run folder: one in whose run.json this key stands."""
         self.how_to_go_on: Callable[[], str] = lambda: "Resume the run from its checkpoint."
-        self._is_open = self._is_settled = False
+        self._has_met = self._is_open = self._is_settled = False
+        self._term: Term
 
     def meet(self, say: Callable[[str], None]) -> bool:
         """Find the store, and in it the term to which this process comes.
@@ -132,12 +135,36 @@ class Cluster:
         self._where = place
         if self._hosts.ports is not None:
             check_drawable(self._hosts.ports, self.address)
-        self._term = term = enter(self._store, self._me, place.host == 0 and not place.driven, timeout)
+        opens = place.host == 0 and not place.driven
+        term = self._term = insist(
+            lambda: enter(self._store, self._me, opens, timeout),
+            f"host {place.name} waits for host 0 to begin", say, 2 * START_SECONDS, "See what host 0 says itself.",
+        )  # fmt: skip
         self.place = replace(place, prefix=f"{place.prefix}/{term.origin}")
         if self.is_first:
             self._of_run.put("key", self._me)
             self._coordinator = Coordinator(self._store, term, place.hosts, timeout)
+        check_alone(self._of_term, place)
+        self._has_met = True
+        hear(self._of_term)
         return self._store.count("begun") > 0
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """In this block the others hear of an error, whether they have met this host or not."""
+        try:
+            yield
+        except UnisonoError as error:
+            error.is_known = True
+            if self._has_met and not self._is_open and not isinstance(error, Heard):
+                others = self.place.hosts - 1 if self.is_first else 0
+                with suppress(RuntimeError):  # the store is gone
+                    tell(self._of_term, self.place.name, error, others, self._hosts.timeout)
+            raise
+
+    @property
+    def _of_term(self) -> Store:
+        return self._store.within(str(self._term.number))
 
     @property
     def is_first(self) -> bool:
@@ -168,6 +195,7 @@ class Cluster:
         store, deadline = self._of_run, time.monotonic() + START_SECONDS
         try:
             while (found := store.find("beginning", BEGINNING)) is None:
+                hear(self._of_term)
                 if time.monotonic() > deadline:
                     raise JobError(f"host 0 says which run it is, and has not for {START_SECONDS:g} s. See its text.")
                 time.sleep(LOOK_SECONDS)
@@ -183,7 +211,7 @@ class Cluster:
         place, timeout = self.place, self._hosts.timeout
         begins = place.driven or self._term.number == self._term.origin
         order = place.host if begins else place.hosts + place.host  # after all who belong to it
-        hello = {"order": order, "name": place.name, "address": self.address}
+        hello = {"host": place.host, "order": order, "name": place.name, "address": self.address}
         store = Store(self._where, self.address, False, timeout)
         self._member = Member(store, self._term, self._me, hello, timeout, poke, self._succeed, self._able)
         self._is_open = True

@@ -4,7 +4,7 @@ Everything in it is JSON text under these keys, each term's (see `terms`) under 
 
     arrivals             how many hosts have come; a host's number is its count
     news                 grows with everything that hosts or who decides should look at
-    NUMBER/hello         order, name and address of a host
+    NUMBER/hello         the launcher's number for a host, its order, name and address of a host
     NUMBER/beat          grows while the host lives
     NUMBER/answer        the latest call that it has heard
     NUMBER/left          it has finished
@@ -18,7 +18,8 @@ Everything in it is JSON text under these keys, each term's (see `terms`) under 
     beginning            the run folder as host 0 calls it, and when the run in it was begun
     begun                grows with every run that has begun in this store; it belongs to all of them
     key                  what is in run.json of the run's folder: who reads it there sees the same folder
-    failure              why the run fails: host, message, traceback
+    failure              why the run fails, or cannot begin: host, message, traceback
+    heard                how many hosts have heard that
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from unisono.errors import JobError, UsageError, way_to_install
 from unisono.texts import excerpt
 from unisono.untrusted import Malformed, Maybe, check, parsed
 
-HELLO = {"order": int, "name": str, "address": str}
+HELLO = {"host": int, "order": int, "name": str, "address": str}
 REPORT = {
     "name": str,
     "workers": int,

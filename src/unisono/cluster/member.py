@@ -224,7 +224,9 @@ class Member:
             self.generation = Generation(self.called, tuple(hosts), own, self._accounts(hosts))
         self.refused = store.find(f"{self.number}/refused", str)
         self.torn = store.find(f"{self.number}/torn", [str])
-        self.failure = store.find("failure", FAILURE)
+        before, self.failure = self.failure, store.find("failure", FAILURE)
+        if before is None and self.failure is not None:
+            store.count("heard", 1)
         self._poke()
 
     def _accounts(self, hosts: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
