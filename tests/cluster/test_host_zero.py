@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cluster.launched import environment
 from waiting import scaled, until
 
 pytestmark = pytest.mark.hosts
-TRAIN = ["job.py", "--workers", "1", "--checkpoint-every", "3", "--host-timeout", f"{scaled(3):.0f}", *PATIENT]
+TRAIN = ["job.py", "--workers", "1", "--host-timeout", f"{scaled(3):.0f}", *PATIENT]
 
 
 @contextmanager
@@ -45,16 +46,25 @@ class Hosts:
         port: of the store.
         count: how many.
         shared: whether all see one run folder.
+        every: steps between checkpoints.
     """
 
-    def __init__(self, folder: Path, port: int, count: int = 3, shared: bool = True) -> None:
-        self.folder, self._port, self._count = folder, port, count
+    def __init__(self, folder: Path, port: int, count: int = 3, shared: bool = True, every: int = 3) -> None:
+        self.folder, self._port, self._count, self._every = folder, port, count, every
         self._outs = ["out"] * count if shared else [f"out{number}" for number in range(count)]
         self.all = [self.start(number) for number in range(count)]
         self._killed: list[HostProcess] = []
 
     def start(self, number: int) -> HostProcess:
-        arguments = [*TRAIN, "--out", self._outs[number], "--store", f"127.0.0.1:{self._port}"]
+        arguments = [
+            *TRAIN,
+            "--checkpoint-every",
+            self._every,
+            "--out",
+            self._outs[number],
+            "--store",
+            f"127.0.0.1:{self._port}",
+        ]
         return HostProcess(self.folder, number, self._count, 1, arguments)
 
     def lose(self, number: int, how: int = signal.SIGKILL) -> None:
@@ -86,16 +96,18 @@ def records(folder: Path) -> list[int]:
 
 
 @contextmanager
-def running(folder: Path, count: int = 3, shared: bool = True) -> Iterator[Hosts]:
+def running(folder: Path, count: int = 3, shared: bool = True, every: int = 3) -> Iterator[Hosts]:
     with store_elsewhere(folder) as port:
-        hosts = Hosts(folder, port, count, shared)
+        hosts = Hosts(folder, port, count, shared, every)
         try:
             yield hosts
         finally:
             hosts.end()
 
 
-def check(hosts: Hosts, expected: str, *left: int) -> None:
+def check(
+    hosts: Hosts, expected: str, *left: int, checkpoints: Sequence[str] = ("step-00000198", "step-00000200")
+) -> None:
     """These hosts end well, with the bits of one host; the folder is as if nothing had been."""
     for number in left:
         assert hosts.all[number].wait() == 0, hosts.all[number].text
@@ -104,7 +116,7 @@ def check(hosts: Hosts, expected: str, *left: int) -> None:
     assert records(folder) == list(range(1, 201))
     manifest = json.loads((folder / "run.json").read_text())
     assert (manifest["exit"], manifest["parameters_sha256"]) == ("completed", expected)
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000198", "step-00000200"]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == sorted(checkpoints)
 
 
 @pytest.mark.parametrize("step", ["1", "7", "60"])
@@ -125,11 +137,23 @@ def test_one_after_the_other_is_lost_and_those_that_come_again_take_part(tmp_pat
         until(lambda: any("keeps the run folder" in host.text for host in hosts.all[1:]))
         first, other = (1, 2) if "keeps the run folder" in hosts.all[1].text else (2, 1)
         hosts.again(0)
-        hosts.said(first, "3 hosts with their workers", 2 if first == 1 else 1)
+        hosts.said(first, "3 hosts with their workers", 2)
         hosts.lose(first)
         until(lambda: any("keeps the run folder" in hosts.all[number].text for number in (0, other)))
         (tmp_path / "held").unlink()
         check(hosts, expected, 0, other)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_at_any_instant(tmp_path: Path, expected: str, seed: int) -> None:
+    """A checkpoint is written with each step, so that some are lost in the middle of one."""
+    draw = random.Random(seed)
+    (tmp_path / "held").unlink()
+    with running(tmp_path, 2, every=1) as hosts:
+        step = draw.randrange(1, 150)
+        until(lambda: hosts.steps() >= step)
+        hosts.lose(0)
+        check(hosts, expected, 1, checkpoints=("step-00000199", "step-00000200"))
 
 
 def test_who_was_only_frozen_writes_nothing_more_and_ends(tmp_path: Path, expected: str) -> None:
