@@ -51,7 +51,7 @@ def train_on_ray(
     interrupts = Interrupts()
     with connected(on) as ray, interrupts.handled():
         hosts, workers = sized(cpus_of(ray), on.hosts, on.workers_per_host or least, threads)
-        place = meeting_place(ray, hosts, interface, ports)
+        place = meeting_place(ray, path.name, hosts, interface, ports)
         folder, goes_on = opened(path, start, shown.message)
         start = Start.RESUME if goes_on else Start.NEW
         work = {"job": job, "request": wish(workers), "out": path, "start": start, "settings": settings}
@@ -64,7 +64,7 @@ def train_on_ray(
         if folder.fields.get("exit") != "completed":  # a finished run stays that if no host finds something to do
             folder.update(exit="running", error=None, signal=None, **this_process())
         try:
-            with reserved(hosts, workers * threads, nodes, shown.message, interrupts) as group:
+            with reserved(place.prefix, hosts, workers * threads, nodes, shown.message, interrupts) as group:
                 if group is not None:
                     shown.message(f"{hosts} hosts of Ray's with {workers} workers each; run folder {path}")
                     Driver(ray, group, hosts, workers * threads, order, shown, interrupts).run()

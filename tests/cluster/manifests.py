@@ -57,7 +57,9 @@ def kinds() -> dict[str, Any]:
     """A validator for each kind that the manifests use, strict down to the last field."""
     from referencing import Registry, Resource
 
-    native = resources.files("kubernetes_validate") / f"kubernetes-json-schema/v{VERSION}-local-strict/_definitions.json"
+    native = (
+        resources.files("kubernetes_validate") / f"kubernetes-json-schema/v{VERSION}-local-strict/_definitions.json"
+    )
     made = [yaml.safe_load(native.read_text()), *(closed(yaml.safe_load(p.read_text())) for p in SCHEMAS.iterdir())]
     draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     registry = Registry().with_resources([(each["$id"], Resource.from_contents({**draft, **each})) for each in made])

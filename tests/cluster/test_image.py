@@ -45,7 +45,9 @@ def copied(folder: Path) -> list[str]:
     for name in names:
         assert f"!{name}" in kept, f".dockerignore keeps {name} from the build"
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=lambda _, all_of: {n for n in all_of if n == "__pycache__"})
+            shutil.copytree(
+                ROOT / name, folder / name, ignore=lambda _, all_of: {n for n in all_of if n == "__pycache__"}
+            )
         else:
             shutil.copy(ROOT / name, folder)
     return names

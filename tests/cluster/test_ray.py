@@ -91,8 +91,8 @@ def test_data_on_the_drivers_node_only(tmp_path: Path) -> None:
 def test_what_cannot_be_is_told() -> None:
     with pytest.raises(UsageError, match="hosts must be a whole number from 1 to 65536; received 0"):
         Ray(hosts=0)
-    with pytest.raises(UsageError, match="4 CPUs for 4 workers of 1 threads; received 2 hosts, and 1 nodes"):
-        sized([4, 2], 2, 4, 1)
+    with pytest.raises(UsageError, match="4 CPUs for 4 workers of 1 threads; received 1 hosts, and 0 nodes"):
+        sized([3, 2], None, 4, 1)
     with pytest.raises(UsageError, match="CPUs: none"):
         sized([], None, None, 1)
     with pytest.raises(UsageError, match=r"takes Ray >= 2\.50.*received Ray 2\.49\.2"):

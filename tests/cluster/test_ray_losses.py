@@ -35,6 +35,18 @@ def test_a_lost_node_costs_nothing_and_another_joins(tmp_path: Path, expected: s
             train.check(expected, 200)
 
 
+def test_a_node_that_is_added_is_waited_for_then_spare(tmp_path: Path, expected: str) -> None:
+    with nodes(1) as cluster, training(tmp_path, cluster, "--hosts", 2, "--workers-per-host", 1) as train:
+        until(lambda: "has not got 2 nodes with 1 free CPUs each yet" in train.text)
+        cluster.add()
+        until(lambda: len(train.steps()) > 10)
+        assert "2 hosts with their workers" in train.text
+        cluster.add()
+        (tmp_path / "held").unlink()
+        train.check(expected, 200)
+        assert "3 hosts" not in train.text
+
+
 def test_the_folder_is_taken_over_when_its_node_dies(tmp_path: Path, expected: str) -> None:
     with (
         nodes(2) as cluster,

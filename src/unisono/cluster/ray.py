@@ -67,7 +67,8 @@ def imported() -> Any:
 
 
 def sized(cpus: Sequence[float], hosts: int | None, workers: int | None, threads: int) -> tuple[int, int]:
-    """How many hosts, and how many workers on each.
+    """How many hosts, and how many workers on each. Where both are asked for, nodes may still be on their way: a cluster
+    that has just been made, or that grows with what is asked of it.
 
     Args:
         cpus: of each node of the cluster.
@@ -77,11 +78,13 @@ def sized(cpus: Sequence[float], hosts: int | None, workers: int | None, threads
     Raises:
         UsageError: the cluster has not got so much.
 
-    >>> sized([8, 4, 4, 0], None, None, 1), sized([8, 4, 4], 1, None, 2), sized([8, 4], None, 6, 1)
-    ((3, 4), (1, 4), (1, 6))
+    >>> sized([8, 4, 4, 0], None, None, 1), sized([8, 4, 4], 1, None, 2), sized([8, 4], None, 6, 1), sized([], 3, 4, 1)
+    ((3, 4), (1, 4), (1, 6), (3, 4))
     """
+    if hosts is not None and workers is not None:
+        return hosts, workers
     have = sorted((int(count) for count in cpus if count >= 1), reverse=True)
-    nodes = ", ".join(f"{count:g}" for count in sorted(cpus, reverse=True)) or "none"
+    nodes = _listed(cpus)
     if hosts is not None and hosts > len(have):
         raise UsageError(
             f"a run has one host on each node with CPUs; received --hosts {hosts}, and the cluster has {len(have)} "
@@ -134,6 +137,10 @@ def connected(settings: Ray) -> Iterator[Any]:
         ray.shutdown()
 
 
+def _listed(cpus: Sequence[float]) -> str:
+    return ", ".join(f"{count:g}" for count in sorted(cpus, reverse=True)) or "none"
+
+
 def cpus_of(ray: Any) -> list[float]:
     """The CPUs of each living node."""
     return [float(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
@@ -166,11 +173,13 @@ def driver_node(ray: Any, cpus: int) -> str:
 
 @contextmanager
 def reserved(
-    hosts: int, cpus: int, nodes: Mapping[int, str], message: Callable[[str], None], interrupted: Callable[[], bool]
-) -> Iterator[Any | None]:
+    name: str, hosts: int, cpus: int, nodes: Mapping[int, str], message: Callable[[str], None],
+    interrupted: Callable[[], bool],
+) -> Iterator[Any | None]:  # fmt: skip
     """A placement group with a bundle on a node of its own for each host; None where the wait was interrupted.
 
     Args:
+        name: of the group, as Ray's dashboard shows it.
         hosts: bundles.
         cpus: of each.
         nodes: host → the node that it must be on.
@@ -181,13 +190,16 @@ def reserved(
 
     named = [{"ray.io/node-id": nodes[host]} if host in nodes else {} for host in range(hosts)]
     labels = {"bundle_label_selector": named} if nodes else {}
-    group = placement_group([{"CPU": cpus}] * hosts, strategy="STRICT_SPREAD", name="unisono", **labels)
+    group = placement_group([{"CPU": cpus}] * hosts, strategy="STRICT_SPREAD", name=name, **labels)
     try:
         waited = 0
         while not (is_there := group.wait(timeout_seconds=1)) and not interrupted():
             waited += 1
             if waited == BUSY_SECONDS:
-                message(f"Ray has not got {hosts} nodes with {cpus} free CPUs each yet; waiting for them")
+                message(
+                    f"Ray has not got {hosts} nodes with {cpus} free CPUs each yet; waiting for them (CPUs of its nodes: "
+                    f"{_listed(cpus_of(imported()))})"
+                )
         yield group if is_there else None
     finally:
         remove_placement_group(group)

@@ -109,6 +109,11 @@ class Driver:
                 self._look()
                 self._leave(coordinator.left_out)
             self._conclude()
+        except OSError as error:  # Ray's: the raylet of this node is gone
+            raise JobError(
+                f"the driver has lost Ray ({error}), whose hosts end with their driver. Start Ray on this machine again, "
+                "and resume the run (--resume) from its last checkpoint."
+            ) from error
         finally:
             for host in self._hosts:
                 self._kill(host)
@@ -123,7 +128,8 @@ class Driver:
 
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
         actor = self._ray.remote(RayHost).options(
-            num_cpus=self._cpus, max_concurrency=CALLS, max_restarts=0, scheduling_strategy=strategy,
+            name=f"{self._order.hosts.place.prefix}/host-{self._arrived}", num_cpus=self._cpus, max_concurrency=CALLS,
+            max_restarts=0, scheduling_strategy=strategy,
         ).remote()  # fmt: skip
         self._hosts.append(_Host(self._arrived, bundle, actor, {"name": actor.name.remote()}))
         self._arrived += 1
@@ -265,11 +271,12 @@ class Driver:
             self._shown.message(f"[{host.name}] {text}")
 
 
-def meeting_place(ray: Any, hosts: int, interface: str | None, ports: range | None) -> Place:
+def meeting_place(ray: Any, run: str, hosts: int, interface: str | None, ports: range | None) -> Place:
     """Where the hosts of a new run meet: at this process.
 
     Args:
         ray: the package, connected.
+        run: what people call the run.
         hosts: how many.
         interface: the network interface between hosts, or None.
         ports: those on which it may listen, or None.
@@ -278,8 +285,8 @@ def meeting_place(ray: Any, hosts: int, interface: str | None, ports: range | No
         UsageError: none of them is free.
     """
     address = str(ray.util.get_node_ip_address())
-    key = uuid.uuid4().hex[:12]
-    place = Place(0, hosts, address, 0, False, f"unisono/{key}", "Ray", "driver", driven=True)
+    prefix = f"unisono/{run}-{uuid.uuid4().hex[:12]}"
+    place = Place(0, hosts, address, 0, False, prefix, "Ray", "driver", driven=True)
     if interface is not None:
         address = Machine.here().of(interface)[0]
     for port in ports or [0]:
