@@ -1,4 +1,4 @@
-"""The manifests of deploy/kubernetes: checked against their kinds' definitions, and made into pods as operators do it."""
+"""The manifests of deploy/kubernetes, checked against their kinds' definitions and made into pods as operators do."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import pytest
+
 from paths import TESTS
 
 yaml = pytest.importorskip("yaml")

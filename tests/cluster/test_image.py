@@ -1,4 +1,4 @@
-"""deploy/Dockerfile: sound, in step with pyproject.toml and the manifests; what it copies is enough for what it starts."""
+"""deploy/Dockerfile: sound, in step with pyproject.toml and the manifests; what it copies is enough to train."""
 
 from __future__ import annotations
 

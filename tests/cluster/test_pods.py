@@ -1,4 +1,4 @@
-"""The commands of the manifests, run as their pods would: each a host of its own with the name that the service gives it."""
+"""The commands of the manifests, run as their pods would: each a host with the name that the service gives it."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_pod_that_is_lost_comes_back(
     network.kill(last)
     service.processes[last].wait()
     service.restart()
-    until(lambda: service.text.count(f"{last + 1} hosts with their workers") >= 2)
+    until(lambda: service.output(0).read_text().count(f"{last + 1} hosts with their workers") >= 2)
     (tmp_path / "held").unlink()
     until(service.restart)
     assert {hashes(service.output(index))[-1] for index in service.processes} == {expected}

@@ -1,4 +1,4 @@
-"""Training on Ray from a script of one's own: a job in `__main__`, a driver that is a task, what others see of a run."""
+"""Training on Ray from a script: a job in `__main__`, a driver that is a task, what others see of a run."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ if __name__ == "__main__":
 )
 
 TASK = """
-import os, sys
+import json, os, sys, time
 from pathlib import Path
 import ray, unisono
 import job as mine
@@ -74,11 +74,9 @@ if __name__ == "__main__":
     groups = [each["name"] for each in ray.util.placement_group_table().values() if each["state"] == "CREATED"]
     actor = ray.get_actor(names[0], "mine")
     print(sorted(names), groups, ray.get(actor.name.remote()), sep="|", flush=True)
-    ray.cancel(asked)
-    try:
-        ray.get(asked)
-    except (ray.exceptions.TaskCancelledError, ray.exceptions.RayTaskError) as error:
-        print(type(error).__name__)
+    ray.cancel(asked, recursive=False)
+    while json.loads(Path(sys.argv[1], "run.json").read_text())["exit"] == "running":
+        time.sleep(0.1)
 """
 
 

@@ -67,8 +67,7 @@ def imported() -> Any:
 
 
 def sized(cpus: Sequence[float], hosts: int | None, workers: int | None, threads: int) -> tuple[int, int]:
-    """How many hosts, and how many workers on each. Where both are asked for, nodes may still be on their way: a cluster
-    that has just been made, or that grows with what is asked of it.
+    """How many hosts, and how many workers on each. Where both are asked for, nodes may still be on their way.
 
     Args:
         cpus: of each node of the cluster.
@@ -78,7 +77,7 @@ def sized(cpus: Sequence[float], hosts: int | None, workers: int | None, threads
     Raises:
         UsageError: the cluster has not got so much.
 
-    >>> sized([8, 4, 4, 0], None, None, 1), sized([8, 4, 4], 1, None, 2), sized([8, 4], None, 6, 1), sized([], 3, 4, 1)
+    >>> sized([8, 4, 4, 0], None, None, 1), sized([8, 4, 4], 1, None, 2), sized([8], None, 6, 1), sized([], 3, 4, 1)
     ((3, 4), (1, 4), (1, 6), (3, 4))
     """
     if hosts is not None and workers is not None:
@@ -197,8 +196,8 @@ def reserved(
             waited += 1
             if waited == BUSY_SECONDS:
                 message(
-                    f"Ray has not got {hosts} nodes with {cpus} free CPUs each yet; waiting for them (CPUs of its nodes: "
-                    f"{_listed(cpus_of(imported()))})"
+                    f"Ray has not got {hosts} nodes with {cpus} free CPUs each yet; waiting for them "
+                    f"(CPUs of its nodes: {_listed(cpus_of(imported()))})"
                 )
         yield group if is_there else None
     finally:

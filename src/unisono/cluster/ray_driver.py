@@ -111,8 +111,8 @@ class Driver:
             self._conclude()
         except OSError as error:  # Ray's: the raylet of this node is gone
             raise JobError(
-                f"the driver has lost Ray ({error}), whose hosts end with their driver. Start Ray on this machine again, "
-                "and resume the run (--resume) from its last checkpoint."
+                f"the driver has lost Ray ({error}), and hosts end with their driver. Start Ray here again, and resume "
+                "the run (--resume) from its last checkpoint."
             ) from error
         finally:
             for host in self._hosts:
