@@ -1,4 +1,4 @@
-"""What a person must read is the last on the screen: `python -m unisono.lastword FILE TEXT`, with a file of a process.
+"""What a person must read is the last on the screen: `python -m unisono.lastword AGENT TEXT`, with a process's number.
 
 torchrun writes a hundred lines after the process that it has started has said why it ends: they bury that.
 """
@@ -10,29 +10,30 @@ import select
 import subprocess
 import sys
 
-MOST_SECONDS = 60.0
-"""Until then it has ended, or goes on: it may have started the process again."""
+import psutil
+
+LOOK_SECONDS = 0.2
 
 
 def repeated(text: str) -> None:
     """Where torchrun has started this process: have a text said again once torchrun has ended too."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return
-    try:
-        agent = os.pidfd_open(os.getppid())
-    except OSError:  # it has ended already
-        return
-    command = [sys.executable, "-m", "unisono.lastword", str(agent), text]
-    subprocess.Popen(command, pass_fds=[agent], stdin=subprocess.DEVNULL, start_new_session=True)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        command = [sys.executable, "-m", "unisono.lastword", str(os.getppid()), text]
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
-def main(agent: int, text: str) -> None:
-    """Wait for the process, and say it."""
-    watched = select.poll()
-    watched.register(agent, select.POLLIN)
-    if watched.poll(MOST_SECONDS * 1000):
-        sys.stderr.write(f"{text}\n")
+def main(agent: psutil.Process, text: str) -> None:
+    """Wait for the agent's end, and say it; where it starts another process instead there is nothing to say."""
+    before, watched = set(agent.children()), select.poll()
+    watched.register(os.pidfd_open(agent.pid), select.POLLIN)  # ready too where nobody has asked how it ended
+    while not watched.poll(1000 * LOOK_SECONDS):
+        if set(agent.children()) - before:
+            return
+    sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    try:
+        main(psutil.Process(int(sys.argv[1])), sys.argv[2])
+    except (psutil.NoSuchProcess, ProcessLookupError):  # it has ended before it was looked at
+        sys.stderr.write(f"{sys.argv[2]}\n")
