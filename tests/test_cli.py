@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 import jobs
 import unisono
 from paths import PYTHONPATH
+from unisono.checkpoint import store
 from unisono.checkpoint.files import load
 from unisono.checkpoint.parameters import sha256_of
 from waiting import limit, until
@@ -251,6 +253,28 @@ def test_a_second_interrupt_ends_at_once(file: Path, tmp_path: Path) -> None:
     assert (manifest["exit"], manifest["signal"]) == ("interrupted", signal.SIGINT)
     assert not (tmp_path / "out" / "control.sock").exists()
     assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+ASKING = """
+from unisono.cli import main
+from unisono.runtime import supervisor
+
+supervisor.CATCH_UP_SECONDS = 0.0
+main()
+"""
+"""The command, which asks the process that holds the job for something in every turn."""
+
+
+def test_an_interrupt_saves_also_where_the_process_that_holds_the_job_hangs(file: Path, tmp_path: Path) -> None:
+    process = started(file, tmp_path, start=("-c", ASKING))
+    (holder,) = psutil.Process(process.pid).children()
+    holder.suspend()
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=limit())
+    assert process.returncode == 143, output
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (manifest["exit"], manifest["signal"]) == ("interrupted", signal.SIGTERM)
+    assert store.steps(tmp_path / "out" / "checkpoints") == [manifest["steps_done"]]
 
 
 def test_a_terminal_that_closes_says_so_more_than_once(file: Path, tmp_path: Path) -> None:

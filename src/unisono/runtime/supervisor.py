@@ -395,6 +395,9 @@ class Supervisor:
             return act()
         except HostLost as lost:
             self._start_over(lost)
+        except Interrupted:  # nobody waits any more for the warm parent, which hangs; the round is at rest
+            self._come_to_rest()
+            return False
         except UsageError:  # the hosts of the run do not fit together
             raise
         except Exception as error:
@@ -598,6 +601,8 @@ class Supervisor:
             try:
                 self._abandon()
                 return
+            except Interrupted:  # who it has forked has ended, though it does not say so
+                continue
             except Exception as error:
                 self._watcher.message(f"while the run came to rest: {described_error(error).message}")
 
