@@ -169,6 +169,16 @@ class Network:
                     _run([*root, "noqueue"])
         self._limited = bits_per_second is not None
 
+    def delay(self, seconds: float) -> None:
+        """Have every packet take so much longer out of a host.
+
+        Raises:
+            Unavailable: the kernel has not got the means (sch_netem).
+        """
+        for name in self._names:
+            root = ["tc", "-n", name, "qdisc", "replace", "dev", INTERFACE, "root"]
+            _run([*root, "netem", "delay", f"{1e3 * seconds}ms"])
+
     def sent(self, host: int) -> int:
         """Bytes that have left a host: its interface's counter, so with headers, though one for several packets."""
         return self._counter(host, "tx")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cluster.hosts import hash_alone, job_file, running
-from cluster.namespaces import Network
-from waiting import until
+from cluster.launched import environment
+from cluster.namespaces import Network, Unavailable
+from waiting import limit, until
 
 pytestmark = pytest.mark.hosts
 
@@ -30,6 +33,24 @@ def test_host_0_whose_own_name_is_its_loopback(tmp_path: Path, network: Network)
     network.names(1, node0=network.address(0))
     first, _ = meet(tmp_path, network)
     assert "host 0 listens at 10.77.0.1:29400: node0 is 127.0.1.1 here, its own machine's only" in first
+
+
+def test_torchruns_hosts_whose_names_are_their_loopbacks(tmp_path: Path, network: Network) -> None:
+    """The store is torchrun's, and found at any address; what hosts send to each other is not."""
+    job_file(tmp_path, JOB)
+    agents = []
+    for host in range(2):
+        network.names(host, node0=network.address(0) if host else "127.0.1.1", node1="127.0.1.1")
+        where = ["--nnodes=2", f"--node-rank={host}", "--master-addr=node0", "--master-port=29500"]
+        command = [sys.executable, "-m", "torch.distributed.run", *where, "--nproc-per-node=1", "-m", "unisono"]
+        with (tmp_path / f"host{host}.txt").open("wb") as output:
+            agents.append(network.popen(
+                host, [*command, "train", "job.py", "--workers", "1", "--out", "out"], cwd=tmp_path, env=environment(),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            ))  # fmt: skip
+    texts = [(tmp_path / f"host{host}.txt").read_text for host in range(2)]
+    assert [agent.wait(limit()) for agent in agents] == [0, 0], [text() for text in texts]
+    assert all("2 hosts with their workers" in text() for text in texts)
 
 
 def test_of_several_interfaces_one_must_be_named(tmp_path: Path, network: Network) -> None:
@@ -74,3 +95,13 @@ def test_who_waits_hears_an_interrupt(tmp_path: Path, network: Network) -> None:
         until(lambda: f"{network.address(0)} takes no connection (Connection refused)" in hosts[1].text)
         hosts[1].process.send_signal(signal.SIGINT)
         assert hosts[1].wait() == 130, hosts[1].text
+
+
+def test_a_tenth_of_a_second_between_hosts(tmp_path: Path, network: Network) -> None:
+    try:
+        network.delay(0.05)
+    except Unavailable as reason:
+        pytest.skip(f"this kernel delays no packets: {reason}")
+    for host in range(2):
+        network.names(host, node0=network.address(0))
+    meet(tmp_path, network)
