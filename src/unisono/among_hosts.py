@@ -11,11 +11,12 @@ from unisono.checkpoint import store
 from unisono.cluster.account import account_of
 from unisono.cluster.cluster import Cluster, Hosts
 from unisono.cluster.sample_store import Lender
-from unisono.errors import UsageError
+from unisono.cluster.unable import Heard
+from unisono.errors import JobError, UsageError
 from unisono.execution import Supervised
 from unisono.following import follow
 from unisono.observe.progress import Display
-from unisono.observe.rundir import CHECKPOINTS, RunFolder, fresh, read_run
+from unisono.observe.rundir import CHECKPOINTS, RunFolder, fresh, read_run, status_of
 from unisono.opening import Start, host_folder, newest, opened
 from unisono.runtime.prepare import Described, Request
 from unisono.training import RunSettings, train_in_folder
@@ -56,7 +57,14 @@ def _train(
     settings: RunSettings, shown: Display, hosts: Hosts,
 ) -> Path:  # fmt: skip
     where, name = hosts.place, hosts.place.name
-    again = companions.meet(shown.message)  # here an interrupt still ends it at once
+    try:
+        again = companions.meet(shown.message)  # here an interrupt still ends it at once
+    except JobError as error:
+        gone = where.host and not isinstance(error, Heard)
+        if gone and named and start is Start.AUTO and _has_finished(path):
+            shown.message(f"finished: host 0 is not there any more, and the run in {path} is done")
+            return path
+        raise
     if where.driven:
         folder, goes_on = RunFolder.reopen(path), start is Start.RESUME
         begun = folder.begun
@@ -90,6 +98,14 @@ def _holds(path: Path, key: str) -> bool:
     """Whether a folder is that of the run with this key: seen from here, it is."""
     try:
         return read_run(path).get("key") == key
+    except UsageError:
+        return False
+
+
+def _has_finished(path: Path) -> bool:
+    """Whether a folder is seen from here, and holds a finished run."""
+    try:
+        return status_of(read_run(path)) == "completed"
     except UsageError:
         return False
 

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import jobs
+import unisono
 from cluster.hosts import PATIENT, HostProcess, free_port, hash_alone, job_file
 from cluster.launched import WAITING
 from unisono.checkpoint import store
+from unisono.cluster.cluster import Cluster
+from unisono.errors import JobError
 from waiting import until
 
 pytestmark = pytest.mark.hosts
@@ -68,3 +72,22 @@ def test_host_0_decides_for_all(tmp_path: Path) -> None:
         assert "finished: after step 60 nothing is left to do" in hosts[0].text
     assert content(folders[0] / "out") == before
     assert not (other / "abandoned-2").exists()
+
+
+def test_who_comes_when_host_0_has_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody(cluster: Cluster, say: object) -> bool:
+        raise JobError("nobody is there")
+
+    out = tmp_path / "out"
+    whole = unisono.train(jobs.make(steps=2), out=out, debug=True)
+    monkeypatch.setattr(Cluster, "meet", nobody)
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    run = unisono.train(jobs.make(steps=2), out=out, resume="auto", workers=1)
+    assert (run.exit_status, run.parameters_sha256) == (0, whole.parameters_sha256)
+    assert "finished: host 0 is not there any more" in capsys.readouterr().out
+    (out / "run.json").write_text(json.dumps({**whole.manifest, "exit": "interrupted"}))
+    with pytest.raises(JobError, match="nobody is there"):
+        unisono.train(jobs.make(steps=2), out=out, resume="auto", workers=1)
