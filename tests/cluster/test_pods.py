@@ -114,8 +114,8 @@ def test_the_first_pod_is_lost_and_the_same_job_is_applied_again(
     (tmp_path / "held").unlink()
     until(service.restart)
     assert hashes(service.output(1))[-1] == expected
-    before = service.text
+    before = service.output(0).read_text()
     for index in range(2):
         service.start(index)
     until(lambda: all(process.poll() == 0 for process in service.processes.values()))
-    assert "finished" in service.text[len(before) :]
+    assert "finished" in service.output(0).read_text()[len(before) :]
