@@ -25,11 +25,11 @@ from unisono.training import RunSettings, train_in_folder
 def train_among_hosts(
     execution: Supervised, request: Request, path: Path, named: bool, start: Start, settings: RunSettings,
     shown: Display, hosts: Hosts,
-) -> Path:  # fmt: skip
+) -> tuple[Path, bool]:  # fmt: skip
     """Host 0 keeps the run folder; every other host has one of its own in it (or by its name, on its own disk).
 
     Returns:
-        This host's run folder.
+        This host's run folder, and whether it has left while others go on.
 
     Args:
         execution, request, settings: as in `train_in_folder`.
@@ -83,15 +83,15 @@ def _train(
         request = replace(request, change=lender.borrowed)
     if not companions.is_first:
         own = host_folder(path, name, begun)
-        follow(execution, replace(request, folder=None), own, shown, settings, companions, name, path)
-        return own.path
+        left = follow(execution, replace(request, folder=None), own, shown, settings, companions, name, path)
+        return own.path, left
     resumed = newest(folder, shown.message) if goes_on else None
     folder.fence = companions.fence
     if not where.driven:  # else the driver has
         folder.update(key=companions.key())
     request = replace(request, folder=folder.path.absolute())
-    train_in_folder(execution, request, folder, shown, settings, resumed, companions, f"{name} ")
-    return folder.path
+    left = train_in_folder(execution, request, folder, shown, settings, resumed, companions, f"{name} ")
+    return folder.path, left
 
 
 def _holds(path: Path, key: str) -> bool:

@@ -120,6 +120,8 @@ def train(
     host_timeout: float = TIMEOUT_SECONDS,
     data_host: int | None = None,
     store: str | None = None,
+    min_hosts: int | None = None,
+    on_signal: str = "leave",
     debug: bool = False,
     arguments: Mapping[str, Any] | None = None,
     live: bool = True,
@@ -152,6 +154,10 @@ def train(
         data_host: the number of the only host that has the data: it reads samples for the others; default: each host
             reads its own.
         store: where hosts meet, "login1:29400", whom `unisono store` serves there; default: as the launcher says.
+        min_hosts: with fewer hosts than so many the others wait for more; default: a run begins with all of them, and
+            goes on with any number.
+        on_signal: what one of several hosts does that is sent SIGTERM, SIGHUP or SIGUSR1: "leave", the others go on; or
+            "stop", the run ends with a checkpoint, as it does on Ctrl-C.
         debug: one process, no live line: breakpoints and profilers work, the bits are the same.
         arguments: what made the job, kept in run.json: numbers, text, paths, NumPy's values and what holds them.
         live: whether to draw a progress line on a terminal.
@@ -176,6 +182,10 @@ def train(
         data_host = bounds.whole("data_host", data_host, 0, bounds.MOST_HOSTS)
     if store is not None:
         bounds.name("store", store)
+    if min_hosts is not None:
+        min_hosts = bounds.whole("min_hosts", min_hosts, most=bounds.MOST_HOSTS)
+    bounds.one_of("on_signal", on_signal, ("leave", "stop"))
+    settings = replace(settings, leaves=on_signal == "leave")
     shown = display(live, debug)
     if on is not None:
         if not isinstance(on, Ray):
@@ -190,7 +200,7 @@ def train(
         path, split = fresh(path) if out is None and resume is None else path, layout_of(layout)
         least = split.workers if split.data else None
         return train_on_ray(on, made, threads, least, wish, path, start_as, settings, shown, interface, host_timeout,
-                            data_host, allowed)  # fmt: skip
+                            data_host, allowed, min_hosts)  # fmt: skip
     found = _standing(allowed, store)
     telling = told(found, interface, host_timeout, shown.message)
     with _trained(job, debug, threads, host, shown, telling) as execution:
@@ -205,15 +215,20 @@ def train(
                 )
             if store is not None:
                 raise UsageError(f"several hosts meet at a store; received store={store!r}, and there is one host.")
+            if min_hosts is not None and min_hosts > 1:
+                raise UsageError(
+                    f"min_hosts is how many hosts are waited for; received {min_hosts}, and no launcher has started "
+                    "several. See docs/hosts.md."
+                )
             folder, resumed = _opened(name, out, resume, shown)
             request = replace(request, folder=folder.path.absolute())
             train_in_folder(execution, request, folder, shown, settings, resumed)
             return Run(folder.path, job, unwritten=folder.unwritten)
         if not isinstance(execution, Supervised):
             raise UsageError(f"debug runs in one process; {found.launcher} has started {found.hosts} hosts. Start one.")
-        hosts = Hosts(found, interface, host_timeout, data_host, allowed)
+        hosts = Hosts(found, interface, host_timeout, data_host, allowed, min_hosts)
         (path, start_as), named = _folder_of(name, out, resume), out is not None or resume is not None
-        return Run(train_among_hosts(execution, request, path, named, start_as, settings, shown, hosts), job)
+        return Run(train_among_hosts(execution, request, path, named, start_as, settings, shown, hosts)[0], job)
 
 
 def _standing(ports: range | None, store: str | None) -> Place | None:

@@ -94,6 +94,14 @@ def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--host-timeout", type=float, default=10.0, show_default=True, help="A host silent so long is lost.")
 @click.option("--data-host", type=int, metavar="N", help="Host N alone has the data, and reads them for the others.")
 @click.option("--store", metavar="HOST:PORT", help="Hosts meet where unisono store serves. [default: at host 0]")
+@click.option("--min-hosts", type=int, metavar="N", help="Fewer hosts wait for more. [default: all begin, any go on]")
+@click.option(
+    "--on-signal",
+    type=click.Choice(["leave", "stop"]),
+    default="leave",
+    show_default=True,
+    help="One of several hosts that is sent SIGTERM leaves, or stops the run. Ctrl-C stops it.",
+)
 @click.option("--on", type=click.Choice(["ray"]), help="Train on a Ray cluster.")
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster. [default: RAY_ADDRESS, or this machine's]")
 @click.option("--hosts", type=int, help="Nodes of the Ray cluster that take part. [default: all]")
@@ -124,6 +132,7 @@ def train(
         api.refuse(error, *(settings[name] for name in ("interface", "ports", "store", "host_timeout")))
     from unisono import api
     from unisono.observe.progress import quiet
+    from unisono.observe.rundir import HOSTS
     from unisono.runtime.warm import POOLS
 
     cluster = _cluster(on, address=address, hosts=hosts, workers_per_host=workers_per_host, ship=ship)
@@ -137,9 +146,11 @@ def train(
     first = manifest.get("first_step_seconds")
     start_up = "" if first is None else f" (the first after {first:.1f} s)"
     took = f"{manifest['seconds']:.1f} s{start_up}"
+    whose = f"[{run.directory.name}] " if run.directory.parent.name == HOSTS else ""  # a host beside the first one
     with quiet() as shown:
-        shown.message(f"{run.status} after {manifest['steps_done']} steps in {took}: {run.directory}")
-        shown.message(f"parameters {manifest.get('parameters_sha256', 'not kept')}")
+        shown.message(f"{whose}{run.status} after {manifest['steps_done']} steps in {took}: {run.directory}")
+        if run.status != "left":
+            shown.message(f"{whose}parameters {manifest.get('parameters_sha256', 'not kept')}")
     return run.exit_status
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def way_to_install(extra: str) -> str:
     """The command that brings what an extra names: from Unisono's folder, for no package index has Unisono.
@@ -46,12 +48,17 @@ class JobError(UnisonoError):
 
 
 class Interrupted(UnisonoError):
-    """A run was asked to stop before it had begun: there is nothing to save."""
+    """A run was asked to stop before it had begun: there is nothing to save.
+
+    Attributes:
+        shutdown: why (see `runtime.shutdown`), once the supervisor has said so.
+    """
 
     exit_status = 130
 
     def __init__(self) -> None:
         super().__init__("interrupted before the first step")
+        self.shutdown: Any = None
 
 
 class SpoiledError(JobError):

@@ -25,6 +25,7 @@ from unisono.runtime.control import ControlSocket
 from unisono.runtime.host import Host
 from unisono.runtime.outline import JobFacts
 from unisono.runtime.prepare import Described, Request
+from unisono.runtime.shutdown import OUT_OF_TIME, Shutdown
 from unisono.runtime.signals import handled
 from unisono.runtime.source import Pickled
 from unisono.runtime.stacks import place_of
@@ -41,19 +42,28 @@ class Interrupts:
     Args:
         seconds: time after which the run is asked to stop as if by SIGTERM, or None.
         at_once: called with the second signal's number, before the process ends.
+        leaves: whether one of several hosts leaves alone, where a system sends the signal; Ctrl-C ends the run.
+        since: when the time began, on the monotonic clock; None = now.
     """
 
-    def __init__(self, seconds: float | None = None, at_once: Callable[[int], None] = lambda number: None) -> None:
+    def __init__(
+        self, seconds: float | None = None, at_once: Callable[[int], None] = lambda number: None, leaves: bool = False,
+        since: float | None = None,
+    ) -> None:  # fmt: skip
         self.received: int | None = None
-        self._at_once, self._raises = at_once, False
-        self._end = None if seconds is None else time.monotonic() + seconds
-        self.out_of_time = False
+        self._at_once, self._leaves, self._raises = at_once, leaves, False
+        self._end = None if seconds is None else (time.monotonic() if since is None else since) + seconds
+        self._out_of_time = False
 
-    def __call__(self) -> bool:
-        """Whether the run is asked to stop."""
+    def __call__(self) -> Shutdown | None:
+        """Why the run is asked to stop, if it is."""
         if self.received is None and self._end is not None and time.monotonic() >= self._end:
-            self.out_of_time, self.received = True, signal.SIGTERM
-        return self.received is not None
+            self._out_of_time, self.received = True, signal.SIGTERM
+        if self.received is None:
+            return None
+        if self._out_of_time:
+            return Shutdown(False, OUT_OF_TIME)
+        return Shutdown(self._leaves and self.received != signal.SIGINT, self.received)
 
     def _handle(self, number: int) -> None:
         if self.received is None:
@@ -95,14 +105,14 @@ class Observation:
     Attributes:
         job: what is known of the job.
         display: where progress is shown.
-        interrupted: whether the run is asked to stop.
+        interrupted: why the run is asked to stop, if it is.
         parameters: name → array to begin with instead of the model's own, or None.
         records: what came.
     """
 
     job: JobFacts
     display: Display
-    interrupted: Callable[[], bool] = lambda: False
+    interrupted: Callable[[], Shutdown | None] = lambda: None
     parameters: dict[str, Any] | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
 

@@ -13,17 +13,18 @@ from typing import Any
 from unisono.checkpoint.keeper import Keeper
 from unisono.checkpoint.parameters import sha256_of
 from unisono.cluster.cluster import Cluster
-from unisono.errors import JobError, UnisonoError
+from unisono.errors import Interrupted, JobError, UnisonoError
 from unisono.execution import Execution, Interrupts, Observation
 from unisono.observe.logs import LineLog
 from unisono.observe.outlet import Outlet
-from unisono.observe.progress import Display
+from unisono.observe.progress import Beside, Display
 from unisono.observe.rundir import RunFolder, read_run, this_process
 from unisono.runtime.control import SOCKET, ControlSocket
 from unisono.runtime.prepare import Described, Request
+from unisono.runtime.shutdown import Shutdown
 from unisono.runtime.state import HostState
 from unisono.runtime.watcher import Outcome
-from unisono.training import FolderObservation, RunSettings, conclude
+from unisono.training import FolderObservation, RunSettings, conclude, interrupted
 
 MOST_RECENT = 4096
 
@@ -97,6 +98,8 @@ class Following(Observation):
             self.kept = self.successor(self.keeper)
             self.kept.take_over(described, state, rounds, self.recent, self.folder.path / SOCKET)
             self.message(f"host {self.name} keeps the run folder {self.kept.folder.path} from here on")
+            self.display = self.kept.display
+            self.display.start(described.program.steps, self.job.epochs, described.layout.shape.slots)
 
     def memory(self) -> dict[str, Any]:
         """See `Watcher`."""
@@ -119,8 +122,11 @@ class Following(Observation):
 def follow(
     execution: Execution, request: Request, folder: RunFolder, display: Display, settings: RunSettings,
     companions: Cluster, name: str, path: Path,
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
     """Train a job as host 0 of the run does.
+
+    Returns:
+        Whether this host has left, and others go on.
 
     Args:
         execution, request, settings: as in `train_in_folder`.
@@ -133,12 +139,13 @@ def follow(
     Raises:
         UnisonoError: it failed, here or on another host.
     """
-    started, job = time.monotonic(), execution.job
-    interrupts = Interrupts(settings.max_seconds, folder.interrupted)
+    started, job, place = time.monotonic(), execution.job, companions.place
+    beside = display if place.driven else Beside(display, name)  # the driver shows one host's progress by itself
+    interrupts = Interrupts(settings.max_seconds, folder.interrupted, settings.leaves, execution.since)
     run_folder = RunFolder(path)
     run_folder.fence = companions.fence
     keeper = Keeper(
-        run_folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, display.message,
+        run_folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, beside.message,
         lambda best: run_folder.update(best=dict(best)), fence=run_folder.fence,
     )  # fmt: skip
 
@@ -151,13 +158,18 @@ def follow(
         run_folder.update(host=name, **this_process())
         return kept
 
-    watcher = Following(job, display, interrupts, folder=folder, keeper=keeper, name=name, successor=successor)
+    watcher = Following(job, beside, interrupts, folder=folder, keeper=keeper, name=name, successor=successor)
     folder.update(command=sys.argv, exit="running", host=name, error=None, signal=None, **this_process())
     try:
         with interrupts.handled(), execution(request, watcher, settings.stall_seconds, companions) as outcome:
             if watcher.kept is not None:
-                conclude(watcher.kept, outcome, interrupts)
-            _account(folder, outcome, keeper, interrupts, started)
+                conclude(watcher.kept, outcome)
+            _account(folder, outcome, keeper, started, place.replaces)
+            return outcome.left
+    except Interrupted as stopped:
+        seconds = round(time.monotonic() - started, 3)
+        folder.update(steps_done=0, seconds=seconds, **_gone(stopped.shutdown, place.replaces))
+        return bool(stopped.shutdown and stopped.shutdown.leaves)
     except UnisonoError as error:
         for each in (folder, *([watcher.kept.folder] if watcher.kept else [])):
             if each.fields.get("exit") == "running":
@@ -170,7 +182,7 @@ def follow(
         display.close()
 
 
-def _account(folder: RunFolder, outcome: Outcome, keeper: Keeper, interrupts: Interrupts, started: float) -> None:
+def _account(folder: RunFolder, outcome: Outcome, keeper: Keeper, started: float, replaced: bool) -> None:
     """Say in this host's folder how the run ended.
 
     Raises:
@@ -180,7 +192,18 @@ def _account(folder: RunFolder, outcome: Outcome, keeper: Keeper, interrupts: In
     if outcome.failure is not None:
         folder.update(**values, exit="failed", error=outcome.failure.message)
         raise JobError(outcome.failure.message, outcome.failure.traceback)
-    if outcome.consistent:
+    if outcome.consistent and not outcome.left:
         values["parameters_sha256"] = sha256_of(outcome.state.saved(outcome.steps_done))
     over = outcome.complete or keeper.exhausted
-    folder.update(**values, exit="completed" if over else "interrupted", signal=interrupts.received or 2)
+    folder.update(**values, **({"exit": "completed"} if over else _gone(outcome.shutdown, replaced)))
+
+
+def _gone(shutdown: Shutdown | None, replaced: bool) -> dict[str, Any]:
+    """What run.json says of a host that was told to go, or of a run that was asked to stop.
+
+    Args:
+        shutdown: why.
+        replaced: whether the launcher starts another host in place of one that says that it was interrupted.
+    """
+    found = interrupted(shutdown)
+    return {**found, "exit": "left"} if shutdown is not None and shutdown.leaves and not replaced else found

@@ -84,10 +84,10 @@ def _ended(order: Order, shown: Telling) -> Ended:
         )
         return Ended(True, Failure(text, user_traceback(error)))
     try:
-        train_as_host(work, order.hosts, order.key, shown)
+        left = train_as_host(work, order.hosts, order.key, shown)
     except Exception as error:
         return Ended(True, described_error(error))
-    return Ended(True, None)
+    return Ended(True, None, left=left)
 
 
 def main(file: int, parent: int) -> None:

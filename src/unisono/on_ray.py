@@ -30,6 +30,7 @@ def train_on_ray(
     on: Ray, job: Job, threads: int, least: int | None, wish: Callable[[int], Request], path: Path, start: Start,
     settings: RunSettings, shown: Display, interface: str | None, host_timeout: float, data_host: int | None,
     ports: range | None,
+    min_hosts: int | None,
 ) -> Run:  # fmt: skip
     """Drive hosts that train; what each of them does is `train_as_host`.
 
@@ -42,7 +43,7 @@ def train_on_ray(
         path: the run folder.
         start: what is to be done with it.
         shown: where progress is shown.
-        interface, host_timeout, data_host, ports: see `Hosts`.
+        interface, host_timeout, data_host, ports, min_hosts: see `Hosts`.
 
     Raises:
         UsageError, JobError: the run failed.
@@ -55,16 +56,18 @@ def train_on_ray(
         folder, goes_on = opened(path, start, shown.message)
         start = Start.RESUME if goes_on else Start.NEW
         work = {"job": job, "request": wish(workers), "out": path, "start": start, "settings": settings}
+        taking_part = Hosts(place, interface, host_timeout, data_host, ports, min_hosts)
         order = Order(
-            packed(work).skeleton, Hosts(place, interface, host_timeout, data_host, ports), place.prefix,
-            str(Path.cwd()), _own_path(), tuple(sys.argv),
+            packed(work).skeleton, taking_part, place.prefix, str(Path.cwd()), _own_path(), tuple(sys.argv)
         )  # fmt: skip
         nodes = {} if data_host is None else {data_host: driver_node(ray, workers * threads)}
         folder.update(key=order.key)
         if folder.fields.get("exit") != "completed":  # a finished run stays that if no host finds something to do
             folder.update(exit="running", error=None, signal=None, **this_process())
         try:
-            with reserved(place.prefix, hosts, workers * threads, nodes, shown.message, interrupts) as group:
+            with reserved(
+                place.prefix, hosts, workers * threads, nodes, shown.message, lambda: interrupts() is not None
+            ) as group:
                 if group is not None:
                     shown.message(f"{hosts} hosts of Ray's with {workers} workers each; run folder {path}")
                     Driver(ray, group, hosts, workers * threads, order, shown, interrupts).run()
@@ -84,6 +87,8 @@ def _account(path: Path, number: int | None, error: UnisonoError | None = None) 
         JobError: it has not ended, and nobody is left.
     """
     folder = RunFolder.reopen(path)
+    if folder.fields["exit"] == "interrupted" and number is not None:
+        folder.update(reason="signal", signal=number)  # the hosts were not sent that one
     if folder.fields["exit"] != "running":
         return
     nothing = {"steps_done": 0, "seconds": 0.0, **folder.fields}
@@ -103,8 +108,11 @@ def _own_path() -> tuple[str, ...]:
     return tuple(str(Path(entry).resolve()) for entry in sys.path if not entry.startswith(installed))
 
 
-def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Display) -> None:
+def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Display) -> bool:
     """What one host of a driven run does.
+
+    Returns:
+        Whether it has left while others go on.
 
     Args:
         work: job, request, out, start and settings of the run.
@@ -129,4 +137,6 @@ def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Displa
         cores = cores[: needed - 1]  # Ray may give the others away, and to whom is not known: too few to be pinned to
     request = replace(asked, cores=cores)
     with supervised(work["job"]) as execution:
-        train_among_hosts(execution, request, work["out"], True, work["start"], work["settings"], shown, hosts)
+        return train_among_hosts(
+            execution, request, work["out"], True, work["start"], work["settings"], shown, hosts
+        )[1]

@@ -24,7 +24,7 @@ from unisono.runtime.samples import Example
 from unisono.saved import parameters_file
 from unisono.usertrace import user_traceback
 
-EXIT_STATUS = {"completed": 0, "failed": 1}
+EXIT_STATUS = {"completed": 0, "left": 0, "failed": 1}
 
 
 class Run:
@@ -61,14 +61,14 @@ class Run:
 
     @property
     def status(self) -> str:
-        """ "running", "completed", "interrupted" or "failed"."""
+        """ "running", "completed", "interrupted", "failed", or "left": this host did, and others went on."""
         status = status_of(self.manifest)
         is_over = self.thread is not None and not self.thread.is_alive()
         return "failed" if status == "running" and is_over else status
 
     @property
     def exit_status(self) -> int:
-        """What the command returns: 0 done, 1 failed, 128 + signal when interrupted."""
+        """What the command returns: 0 done, or left to others, 1 failed, 128 + signal when interrupted."""
         return EXIT_STATUS.get(self.status, 128 + signal_of(self.manifest))
 
     @property

@@ -36,6 +36,7 @@ from unisono.runtime.control import SOCKET, ControlSocket
 from unisono.runtime.digest import changes, job_digest
 from unisono.runtime.leftovers import remove_unfinished, sweep_temporary
 from unisono.runtime.prepare import Described, Request
+from unisono.runtime.shutdown import ASKED, Shutdown
 from unisono.runtime.state import HostState
 from unisono.runtime.watcher import Outcome
 from unisono.usertrace import user_traceback
@@ -53,6 +54,7 @@ class RunSettings:
         checkpointing: when checkpoints are written and how many are kept.
         stall_seconds: how long a worker may make no progress; None = adapted to its usual pace.
         max_seconds: the run stops by itself after so long, as if by SIGTERM.
+        leaves: whether one of several hosts leaves alone where a system's signal tells it to go; else the run ends.
         debug: one process.
         arguments: what made the job, for run.json.
         allow_change: resume although the job has changed.
@@ -62,6 +64,7 @@ class RunSettings:
     checkpointing: Checkpointing = field(default_factory=Checkpointing)
     stall_seconds: float | None = None
     max_seconds: float | None = None
+    leaves: bool = True
     debug: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
     allow_change: bool = False
@@ -396,8 +399,11 @@ def _ended_at_once(folder: RunFolder, keeper: Keeper, number: int) -> None:
 def train_in_folder(
     execution: Execution, request: Request, folder: RunFolder, display: Display, settings: RunSettings,
     resumed: Checkpoint | None = None, companions: Companions | None = None, host: str = "",
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
     """Train a job and keep its run folder.
+
+    Returns:
+        Whether this host has left, and others go on with the folder.
 
     Args:
         execution, request, settings: what to train and by whom, on what, how.
@@ -416,7 +422,8 @@ def train_in_folder(
         folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, display.message,
         lambda best: folder.update(best=dict(best)), fence=folder.fence,
     )  # fmt: skip
-    interrupts = Interrupts(settings.max_seconds, partial(_ended_at_once, folder, keeper))
+    at_once = partial(_ended_at_once, folder, keeper)
+    interrupts = Interrupts(settings.max_seconds, at_once, settings.leaves, execution.since)
     watcher = FolderObservation(
         job, display, interrupts, folder=folder, settings=settings, keeper=keeper, request=request, resumed=resumed,
         host=host, started=execution.since,
@@ -430,10 +437,12 @@ def train_in_folder(
     )  # fmt: skip
     try:
         with interrupts.handled(), execution(request, watcher, settings.stall_seconds, companions) as outcome:
-            conclude(watcher, outcome, interrupts)
-    except Interrupted:
+            conclude(watcher, outcome)
+            return outcome.left
+    except Interrupted as stopped:
         seconds, step = round(time.monotonic() - watcher.started, 3), resumed.standing.step if resumed else 0
-        folder.update(steps_done=step, seconds=seconds, **_interrupted(interrupts))
+        folder.update(steps_done=step, seconds=seconds, **interrupted(stopped.shutdown))
+        return False
     except UnisonoError as error:
         if resumed and not watcher.has_begun and isinstance(error, UsageError):
             folder.put_back(watcher.earlier)  # what is refused changes nothing
@@ -448,8 +457,8 @@ def train_in_folder(
         display.close()
 
 
-def conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupts) -> None:
-    """Save the state in which the run ended and say how it ended.
+def conclude(watcher: FolderObservation, outcome: Outcome) -> None:
+    """Save the state in which the run ended and say how it ended; another host does where this one has left.
 
     A disk that hangs is waited for, with a word every ten seconds, until a second interrupt.
 
@@ -479,6 +488,8 @@ def _conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrup
     seconds = round(time.monotonic() - watcher.started, 3)
     values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": seconds}
     watcher.settle()
+    if outcome.left:
+        return
     if watcher.skipped:
         values["skipped_steps"] = watcher.skipped
     lost = _save(watcher, outcome, values) if outcome.consistent else None
@@ -500,7 +511,7 @@ def _conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrup
     if outcome.complete or keeper.exhausted:
         folder.update(**values, exit="completed", reason="steps" if outcome.complete else "patience")
     else:
-        folder.update(**values, **_interrupted(interrupts))
+        folder.update(**values, **interrupted(outcome.shutdown))
 
 
 def _save(watcher: FolderObservation, outcome: Outcome, values: dict[str, Any]) -> str | None:
@@ -529,11 +540,10 @@ def _save(watcher: FolderObservation, outcome: Outcome, values: dict[str, Any]) 
     return "; ".join(parts)
 
 
-def _interrupted(interrupts: Interrupts) -> dict[str, Any]:
+def interrupted(shutdown: Shutdown | None) -> dict[str, Any]:
     """What run.json says of a run that was asked to stop."""
-    number = interrupts.received
-    reason = "max-time" if interrupts.out_of_time else "signal" if number else "stop"
-    return {"exit": "interrupted", "reason": reason, "signal": number or 2}
+    shutdown = shutdown or Shutdown(False, ASKED)
+    return {"exit": "interrupted", "reason": shutdown.reason, "signal": shutdown.signal}
 
 
 def _what_is_sound(folder: RunFolder, message: Callable[[str], None]) -> str:

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.cluster.membership import GRACE_SECONDS, Call, Gathered, Membership, Refused, Seen
+from unisono.cluster.membership import GRACE_SECONDS, Call, Gathered, Membership, Refused, Seen, Waiting
 
 TIMEOUT = 5.0
 
 
-def begun(count: int) -> tuple[Membership, dict[int, Seen]]:
+def begun(count: int, least: int | None = None) -> tuple[Membership, dict[int, Seen]]:
     """A run on so many hosts, which have come together."""
-    membership = Membership(count, TIMEOUT)
+    membership = Membership(count, TIMEOUT, least)
     seen = {number: Seen(count - number, 0.0, f"address {number}") for number in range(1, count + 1)}
     assert membership.look(0.0, seen) == Call(1)
     for host in seen.values():
@@ -251,3 +251,59 @@ def test_who_was_left_out_once_is_left_out_for_ever() -> None:
     seen[5] = Seen(1, 6.0, "address 2")
     assert membership.look(6.1, seen) == Refused(4, (2,))
     assert membership.look(6.1, seen) == Refused(5, (3,))
+
+
+def test_who_leaves_is_waited_for_by_nobody() -> None:
+    membership, seen = begun(3)
+    seen[2].gone = True
+    assert membership.look(0.1, seen) == Call(2)
+    for number in (1, 3):
+        seen[number].answered, seen[number].report[2] = 2, {}
+    assert membership.look(0.1, seen) == Gathered(2, (3, 1))
+    seen[2].left = True
+    assert membership.look(0.2, seen) is None
+
+
+def test_with_less_than_the_least_the_others_wait() -> None:
+    membership, seen = begun(2, least=2)
+    seen[1].gone = True
+    assert membership.look(0.1, seen) == Call(2)
+    seen[2].answered, seen[2].report[2] = 2, {}
+    assert membership.look(0.2, seen) is None
+    assert membership.waiting(0.2, seen) is None, "not worth a word yet"
+    seen[2].heard = 9.0
+    assert membership.look(9.0, seen) is None
+    assert membership.waiting(9.0, seen) == Waiting((2,), (), 2)
+    seen[3] = Seen(7, 9.0)
+    assert membership.waiting(9.0, seen) == Waiting((2,), (3,), 2)
+    seen[3].answered, seen[3].report[2] = 2, {}
+    assert membership.look(9.0, seen) == Gathered(2, (2, 3))
+    assert membership.waiting(99.0, seen) is None
+
+
+def test_nobody_waits_for_more_once_the_run_is_over() -> None:
+    membership, seen = begun(2, least=2)
+    seen[1].left = True
+    seen[2].broken.add(1)
+    assert membership.look(1.0, seen) == Call(2)
+    seen[2].answered, seen[2].report[2] = 2, {}
+    assert membership.look(1.1, seen) == Gathered(2, (2,))
+
+
+def test_a_run_begins_with_the_least_where_others_are_late() -> None:
+    membership = Membership(3, TIMEOUT, 2)
+    seen = {number: Seen(number, 0.0, report={1: {}}) for number in (1, 2)}
+    assert membership.look(0.0, seen) == Call(1)
+    for now in (0.0, TIMEOUT):
+        seen[1].heard = seen[2].heard = now
+        assert membership.look(now, seen) is None
+    seen[1].heard = seen[2].heard = TIMEOUT + 0.1
+    assert membership.look(TIMEOUT + 0.1, seen) == Gathered(1, (1, 2))
+
+
+def test_a_run_begins_without_those_that_were_told_to_go() -> None:
+    membership = Membership(3, TIMEOUT)
+    seen = {number: Seen(number, 0.0, report={1: {}}) for number in (1, 2, 3)}
+    seen[2].gone = seen[2].left = True
+    assert membership.look(0.0, seen) == Call(1)
+    assert membership.look(0.0, seen) == Gathered(1, (1, 3))

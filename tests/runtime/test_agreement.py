@@ -7,6 +7,7 @@ import pytest
 from products import host_state
 from unisono.partition.hosts import host_shares
 from unisono.runtime.agreement import Agreement
+from unisono.runtime.shutdown import Shutdown
 
 
 def test_each_number_is_read_where_it_was_written() -> None:
@@ -14,8 +15,12 @@ def test_each_number_is_read_where_it_was_written() -> None:
         agreed = Agreement(state)
         agreed.begin(1, [1, 1])
         assert (agreed.host, agreed.several, agreed.stop, agreed.asked, agreed.workers) == (1, True, False, 0, [1, 1])
-        agreed.agree([2, 3], True, 5)
+        leaves = Shutdown(True, 15)
+        agreed.agree([2, 3], [leaves.word, 0], 5)
         assert (agreed.host, agreed.several, agreed.stop, agreed.asked, agreed.workers) == (1, True, True, 5, [2, 3])
+        assert agreed.shutdowns == [leaves, None]
+        agreed.begin(0, [3])
+        assert (agreed.stop, agreed.asked, agreed.shutdowns) == (False, 0, [None])
 
 
 @pytest.mark.parametrize("object_metrics", [False, True])

@@ -18,6 +18,7 @@ from faults import CORES, hash_of, undisturbed
 from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
 from unisono.runtime.prepare import Request
+from unisono.runtime.shutdown import ASKED, Shutdown
 from waiting import until
 
 
@@ -53,7 +54,7 @@ class Killer:
 
 def soak(kills: int) -> Killer:
     job = jobs.make(jobs.Wild, steps=10**6, clip_norm=1.0)
-    seen = Observation(job, Silent(), lambda: killer.done >= kills)
+    seen = Observation(job, Silent(), lambda: Shutdown(False, ASKED) if killer.done >= kills else None)
     killer = Killer(kills, seen.records)
     seen.display.message = lambda text: None  # type: ignore[method-assign]
     thread = threading.Thread(target=killer)

@@ -7,7 +7,7 @@ import selectors
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +32,7 @@ from unisono.runtime.channel import Channel, started
 from unisono.runtime.companions import Joined, Own
 from unisono.runtime.failure import Failure
 from unisono.runtime.prepare import Described
+from unisono.runtime.shutdown import Shutdown, leavers
 from unisono.runtime.source import Source
 from unisono.runtime.state import HostState
 from unisono.runtime.warm import POOLS
@@ -40,6 +41,9 @@ from unisono.texts import printable
 from unisono.untrusted import Malformed
 
 TIMEOUT_SECONDS = 10.0
+SAY_SECONDS = 10.0
+"""As often it is said for whom hosts wait."""
+
 LOOK_SECONDS = 0.02
 
 
@@ -53,6 +57,7 @@ class Hosts:
         timeout: seconds after which a silent host is lost.
         data_host: the number of the host that reads the data for all; None = each reads its own.
         ports: those on which hosts may listen; None = any.
+        min_hosts: with fewer hosts the others wait; None = a run begins with all, and goes on with any.
     """
 
     place: Place
@@ -60,6 +65,7 @@ class Hosts:
     timeout: float = TIMEOUT_SECONDS
     data_host: int | None = None
     ports: range | None = None
+    min_hosts: int | None = None
 
     def __post_init__(self) -> None:
         if self.data_host is not None and not 0 <= self.data_host < self.place.hosts:
@@ -71,6 +77,24 @@ class Hosts:
     def lends(self) -> bool:
         """Whether this host reads the data for the others."""
         return self.data_host == self.place.host
+
+
+def waiting_text(waiting: Mapping[str, Any]) -> str:
+    """For whom hosts wait.
+
+    >>> waiting_text({"there": ["a-0"], "coming": ["b-1"], "missing": [2], "wanted": 3})
+    'waiting for hosts (3 wanted): a-0 is there, b-1 is getting ready, not yet there: 2'
+    >>> waiting_text({"there": ["a-0", "b-1"], "coming": [], "missing": [], "wanted": 3})
+    'waiting for hosts (3 wanted): a-0 and b-1 are there'
+    """
+    parts = [
+        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} {what}"
+        for names, what in ((waiting["there"], "there"), (waiting["coming"], "getting ready")) if names
+    ]  # fmt: skip
+    missing = [str(order) for order in waiting["missing"]]
+    if missing:
+        parts.append(f"not yet there: {' and '.join(missing)}")
+    return f"waiting for hosts ({waiting['wanted']} wanted): {', '.join(parts)}"
 
 
 def differing(generation: Generation) -> str | None:
@@ -118,8 +142,10 @@ class Cluster:
         self.sees: Callable[[str], bool] = lambda key: False
         """Whether this host sees the run folder: one in whose run.json this key stands."""
         self.how_to_go_on: Callable[[], str] = lambda: "Resume the run from its checkpoint."
-        self._has_met = self._is_open = self._is_settled = False
+        self._has_met = self._is_open = self._is_settled = self._has_joined = False
         self._term: Term
+        self._mentioned: set[str] = set()
+        """Who was told to go, as far as that has been said here."""
 
     def meet(self, say: Callable[[str], None]) -> bool:
         """Find the store, and in it the term to which this process comes.
@@ -143,7 +169,7 @@ class Cluster:
         self.place = replace(place, prefix=f"{place.prefix}/{term.origin}")
         if self.is_first:
             self._of_run.put("key", self._me)
-            self._coordinator = Coordinator(self._store, term, place.hosts, timeout)
+            self._coordinator = Coordinator(self._store, term, place.hosts, timeout, self._hosts.min_hosts)
         check_alone(self._of_term, place)
         self._has_met = True
         hear(self._of_term)
@@ -231,7 +257,8 @@ class Cluster:
         if latest.by == self._me:
             generation = self._member.generation
             expected = 1 if generation is None else len(generation.hosts) - 1
-            self._coordinator = Coordinator(self._store, latest, expected, self._hosts.timeout)
+            least = self._hosts.min_hosts
+            self._coordinator = Coordinator(self._store, latest, expected, self._hosts.timeout, least)
         return latest
 
     def fence(self) -> None:
@@ -339,28 +366,97 @@ class Cluster:
 
     def _gather(self, report: Mapping[str, Any], interrupted: Callable[[], bool]) -> Generation | Failure | None:
         """Report, and wait for the next generation."""
-        said = (0, 0)
+        reported, said = (0, 0), time.monotonic()
         while True:
             if (trouble := self.trouble()) is not None:
                 return trouble
             found, called = self._member.generation, self._member.called
-            if found is not None and found.number == called == said:
+            if found is not None and found.number == called == reported:
                 self._generation = found
+                self._say_goodbyes(len(found.hosts))
                 return found
-            if called > said and called[1]:
+            if called > reported and called[1]:
                 self._member.report(called, report, self._account)
-                said = called
+                reported = called
             if interrupted():
                 return None
+            waiting = self._member.waiting
+            if time.monotonic() - said > SAY_SECONDS and waiting is not None and waiting["generation"] == reported[1]:
+                said = time.monotonic()
+                self._message(waiting_text(waiting))
             time.sleep(LOOK_SECONDS)
+
+    # -- who is told to go ---------------------------------------------------------------------------------
+
+    @property
+    def may_leave(self) -> bool:
+        """See `Companions`."""
+        alone = self._generation is not None and len(self._generation.hosts) == 1
+        first = self.place.host == 0 if self._generation is None else self._generation.own == 0
+        return not ((first and not self.place.driven) or alone or self._hosts.lends)
+
+    def announce(self, shutdown: Shutdown) -> None:
+        """See `Companions`."""
+        name = self.place.name
+        if shutdown.leaves:
+            self._tell_once(name, f"host {name} {shutdown}: it leaves after the step at hand; a second signal ends it")
+            return
+        self._member.end(name, shutdown)
+        self._tell_once(name, self._end_text(name, shutdown))
+
+    def ending(self) -> Shutdown | None:
+        """See `Companions`."""
+        if self._member.ends is None:
+            return None
+        name, shutdown = self._member.ends
+        self._tell_once(name, self._end_text(name, shutdown))
+        return shutdown
+
+    def see_off(self, shutdowns: Sequence[Shutdown | None]) -> None:
+        """See `Companions`; who has been killed as it left is not waited for either."""
+        assert self._generation is not None
+        hosts, leave = self._generation.hosts, leavers(shutdowns)
+        for host, shutdown in zip(hosts, shutdowns, strict=True):
+            if shutdown is not None and not leave:
+                self._tell_once(host["name"], self._end_text(host["name"], shutdown))
+        for place in leave:
+            shutdown = shutdowns[place]
+            assert shutdown is not None
+            self._member.gone(hosts[place]["number"], shutdown)
+
+    def _say_goodbyes(self, left: int) -> None:
+        """Say who has left, where so many hosts go on."""
+        for name, shutdown in self._member.goodbyes.items():
+            go_on = f"{left} host{'s' if left > 1 else ''} go{'' if left > 1 else 'es'} on"
+            self._tell_once(name, f"host {name} {shutdown}; {go_on}")
+
+    def _end_text(self, name: str, shutdown: Shutdown) -> str:
+        """That the run ends, and why it does not go on without this host."""
+        hosts = self._generation.hosts if self._generation else ()
+        has = {host["name"]: ", which has the data," for host in hosts if host["lends"]}
+        if hosts and shutdown.reason == "signal":
+            has.setdefault(hosts[0]["name"], ", which keeps the run folder,")
+        return f"host {name}{has.get(name, '')} {shutdown}: the run ends after the step at hand, with a checkpoint"
+
+    def _tell_once(self, name: str, text: str) -> None:
+        if name not in self._mentioned:
+            self._mentioned.add(name)
+            self._message(text)
 
     def _message(self, text: str) -> None:
         """Say something that holds names from other hosts."""
         self._watcher.message(printable(text))
 
     def _announce(self, hosts: tuple[Mapping[str, Any], ...]) -> None:
-        counts = ", ".join(f"{host['name']} ({host['workers']})" for host in hosts)
-        self._message(f"{len(hosts)} host{'s' if len(hosts) > 1 else ''} with their workers: {counts}")
+        self._mentioned -= {host["name"] for host in hosts}  # one may come again
+        assert self._generation is not None
+        count = f"{len(hosts)} host{'s' if len(hosts) > 1 else ''} with their workers"
+        if self._generation.own == 0:
+            each = ", ".join(f"{host['name']} ({host['workers']})" for host in hosts)
+            self._message(f"{count}: {each}")
+        elif not self._has_joined:
+            self._message(f"one of {count}")
+        self._has_joined = True
 
     # -- the link ------------------------------------------------------------------------------------------
 
@@ -433,10 +529,12 @@ class Cluster:
         self._channel.close()
         self._process = self._channel = None
 
-    def close(self, failure: Failure | None) -> None:
+    def close(self, failure: Failure | None, shutdown: Shutdown | None) -> None:
         """See `Companions`; the first host stays until all others have left."""
         self.part()
         member, generation = self._member, self._member.generation
+        if failure is None and shutdown is not None and shutdown.leaves:
+            member.gone(member.number, shutdown)
         left_out = generation is not None and generation.own is None
         left_out = left_out or member.torn is not None or member.refused is not None
         # Where this host is alone the run is not its to end.

@@ -27,19 +27,22 @@ class Coordinator:
         term: the one in which it decides.
         expected: hosts that the run begins with, or goes on with.
         timeout: seconds after which a silent host is lost.
+        least: with fewer hosts the others wait (see `Membership`).
 
     Attributes:
         left_out: the orders of hosts that have belonged to the run, and without which the others have gone on.
     """
 
-    def __init__(self, store: Store, term: Term, expected: int, timeout: float) -> None:
+    def __init__(self, store: Store, term: Term, expected: int, timeout: float, least: int | None = None) -> None:
         self._run, self._term, self._store = store, term, store.within(str(term.number))
-        self._membership = Membership(expected, timeout, goes_on=term.number > term.origin)
+        self._expected = expected
+        self._membership = Membership(expected, timeout, least, goes_on=term.number > term.origin)
         self._seen: dict[int, Seen] = {}
         self._beats: dict[int, int] = {}
         self._news = -1
         self._names: dict[int, str] = {}
         self._belonged: set[int] = set()
+        self._waiting: dict[str, Any] | None = None
         self.left_out: frozenset[int] = frozenset()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._work, name="unisono-coordinator", daemon=True)
@@ -89,6 +92,7 @@ class Coordinator:
                     self._publish(decision)
                 elif isinstance(decision, Refused):
                     self._refuse(decision.host, decision.torn)
+                self._tell_who_waits(now)
         except (RuntimeError, ValueError):
             return  # the store is gone, and hosts find that out by themselves
 
@@ -105,7 +109,23 @@ class Coordinator:
         self._store.tell(f"world/{gathered.generation}", reports)
         self._belonged.update(gathered.hosts)
         out = [self._seen[number] for number in self._belonged.difference(gathered.hosts)]
-        self.left_out = frozenset(host.order for host in out if not host.left)
+        self.left_out = frozenset(host.order for host in out if not (host.left or host.gone))
+
+    def _tell_who_waits(self, now: float) -> None:
+        """Leave word for whom hosts wait, where they do, as often as that changes."""
+        waiting, told = self._membership.waiting(now, self._seen), None
+        if waiting is not None:
+            orders = set() if self._membership.generation else set(range(self._expected))
+            told = {
+                "generation": self._membership.generation + 1,
+                "there": [self._names[number] for number in waiting.there],
+                "coming": [self._names[number] for number in waiting.coming],
+                "missing": sorted(orders - {host.order for host in self._seen.values()}),
+                "wanted": waiting.wanted,
+            }
+        if told is not None and told != self._waiting:
+            self._store.tell("waiting", told)
+        self._waiting = told
 
     def _refuse(self, number: int, torn: tuple[int, ...]) -> None:
         self._store.tell(f"{number}/torn", [self._names[other] for other in torn])
@@ -137,6 +157,7 @@ class Coordinator:
             return
         host.answered = store.find(f"{number}/answer", int) or 0
         host.left = bool(store.find(f"{number}/left", bool))
+        host.gone = bool(store.find(f"{number}/gone", int))
         coming = self._membership.generation + 1
         if coming not in host.report and (report := store.find(f"report/{coming}/{number}", REPORT)) is not None:
             host.report[coming] = report

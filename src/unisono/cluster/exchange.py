@@ -151,20 +151,20 @@ class Exchange:
             for host in self._others
         }
         self._each_to_each(own, came, HEAD)
-        workers, stop, asked = [0] * self._hosts, bool(wishes[1]), int(wishes[2])
-        workers[self._host] = int(wishes[0])
+        workers, shutdowns, asked = [0] * self._hosts, [0] * self._hosts, int(wishes[2])
+        workers[self._host], shutdowns[self._host] = int(wishes[0]), int(wishes[1])
         others = np.zeros(used.shape[1], np.uint8)
         changed = marks[1].copy()
         for host, data in came.items():
             theirs, rest = data[: wishes.nbytes].view(np.int64), data[wishes.nbytes :]
-            workers[host], stop, asked = int(theirs[0]), stop or bool(theirs[1]), max(asked, int(theirs[2]))
+            workers[host], shutdowns[host], asked = int(theirs[0]), int(theirs[1]), max(asked, int(theirs[2]))
             target = table[rows(host)]
             target[...] = rest[: target.nbytes].view(table.dtype).reshape(target.shape)
             their_marks = rest[target.nbytes :].reshape(marks.shape)
             others |= their_marks[0, : used.shape[1]]
             changed |= their_marks[1]
         used[-1] = others if training else 0
-        self._agreement.agree(workers, stop, asked)
+        self._agreement.agree(workers, shutdowns, asked)
         found: Array = changed[: len(self._layout.description.buffers)]
         return found
 

@@ -8,6 +8,7 @@ Everything in it is JSON text under these keys, each term's (see `terms`) under 
     NUMBER/beat          grows while the host lives
     NUMBER/answer        the latest call that it has heard
     NUMBER/left          it has finished
+    NUMBER/gone          it leaves while the others go on, and why (`Shutdown.word`)
     call                 the generation whose hosts come to rest and report
     report/G/NUMBER      what a host says of itself before generation G
     broken/G/NUMBER      a host of generation G cannot reach others (their numbers), torn: by new connections either
@@ -15,6 +16,8 @@ Everything in it is JSON text under these keys, each term's (see `terms`) under 
     NUMBER/refused       why it cannot train with the others, who go on without it
     NUMBER/torn          it has no place among the hosts, as it cannot reach some of them (their names)
     world/G              the hosts of generation G with their reports, in order
+    waiting              for whom hosts wait that have been called together
+    ends                 the run ends: who was asked to, and why (`Shutdown.word`)
     beginning            the run folder as host 0 calls it, and when the run in it was begun
     begun                grows with every run that has begun in this store; it belongs to all of them
     key                  what is in run.json of the run's folder: who reads it there sees the same folder
@@ -51,6 +54,8 @@ REPORT = {
 BROKEN = {"hosts": [int], "torn": bool}
 BEGINNING = {"folder": str, "begun": str}
 FAILURE = {"host": str, "message": str, "traceback": str, "usage": bool}
+WAITING = {"generation": int, "there": [str], "coming": [str], "missing": [int], "wanted": int}
+ENDS = {"host": str, "why": int}
 """What others leave there, as `check` says it."""
 
 OWNER = "unisono's run"

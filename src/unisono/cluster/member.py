@@ -5,17 +5,18 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from unisono.cluster.differences import ACCOUNT
-from unisono.cluster.meeting import FAILURE, REPORT, Store
+from unisono.cluster.meeting import ENDS, FAILURE, REPORT, WAITING, Store
 from unisono.cluster.membership import GRACE_SECONDS
 from unisono.cluster.terms import Lease, Move, Silence, Term, latest_term, next_move
 from unisono.observe.rundir import Fenced
 from unisono.runtime.failure import Failure
+from unisono.runtime.shutdown import Shutdown
 from unisono.runtime.stalls import Patience
 
 BEAT_SECONDS = 0.1
@@ -70,6 +71,12 @@ class Member:
         """Why the run goes on without this host, or is over."""
         self.deserted = False
         """Whether nobody decides any more, and this host cannot be the first."""
+        self.ends: tuple[str, Shutdown] | None = None
+        """Who was asked to end the run, and why."""
+        self.waiting: dict[str, Any] | None = None
+        """For whom hosts wait that have been called together."""
+        self.goodbyes: dict[str, Shutdown] = {}
+        """Hosts that have left while the others went on, and why."""
         self._unsaid: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
         self._turns = 0
         """How often the store has answered all that the thread asks."""
@@ -116,6 +123,14 @@ class Member:
     def fail(self, host: str, failure: Failure) -> None:
         """The run fails, because of this host."""
         self._say(self.term.number, "failure", {"host": host, **asdict(failure)})
+
+    def end(self, host: str, why: Shutdown) -> None:
+        """The run ends, as this host has been asked to end it."""
+        self._say(self.term.number, "ends", {"host": host, "why": why.word})
+
+    def gone(self, number: int, why: Shutdown) -> None:
+        """A host leaves, this one or another that has said so, while the others go on."""
+        self._say(self.term.number, f"{number}/gone", why.word)
 
     def leave(self) -> None:
         """This host has finished."""
@@ -221,13 +236,26 @@ class Member:
         hosts = store.find(f"world/{called}", [{"number": int, **REPORT}])
         if hosts is not None and (self.generation is None or self.generation.number < self.called):
             own = next((place for place, host in enumerate(hosts) if host["number"] == self.number), None)
+            self._miss({host["number"] for host in hosts})
             self.generation = Generation(self.called, tuple(hosts), own, self._accounts(hosts))
         self.refused = store.find(f"{self.number}/refused", str)
         self.torn = store.find(f"{self.number}/torn", [str])
         before, self.failure = self.failure, store.find("failure", FAILURE)
         if before is None and self.failure is not None:
             store.count("heard", 1)
+        self.waiting = store.find("waiting", WAITING)
+        ends = store.find("ends", ENDS)
+        why = None if ends is None else Shutdown.of(ends["why"])
+        self.ends = None if why is None else (ends["host"], why)
         self._poke()
+
+    def _miss(self, there: Collection[int]) -> None:
+        """See who of the hosts before has left, by the numbers of those that are there."""
+        before = self.generation.hosts if self.generation and self.generation.number[0] == self.term.number else ()
+        for host in before:
+            gone = None if host["number"] in there else self._store.find(f"{host['number']}/gone", int)
+            if gone is not None and (why := Shutdown.of(gone)) is not None:
+                self.goodbyes = {**self.goodbyes, host["name"]: why}
 
     def _accounts(self, hosts: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
         if len({host["account"] for host in hosts}) == 1:

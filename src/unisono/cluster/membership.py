@@ -7,6 +7,8 @@ hosts that cannot reach it can never go on by themselves: two halves of a torn n
 Hosts that reach it, but not each other, are *torn*: where a connection has broken, all are called together, and try new
 ones; of two hosts for whom these fail too, one is left out. It is the one that is torn from the most others, of equal
 ones the last in order, and never the first of all hosts, which keeps the run folder.
+
+A host that is told to go has come to rest when the others hear of it (or is dead): nobody waits for it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ GRACE_SECONDS = 2.0
 """How long a host whose connections have broken may take to answer a call, or for its heart to beat at least, and those
 that are torn from others to say so after the first one: a living one answers at once, and all of them have begun to try
 at the same time."""
+
+SAID_AFTER_SECONDS = 5.0
+"""Hosts that have been called together for so long are told for whom they wait."""
 
 
 @dataclass
@@ -35,6 +40,7 @@ class Seen:
         broken: generations in which it could not reach another host any more.
         torn: generation → the hosts whom it could not reach by new connections.
         left: whether it has finished.
+        gone: whether it leaves while the others go on.
     """
 
     order: int
@@ -46,6 +52,7 @@ class Seen:
     broken: set[int] = field(default_factory=set)
     torn: dict[int, Sequence[int]] = field(default_factory=dict)
     left: bool = False
+    gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,12 +85,28 @@ class Refused:
     torn: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """Hosts have been called together, and not all are there.
+
+    Attributes:
+        there: who is at rest, in order.
+        coming: who has come and is not ready yet.
+        wanted: how many hosts there are to be.
+    """
+
+    there: tuple[int, ...]
+    coming: tuple[int, ...]
+    wanted: int
+
+
 class Membership:
     """The policy.
 
     Args:
         expected: hosts that a run begins with.
         timeout: seconds after which a host that is not heard of is lost.
+        least: with fewer hosts the others wait; None = a run begins with all, and goes on with any.
         goes_on: whether another process has decided so far, and is lost: then who is late is not awaited.
 
     >>> membership = Membership(1, 10.0)
@@ -95,13 +118,14 @@ class Membership:
     Gathered(generation=1, hosts=(5,), torn={})
     """
 
-    def __init__(self, expected: int, timeout: float, goes_on: bool = False) -> None:
-        self._expected, self._timeout, self._goes_on = expected, timeout, goes_on
+    def __init__(self, expected: int, timeout: float, least: int | None = None, goes_on: bool = False) -> None:
+        self._expected, self._timeout, self._least, self._goes_on = expected, timeout, least, goes_on
         self.generation = 0
         self.hosts: tuple[int, ...] = ()
         self._called_at: float | None = None
         self._known: set[int] = set()
         self._torn_at: float | None = None
+        self._enough_at: float | None = None
         self._left_out: dict[str, tuple[int, ...]] = {}
 
     def look(self, now: float, seen: Mapping[int, Seen]) -> Call | Gathered | Refused | None:
@@ -123,37 +147,76 @@ class Membership:
             return Call(self.generation + 1)
         return self._gathered(now, self._called_at, seen)
 
+    def waiting(self, now: float, seen: Mapping[int, Seen]) -> Waiting | None:
+        """For whom hosts wait that have been called together; None where they have not, or not for long."""
+        if self._called_at is None or now - self._called_at < SAID_AFTER_SECONDS:
+            return None
+        found = in_order(self._wanted(now, self._called_at, seen), seen)
+        there = tuple(number for number in found if self.generation + 1 in seen[number].report)
+        coming = tuple(number for number in found if number not in there)
+        return Waiting(there, coming, self._wanted_count(now, self._called_at, seen))
+
     def _is_lost(self, now: float, host: Seen) -> bool:
         return now - host.heard > self._timeout
+
+    def _is_ending(self, seen: Mapping[int, Seen]) -> bool:
+        """Whether the run is over for one of its hosts: who comes now comes too late, and nobody waits for more."""
+        return any(seen[number].left and not seen[number].gone for number in self.hosts)
 
     def _is_due(self, now: float, seen: Mapping[int, Seen]) -> bool:
         if self.generation == 0:
             return True
         staying = [seen[number] for number in self.hosts if not seen[number].left]
         lost = any(self._is_lost(now, host) or self.generation in host.broken for host in staying)
-        new = any(number not in self._known and not self._is_lost(now, host) for number, host in seen.items())
-        ending = len(staying) < len(self.hosts)  # the run is over for one of them: who comes now comes too late
+        gone = any(seen[number].gone for number in self.hosts)
+        new = any(
+            number not in self._known and not host.gone and not self._is_lost(now, host)
+            for number, host in seen.items()
+        )
         if self._torn_at is None and any(self.generation in host.torn for host in staying):
             self._torn_at = now
         torn = self._torn_at is not None and now - self._torn_at > GRACE_SECONDS
-        return lost or torn or (new and not ending)
+        return lost or torn or gone or (new and not self._is_ending(seen))
 
-    def _gathered(self, now: float, called_at: float, seen: Mapping[int, Seen]) -> Gathered | None:
+    def _wanted(self, now: float, called_at: float, seen: Mapping[int, Seen]) -> list[int]:
+        """Who is to belong to the next generation."""
         coming = self.generation + 1
         wanted = []
         for number, host in seen.items():
             old = number in self.hosts or number not in self._known
             silent = host.answered < coming and self.generation in host.suspected and host.heard <= called_at
-            if old and not host.left and not self._is_lost(now, host):
+            if old and not (host.left or host.gone or self._is_lost(now, host)):
                 if silent and now - called_at > GRACE_SECONDS:
                     continue
                 wanted.append(number)
-        awaits = not self._goes_on or now - called_at <= GRACE_SECONDS
-        if self.generation == 0 and len(wanted) < self._expected and awaits:
-            return None
+        return wanted
+
+    def _wanted_count(self, now: float, called_at: float, seen: Mapping[int, Seen]) -> int:
+        """How many hosts there are to be."""
+        least = 1 if self._least is None or self._is_ending(seen) else self._least
+        if self.generation or (self._goes_on and now - called_at > GRACE_SECONDS):
+            return least
+        gone = sum(host.gone for host in seen.values())  # they will not come
+        return max(least, self._expected - gone)
+
+    def _are_enough(self, now: float, called_at: float, count: int, seen: Mapping[int, Seen]) -> bool:
+        """Whether there are as many as are wanted; a run begins with fewer where the rest is too late."""
+        if count >= self._wanted_count(now, called_at, seen):
+            return True
+        if self.generation or self._least is None or count < self._least:
+            self._enough_at = None
+            return False
+        self._enough_at = now if self._enough_at is None else self._enough_at
+        return now - self._enough_at > self._timeout
+
+    def _gathered(self, now: float, called_at: float, seen: Mapping[int, Seen]) -> Gathered | None:
+        coming = self.generation + 1
+        wanted = self._wanted(now, called_at, seen)
         if not wanted or any(coming not in seen[number].report for number in wanted):
             return None
         torn = self._torn(wanted, seen)
+        if not self._are_enough(now, called_at, len(wanted) - len(torn), seen):
+            return None
         self._left_out |= {seen[number].address: others for number, others in torn.items()}
         self.generation, self._called_at, self._torn_at = coming, None, None
         self.hosts = in_order([number for number in wanted if number not in torn], seen)

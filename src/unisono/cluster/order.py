@@ -41,8 +41,10 @@ class Ended:
         by_itself: whether it said so; else its process was ended.
         failure: why the run failed, if it did.
         status: the process's exit code.
+        left: whether it was told to go, and others go on.
     """
 
     by_itself: bool
     failure: Failure | None
     status: int = 0
+    left: bool = False

@@ -30,3 +30,8 @@ class Place:
     launcher: str
     name: str
     driven: bool = False
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the launcher starts another host in place of one that was interrupted; 0 would be an end to it."""
+        return self.launcher == "Kubernetes"

@@ -101,7 +101,8 @@ class Driver:
         place, timeout = self._order.hosts.place, self._order.hosts.timeout
         store = Store(place, place.address, True, timeout)
         term = exchange(store, None, Term(1, 1, place.name, timeout))
-        coordinator = Coordinator(Store(place, place.address, False, timeout), term, self._count, timeout)
+        client = Store(place, place.address, False, timeout)
+        coordinator = Coordinator(client, term, self._count, timeout, self._order.hosts.min_hosts)
         try:
             for bundle in range(self._count):
                 self._ask(bundle)
@@ -181,7 +182,7 @@ class Driver:
             self._shown.message("stopping after the step at hand; another interrupt ends at once")
             self._stopping = time.monotonic()
             for host in self._hosts:
-                host.actor.stop.remote(self._interrupts.received)
+                host.actor.stop.remote()
         now = time.monotonic()
         for bundle in [bundle for bundle, due in self._wishes.items() if now >= due and self._stopping is None]:
             del self._wishes[bundle]
@@ -207,7 +208,7 @@ class Driver:
             host.calls = {"run": host.actor.run.remote(order)}
             host.calls["hear"] = host.actor.hear.remote()
             if self._stopping is not None:
-                host.actor.stop.remote(self._interrupts.received)
+                host.actor.stop.remote()
         elif what == "hear":
             self._show(host, answer)
             if "run" in host.calls:
@@ -215,7 +216,9 @@ class Driver:
         else:
             ended, rest = answer
             self._show(host, rest)
-            if ended.by_itself or self._stopping is not None:
+            if ended.left and self._stopping is None:
+                self._lost(host, "it was told to go")
+            elif ended.by_itself or self._stopping is not None:
                 host.ended, host.ended_at = ended, time.monotonic()
             else:
                 self._lost(host, f"its process ended with {ended.status}")

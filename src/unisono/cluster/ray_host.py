@@ -24,7 +24,7 @@ class RayHost:
         self._news: list[News] = []
         self._changed = threading.Condition()
         self._process: subprocess.Popen[bytes] | None = None
-        self._stop: int | None = None
+        self._stops = False
 
     def name(self) -> str:
         """The host's name."""
@@ -42,8 +42,8 @@ class RayHost:
         channel.send(order)
         with self._changed:
             self._process = process
-            if self._stop is not None:
-                process.send_signal(self._stop)
+            if self._stops:
+                process.send_signal(signal.SIGINT)
         ended = self._listen(channel)
         status = process.wait()
         channel.close()
@@ -71,13 +71,9 @@ class RayHost:
             news, self._news = self._news, []
             return news
 
-    def stop(self, number: int) -> None:
-        """Have the run end after the step at hand, with a checkpoint.
-
-        Args:
-            number: the signal that the driver was sent.
-        """
+    def stop(self) -> None:
+        """Have the run end after the step at hand, with a checkpoint: Ctrl-C never means this host alone."""
         with self._changed:
-            self._stop = number
+            self._stops = True
             if self._process is not None and self._process.poll() is None:
-                self._process.send_signal(signal.Signals(number))
+                self._process.send_signal(signal.SIGINT)

@@ -175,6 +175,41 @@ class Live:
             self._progress.stop()
 
 
+class Beside:
+    """The display of a host beside the first one, which alone shows progress: what this one has to say, by its name.
+
+    Args:
+        display: where it is shown.
+        name: this host.
+
+    >>> beside = Beside(Plain(), "node1")
+    >>> beside.message("a worker has died")
+    [node1] a worker has died
+    >>> beside.message("[node1 worker 0] hello")
+    [node1 worker 0] hello
+    """
+
+    def __init__(self, display: Display, name: str) -> None:
+        self._display, self._name = display, name
+
+    def start(self, steps: int, epochs: int | None, workers: int) -> None:
+        """See `Display`."""
+
+    def update(self, record: dict[str, Any]) -> None:
+        """See `Display`."""
+
+    def workers(self, alive: int, hosts: int = 1) -> None:
+        """See `Display`."""
+
+    def message(self, text: str) -> None:
+        """See `Display`; what processes print has their host's name already."""
+        self._display.message(text if text.startswith(f"[{self._name} ") else f"[{self._name}] {text}")
+
+    def close(self) -> None:
+        """See `Display`."""
+        self._display.close()
+
+
 class Screen:
     """A display that nobody waits for: it shows what it is told in a thread of its own.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unisono.partition.hosts import host_shares
+from unisono.runtime.shutdown import Shutdown
 from unisono.runtime.state import HostState
 
-HEAD = 4
-"""Numbers before the hosts' workers: this host's number, how many hosts, whether to stop, copies asked for."""
+HEAD = 3
+"""Numbers before the workers of each host, and why each is to go: this host, how many hosts, copies asked for."""
 
 
 class Agreement:
@@ -24,13 +25,20 @@ class Agreement:
 
     def begin(self, host: int, workers: Sequence[int]) -> None:
         """The supervisor: this is host `host` of those with so many workers each."""
-        self._area[:HEAD] = host, len(workers), 0, 0
+        self._area[HEAD + len(workers) :] = 0
+        self._area[:HEAD] = host, len(workers), 0
         self._area[HEAD : HEAD + len(workers)] = workers
 
-    def agree(self, workers: Sequence[int], stop: bool, asked: int) -> None:
-        """After an exchange: what the next plan is made of."""
-        self._area[2:HEAD] = stop, asked
-        self._area[HEAD : HEAD + len(workers)] = workers
+    def agree(self, workers: Sequence[int], shutdowns: Sequence[int], asked: int) -> None:
+        """After an exchange: what the next plan is made of.
+
+        Args:
+            workers: of each host.
+            shutdowns: why each host is to go (`Shutdown.word`), or 0.
+            asked: copies asked for.
+        """
+        self._area[2] = asked
+        self._area[HEAD : HEAD + 2 * len(workers)] = [*workers, *shutdowns]
 
     @property
     def several(self) -> bool:
@@ -43,14 +51,21 @@ class Agreement:
         return int(self._area[0])
 
     @property
+    def shutdowns(self) -> list[Shutdown | None]:
+        """Why each host is to go, if it is."""
+        hosts = int(self._area[1])
+        return [Shutdown.of(int(word)) for word in self._area[HEAD + hosts : HEAD + 2 * hosts]]
+
+    @property
     def stop(self) -> bool:
-        """Whether some host wants to stop."""
-        return bool(self._area[2])
+        """Whether all come to rest before the next round: the run ends, or some leave and the others meet anew."""
+        hosts = int(self._area[1])
+        return bool(self._area[HEAD + hosts : HEAD + 2 * hosts].any())
 
     @property
     def asked(self) -> int:
         """Copies that the hosts have asked for."""
-        return int(self._area[3])
+        return int(self._area[2])
 
     @property
     def workers(self) -> list[int]:

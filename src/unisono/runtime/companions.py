@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from unisono.runtime.failure import Failure
 from unisono.runtime.prepare import Described
+from unisono.runtime.shutdown import Shutdown
 from unisono.runtime.state import HostState
 from unisono.runtime.watcher import Watcher
 
@@ -53,6 +54,23 @@ class Companions(Protocol):
     def open(self, selector: selectors.BaseSelector, poke: Callable[[], None], watcher: Watcher) -> None:
         """Look for the others; what comes from them is registered with this object as its data."""
 
+    @property
+    def may_leave(self) -> bool:
+        """Whether the others go on without this host: it neither keeps the run folder nor has their data."""
+
+    def announce(self, shutdown: Shutdown) -> None:
+        """This host is to go: say so, to the others too where that ends the run."""
+
+    def ending(self) -> Shutdown | None:
+        """Why the run ends, if another host has said so."""
+
+    def see_off(self, shutdowns: Sequence[Shutdown | None]) -> None:
+        """All have exchanged, and hosts leave or the run ends: say who was told to go.
+
+        Args:
+            shutdowns: by host, why it is to go.
+        """
+
     def join(
         self, described: Described, state: HostState, own: Own, interrupted: Callable[[], bool]
     ) -> Joined | Failure | None:
@@ -84,5 +102,5 @@ class Companions(Protocol):
     def part(self) -> None:
         """End the link to the others; this host is about to come to rest."""
 
-    def close(self, failure: Failure | None) -> None:
-        """Leave; the others hear why, if the run has failed here."""
+    def close(self, failure: Failure | None, shutdown: Shutdown | None) -> None:
+        """Leave; the others hear why, if the run has failed here, or if they go on (`Shutdown.leaves`)."""

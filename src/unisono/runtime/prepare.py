@@ -112,7 +112,9 @@ class Described:
     probe: Mapping[str, str] = field(default_factory=dict)
     samples: str = ""
 
-    def opening(self, first: int, members: tuple[int, ...], stop: bool, agreement: Agreement | None = None) -> Plan:
+    def opening(
+        self, first: int, members: tuple[int, ...], stop: bool, agreement: Agreement | None = None, copy: bool = False
+    ) -> Plan:
         """The plan of the round that a crew begins with.
 
         Args:
@@ -120,6 +122,7 @@ class Described:
             members: who sits where.
             stop: whether the run ends instead.
             agreement: what hosts have agreed on; None = there is one.
+            copy: whether the supervisor looks at the state first.
         """
         shape = self.layout.shape
         training = first >= self.program.rounds or self.program.at(first).evaluation is None
@@ -127,7 +130,7 @@ class Described:
         hosts = agreement.shares(training) if agreement else ()
         own = agreement.own(hosts) if agreement else range(shape.microbatches)
         boundaries = tuple(own.start + boundary for boundary in even(len(own), len(members) // stages))
-        return Plan(first, boundaries, members, stages, stop=stop, hosts=hosts)
+        return Plan(first, boundaries, members, stages, copy, stop, hosts=hosts)
 
 
 @dataclass

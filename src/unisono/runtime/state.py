@@ -55,7 +55,7 @@ LOSS, WEIGHT, SAMPLES, SECONDS, METRICS = 0, 1, 2, 3, 4
 class Control:
     """Words by which the supervisor speaks to the workers."""
 
-    STOP = 0  # the next plan says stop
+    STOP = 0  # not 0: the next plan says stop; with several hosts why (see `Shutdown.word`)
     DRAINED = 1  # rounds whose records were read
     COPIED = 2  # rounds whose copy was made
     ASKED = 3  # copies asked for so far
@@ -238,7 +238,7 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
     add("ready", "int64", (layout.ring, 8))
     add("reading", "int64", (shape.loaders, 8))
     add("plans", "int64", (2, 9 + 3 * slots))
-    add("agreement", "int64", (4 + slots,))
+    add("agreement", "int64", (3 + 2 * slots,))
     add("seats", "int64", (slots,))
     add("heirs", "int64", (MEMBERS,))
     add("joined", "int64", (MEMBERS,))

@@ -35,6 +35,7 @@ from unisono.runtime.protocol import Plan, owner
 from unisono.runtime.records import Records
 from unisono.runtime.recovery import STRIKES, Crew, Decision, Fork, Inherit, Retire, Seat, Work
 from unisono.runtime.running import Running
+from unisono.runtime.shutdown import ASKED, Fate, Shutdown, fate
 from unisono.runtime.state import MEMBERS, Control, HostState
 from unisono.runtime.watcher import Outcome, Watcher
 from unisono.runtime.worker import HostWords
@@ -72,7 +73,8 @@ class Supervisor:
         self._claims = Claims(request.cores, request.threads)
         self._hangs, self._stall_seconds = Hangs(stall_seconds), stall_seconds
         self._failure: Failure | None = None
-        self._paused = self._stop_wanted = False
+        self._paused = False
+        self._shutdown: Shutdown | None = None
         self._last_death: Death
         self._last_stack = ""
         self._missing: list[tuple[str, int, int, str]] = []
@@ -94,17 +96,21 @@ class Supervisor:
         failed: Failure | None = Failure("its supervisor was ended")
         try:
             self._host.answers.say = self._watcher.message
-            self._host.answers.interrupted = self._watcher.interrupted
+            self._host.answers.interrupted = self._is_to_go
             self._host.attach(self._listen_to_host, self._outputs.wait_for)
             outcome = self._begin()
             failed = outcome.failure
+            self._shutdown = outcome.shutdown
             return outcome
+        except Interrupted as interrupted:
+            failed, interrupted.shutdown = None, self._shutdown
+            raise
         except Exception as error:
             failed = described_error(error)
             raise
         finally:
             if self._companions:
-                self._companions.close(failed)
+                self._companions.close(failed, self._shutdown)
             self._host.close()
             self._claims.close()
             self._selector.close()
@@ -142,7 +148,6 @@ class Supervisor:
             except HostLost as again:
                 lost = again
             except Interrupted:
-                self._stop_wanted = True
                 return
             except UnisonoError as error:
                 self._failure = described_error(error)
@@ -233,11 +238,15 @@ class Supervisor:
                 self._run.records = Records(state, first)
             state.begin(first)
             self._be_at_work()
-            self._supervise(first, go_on)
+            self._supervise(first, go_on and self._shutdown is None)
             records = self._run.records
             records.drain(self._hand_on)
             plan = records.plan
-            outcome = Outcome(described, state, plan.round, self._run.is_at_rest(plan), self._failure, segment.release)
+            over = plan.round >= described.program.rounds or self._run.control.get(Control.END) > plan.round
+            outcome = Outcome(
+                described, state, plan.round, self._run.is_at_rest(plan), self._failure, segment.release,
+                None if over or self._failure else self._shutdown,
+            )  # fmt: skip
             self._export(outcome)
             return outcome
         except BaseException:
@@ -252,12 +261,12 @@ class Supervisor:
         """From now on the warm parent is waited for as workers are, and there is something to bring to rest."""
         answers = self._host.answers
         answers.is_patient, answers.stall_seconds = False, self._stall_seconds
-        answers.interrupted = lambda: self._watcher.interrupted() and self._run.is_at_rest(self._run.records.plan)
+        answers.interrupted = lambda: self._is_to_go() and self._run.is_at_rest(self._run.records.plan)
 
     def _export(self, outcome: Outcome) -> None:
         """Have the model left in its framework's own file, if the framework has such files."""
         family = family_of(outcome.described.framework)
-        wanted = self._request.folder is not None and family.model_file is not None
+        wanted = self._request.folder is not None and family.model_file is not None and not outcome.left
         if not wanted or outcome.failure is not None or not outcome.consistent:
             return
         try:
@@ -265,12 +274,12 @@ class Supervisor:
         except UnisonoError as error:
             self._watcher.message(f"{family.model_file} was not written: {error}")
 
-    def _man(self, first: int, go_on: bool = True) -> None:
-        """Fork a crew that begins with this round; nobody is at work yet."""
+    def _man(self, first: int, go_on: bool = True, copy: bool = False) -> None:
+        """Fork a crew that begins with this round, or (copy) with a look at the state; nobody is at work yet."""
         run = self._run
         decisions = run.crew.begin()
         stop = not go_on or first >= run.described.program.rounds or self._failure is not None
-        run.state.stamp(run.described.opening(first, run.crew.seats, stop, Agreement(run.state)))
+        run.state.stamp(run.described.opening(first, run.crew.seats, stop, Agreement(run.state), copy))
         self._carry_out(decisions)
 
     # -- other hosts ---------------------------------------------------------------------------------------
@@ -280,14 +289,13 @@ class Supervisor:
         assert self._companions
         run = self._run
         about = Own(rounds, run.crew.wanted, run.records.latest, self._watcher.memory())
-        joined = self._companions.join(run.described, run.state, about, self._interrupted)
+        joined = self._companions.join(run.described, run.state, about, self._is_to_go)
         if isinstance(joined, Failure):
             if joined.usage:
                 raise UsageError(joined.message)
             self._failure = self._failure or joined
             return max(rounds, 0)
         if joined is None:
-            self._stop_wanted = True
             return rounds
         if joined.missed is not None:
             self._hand_on(joined.missed)
@@ -296,9 +304,37 @@ class Supervisor:
         self._watcher.joined(joined.host, run.described, run.state, joined.rounds)
         return joined.rounds
 
-    def _interrupted(self) -> bool:
-        self._stop_wanted = self._stop_wanted or self._watcher.interrupted()
-        return self._stop_wanted
+    def _is_to_go(self) -> bool:
+        """Whether this host leaves or the run ends: as somebody has said, here or on another host."""
+        own, ends = self._watcher.interrupted(), self._companions.ending() if self._companions else None
+        if self._shutdown is None and own is not None:
+            self._go(own)
+        if ends is not None and (self._shutdown is None or self._shutdown.leaves):
+            self._shutdown = ends
+        return self._shutdown is not None
+
+    def _go(self, asked: Shutdown) -> None:
+        others = self._companions
+        self._shutdown = replace(asked, leaves=asked.leaves and others is not None and others.may_leave)
+        if others:
+            others.announce(self._shutdown)
+
+    def _goes_on_with_fewer(self, plan: Plan) -> bool:
+        """All workers have ended; returns whether that was because other hosts leave, and this one goes on."""
+        run, agreement = self._run, Agreement(self._run.state)
+        over = plan.round >= run.described.program.rounds or run.control.get(Control.END) > plan.round
+        if self._companions is None or not agreement.stop or over:
+            return False
+        shutdowns = agreement.shutdowns
+        self._companions.see_off(shutdowns)
+        found = fate(shutdowns, agreement.host)
+        if found is Fate.ENDS:
+            first = next(each for each in shutdowns if each is not None)
+            self._shutdown = replace(self._shutdown or first, leaves=False)
+        if found is not Fate.GOES_ON or self._shutdown is not None:  # told since then
+            return False
+        self._regroup()
+        return True
 
     def _regroup(self) -> None:
         """Another generation of hosts: come to rest, meet, go on from the round that the furthest of them has done."""
@@ -308,14 +344,16 @@ class Supervisor:
         self._abandon()
         run.records.drain(self._hand_on)
         run.leaving.clear()
-        first = self._join(run.records.plan.round)
+        before, copied = run.records.plan.round, run.control.get(Control.COPIED)
+        first = self._join(before)
         latest = run.records.latest
         run.records = Records(run.state, first)
         run.records.latest = latest
         run.state.begin(first)
-        run.control.publish(Control.STOP, int(self._stop_wanted))
+        run.control.publish(Control.STOP, 0)
         run.crew = Crew(run.crew.wanted, next_member=run.crew.next_member)
-        self._man(first, go_on=not self._stop_wanted)
+        self._man(first, go_on=self._shutdown is None, copy=first > before or copied <= before)
+        self._finishing = None
 
     # -- processes -----------------------------------------------------------------------------------------
 
@@ -419,9 +457,9 @@ class Supervisor:
         plan = run.records.plan
         if self._companions and not run.is_ending(plan) and self._failure is None:
             self._failure = self._companions.trouble()
-            if self._failure is None and self._companions.is_called:
+            # Where some leave, all have exchanged, and come to rest after the same round.
+            if self._failure is None and self._companions.is_called and not Agreement(run.state).stop:
                 self._regroup()
-                self._finishing = None
                 return True
         if self._failure is not None:
             return True
@@ -430,7 +468,7 @@ class Supervisor:
         self._drain(plan)
         self._start_missing()
         if self._is_over(plan):
-            return False
+            return self._goes_on_with_fewer(plan)
         self._let_go(plan)
         return not self._look_after_time(plan)
 
@@ -448,7 +486,7 @@ class Supervisor:
 
     def _is_over(self, plan: Plan) -> bool:
         """Whether there is nobody at work any more, and nobody to come."""
-        waits = self._paused and not self._stop_wanted and plan.round < self._run.described.program.rounds
+        waits = self._paused and self._shutdown is None and plan.round < self._run.described.program.rounds
         coming = any(role == "worker" for role, *_ in self._missing)
         return not self._run.members and not waits and not coming
 
@@ -461,11 +499,15 @@ class Supervisor:
                 self._abandon()
                 return True
             self._looked = now
-        self._stop_wanted = self._stop_wanted or self._watcher.interrupted()
-        if self._finishing is None and self._stop_wanted:
-            self._watcher.message("stopping after the step at hand; another interrupt ends at once")
-            self._run.control.publish(Control.STOP, 1)
+        if not self._is_to_go():
+            return False
+        assert self._shutdown
+        if self._finishing is None:
+            if self._companions is None:
+                self._watcher.message("stopping after the step at hand; another interrupt ends at once")
             self._finishing = CommonPatience(FINISH_SECONDS)
+        if self._run.control.get(Control.STOP) != self._shutdown.word:
+            self._run.control.publish(Control.STOP, self._shutdown.word)
         return False
 
     def _drain(self, plan: Plan) -> None:
@@ -668,7 +710,8 @@ class Supervisor:
         if "resize" in request:
             return {"workers": self._resize(request["resize"])}
         if request.get("stop"):
-            self._stop_wanted = True
+            if self._shutdown is None:
+                self._go(Shutdown(False, ASKED))
             return {"stopping": True}
         raise UsageError(f"a run can be asked to resize or to stop; received {request}.")
 
@@ -699,7 +742,8 @@ class Supervisor:
         self._abandon()
         run.control.publish(Control.STOP, 0)
         run.crew = Crew(wanted, next_member=run.crew.next_member)
-        self._man(run.records.plan.round)
+        round_ = run.records.plan.round
+        self._man(round_, copy=run.control.get(Control.COPIED) <= round_)
         self._paused = False  # not before: what cannot be manned is paused still
 
 

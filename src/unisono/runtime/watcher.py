@@ -12,6 +12,7 @@ from unisono.observe.logs import LineLog
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.failure import Failure
 from unisono.runtime.prepare import Described
+from unisono.runtime.shutdown import Shutdown
 from unisono.runtime.state import HostState
 
 
@@ -39,8 +40,8 @@ class Watcher(Protocol):
     def message(self, text: str) -> None:
         """Something that a person should know."""
 
-    def interrupted(self) -> bool:
-        """Whether the run is asked to stop."""
+    def interrupted(self) -> Shutdown | None:
+        """Why the run is asked to stop, if it is."""
 
     def obeyed(self) -> AbstractContextManager[None]:
         """For a block that runs code of the job's in this thread, which may hang: being asked to stop raises
@@ -76,6 +77,7 @@ class Outcome:
         consistent: whether the state is that after those rounds.
         failure: why the run failed, if it did.
         release: gives the shared memory back, in which no process works any more; leaving a `with` calls it.
+        shutdown: why it ended before its last round, if it was asked to, here or on another host.
     """
 
     described: Described
@@ -84,6 +86,7 @@ class Outcome:
     consistent: bool
     failure: Failure | None
     release: Callable[[], None] = lambda: None
+    shutdown: Shutdown | None = None
 
     def __post_init__(self) -> None:
         self.consistent = self.consistent and not (self.failure and self.failure.spoiled)
@@ -103,6 +106,11 @@ class Outcome:
     def complete(self) -> bool:
         """Whether every round was done."""
         return self.rounds == self.described.program.rounds
+
+    @property
+    def left(self) -> bool:
+        """Whether this host has left, and others go on."""
+        return self.shutdown is not None and self.shutdown.leaves
 
 
 def raise_failure(outcome: Outcome) -> None:
