@@ -55,7 +55,7 @@ def train_among_hosts(
 def _train(
     companions: Cluster, execution: Supervised, request: Request, path: Path, named: bool, start: Start,
     settings: RunSettings, shown: Display, hosts: Hosts,
-) -> Path:  # fmt: skip
+) -> tuple[Path, bool]:  # fmt: skip
     where, name = hosts.place, hosts.place.name
     try:
         again = companions.meet(shown.message)  # here an interrupt still ends it at once

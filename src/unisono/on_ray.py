@@ -137,6 +137,6 @@ def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Displa
         cores = cores[: needed - 1]  # Ray may give the others away, and to whom is not known: too few to be pinned to
     request = replace(asked, cores=cores)
     with supervised(work["job"]) as execution:
-        return train_among_hosts(
-            execution, request, work["out"], True, work["start"], work["settings"], shown, hosts
-        )[1]
+        return train_among_hosts(execution, request, work["out"], True, work["start"], work["settings"], shown, hosts)[
+            1
+        ]

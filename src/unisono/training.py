@@ -472,10 +472,13 @@ def conclude(watcher: FolderObservation, outcome: Outcome) -> None:
             f"({watcher.keeper.whereabouts}); waiting for it, and two interrupts end without it"
         )
 
-    waited_for(begun("the final state", partial(_conclude, watcher, outcome, interrupts)), waits)
+    if outcome.left:
+        watcher.settle()
+        return
+    waited_for(begun("the final state", partial(_conclude, watcher, outcome)), waits)
 
 
-def _conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrupts) -> None:
+def _conclude(watcher: FolderObservation, outcome: Outcome) -> None:
     folder, keeper = watcher.folder, watcher.keeper
     try:
         folder.fence()
@@ -488,8 +491,6 @@ def _conclude(watcher: FolderObservation, outcome: Outcome, interrupts: Interrup
     seconds = round(time.monotonic() - watcher.started, 3)
     values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": seconds}
     watcher.settle()
-    if outcome.left:
-        return
     if watcher.skipped:
         values["skipped_steps"] = watcher.skipped
     lost = _save(watcher, outcome, values) if outcome.consistent else None

@@ -54,3 +54,11 @@ def kill_unisono(network: Network, host: int) -> None:
         with suppress(psutil.NoSuchProcess):
             if any(part.startswith("unisono") for part in process.cmdline()[:6]):
                 process.send_signal(signal.SIGKILL)
+
+
+def tell_unisono(network: Network, host: int, number: int) -> None:
+    """A signal to a host's Unisono, as a system sends it that is about to end."""
+    for process in map(psutil.Process, network.processes(host)):
+        with suppress(psutil.NoSuchProcess):
+            if "train" in process.cmdline() and process.cmdline()[1:3] == ["-m", "unisono"]:
+                process.send_signal(number)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from cluster.launched import AGAIN, TRAIN, environment, has_checkpoint, hashes, kill_unisono
+from cluster.launched import AGAIN, TRAIN, environment, has_checkpoint, hashes, kill_unisono, tell_unisono
 from cluster.namespaces import Network
 from waiting import limit, until
 
@@ -65,6 +66,17 @@ def test_a_lost_unisono(network: Network, tmp_path: Path, expected: str) -> None
     (tmp_path / "held").unlink()
     process.wait(limit())
     assert hashes(output) == [expected], output.read_text()
+
+
+def test_a_unisono_that_is_told_to_go(network: Network, tmp_path: Path, expected: str) -> None:
+    output = tmp_path / "output.txt"
+    process = mpirun(network, tmp_path)
+    until(lambda: has_checkpoint(tmp_path))
+    tell_unisono(network, 1, signal.SIGTERM)
+    until(lambda: "was told to go (SIGTERM); 1 host goes on" in output.read_text())
+    (tmp_path / "held").unlink()
+    assert process.wait(limit()) == 0, output.read_text()
+    assert hashes(output) == [expected]
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,21 @@ def test_a_host_that_hangs_is_replaced(tmp_path: Path, expected: str) -> None:
         train.check(expected, 200)
 
 
+@pytest.mark.parametrize("first", [False, True], ids=["another one", "the first"])
+def test_a_host_that_is_told_to_go_is_replaced(tmp_path: Path, expected: str, first: bool) -> None:
+    with nodes(2) as cluster, training(tmp_path, cluster, "--checkpoint-every", 5) as train:
+        until(lambda: len(train.steps()) > 10)
+        keeper = json.loads((tmp_path / "out" / "run.json").read_text())["process"]
+        hosts = [process for process in unisonos(tmp_path) if "unisono.hosted" in " ".join(process.cmdline())]
+        (told,) = [process for process in hosts if (process.pid == keeper) is first]
+        told.terminate()
+        until(lambda: "was told to go (SIGTERM); 1 host goes on" in train.text)
+        until(lambda: "it was told to go); Ray is asked for another one" in train.text)
+        until(lambda: train.text.count("2 hosts with their workers") >= 2)
+        (tmp_path / "held").unlink()
+        train.check(expected, 200)
+
+
 def test_without_the_driver_all_hosts_end_and_the_run_resumes(tmp_path: Path, expected: str) -> None:
     with nodes(2) as cluster:
         with training(tmp_path, cluster, "--checkpoint-every", 5) as train:

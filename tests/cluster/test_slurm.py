@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from cluster.launched import AGAIN, TRAIN, has_checkpoint, hashes, kill_unisono
+from cluster.launched import AGAIN, TRAIN, has_checkpoint, hashes, kill_unisono, tell_unisono
 from cluster.namespaces import Network
 from cluster.slurm import HAS_SLURM, Slurm
 from waiting import limit, until
@@ -71,6 +72,29 @@ def test_the_first_node_lost_and_a_store_elsewhere(slurm: Slurm, tmp_path: Path,
     (tmp_path / "held").unlink()
     until(lambda: hashes(output) == [expected])
     process.kill()  # srun itself waits on, for the node
+
+
+def test_a_unisono_that_is_told_to_go(slurm: Slurm, tmp_path: Path, expected: str) -> None:
+    process, output = srun(slurm, tmp_path, "--kill-on-bad-exit=1"), tmp_path / "output.txt"
+    until(lambda: has_checkpoint(tmp_path))
+    tell_unisono(slurm.network, 1, signal.SIGTERM)
+    until(lambda: "was told to go (SIGTERM); 1 host goes on" in output.read_text())
+    (tmp_path / "held").unlink()
+    assert process.wait(limit()) == 0, output.read_text()
+    assert hashes(output) == [expected]
+
+
+def test_a_job_that_is_cancelled(slurm: Slurm, tmp_path: Path, expected: str) -> None:
+    process, output = srun(slurm, tmp_path, *GOES_ON), tmp_path / "output.txt"
+    until(lambda: has_checkpoint(tmp_path))
+    slurm.ask("scancel", "1")
+    assert process.wait(limit()) != 0
+    ended = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (ended["exit"], ended["signal"]) == ("interrupted", signal.SIGTERM), output.read_text()
+    (tmp_path / "held").unlink()
+    again = srun(slurm, tmp_path, train=AGAIN)
+    assert again.wait(limit()) == 0, output.read_text()
+    assert set(hashes(output)) == {expected}
 
 
 def test_the_first_nodes_lost_unisono(slurm: Slurm, tmp_path: Path, expected: str) -> None:

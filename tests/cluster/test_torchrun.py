@@ -106,6 +106,15 @@ def test_host_0_lost_with_its_agent(network: Network, tmp_path: Path, expected: 
     assert {agent.parameters() for agent in agents} == {expected}
 
 
+def test_an_agent_that_is_told_to_go(network: Network, tmp_path: Path, expected: str) -> None:
+    agents = [Agent(network, host, tmp_path, static(network, host)) for host in range(2)]
+    until(lambda: has_checkpoint(tmp_path))
+    agents[1].process.terminate()
+    until(lambda: "was told to go (SIGTERM); 1 host goes on" in agents[0].text)
+    (tmp_path / "held").unlink()
+    until(lambda: hashes(agents[0].output) == [expected])  # torchrun itself waits on, for the other agent
+
+
 def test_c10d_starts_all_anew_where_a_unisono_is_lost(network: Network, tmp_path: Path, expected: str) -> None:
     agents = [Agent(network, host, tmp_path, c10d(network, host)) for host in range(2)]
     until(lambda: has_checkpoint(tmp_path))
