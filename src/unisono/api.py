@@ -35,7 +35,7 @@ from unisono.kept import arguments_written
 from unisono.machine.cores import physical_count
 from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
-from unisono.observe.progress import Display, display, quiet
+from unisono.observe.progress import Beside, Display, display, quiet
 from unisono.observe.rundir import RunFolder, fresh, read_run
 from unisono.on_ray import train_on_ray
 from unisono.opening import AUTO, Start, newest, opened
@@ -186,7 +186,7 @@ def train(
         min_hosts = bounds.whole("min_hosts", min_hosts, most=bounds.MOST_HOSTS)
     bounds.one_of("on_signal", on_signal, ("leave", "stop"))
     settings = replace(settings, leaves=on_signal == "leave")
-    shown = display(live, debug)
+    shown: Display = display(live, debug)
     if on is not None:
         if not isinstance(on, Ray):
             raise UsageError(f"on must be a unisono.Ray; received {excerpt(on)}. Write on=unisono.Ray().")
@@ -202,6 +202,8 @@ def train(
         return train_on_ray(on, made, threads, least, wish, path, start_as, settings, shown, interface, host_timeout,
                             data_host, allowed, min_hosts)  # fmt: skip
     found = _standing(allowed, store)
+    if found is not None and found.host:
+        shown = Beside(shown, found.name)
     telling = told(found, interface, host_timeout, shown.message)
     with _trained(job, debug, threads, host, shown, telling) as execution:
         if arguments is None:

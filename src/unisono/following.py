@@ -140,6 +140,7 @@ def follow(
         UnisonoError: it failed, here or on another host.
     """
     started, job, place = time.monotonic(), execution.job, companions.place
+    display = display.display if isinstance(display, Beside) else display
     beside = display if place.driven else Beside(display, name)  # the driver shows one host's progress by itself
     interrupts = Interrupts(settings.max_seconds, folder.interrupted, settings.leaves, execution.since)
     run_folder = RunFolder(path)

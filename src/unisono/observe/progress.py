@@ -190,7 +190,7 @@ class Beside:
     """
 
     def __init__(self, display: Display, name: str) -> None:
-        self._display, self._name = display, name
+        self.display, self._name = display, name
 
     def start(self, steps: int, epochs: int | None, workers: int) -> None:
         """See `Display`."""
@@ -203,11 +203,11 @@ class Beside:
 
     def message(self, text: str) -> None:
         """See `Display`; what processes print has their host's name already."""
-        self._display.message(text if text.startswith(f"[{self._name} ") else f"[{self._name}] {text}")
+        self.display.message(text if text.startswith(f"[{self._name} ") else f"[{self._name}] {text}")
 
     def close(self) -> None:
         """See `Display`."""
-        self._display.close()
+        self.display.close()
 
 
 class Screen:
