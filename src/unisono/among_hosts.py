@@ -28,9 +28,6 @@ def train_among_hosts(
 ) -> tuple[Path, bool]:  # fmt: skip
     """Host 0 keeps the run folder; every other host has one of its own in it (or by its name, on its own disk).
 
-    Returns:
-        This host's run folder, and whether it has left while others go on.
-
     Args:
         execution, request, settings: as in `train_in_folder`.
         path: the run folder.
@@ -38,6 +35,9 @@ def train_among_hosts(
         start: what host 0 does with it; a driver has done it already.
         shown: where progress is shown.
         hosts: how this process takes part.
+
+    Returns:
+        This host's run folder, and whether it has left while others go on.
 
     Raises:
         UnisonoError: it failed, here or on another host.
@@ -63,7 +63,7 @@ def _train(
         gone = where.host and not isinstance(error, Heard)
         if gone and named and start is Start.AUTO and _has_finished(path):
             shown.message(f"finished: host 0 is not there any more, and the run in {path} is done")
-            return path
+            return path, False
         raise
     if where.driven:
         folder, goes_on = RunFolder.reopen(path), start is Start.RESUME
