@@ -1,13 +1,15 @@
-"""The process that holds the job, and each that takes over, may die or hang, or not be able to fork."""
+"""The process that holds the job, and each that takes over, may die or hang, or not be able to fork: workers go on."""
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +20,33 @@ import jobs
 from faults import CORES, hash_of, undisturbed
 from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
-from unisono.runtime import answers
-from unisono.runtime.host import Host, NotForked
+from unisono.runtime import answers, children
+from unisono.runtime.child import Birth
 from unisono.runtime.prepare import Request
 from unisono.runtime.watcher import Outcome
 from waiting import until
 
 STEPS = 12
+TAKES_OVER = "another one takes over"
 
 
 def parents() -> list[psutil.Process]:
-    """The processes of this one that hold jobs."""
+    """The processes of this one that hold jobs, besides those of other tests."""
+    return [child for child in named("python") if child.pid not in KEPT]
+
+
+def workers() -> set[int]:
+    """Its workers and loaders."""
+    return {child.pid for child in [*named("unisono-worker"), *named("unisono-loader")]}
+
+
+def named(name: str) -> list[psutil.Process]:
+    """Those children of this process that live and have this name."""
     found = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):
-            if "unisono.runtime.parent" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
-                found.append(child)
+            lives = "unisono.runtime.parent" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE
+            found += [child] if lives and child.name().startswith(name) else []
     return found
 
 
@@ -42,6 +55,7 @@ class Run:
     """A run in this process that is held after its third step, until `go_on`."""
 
     folder: Path
+    data: Callable[[Any], Any] = lambda data: data
     messages: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
@@ -49,16 +63,18 @@ class Run:
         self.hold = self.folder / "hold"
         self.hold.write_text("3")
         held = jobs.Held(STEPS, 32, str(self.hold))
-        self.job = jobs.make(data=held, steps=STEPS, order="sequential")
+        self.job = jobs.make(data=self.data(held), steps=STEPS, order="sequential")
         self.seen = Observation(self.job, Silent())
         self.seen.display.message = self.messages.append  # type: ignore[method-assign]
 
-    def go_on(self) -> None:
-        self.hold.write_text(str(STEPS))
+    def go_on(self, steps: int = STEPS) -> None:
+        """Let so many steps be done, and wait for them if they are not all."""
+        self.hold.write_text(str(steps))
+        until(lambda: steps == STEPS or self.ended.is_set() or len(self.seen.records) >= steps, "it trains")
 
-    def __call__(self, stall_seconds: float | None = None) -> Outcome:
+    def __call__(self) -> Outcome:
         try:
-            return execute(self.job, Request(2, 1, CORES), self.seen, stall_seconds)
+            return execute(self.job, Request(2, 1, CORES), self.seen)
         finally:
             self.ended.set()
 
@@ -78,10 +94,15 @@ class Run:
         yield
         thread.join()
 
-    def hash(self) -> str:
-        """The undisturbed one."""
+    def undisturbed(self) -> tuple[str, list[dict[str, Any]]]:
+        """The hash and the records that there must be."""
         self.hold.unlink()
-        return undisturbed(self.job)[0]
+        return undisturbed(self.job)
+
+
+def results(records: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What of records belongs to the result."""
+    return [(record["step"], record["loss"]) for record in records]
 
 
 @dataclass
@@ -98,7 +119,7 @@ class Striking:
 
     def _strikes(self) -> bool:
         for parent in parents():
-            if parent.pid not in self.done | KEPT:
+            if parent.pid not in self.done:
                 self.done.add(parent.pid)
                 with suppress(psutil.Error):
                     parent.send_signal(self.does)
@@ -117,15 +138,92 @@ def _others() -> Iterator[None]:
     KEPT.clear()
 
 
-def test_the_one_that_takes_over_may_die_too(tmp_path: Path) -> None:
+def losing(run: Run, times: int, stopped: bool = False) -> None:
+    """While the process that holds the job is lost so many times, and the last that is to take over is stopped, half of
+    the steps are done."""
+    before = workers()
+    Striking(signal.SIGSTOP if stopped else signal.SIGKILL, times)(run)
+    last = Striking(signal.SIGSTOP, 1)
+    if not stopped:
+        until(lambda: run.ended.is_set() or len([text for text in run.messages if TAKES_OVER in text]) >= times)
+        last(run)
+    run.go_on(STEPS // 2)
+    assert workers() == before, "nobody has been replaced"
+    for parent in parents():
+        with suppress(psutil.Error):
+            parent.resume()
+
+
+@pytest.mark.few("twice", "stopped")
+@pytest.mark.parametrize(("times", "stopped"), [(1, False), (2, False), (1, True)], ids=["killed", "twice", "stopped"])
+def test_those_at_work_go_on_without_it(tmp_path: Path, times: int, stopped: bool) -> None:
     run = Run(tmp_path)
-    strikes = Striking(signal.SIGKILL, 2)
-    with run.disturbed(strikes):
+    with run.disturbed(lambda run: losing(run, times, stopped)):
         outcome = run()
-    assert len(strikes.done) == 2
     assert outcome.failure is None, outcome.failure
-    assert len([text for text in run.messages if "another one takes over" in text]) == 2
-    assert hash_of(outcome) == run.hash()
+    expected = run.undisturbed()
+    assert hash_of(outcome) == expected[0]
+    assert results(run.seen.records) == results(expected[1])
+
+
+def test_a_worker_that_dies_with_it_is_replaced_and_the_others_go_on_meanwhile(tmp_path: Path) -> None:
+    def dying(run: Run) -> None:
+        (parent,), before = parents(), workers()
+        parent.suspend()
+        dead = killing()
+        run.go_on(STEPS // 2)
+        assert workers() == before - {dead}
+        parent.resume()
+        until(lambda: run.ended.is_set() or len(workers()) == len(before), "it is replaced")
+
+    run = Run(tmp_path)
+    with run.disturbed(dying):
+        outcome = run()
+    assert outcome.failure is None, outcome.failure
+    assert hash_of(outcome) == run.undisturbed()[0]
+
+
+@dataclass
+class Forking:
+    """Data that have whoever opens them die when he next forks and a file says so.
+
+    Args:
+        data: the data.
+        file: says it, once.
+        when: of `os.register_at_fork`.
+    """
+
+    data: Any
+    file: Path
+    when: str
+
+    def __call__(self) -> Any:
+        def die() -> None:
+            with suppress(FileNotFoundError):
+                self.file.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.register_at_fork(**{self.when: die})  # type: ignore[call-overload]
+        return self.data
+
+
+@pytest.mark.few("after_in_parent")
+@pytest.mark.parametrize("when", ["before", "after_in_parent", "after_in_child"])
+def test_a_death_while_it_forks_leaves_nobody_at_work_twice(tmp_path: Path, when: str) -> None:
+    def dying(run: Run) -> None:
+        before = workers()
+        (tmp_path / "dies").touch()
+        dead = killing()
+        until(lambda: run.ended.is_set() or len(workers() - {dead}) == len(before), "it is replaced")
+        assert not (tmp_path / "dies").exists()
+        run.go_on(STEPS // 2)
+        assert len(workers()) == len(before)
+
+    run = Run(tmp_path, lambda data: Forking(data, tmp_path / "dies", when))
+    with run.disturbed(dying):
+        outcome = run()
+    assert outcome.failure is None, outcome.failure
+    assert hash_of(outcome) == run.undisturbed()[0]
 
 
 def test_three_in_a_row_end_the_run_with_all_that_was_learnt(tmp_path: Path) -> None:
@@ -136,59 +234,75 @@ def test_three_in_a_row_end_the_run_with_all_that_was_learnt(tmp_path: Path) -> 
     assert "the process that holds the job was ended by SIGKILL" in outcome.failure.message
     assert "3 times in a row" in outcome.failure.message
     assert outcome.consistent
-    assert outcome.steps_done == 3
+    assert outcome.steps_done >= 3, "those at work finish their step, whichever that is"
+    run.hold.unlink()
+    assert hash_of(outcome) == undisturbed(replace(run.job, steps=outcome.steps_done))[0]
 
 
 def test_one_that_is_stopped_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "FLOOR_SECONDS", 2.0)
-    monkeypatch.setattr(answers, "MULTIPLE", 5.0)
+    monkeypatch.setattr(answers, "MULTIPLE", 3.0)
     run = Run(tmp_path)
-    strikes = Striking(signal.SIGSTOP, 2)  # at work, and while it takes over
-    with run.disturbed(strikes):
-        outcome = run(stall_seconds=2.0)
+
+    def ended() -> int:
+        return len([text for text in run.messages if "holds the job made no progress and was ended" in text])
+
+    def stopping(run: Run) -> None:
+        Striking(signal.SIGSTOP, 2)(run)  # at work, and while it takes over
+        until(lambda: run.ended.is_set() or ended() == 2, "both are ended")
+
+    with run.disturbed(stopping):
+        outcome = run()
     assert outcome.failure is None, outcome.failure
-    assert len([text for text in run.messages if "made no progress and was ended" in text]) == 2
-    assert hash_of(outcome) == run.hash()
+    assert ended() == 2
+    assert hash_of(outcome) == run.undisturbed()[0]
 
 
-def killing(run: Run) -> None:
-    """Kill a worker."""
-    for parent in parents():
-        for child in parent.children():
-            if parent.pid not in KEPT and child.name() == "unisono-worker":
-                child.kill()
-                return
+def killing() -> int:
+    """Kill a worker; returns which."""
+    worker = named("unisono-worker")[0]
+    worker.kill()
+    return worker.pid
 
 
 @pytest.mark.parametrize("times", [2, 10**6], ids=["for a while", "for ever"])
 def test_who_cannot_be_forked_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    fork, tried = Host.fork, []
+    tried: list[int] = []
 
-    def refusing(host: Host, role: str, number: int, place: int) -> Any:
-        if role == "worker" and number >= 2 and len(tried) < times:
-            tried.append(number)
-            raise NotForked("the system starts no more processes")
-        return fork(host, role, number, place)
+    class Refused(Birth):
+        """One that this process may open no files for."""
 
-    monkeypatch.setattr(Host, "fork", refusing)
+        def __init__(self) -> None:
+            if len(workers()) < 4 and (tmp_path / "refused").exists() and len(tried) < times:
+                tried.append(1)
+                raise OSError(errno.EMFILE, "Too many open files")
+            super().__init__()
+
+    monkeypatch.setattr(children, "Birth", Refused)
+
+    def refusing(run: Run) -> None:
+        (tmp_path / "refused").touch()
+        killing()
+        until(lambda: run.ended.is_set() or len(tried) >= 2, "it is tried")
+
     run = Run(tmp_path)
-    with run.disturbed(lambda run: (killing(run), until(lambda: run.ended.is_set() or len(tried) >= 2))[0]):
+    with run.disturbed(refusing):
         outcome = run()
     if times == 2:
         assert outcome.failure is None, outcome.failure
         assert len(tried) == 2
-        assert hash_of(outcome) == run.hash()
+        assert hash_of(outcome) == run.undisturbed()[0]
     else:
-        assert outcome.failure is None or "3 times in a row: the system starts no more" in outcome.failure.message
+        assert outcome.failure is None or "3 times in a row: too many open files" in outcome.failure.message
         assert outcome.consistent
     assert any("trying again" in text for text in run.messages)
 
 
 def test_a_holder_that_may_open_no_more_files_is_named(tmp_path: Path) -> None:
     def limiting(run: Run) -> None:
-        (parent,) = [parent for parent in parents() if parent.pid not in KEPT]
+        (parent,) = parents()
         resource.prlimit(parent.pid, resource.RLIMIT_NOFILE, (3, 3))
-        for worker in parent.children():
+        for worker in [*named("unisono-worker"), *named("unisono-loader")]:
             worker.kill()
         until(run.ended.is_set, "it ends")
 

@@ -6,16 +6,18 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from unisono.errors import Interrupted
 from unisono.runtime.delays import Delays
-from unisono.runtime.hangs import LOOK_SECONDS, STACK_SECONDS
+from unisono.runtime.hangs import STACK_SECONDS
 from unisono.runtime.stacks import Asked, place_in
 from unisono.runtime.stalls import FLOOR_SECONDS, MULTIPLE, UNKNOWN_SECONDS, Patience
 
 SAY_SECONDS = 10.0
 SET_UP = ("take", "print_to", "prepare", "write", "attend")
 """What is asked of a process that is to hold a job: `stall_seconds` is not about these."""
+SUCCEED = "succeed"
+"""All of that at once."""
 
 
 class Silence(Exception):
@@ -32,12 +34,29 @@ def readable(file: int, seconds: float | None) -> bool:
     return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
+@dataclass
+class _Wait:
+    """For one answer: what was asked of whom, since when; whether it was asked for its stack meanwhile."""
+
+    verb: str
+    process: int
+    stacks: int
+    patience: Patience
+    began: float = field(default_factory=time.monotonic)
+    delays: Delays = field(default_factory=Delays)
+    due: float = SAY_SECONDS
+    asked: Asked | None = None
+
+    def __post_init__(self) -> None:
+        self.looked = self.began
+
+
 class Answers:
-    """Waits for one process's answers.
+    """Looks after what one process is asked.
 
     Attributes:
         say: hears what a person who waits should know.
-        interrupted: whether nobody wants the answer any more; looked at while waiting.
+        interrupted: whether nobody wants the answer any more.
         stall_seconds: see `Stalls`; of what is asked at work.
         is_patient: whether it takes as long as it takes.
     """
@@ -48,58 +67,54 @@ class Answers:
         self.stall_seconds: float | None = None
         self.is_patient = True
         self._longest: dict[str, float] = {}
+        self._wait: _Wait
 
-    def wait(self, verb: str, process: int, stacks: int, comes: Callable[[float], bool]) -> None:
-        """Wait for an answer.
+    def begin(self, verb: str, process: int, stacks: int) -> None:
+        """Something has been asked.
 
         Args:
-            verb: what was asked for.
-            process: who was asked.
+            verb: what.
+            process: of whom.
             stacks: see `Asked`.
-            comes: seconds → whether the answer has come; waits so long for it.
+        """
+        self._wait = _Wait(verb, process, stacks, Patience(self._limit(verb)))
+
+    def end(self) -> None:
+        """The answer has come."""
+        wait = self._wait
+        self._longest[wait.verb] = max(self._longest.get(wait.verb, 0.0), time.monotonic() - wait.began)
+
+    def look(self) -> None:
+        """Look at who has not answered yet.
 
         Raises:
-            Interrupted: nobody wants it any more.
             Silence: patience is over.
         """
-        began = looked = time.monotonic()
-        patience, delays, news = Patience(self._limit(verb)), Delays(), self._news(process, stacks)
-        while not comes(LOOK_SECONDS):
-            if self.interrupted():
-                raise Interrupted
-            now = time.monotonic()
-            if self.is_patient:
-                news(now - began)
-            elif patience.spend(now - looked, delays.of(process, now - looked)):
-                raise Silence(self._where(process, stacks))
-            looked = now
-        self._longest[verb] = max(self._longest.get(verb, 0.0), time.monotonic() - began)
+        wait, now = self._wait, time.monotonic()
+        elapsed, wait.looked = now - wait.looked, now
+        if self.is_patient:
+            self._news(now - wait.began)
+        elif wait.asked is not None:
+            if wait.patience.spend(elapsed):
+                called, place = place_in(wait.asked.stack)
+                raise Silence(f" ({called}, {place})" if place else "")
+        elif wait.patience.spend(elapsed, wait.delays.of(wait.process, elapsed)):
+            wait.asked = Asked(wait.process, wait.stacks, children=False)
+            wait.patience = Patience(STACK_SECONDS)
 
     def _limit(self, verb: str) -> float:
-        if self.stall_seconds is not None and verb not in SET_UP:
+        if self.stall_seconds is not None and verb not in (*SET_UP, SUCCEED):
             return self.stall_seconds
-        return max(FLOOR_SECONDS, MULTIPLE * self._longest[verb]) if verb in self._longest else UNKNOWN_SECONDS
+        parts = (*SET_UP, SUCCEED) if verb == SUCCEED else (verb,)
+        seen = [self._longest[part] for part in parts if part in self._longest]
+        return max(FLOOR_SECONDS, MULTIPLE * sum(seen)) if seen else UNKNOWN_SECONDS
 
-    def _news(self, process: int, stacks: int) -> Callable[[float], None]:
-        """(seconds waited) → nothing; every ten seconds asks for the stack, and says at the next look what it tells."""
-        asked: list[tuple[float, Asked]] = []
-        due = SAY_SECONDS
-
-        def news(waited: float) -> None:
-            nonlocal due
-            if asked:
-                seconds, one = asked.pop()
-                called, place = place_in(one.stack)
-                self.say(f"still in {called}, {seconds:.0f} s{': ' if place else ''}{place}")
-            elif waited >= due:
-                asked.append((due, Asked(process, stacks, children=True)))
-                due += SAY_SECONDS
-
-        return news
-
-    @staticmethod
-    def _where(process: int, stacks: int) -> str:
-        asked = Asked(process, stacks, children=False)
-        time.sleep(STACK_SECONDS)
-        called, place = place_in(asked.stack)
-        return f" ({called}, {place})" if place else ""
+    def _news(self, waited: float) -> None:
+        """Ask for the stack every ten seconds, and say at the next look what it tells."""
+        wait = self._wait
+        if wait.asked is not None:
+            called, place = place_in(wait.asked.stack)
+            self.say(f"still in {called}, {wait.due:.0f} s{': ' if place else ''}{place}")
+            wait.asked, wait.due = None, wait.due + SAY_SECONDS
+        elif waited >= wait.due:
+            wait.asked = Asked(wait.process, wait.stacks, children=True)

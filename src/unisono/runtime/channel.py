@@ -12,7 +12,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-_HEAD = struct.Struct("=qq")
+_HEAD = struct.Struct("=q?q")
+"""Bytes of an object, whether they are in a file that comes with it, and how many files of the sender's do."""
+
+MOST_BYTES = 1 << 15
+"""Of an object that is sent itself: it is in the channel as a whole or not at all, even if reader or sender is stopped.
+A larger one is in a file of memory."""
 
 CLOSED = (errno.EBADF, errno.ENOTSOCK)
 """Errors that say that somebody in this process has closed a file that was not his."""
@@ -46,11 +51,16 @@ class Channel:
         self.socket = end
 
     def send(self, value: Any, files: Sequence[int] = ()) -> None:
-        """Send an object, and open files with it."""
+        """Send an object, and open files with it; this waits for nobody."""
         payload = value if isinstance(value, bytes) else pickle.dumps(value)
-        head = _HEAD.pack(len(payload), len(files))
-        socket.send_fds(self.socket, [head], list(files))
-        self.socket.sendall(payload)
+        if len(payload) <= MOST_BYTES:
+            socket.send_fds(self.socket, [_HEAD.pack(len(payload), False, len(files)), payload], list(files))
+            return
+        with os.fdopen(os.memfd_create("unisono-message", os.MFD_CLOEXEC), "wb") as file:
+            file.write(payload)
+            file.flush()
+            head = _HEAD.pack(len(payload), True, len(files))
+            socket.send_fds(self.socket, [head], [file.fileno(), *files])
 
     def answer(self, function: Callable[[], Any], described: Callable[[BaseException], Any]) -> bool:
         """Send what a function returns, or, where it fails or what it returns cannot travel, a description of that.
@@ -77,23 +87,26 @@ class Channel:
             NoRoom: this process may not open the files that came with it.
         """
         head, files, _, _ = socket.recv_fds(self.socket, _HEAD.size, 16)
-        while len(head) < _HEAD.size:
-            head += self._some(_HEAD.size - len(head))
-        size, count = _HEAD.unpack(head)
-        payload = bytearray()
-        while len(payload) < size:
-            payload += self._some(min(size - len(payload), 1 << 24))
-        if len(files) < count:
+        head += self._exactly(_HEAD.size - len(head))
+        size, is_in_file, count = _HEAD.unpack(head)
+        payload = b"" if is_in_file else self._exactly(size)
+        if len(files) < is_in_file + count:
             for file in files:
                 os.close(file)
             raise NoRoom(errno.EMFILE, os.strerror(errno.EMFILE))
+        if is_in_file:
+            with os.fdopen(files.pop(0), "rb") as large:
+                large.seek(0)
+                payload = large.read()
         return pickle.loads(payload), list(files)
 
-    def _some(self, size: int) -> bytes:
-        data = self.socket.recv(size)
-        if not data:
-            raise EOFError
-        return data
+    def _exactly(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            if not (more := self.socket.recv(size - len(data))):
+                raise EOFError
+            data += more
+        return bytes(data)
 
     def close(self) -> None:
         """Close this end."""

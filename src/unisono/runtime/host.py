@@ -1,51 +1,49 @@
-"""The supervisor's side of one host: start the warm parent, its loaders and workers; see who ended and why."""
+"""The process of this host that holds the job and forks, its warm parent: started, asked, and succeeded by another."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unisono.errors import JobError, UnisonoError
+from unisono.errors import Interrupted, JobError
 from unisono.machine.devices import out_of_memory_kills
-from unisono.runtime.answers import Answers, Silence, readable
+from unisono.observe.logs import LineLog
+from unisono.runtime.answers import SUCCEED, Answers, Silence, readable
 from unisono.runtime.channel import Channel
-from unisono.runtime.child import Child
 from unisono.runtime.deaths import Death
-from unisono.runtime.failure import MEMORY_WAYS_OUT, Failure, described_error
+from unisono.runtime.failure import MEMORY_WAYS_OUT, Failure
+from unisono.runtime.hangs import LOOK_SECONDS
 from unisono.runtime.holder import Again
+from unisono.runtime.lifeline import Adoption, reap, status_of
 from unisono.runtime.outline import Outline
+from unisono.runtime.outputs import Outputs
 from unisono.runtime.prepare import Described, Request
 from unisono.runtime.source import Source
 from unisono.runtime.warm import warm_parent
 
 
 class HostLost(JobError):
-    """The warm parent is dead, and its children with it."""
-
-
-class NotForked(JobError):
-    """No process can be started now: the machine, or this process, is at a limit."""
+    """The warm parent is dead."""
 
 
 class _Copy:
     """A warm parent that another one has forked.
 
     Args:
-        process: its number.
-        origin: the host whose parent has forked it.
+        process, pidfd: it.
     """
 
-    def __init__(self, process: int, origin: Host) -> None:
-        self.pid, self._origin = process, origin
-        self._pidfd = os.pidfd_open(process)
+    def __init__(self, process: int, pidfd: int) -> None:
+        self.pid, self._pidfd = process, pidfd
         self._status: int | None = None
 
     def kill(self) -> None:
@@ -58,44 +56,48 @@ class _Copy:
         """Its exit status, once it has ended."""
         if self._status is None:
             readable(self._pidfd, None)
+            self._status = status_of(self._pidfd)
             os.close(self._pidfd)
-            try:
-                self._status = int(self._origin.ask("reap", self.pid))
-            except HostLost:
-                self._status = -signal.SIGKILL  # it died with the process that had forked it
         return self._status
 
 
 class Host:
-    """The processes of this host: a warm parent that takes one job, and the children that it forks.
+    """A warm parent that takes one job, and whoever takes over from it.
 
-    The parent starts at once, and what it prints goes where this process prints, until `attach`. Every method runs in
-    the thread that made it.
+    The parent starts at once, and what it prints goes where this process prints, until `attach`. It is asked one thing
+    at a time. Every method runs in the thread that made it.
 
     Args:
         started: a parent that has been started already; None = one is started now.
 
     Attributes:
         answers: how it is waited for.
+        is_lost: whether there is nobody to be asked.
     """
 
     def __init__(self, started: tuple[subprocess.Popen[bytes] | _Copy, Channel, int] | None = None) -> None:
         self.started = time.monotonic()
         self.answers = Answers(lambda text: None)
         self._memory_kills = out_of_memory_kills()
-        self.children: list[Child] = []
-        self._listen: Callable[[int | None], None] | None = None
-        self._wait_for: Callable[[int, float], bool] = readable
+        self._attached: tuple[selectors.BaseSelector, Outputs, Callable[[], LineLog]] | None = None
         self._output = -1
-        self._awaits_outline = self._closed = False
-        self._asked = ""
+        self._then: Callable[[Any], None] | None = None
+        self._outline: list[Any] = []
+        self._awaits_outline = self.is_lost = False
+        self._how = Again((), apart=False, environment={})
         self.source: Source | None = None
-        self._process, self._channel, self._stacks = started or warm_parent()
+        self._groups: list[int] = []
+        self._start(started)
 
     @property
     def process(self) -> int:
         """The parent's number."""
         return self._process.pid
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it can be asked something."""
+        return self._then is None and not self.is_lost
 
     def imports(self, *names: str) -> None:
         """Have modules imported that copies of this one's parent then have.
@@ -106,12 +108,19 @@ class Host:
         self.ask("imports", *names)
 
     def copied(self) -> Host:
-        """A host whose parent is a copy of this one's, with the job that it holds. It is closed before this one."""
+        """A host whose parent is a copy of this one's, with the job that it holds."""
         mine, theirs = socket.socketpair()
-        with theirs:
-            process = _Copy(self.ask("copy", files=[theirs.fileno()]), self)
-        copy = Host((process, Channel(mine), os.dup(self._stacks)))
-        copy.source, copy.answers.say = self.source, self.answers.say
+        adoption = Adoption()
+        try:
+            process = self.ask("copy", files=[theirs.fileno(), adoption.start])
+        except BaseException:
+            adoption.fails()
+            raise
+        finally:
+            theirs.close()
+            os.close(adoption.start)
+        copy = Host((_Copy(process, adoption.begins(process)), Channel(mine), os.dup(self._stacks)))
+        copy.source, copy.answers.say, copy._how = self.source, self.answers.say, self._how
         return copy
 
     def __enter__(self) -> Host:
@@ -119,6 +128,8 @@ class Host:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    # -- setting up ----------------------------------------------------------------------------------------
 
     def begin(self, source: Source) -> None:
         """Have the parent take a job, and do not wait for it.
@@ -130,12 +141,14 @@ class Host:
         self._take(Again(source.imports, apart=False, environment={}))
 
     def _take(self, how: Again) -> None:
-        self._awaits_outline = True
-        with contextlib.suppress(ConnectionError):  # whoever waits for the answer says it
-            assert self.source
-            self._asked = "take"
-            message = ("take", str(Path.cwd()), list(sys.path), self.source, how)
-            self._channel.send(message, self.source.files)
+        self._how, self._outline, self._awaits_outline = how, [], True
+        assert self.source
+        self.post("take", *self._told, files=self.source.files, then=self._outline.append)
+
+    @property
+    def _told(self) -> tuple[Any, ...]:
+        """What a parent is told that is to take the job."""
+        return str(Path.cwd()), list(sys.path), self.source, self._how
 
     def outline(self) -> Outline | None:
         """The job that `begin` was told of, once it is held; None where who pickled it knows it.
@@ -144,7 +157,7 @@ class Host:
             UsageError, JobError: the job could not be had.
         """
         self._awaits_outline = False
-        answer = self._answer()
+        answer = self._heard(self._outline)
         if isinstance(answer, Again):
             self._again(answer)
             return self.outline()
@@ -152,72 +165,36 @@ class Host:
         return outline
 
     def _again(self, wanted: Again) -> None:
-        self._replace()
+        self.end()
+        self._start()
+        if self._attached:
+            self.attach(*self._attached)
         self._take(wanted)
 
-    def attach(self, listen: Callable[[int | None], None], wait_for: Callable[[int, float], bool]) -> None:
+    def attach(self, selector: selectors.BaseSelector, outputs: Outputs, log: Callable[[], LineLog]) -> None:
         """Take what is printed from now on.
 
         Args:
-            listen: called with the pipe through which it comes, and with None before that closes.
-            wait_for: (file, seconds) → whether the file can be read in time; takes what is printed meanwhile.
+            selector: says when an answer has come, with this object as its data.
+            outputs: where what is printed is read.
+            log: makes what takes it.
         """
-        self._output, write_end = os.pipe()
-        self._listen, self._wait_for = listen, wait_for
-        listen(self._output)
+        self._attached = selector, outputs, log
+        with self._printing() as end:
+            self.ask("print_to", files=[end])
+
+    @contextlib.contextmanager
+    def _printing(self) -> Iterator[int]:
+        """Attach the parent that is there now; gives what it is to print into."""
+        assert self._attached
+        selector, outputs, log = self._attached
+        self._output, end = os.pipe()
         try:
-            self.ask("print_to", files=[write_end])
+            outputs.listen(self._output, log())
+            selector.register(self._channel.socket, selectors.EVENT_READ, self)
+            yield end
         finally:
-            os.close(write_end)
-
-    def restart(self) -> None:
-        """A fresh parent, in place of one that is gone, takes the same job."""
-        self._replace()
-        assert self.source
-        self.begin(self.source)
-
-    def _replace(self) -> None:
-        listen, wait_for = self._listen, self._wait_for
-        self._end()
-        self._process, self._channel, self._stacks = warm_parent()
-        if listen is not None:
-            self.attach(listen, wait_for)
-
-    def ask(self, *message: Any, files: Sequence[int] = ()) -> Any:
-        """Send a request and wait for the answer.
-
-        Raises:
-            UsageError, JobError: the job could not do it.
-            HostLost: there is nobody to do it.
-        """
-        self._say(message, files)
-        return self._answer()
-
-    def _say(self, message: Sequence[Any], files: Sequence[int] = ()) -> None:
-        if self._awaits_outline:
-            self.outline()
-        self._asked = message[0]
-        with contextlib.suppress(ConnectionError):  # whoever waits for the answer says it
-            self._channel.send(message, files)
-
-    def _answer(self) -> Any:
-        end = self._channel.socket.fileno()
-        try:
-            self.answers.wait(
-                self._asked, self._process.pid, self._stacks, lambda seconds: self._wait_for(end, seconds)
-            )
-            answer, _ = self._channel.receive()
-        except Silence as silence:
-            self._process.kill()
-            raise HostLost(f"the process that holds the job made no progress and was ended{silence}.") from silence
-        except (EOFError, ConnectionError) as error:
-            status = self._process.wait()
-            death = Death("the process that holds the job", status, memory=self.lacked_memory(status))
-            ways = f" {MEMORY_WAYS_OUT}" if death.memory else ""
-            raise HostLost(f"{death.text}; see logs/host.log.{ways}") from error
-        if isinstance(answer, Failure):
-            raise answer.error()
-        return answer
+            os.close(end)
 
     def apply(self, function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
         """What a function returns, called in a child of the parent.
@@ -242,16 +219,16 @@ class Host:
         Raises:
             UsageError: it breaks a rule.
         """
-        self._say(("prepare", request))
+        answers = self._asked("prepare", request)
         meanwhile()
-        answer = self._answer()
+        answer = self._heard(answers)
         if isinstance(answer, Again):
             self._again(answer)
             answer = self.ask("prepare", request)
         described: Described = answer
         return described
 
-    def share(self, described: Described, segment: int, event: int, initialise: bool) -> Mapping[str, str]:
+    def share(self, described: Described, segment: int, event: int) -> Mapping[str, str]:
         """Have the first values written to the shared memory, and children forked from then on.
 
         Returns:
@@ -261,87 +238,171 @@ class Host:
             described: what `prepare` gave.
             segment: the shared memory's file.
             event: the file by which children wake the supervisor.
-            initialise: whether to write; False where the memory is in use already.
         """
-        probe: Mapping[str, str] = self.ask("write", initialise, files=[segment])
+        probe: Mapping[str, str] = self.ask("write", True, files=[segment])
         self.ask("attend", described, files=[segment, event])
         return probe
 
-    def fork(self, role: str, number: int, place: int) -> Child:
-        """Start a worker, a loader or a profiler.
+    # -- asking --------------------------------------------------------------------------------------------
+
+    def ask(self, *message: Any, files: Sequence[int] = ()) -> Any:
+        """Send a request and wait for the answer.
 
         Raises:
-            NotForked: that could not be done now.
+            UsageError, JobError: the job could not do it.
             HostLost: there is nobody to do it.
         """
-        files: list[int] = []
-        try:
-            for _ in range(2):
-                files += os.pipe()
-            output, output_end, report, report_end = files
-            for end in (output, report):
-                os.set_blocking(end, False)
-            child = Child(role, number, place, *self._forked(role, number, output_end, report_end), output, report)
-        except HostLost:
-            self._close(files)
-            raise
-        except (UnisonoError, OSError) as error:
-            self._close(files)
-            raise NotForked(described_error(error).message) from error
-        self._close([output_end, report_end])
-        self.children.append(child)
-        return child
+        return self._heard(self._asked(*message, files=files))
 
-    def _forked(self, role: str, number: int, *ends: int) -> tuple[int, int]:
-        process = int(self.ask("fork", role, number, files=ends))
-        try:
-            return process, os.pidfd_open(process)
-        except OSError:
-            os.kill(process, signal.SIGKILL)
-            raise
+    def _asked(self, *message: Any, files: Sequence[int] = ()) -> list[Any]:
+        """Send a request, once what was asked before is answered; its answer comes into the list."""
+        if self._awaits_outline:
+            self.outline()
+        while self._then is not None:
+            self._wait()
+        answers: list[Any] = []
+        self.post(*message, files=files, then=answers.append)
+        return answers
 
-    @staticmethod
-    def _close(files: Sequence[int]) -> None:
-        for file in files:
-            os.close(file)
+    def _heard(self, answers: list[Any]) -> Any:
+        while not answers:
+            self._wait()
+        (answer,) = answers
+        if isinstance(answer, Failure):
+            raise answer.error()
+        return answer
 
-    def reap(self, child: Child) -> int:
-        """The exit code of a child that has ended (−n: killed by signal n)."""
+    def _wait(self) -> None:
+        end = self._channel.socket.fileno()
+        if self._attached[1].wait_for(end, LOOK_SECONDS) if self._attached else readable(end, LOOK_SECONDS):
+            self.hear()
+        elif self.answers.interrupted():
+            raise Interrupted
+        else:
+            self.look()
+
+    def post(self, *message: Any, files: Sequence[int] = (), then: Callable[[Any], None]) -> None:
+        """Send a request, and do not wait: `hear` takes the answer.
+
+        Args:
+            message: the request.
+            files: that travel with it.
+            then: called with the answer, with a `Failure`, or with the `HostLost` that has come instead.
+
+        Raises:
+            HostLost: there is nobody to answer.
+            OSError: the files may not travel.
+        """
+        if self.is_lost:
+            raise HostLost("the process that holds the job is gone.")
+        with contextlib.suppress(ConnectionError):  # `hear` says it
+            self._channel.send(message, files)
+        self._then = then
+        self.answers.begin(message[0], self._process.pid, self._stacks)
+
+    def hear(self) -> None:
+        """Take the answer that has come.
+
+        Raises:
+            HostLost: the parent has died instead.
+        """
         try:
-            return int(self.ask("reap", child.process))
-        except HostLost:
-            return -signal.SIGKILL  # it has ended with its parent; whoever asks next hears of that
-        finally:
-            self.forget(child)
+            answer, _ = self._channel.receive()
+        except (EOFError, ConnectionError) as error:
+            status = self._process.wait()
+            death = Death("the process that holds the job", status, memory=self.lacked_memory(status))
+            ways = f" {MEMORY_WAYS_OUT}" if death.memory else ""
+            raise self._lost(f"{death.text}; see logs/host.log.{ways}") from error
+        then, self._then = self._then, None
+        assert then is not None
+        self.answers.end()
+        then(answer)
+
+    def look(self) -> None:
+        """Look at a parent that has not answered yet.
+
+        Raises:
+            HostLost: patience is over, and it was ended.
+        """
+        if self._then is None:
+            return
+        try:
+            self.answers.look()
+        except Silence as silence:
+            text = f"the process that holds the job made no progress and was ended{silence}."
+            raise self._lost(text) from silence
+
+    def _lost(self, text: str) -> HostLost:
+        lost, then = HostLost(text), self._then
+        self._then = None
+        self.end()
+        if then is not None:
+            then(lost)
+        return lost
 
     def lacked_memory(self, status: int) -> bool:
         """Whether a process of this host that has just ended so was killed by the kernel because memory ran out."""
         before, self._memory_kills = self._memory_kills, out_of_memory_kills()
         return status == -signal.SIGKILL and self._memory_kills > before
 
-    def forget(self, child: Child) -> None:
-        """Close what is held of a child."""
-        self.children.remove(child)
-        for file in (child.pidfd, child.output, child.report):
-            os.close(file)
+    # -- one after another ---------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Kill everything; nothing is left."""
-        if not self._closed:
-            self._closed = True
-            self._end()
+    def succeed(
+        self, request: Request, described: Described, round: int, files: tuple[int, int], then: Callable[[Any], None]
+    ) -> None:  # fmt: skip
+        """Have a fresh parent take over from one that was lost, and do not wait for it.
 
-    def _end(self) -> None:
-        if self._listen is not None:
-            self._listen(None)
-        for child in list(self.children):
-            child.kill()
-            self.forget(child)
+        Args:
+            request: what of the job.
+            described: what the first parent made of that.
+            round: see `catch_up` of the parent.
+            files: the shared memory's file, and the one by which children wake the supervisor.
+            then: hears the digest of some samples and the job's code, a `Failure`, or a `HostLost`.
+
+        Raises:
+            HostLost: none could be started.
+        """
+
+        def heard(answer: Any) -> None:
+            if not isinstance(answer, Again):
+                then(answer)
+                return
+            self._how = answer
+            self.end()
+            self.succeed(request, described, round, files, then)
+
+        assert self.source
+        try:
+            self._start()
+            with self._printing() as end:
+                message = (SUCCEED, self._told, request, described, round)
+                self.post(*message, files=[end, *files, *self.source.files], then=heard)
+        except OSError as error:
+            raise self._lost(f"another process to hold the job could not be started ({error.strerror}).") from error
+
+    def _start(self, started: tuple[subprocess.Popen[bytes] | _Copy, Channel, int] | None = None) -> None:
+        self._process, self._channel, self._stacks = started or warm_parent()
+        self._groups.append(self._process.pid)
+        self.is_lost = False
+
+    def end(self) -> None:
+        """Kill the parent; who has its children for his own keeps them."""
+        if self.is_lost:
+            return
+        self.is_lost = True
+        if self._attached and self._output >= 0:
+            selector, outputs, _ = self._attached
+            selector.unregister(self._channel.socket)
+            outputs.close(self._output)
+            os.close(self._output)
+            self._output = -1
         self._channel.close()
         self._process.kill()
         self._process.wait()
         os.close(self._stacks)
-        if self._listen is not None:
-            os.close(self._output)
-            self._listen = None
-        self._wait_for = readable
+
+    def close(self) -> None:
+        """Kill it, once all of its children are buried; nothing is left."""
+        self.end()
+        for group in self._groups:
+            reap(group)

@@ -67,10 +67,11 @@ class Outputs:
                 return file in ready
 
     def close(self, file: int) -> None:
-        """Read what is left and stop."""
-        self.read(file)
-        self._forget(file)
-        self._logs.pop(file).close()
+        """Read what is left and stop, unless that is done already."""
+        if file in self._logs:
+            self.read(file)
+            self._forget(file)
+            self._logs.pop(file).close()
 
     def close_all(self) -> None:
         """Stop reading every pipe."""

@@ -1,7 +1,8 @@
 """The warm parent: a single-threaded process that has imported the framework and the job, and forks workers.
 
 Started by exec, so that nothing of the supervisor's (threads, locks, a notebook's kernel) is inherited. It lives as
-long as the supervisor's end of the channel is open; its children die with it.
+long as the supervisor's end of the channel is open. Workers and loaders are the supervisor's children and outlive it:
+it forks a process that forks them and ends. Its other children die with it.
 
 A framework that can be forked after it has computed (PyTorch on one thread) is prepared here once, and children work
 at once. With one that can't (a *cold* one), this process imports and never computes: a first child, the scout, makes
@@ -32,10 +33,11 @@ from unisono.machine.descriptors import is_single, shared_by_forks
 from unisono.memory.heap import trim
 from unisono.memory.segment import Segment
 from unisono.runtime.channel import CLOSED, Channel, NoRoom
+from unisono.runtime.code_files import CodeFile
 from unisono.runtime.deaths import CLOSED_STATUS
 from unisono.runtime.failure import STACK_SIGNAL, Failure, described_error, failure
 from unisono.runtime.holder import Again, Holder, again, changed_environment, ended, in_child
-from unisono.runtime.lifeline import die_with_parent
+from unisono.runtime.lifeline import die_with_parent, fork_for
 from unisono.runtime.outline import Outline
 from unisono.runtime.prepare import Described, Prepared, Request, prepare, prepare_again
 from unisono.runtime.printing import print_for_the_supervisor, print_lossily, print_nothing
@@ -63,11 +65,11 @@ def main(file: int, supervisor: int, stacks: int) -> None:
         signal.signal(number, signal.SIG_IGN)  # they are the supervisor's
     answers_in(stacks)
     print_lossily()
-    os._exit(served(Parent(Channel(socket.socket(fileno=file)))))
+    os._exit(served(Parent(Channel(socket.socket(fileno=file)), supervisor)))
 
 
 def _described(verb: str, error: BaseException) -> Failure:
-    if isinstance(error, UnisonoError) and verb in ("take", "apply"):  # it says where it was raised
+    if isinstance(error, UnisonoError) and verb in ("take", "apply", "fork"):  # it says where it was raised
         return described_error(error)
     return failure(error, f"while the job was set up ({verb})")
 
@@ -100,10 +102,11 @@ class Parent:
 
     Args:
         channel: the supervisor's messages.
+        supervisor: its process.
     """
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, channel: Channel, supervisor: int) -> None:
+        self._channel, self._supervisor = channel, supervisor
         self._holder: Holder
         self._request: Request
         self._described: Described
@@ -155,23 +158,18 @@ class Parent:
         os.close(output)
         print_for_the_supervisor()
 
-    def copy(self, end: int) -> int:
+    def copy(self, end: int, start: int) -> int:
         """Fork a process that holds the job as this one does, and serves another channel; returns its number."""
         complete_imports()
         gc.freeze()
-        parent = os.getpid()
-        process = os.fork()
-        if process:
-            os.close(end)
-            return process
-        status = 1
-        try:
-            die_with_parent(parent)
+
+        def serve() -> int:
+            os.setpgid(0, 0)
             self._channel.close()
             self._channel = Channel(socket.socket(fileno=end))
-            status = served(self)
-        finally:
-            os._exit(status)
+            return served(self)
+
+        return self._adopted(serve, start, end)
 
     def apply(self, function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
         """What a function of the job returns, in a child."""
@@ -202,9 +200,9 @@ class Parent:
                 errand()
             finally:
                 os._exit(0)
-        status = self.reap(process)
+        _, status = os.waitpid(process, 0)
         if status:
-            self._channel.send(Failure(ended(status)))
+            self._channel.send(Failure(ended(os.waitstatus_to_exitcode(status))))
 
     def _export(self, steps: int) -> None:
         self._channel.answer(
@@ -214,18 +212,18 @@ class Parent:
 
     def _scout(self, request: Request) -> None:
         """Make the job ready: answers "prepare", then "write"."""
-
-        def described() -> Described:
-            self._prepared = prepare(self._job(), request)
-            if self._prepared.adapter.shares_compiled:
-                self._prepared.adapter.rehearse()
-            return self._prepared.described
-
-        if self._channel.answer(described, partial(failure, where="while the job was set up")):
+        where = partial(failure, where="while the job was set up")
+        if self._channel.answer(lambda: self._made_ready(request), where):
             (_, initialise), files = self._channel.receive()
             self._channel.answer(
                 partial(self.write, initialise, *files), partial(failure, where="while the first values were written")
             )
+
+    def _made_ready(self, request: Request) -> Described:
+        self._prepared = prepare(self._job(), request)
+        if self._prepared.adapter.shares_compiled:
+            self._prepared.adapter.rehearse()
+        return self._prepared.described
 
     def write(self, initialise: bool, segment: int) -> Mapping[str, str]:
         """Write the first values to shared memory, if so wished, and make the model's parameters views of it; returns
@@ -261,44 +259,54 @@ class Parent:
         gc.freeze()
         gc.set_threshold(*self._usual)
 
+    def succeed(
+        self, told: tuple[Any, ...], request: Request, described: Described, round: int, output: int, segment: int,
+        event: int, *files: int,
+    ) -> tuple[str, Mapping[str, CodeFile]] | Again:  # fmt: skip
+        """Take over from a process that was lost: all that it was told, at once.
+
+        Returns:
+            The digest of some samples, and what code was read.
+        """
+        self.print_to(output)
+        taken = self.take(*told, *files)
+        if isinstance(taken, Again):
+            return taken
+        self._request = request
+        if self._holder.is_cold:
+            made = in_child(lambda: self._made_ready(request))
+        else:
+            made = self.prepare(request)
+            if isinstance(made, Again):
+                return made
+            self.write(False, os.dup(segment))
+        self.attend(described, segment, event)
+        self.catch_up(round)
+        return made.samples, made.code
+
     def catch_up(self, round: int) -> None:
         """Bring the schedules to a round, so that a child forked later need not."""
         if not self._holder.is_cold:
             self._prepared.catch_up(self._state, round)
 
-    def reap(self, process: int) -> int:
-        """The exit code of a child that has ended."""
-        _, status = os.waitpid(process, 0)
-        return os.waitstatus_to_exitcode(status)
-
-    def fork(self, role: str, number: int, output: int, report: int) -> int:
+    def fork(self, role: str, number: int, output: int, report: int, start: int) -> int:
         """Start a child; returns its process number."""
         sys.stdout.flush()
         sys.stderr.flush()
-        parent = os.getpid()
+        life = Life(role, number, output, report)
+        return self._adopted(partial(self._live, life), start, output, report)
+
+    def _adopted(self, live: Callable[[], int], start: int, *ends: int) -> int:
+        """Fork a child that the supervisor adopts; returns its process number."""
         try:
-            process = os.fork()
+            return fork_for(self._supervisor, start, live)
         except OSError as error:
             raise JobError(
                 f"the system starts no more processes ({error.strerror}): allow more (ulimit -u, the container's limit)"
             ) from error
         finally:
-            if os.getpid() == parent:
-                os.close(output)
-                os.close(report)
-        if process:
-            return process
-        status = 1
-        try:
-            die_with_parent(parent)
-            status = self._live(Life(role, number, output, report))
-        except SystemExit as request:  # the job's code left by itself
-            status = request.code if isinstance(request.code, int) and request.code else 1
-        finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(status)
+            for end in (start, *ends):
+                os.close(end)
 
     def _live(self, life: Life) -> int:
         """A child's life; returns its exit status."""
@@ -308,12 +316,18 @@ class Parent:
         os.dup2(life.output, 2)
         print_for_the_supervisor()
         faulthandler.register(STACK_SIGNAL, file=life.report)
-        trouble = self._work(life)
         try:
+            trouble = self._work(life)
             tell(life.report, trouble)
+            return 0 if trouble is None else 1
         except OSError as error:
             return CLOSED_STATUS if error.errno in CLOSED else 1
-        return 0 if trouble is None else 1
+        except SystemExit as request:  # the job's code left by itself
+            return request.code if isinstance(request.code, int) and request.code else 1
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
 
     def _work(self, life: Life) -> Failure | None:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import selectors
 import time
@@ -12,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from unisono.errors import Interrupted, JobError, UnisonoError, UsageError
+from unisono.errors import Interrupted, UnisonoError, UsageError
 from unisono.frameworks.registry import family_of
 from unisono.machine.cores import Claims
 from unisono.memory.segment import Segment
@@ -20,30 +19,29 @@ from unisono.memory.words import Words
 from unisono.runtime.agreement import Agreement
 from unisono.runtime.answers import readable
 from unisono.runtime.child import Child
-from unisono.runtime.code_files import check_code
+from unisono.runtime.children import Children, NotForked
 from unisono.runtime.companions import Companions, Own
 from unisono.runtime.control import ControlSocket
 from unisono.runtime.deaths import Death, given_up
 from unisono.runtime.failure import Failure, described_error
 from unisono.runtime.hangs import LOOK_SECONDS, CommonPatience, Hangs
-from unisono.runtime.host import Host, HostLost, NotForked
+from unisono.runtime.host import Host, HostLost
 from unisono.runtime.outline import JobFacts
 from unisono.runtime.outputs import OUTPUT, Outputs
 from unisono.runtime.prepare import Request
 from unisono.runtime.profiler import Profiler
-from unisono.runtime.protocol import Plan, owner
+from unisono.runtime.protocol import Plan
 from unisono.runtime.records import Records
 from unisono.runtime.recovery import STRIKES, Crew, Decision, Fork, Inherit, Retire, Seat, Work
 from unisono.runtime.running import Running
 from unisono.runtime.shutdown import ASKED, Fate, Shutdown, fate
 from unisono.runtime.state import MEMBERS, Control, HostState
+from unisono.runtime.succession import Succession
 from unisono.runtime.watcher import Outcome, Watcher
 from unisono.runtime.worker import HostWords
 from unisono.usertrace import job_frames
 
 TICK_SECONDS = 0.05
-RETRY_SECONDS = 1.0
-"""Between two tries to start a process that could not be started."""
 FINISH_SECONDS = 2.0
 """Patience with an interrupted run's round before it is abandoned."""
 
@@ -77,11 +75,11 @@ class Supervisor:
         self._shutdown: Shutdown | None = None
         self._last_death: Death
         self._last_stack = ""
-        self._missing: list[tuple[str, int, int, str]] = []
-        self._try_again, self._vain = 0.0, 0
+        self._reason: Failure | None = None
+        self._children = Children(host, self._watch, watcher.message)
+        self._succession: Succession
         self._finishing: CommonPatience | None = None
         self._looked = self._caught_up = 0.0
-        self._lost = (-1, 0)
         self._loader_strikes: dict[int, tuple[Work, int]] = {}
         self._companions = companions
         self._profiler: Profiler | None = None
@@ -97,7 +95,7 @@ class Supervisor:
         try:
             self._host.answers.say = self._watcher.message
             self._host.answers.interrupted = self._is_to_go
-            self._host.attach(self._listen_to_host, self._outputs.wait_for)
+            self._host.attach(self._selector, self._outputs, partial(self._watcher.log, "host"))
             outcome = self._begin()
             failed = outcome.failure
             self._shutdown = outcome.shutdown
@@ -111,113 +109,12 @@ class Supervisor:
         finally:
             if self._companions:
                 self._companions.close(failed, self._shutdown)
+            self._outputs.close_all()
+            self._children.close()
             self._host.close()
             self._claims.close()
             self._selector.close()
             os.close(self._event)
-
-    def _listen_to_host(self, file: int | None) -> None:
-        """The warm parent's output begins to come, or (None) everything from this host's processes ends."""
-        if file is not None:
-            self._outputs.listen(file, self._watcher.log("host"))
-            return
-        self._outputs.close_all()
-        for key in list(self._selector.get_map().values()):
-            if isinstance(key.data, Child):
-                self._unwatch(key.fd)
-
-    def _start_over(self, lost: HostLost) -> None:
-        """The warm parent died: another one goes on with the same shared memory, from the same words.
-
-        That one may die too. Three in a row in the same round end the run.
-        """
-        while self._failure is None:
-            round_ = self._run.records.plan.round
-            self._lost = (round_, self._lost[1] + 1 if self._lost[0] == round_ else 1)
-            if self._lost[1] >= STRIKES:
-                text = f"{lost.message} That was so {STRIKES} times in a row in the same round."
-                self._failure = Failure(text)
-                return
-            self._watcher.message(f"{lost.message} So another one takes over.")
-            try:
-                self._replace_host()
-                if not self._paused:
-                    self._seat_anew()
-                self._fork_loaders()
-                return
-            except HostLost as again:
-                lost = again
-            except Interrupted:
-                return
-            except UnisonoError as error:
-                self._failure = described_error(error)
-
-    def _replace_host(self) -> None:
-        """Have another warm parent hold the job; all of this host's processes have ended."""
-        run = self._run
-        for child in self._host.children:
-            self._hangs.forget(child)
-        run.members.clear()
-        run.dumping.clear()
-        run.leaving.clear()
-        self._missing.clear()
-        self._host.restart()
-        again = self._host.prepare(self._request)
-        self._host.share(run.described, run.state.segment.file, self._event, initialise=False)
-        self._host.ask("catch_up", run.records.plan.round)
-        check_code(run.described.code, again.code)
-        if again.samples != run.described.samples:
-            raise JobError(
-                "a job must give the same data each time it is read; read again, after the process that held it had "
-                f"died, it gave others (digest of some: {run.described.samples} before, {again.samples} now). Seed "
-                "what is random at the top of its file, or where its data are opened: np.random.default_rng(0)."
-            )
-
-    def _seat_anew(self) -> None:
-        """A fresh crew inherits all slots of the plan in force."""
-        run = self._run
-        run.crew = Crew(run.crew.wanted, next_member=run.crew.next_member)
-        decisions = run.crew.begin()
-        plan = run.records.plan
-        old = [owner(member, run.state.heirs.of) for member in plan.members]
-        for member, heir in zip(old, itertools.cycle(run.crew.seats)):
-            run.state.heirs.name(member, heir)
-        self._carry_out(decisions)
-
-    def _fork_loaders(self) -> None:
-        for index in range(self._run.described.layout.shape.loaders):
-            self._start("loader", index, index)
-
-    def _start(self, role: str, number: int, place: int) -> Child | None:
-        """Fork a process, and watch it; where that cannot be done now, it is tried again."""
-        try:
-            child = self._host.fork(role, number, place)
-        except NotForked as error:
-            self._missing.append((role, number, place, error.message))
-            return None
-        self._watch(child)
-        return child
-
-    def _start_missing(self) -> None:
-        """Try again to fork who could not be forked: three times in a row in vain end the run."""
-        if not self._missing or time.monotonic() < self._try_again:
-            return
-        self._vain += 1
-        reason = self._missing[0][3]
-        if self._vain >= STRIKES:
-            self._failure = Failure(f"a process could not be started, {STRIKES} times in a row: {reason}")
-            return
-        self._watcher.message(f"a process could not be started ({reason}); trying again")
-        missing = list(self._missing)
-        self._missing.clear()
-        for role, number, place, _ in missing:
-            if role == "worker":
-                self._fork(number)
-            else:
-                self._start(role, number, place)
-        self._try_again = time.monotonic() + RETRY_SECONDS
-        if not self._missing:
-            self._vain = 0
 
     def _begin(self) -> Outcome:
         described = self._host.prepare(self._request, meanwhile=self._watcher.preparing)
@@ -227,7 +124,7 @@ class Supervisor:
         segment = Segment.create(described.layout.segment)
         try:
             state = HostState(described.layout, segment)
-            probe = self._host.share(described, segment.file, self._event, initialise=True)
+            probe = self._host.share(described, segment.file, self._event)
             described = replace(described, probe=probe)
             first, go_on = self._watcher.restore(described, state)
             slots = described.layout.shape.slots
@@ -261,7 +158,15 @@ class Supervisor:
         """From now on the warm parent is waited for as workers are, and there is something to bring to rest."""
         answers = self._host.answers
         answers.is_patient, answers.stall_seconds = False, self._stall_seconds
+        self._succession = Succession(
+            self._host, self._run.described, self._succeed, self._stop_for, self._watcher.message
+        )
         answers.interrupted = lambda: self._is_to_go() and self._run.is_at_rest(self._run.records.plan)
+
+    def _succeed(self, then: Callable[[Any], None]) -> None:
+        run = self._run
+        files = run.state.segment.file, self._event
+        self._host.succeed(self._request, run.described, run.records.plan.round, files, then)
 
     def _export(self, outcome: Outcome) -> None:
         """Have the model left in its framework's own file, if the framework has such files."""
@@ -358,9 +263,19 @@ class Supervisor:
     # -- processes -----------------------------------------------------------------------------------------
 
     def _watch(self, child: Child) -> None:
+        """A process has begun."""
         self._outputs.listen(child.output, self._watcher.log(child.name))
         for file in (child.pidfd, child.report):
             self._selector.register(file, selectors.EVENT_READ, child)
+        if child.role == "worker":
+            self._run.members[child.number] = child
+            self._hold_to_cores(child)
+
+    def _hold_to_cores(self, worker: Child) -> None:
+        threads, cores = self._request.threads, self._request.cores
+        with suppress(ProcessLookupError):
+            if self._run.crew.wanted * threads <= len(cores) and (held := self._claims.of(worker.place)):
+                os.sched_setaffinity(worker.process, held)
 
     def _unwatch(self, file: int) -> None:
         if file in self._selector.get_map():
@@ -375,12 +290,11 @@ class Supervisor:
             self._outputs.add(child.output, stacks)
 
     def _carry_out(self, decisions: list[Decision]) -> None:
-        """Heirs first: survivors take over before a replacement is forked."""
         run = self._run
-        for decision in sorted(decisions, key=lambda decision: isinstance(decision, Fork)):
+        for decision in decisions:
             if isinstance(decision, Fork):
                 run.state.heirs.name(decision.member, None)
-                self._fork(decision.member)
+                self._children.want("worker", decision.member)
             elif isinstance(decision, Inherit):
                 run.state.heirs.name(decision.dead, decision.heir)
                 run.control.publish(Control.DEATHS, run.control.get(Control.DEATHS) + 1)
@@ -395,19 +309,6 @@ class Supervisor:
         elsewhere = sum(agreement.workers) - agreement.workers[agreement.host] if agreement.several else 0
         self._watcher.workers(len(run.crew.present) + elsewhere, max(len(agreement.workers), 1))
 
-    def _fork(self, member: int) -> None:
-        run = self._run
-        taken = {child.place for child in run.members.values()}
-        place = next(place for place in range(len(taken) + 1) if place not in taken)
-        child = self._start("worker", member, place)
-        if child is None:
-            return
-        run.members[member] = child
-        threads, cores = self._request.threads, self._request.cores
-        with suppress(ProcessLookupError):
-            if run.crew.wanted * threads <= len(cores) and (held := self._claims.of(place)):
-                os.sched_setaffinity(child.process, held)
-
     def _wake_everybody(self) -> None:
         words = self._run.words
         for slot in range(self._run.described.layout.shape.most):
@@ -420,9 +321,10 @@ class Supervisor:
     def _supervise(self, first: int, go_on: bool) -> None:
         """Until every round is done, the run has failed, or it was stopped. Whatever happens, it comes to rest."""
         self._guarded(partial(self._begin_with, first, go_on))
-        self._looked = self._caught_up = time.monotonic()
+        self._looked = time.monotonic()
         while self._failure is None and self._guarded(self._turn):
             pass
+        self._failure = self._failure or self._reason
         if self._failure is not None:
             self._come_to_rest()
 
@@ -432,19 +334,28 @@ class Supervisor:
         try:
             return act()
         except HostLost as lost:
-            self._start_over(lost)
-        except Interrupted:  # nobody waits any more for the warm parent, which hangs; the round is at rest
-            self._come_to_rest()
-            return False
+            self._stop_for(self._succession.lost(lost))
+        except NotForked as error:
+            self._stop_for(described_error(error))
         except UsageError:  # the hosts of the run do not fit together
             raise
         except Exception as error:
             self._failure = self._failure or described_error(error)
         return True
 
+    def _stop_for(self, reason: Failure | None) -> None:
+        """Where there is a reason, nobody can be forked any more: stop after the step at hand, as those at work can."""
+        if reason is None or self._companions:  # other hosts hear of a failure
+            self._failure = self._failure or reason
+            return
+        self._reason = self._reason or reason
+        if self._shutdown is None:
+            self._go(Shutdown(False, ASKED))
+
     def _begin_with(self, first: int, go_on: bool) -> bool:
         self._man(first, go_on)
-        self._fork_loaders()
+        for index in range(self._run.described.layout.shape.loaders):
+            self._children.want("loader", index)
         self._control = self._watcher.control(self._answer)
         if self._control:
             self._selector.register(self._control, selectors.EVENT_READ, self._control)
@@ -466,34 +377,48 @@ class Supervisor:
         self._look_for_newcomers()
         self._copy_if_due(plan)
         self._drain(plan)
-        self._start_missing()
+        self._have_forked()
         if self._is_over(plan):
             return self._goes_on_with_fewer(plan)
         self._let_go(plan)
         return not self._look_after_time(plan)
 
     def _hear_all(self) -> None:
-        """Take what has come, and remind the warm parent of the round now and then."""
+        """Take what has come."""
         for key, _ in self._selector.select(TICK_SECONDS):
             self._handle(key.fd, key.data)
         if self._control:
             self._control.let_go_of_late()
+
+    def _have_forked(self) -> None:
+        """See to it that whoever is to be forked is forked; remind the warm parent of the round now and then."""
+        self._succession.go_on()
+        self._children.go_on()
+        if not self._host.is_free:
+            return
+        self._succession.begin_anew()
         if time.monotonic() - self._caught_up >= CATCH_UP_SECONDS:
             self._caught_up = time.monotonic()
-            self._host.ask("catch_up", self._run.records.plan.round)
+            self._host.post("catch_up", self._run.records.plan.round, then=self._caught)
             if self._profiler and self._profiler.is_due:
-                self._start("profiler", 0, 0)
+                self._children.want("profiler", 0)
+
+    @staticmethod
+    def _caught(answer: Any) -> None:
+        if isinstance(answer, Failure):
+            raise answer.error()
 
     def _is_over(self, plan: Plan) -> bool:
         """Whether there is nobody at work any more, and nobody to come."""
         waits = self._paused and self._shutdown is None and plan.round < self._run.described.program.rounds
-        coming = any(role == "worker" for role, *_ in self._missing)
+        coming = self._reason is None and self._children.awaits("worker")
         return not self._run.members and not waits and not coming
 
     def _look_after_time(self, plan: Plan) -> bool:
         """See who hangs, and whether the run is to stop; returns whether it has been abandoned for that."""
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
+            self._host.look()
             self._end_the_hung(plan, now - self._looked)
             if self._finishing and self._finishing.spend(self._run.members.values(), now - self._looked):
                 self._abandon()
@@ -503,7 +428,7 @@ class Supervisor:
             return False
         assert self._shutdown
         if self._finishing is None:
-            if self._companions is None:
+            if self._companions is None and self._reason is None:
                 self._watcher.message("stopping after the step at hand; another interrupt ends at once")
             self._finishing = CommonPatience(FINISH_SECONDS)
         if self._run.control.get(Control.STOP) != self._shutdown.word:
@@ -530,11 +455,13 @@ class Supervisor:
             what.serve()
         elif self._companions and what is self._companions:
             self._companions.hear()
-        elif what in self._host.children and file == what.report:
+        elif what is self._host:
+            self._host.hear()
+        elif what in self._children.living and file == what.report:
             self._hear(what)
-        elif what in self._host.children and what.role == "profiler":
+        elif what in self._children.living and what.role == "profiler":
             self._profiled(what)
-        elif what in self._host.children:
+        elif what in self._children.living:
             self._ended(what)
 
     def _look_for_newcomers(self) -> None:
@@ -614,7 +541,7 @@ class Supervisor:
             del self._run.members[child.number]
             self._run.leaving.discard(child.number)
         self._run.dumping.pop(child.process, None)
-        return child.told.failure, self._host.reap(child)
+        return child.told.failure, self._children.bury(child)
 
     def _replace_loader(self, child: Child, at: Work, own_fault: bool) -> None:
         last, strikes = self._loader_strikes.get(child.number, (at, 0))
@@ -624,7 +551,7 @@ class Supervisor:
             if strikes >= STRIKES:
                 self._failure = self._failure or self._given_up(at)
                 return
-        self._start("loader", child.number, child.place)
+        self._children.want("loader", child.number)
 
     def _given_up(self, work: Work | None) -> Failure:
         return given_up(self._last_death, work, self._run.described.program, self._last_stack)
@@ -633,7 +560,7 @@ class Supervisor:
         if plan.stop or self._paused:
             return
         self._hangs.end_workers(self._run, plan, self._job.waits_for_norms, elapsed, self._watcher.message)
-        self._hangs.end_loaders(self._run, self._host.children, elapsed, self._watcher.message)
+        self._hangs.end_loaders(self._run, self._children.living, elapsed, self._watcher.message)
 
     # -- stopping and resizing -----------------------------------------------------------------------------
 
@@ -643,15 +570,15 @@ class Supervisor:
             try:
                 self._abandon()
                 return
-            except Interrupted:  # who it has forked has ended, though it does not say so
-                continue
             except Exception as error:
                 self._watcher.message(f"while the run came to rest: {described_error(error).message}")
 
     def _abandon(self) -> None:
         """End all workers now; one more finishes a round whose update has begun, unless it fails or dies too often."""
         run = self._run
+        self._children.forgo("worker")
         self._end_members()
+        self._succession.begin_anew()
         for _ in range(STRIKES):
             plan = run.records.plan
             if run.is_at_rest(plan):
@@ -662,39 +589,49 @@ class Supervisor:
             run.state.heirs.name(last, None)
             for member in run.owners(plan):
                 run.state.heirs.name(member, last)
-            if self._finishes(last, plan):
+            self._children.want("worker", last)
+            self._await_round(last, plan)
+            if self._end_members():  # it has failed, and would again
                 return
 
-    def _finishes(self, last: int, plan: Plan) -> bool:
-        """Have a worker finish a round; returns whether it is of no use to try again, as the job fails in it."""
-        try:
-            try:
-                self._host.ask("catch_up", plan.round)
-            except HostLost:  # where there is nobody to fork it
-                self._replace_host()
-            self._fork(last)
-        except UnisonoError as error:
-            self._watcher.message(f"a step whose update has begun could not be finished: {error}")
-        if last in self._run.members:
-            self._await_round(self._run.members[last], plan)
-        else:
-            time.sleep(RETRY_SECONDS)
-        return self._end_members()
-
-    def _await_round(self, child: Child, plan: Plan) -> None:
-        """Until a worker has finished the round of a plan, or has ended."""
+    def _await_round(self, last: int, plan: Plan) -> None:
+        """Until the last worker has finished the round of a plan, or has ended, or cannot be forked."""
         looked = time.monotonic()
-        while not _is_dead(child, 0.001) and self._run.records.plan.round == plan.round:
-            for key, _ in self._selector.select(0):
-                if key.data == OUTPUT:
-                    self._outputs.read(key.fd)
-                elif key.data is child and key.fd == child.report:
-                    self._hear(child)
-            now = time.monotonic()
-            if now - looked >= LOOK_SECONDS:
-                clipped = self._job.waits_for_norms
-                self._hangs.end_workers(self._run, plan, clipped, now - looked, self._watcher.message)
-                looked = now
+        while self._run.records.plan.round == plan.round and self._is_coming(last):
+            failure: Failure | None = None
+            try:
+                for key, _ in self._selector.select(0):
+                    self._hear_at_rest(key.fd, key.data)
+                self._succession.go_on()
+                self._children.go_on()
+                now = time.monotonic()
+                if now - looked >= LOOK_SECONDS:
+                    self._host.look()
+                    clipped = self._job.waits_for_norms
+                    self._hangs.end_workers(self._run, plan, clipped, now - looked, self._watcher.message)
+                    looked = now
+            except HostLost as lost:
+                failure = self._succession.lost(lost)
+            except UnisonoError as error:
+                failure = described_error(error)
+            if failure is not None:
+                self._watcher.message(f"a step whose update has begun could not be finished: {failure.message}")
+                self._children.forgo("worker")
+
+    def _is_coming(self, member: int) -> bool:
+        """Whether a worker lives, or is still to be forked; waits for a moment."""
+        if member in self._run.members:
+            return not _is_dead(self._run.members[member], 0.001)
+        time.sleep(0.001)
+        return self._children.awaits("worker") and not self._succession.is_over
+
+    def _hear_at_rest(self, file: int, what: Any) -> None:
+        if what == OUTPUT:
+            self._outputs.read(file)
+        elif what is self._host:
+            self._host.hear()
+        elif isinstance(what, Child) and file == what.report:
+            self._hear(what)
 
     def _end_members(self) -> bool:
         """End them; returns whether one of them had failed."""
