@@ -15,7 +15,10 @@ from jobs import FOR_EVER
 from reliability.place import HANG_SECONDS, JOB, Place
 from waiting import until
 
-ROLES = ("worker", "worker", "loader", "loader", "warm parent", "warm parent twice", "all workers", "everything")
+ROLES = (
+    "worker", "worker", "loader", "loader", "warm parent", "warm parent twice", "worker and warm parent", "all workers",
+    "all children", "everything",
+)  # fmt: skip
 
 
 def kills(draw: Random, place: Place) -> None:
@@ -82,20 +85,23 @@ def _goes_on(place: Place, process: subprocess.Popen[bytes], more: int) -> bool:
 
 def _strike(supervisor: int, victim: str, number: int, draw: Random) -> None:
     """Send a signal to processes of a role."""
-    parents = _children(psutil.Process(supervisor))
-    children = [child for parent in parents for child in _children(parent)]
-    named = {role: [child for child in children if _name(child) == f"unisono-{role}"] for role in ("worker", "loader")}
+    below = _children(psutil.Process(supervisor))
+    named = {role: [child for child in below if _name(child) == f"unisono-{role}"] for role in ("worker", "loader")}
+    children = [*named["worker"], *named["loader"]]
+    parents = [child for child in below if child not in children]
     if victim.startswith("warm parent"):
         _send(parents, number)
         if victim.endswith("twice"):
-            others = lambda: [p for p in _children(psutil.Process(supervisor)) if p not in parents]  # noqa: E731
+            others = lambda: [p for p in _children(psutil.Process(supervisor)) if p not in below]  # noqa: E731
             with suppress(AssertionError, psutil.Error):
                 until(others, "another takes over", HANG_SECONDS)
                 _send(others(), number)
-    elif victim in named:
-        _send(draw.sample(named[victim], min(1, len(named[victim]))), number)
+    elif victim in named or victim.startswith("worker"):
+        worker = named[victim.split()[0]]
+        _send([*draw.sample(worker, min(1, len(worker))), *(parents if victim not in named else [])], number)
     else:
-        _send(named["worker"] if victim == "all workers" else children, number)
+        victims = {"all workers": named["worker"], "all children": children, "everything": [*parents, *children]}
+        _send(victims[victim], number)
 
 
 def _send(processes: list[psutil.Process], number: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import selectors
 from contextlib import closing
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +14,8 @@ import pytest
 
 import jobs
 from unisono.runtime import host
-from unisono.runtime.answers import readable
 from unisono.runtime.host import Host, HostLost
+from unisono.runtime.outputs import Outputs
 from unisono.runtime.prepare import Request
 from unisono.runtime.source import Pickled
 
@@ -34,7 +35,7 @@ def test_why_the_holder_of_the_job_is_gone(kills: object, text: str, monkeypatch
         (parent,) = [child for child in psutil.Process().children() if child not in before]
         parent.kill()
         with pytest.raises(HostLost, match=f"the process that holds the job {text}"):
-            held.ask("reap", 0)
+            held.ask("catch_up", 0)
 
 
 def test_what_is_done_meanwhile_is_done_while_the_job_is_made_ready() -> None:
@@ -59,17 +60,43 @@ def test_what_is_done_meanwhile_is_done_while_the_job_is_made_ready() -> None:
     os.close(answered)
 
 
+class Log:
+    """Takes what a process prints."""
+
+    def __init__(self) -> None:
+        self.said, self.closed = b"", False
+
+    def feed(self, data: bytes) -> None:
+        self.said += data
+
+    def close(self) -> None:
+        self.closed = True
+
+
 def test_who_takes_over_is_listened_to_although_the_one_before_died_at_once() -> None:
-    heard: list[int | None] = []
-    with closing(Pickled.of(jobs.make())) as source, Host() as held:
+    logs: list[Log] = []
+    answers: list[Any] = []
+
+    def log() -> Any:
+        logs.append(Log())
+        return logs[-1]
+
+    with selectors.DefaultSelector() as selector, closing(Pickled.of(jobs.make())) as source, Host() as held:
         held.begin(source)
         held.outline()
         psutil.Process(held.process).kill()
         with pytest.raises(HostLost):
-            held.attach(heard.append, readable)
-        held.restart()
-        assert held.outline() is None
-    first, closed, second, last = heard
-    assert isinstance(first, int)
-    assert isinstance(second, int)
-    assert closed is None is last
+            held.attach(selector, Outputs(selector), log)
+        assert held.is_lost
+        with pytest.raises(HostLost, match="is gone"):
+            held.ask("catch_up", 0)
+        described: Any = None
+        held.succeed(Request(1, 1, (0,)), described, 0, (0, 0), answers.append)
+        assert not held.is_lost
+        psutil.Process(held.process).kill()
+        (key,) = [key for key, _ in selector.select() if key.data is held]
+        with pytest.raises(HostLost):
+            key.data.hear()
+        assert isinstance(answers[0], HostLost), "who waits for the answer hears of it too"
+        assert not selector.get_map()
+    assert [one.closed for one in logs] == [True, True]

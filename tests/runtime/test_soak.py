@@ -24,7 +24,7 @@ from waiting import until
 
 @dataclass
 class Killer:
-    """Kills workers and loaders of this process's warm parent at random instants."""
+    """Kills workers and loaders of this process at random instants."""
 
     kills: int
     records: list[Any]
@@ -42,7 +42,7 @@ class Killer:
             enough = len(self.records) + random_.choice((0, 1, 1, 2, 3, 5))
             until(lambda enough=enough: self.ended.is_set() or len(self.records) >= enough, "it trains")
             with suppress(psutil.Error):
-                children = [child for parent in own.children() for child in parent.children()]
+                children = [child for child in own.children() if child.name() in ("unisono-worker", "unisono-loader")]
                 if len(children) >= 3:
                     for victim in random_.sample(children, random_.choice([1, 1, 1, 2])):
                         victim.kill()
