@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -342,11 +343,18 @@ def test_resize_from_another_process(file: Path, tmp_path: Path) -> None:
     assert command("resize", "out", 2, folder=tmp_path).returncode == 2
 
 
-def test_the_process_that_holds_the_job_is_replaced_too(file: Path, tmp_path: Path) -> None:
+def holder_of(process: subprocess.Popen[str]) -> Any:
+    """The process that holds the job of a run."""
     import psutil
 
+    children = psutil.Process(process.pid).children()
+    (holder,) = [child for child in children if not child.name().startswith("unisono-")]
+    return holder
+
+
+def test_the_process_that_holds_the_job_is_replaced_too(file: Path, tmp_path: Path) -> None:
     process = started(file, tmp_path)
-    (parent,) = psutil.Process(process.pid).children()
+    parent = holder_of(process)
     parent.kill()
     metrics = tmp_path / "out" / "metrics.jsonl"
     before = metrics.stat().st_size
@@ -371,11 +379,9 @@ def job(fault="", steps=1):
 
 
 def test_a_file_that_gives_other_data_when_it_is_run_again_ends_the_run_with_what_was_learnt(tmp_path: Path) -> None:
-    import psutil
-
     (tmp_path / "unseeded.py").write_text(UNSEEDED)
     process = started(tmp_path / "unseeded.py", tmp_path)
-    (parent,) = psutil.Process(process.pid).children()
+    parent = holder_of(process)
     parent.kill()
     output, _ = process.communicate(timeout=limit())
     assert process.returncode == 1
@@ -412,20 +418,23 @@ def test_a_module_that_is_edited_while_a_run_needs_it_again_ends_the_run(tmp_pat
 
 
 def test_one_process_imports_the_framework(file: Path, tmp_path: Path) -> None:
-    import psutil
-
     process = started(file, tmp_path)
-    (parent,) = psutil.Process(process.pid).children()
+    parent = holder_of(process)
     has_torch = ["libtorch" in Path(f"/proc/{number}/maps").read_text() for number in (process.pid, parent.pid)]
     assert has_torch == [False, True]
     process.send_signal(signal.SIGINT)
     process.communicate()
 
 
-def test_killing_the_supervisor_ends_its_children(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("orphaned", [False, True], ids=["at work", "while another takes over"])
+def test_killing_the_supervisor_ends_its_children(file: Path, tmp_path: Path, orphaned: bool) -> None:
     import psutil
 
     process = started(file, tmp_path)
+    if orphaned:
+        gone = holder_of(process)
+        gone.kill()
+        until(lambda: len(psutil.Process(process.pid).children()) == 5 and not gone.is_running(), "another takes over")
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) == 5  # the warm parent, two loaders, two workers
     process.kill()
