@@ -348,7 +348,7 @@ def holder_of(process: subprocess.Popen[str]) -> Any:
     import psutil
 
     children = psutil.Process(process.pid).children()
-    (holder,) = [child for child in children if not child.name().startswith("unisono-")]
+    (holder,) = [child for child in children if os.getpgid(child.pid) == child.pid]
     return holder
 
 

@@ -323,7 +323,7 @@ def test_a_paused_run_whose_parent_has_died_goes_on_when_it_is_asked_to(tmp_path
     run.resize(0)
     until(lambda: not workers(), "all workers have gone")
     steps = steps_of(run)
-    (parent,) = [child for child in set(psutil.Process().children()) - others if child.name() != "unisono-loader"]
+    (parent,) = [child for child in set(psutil.Process().children()) - others if os.getpgid(child.pid) == child.pid]
     parent.kill()
 
     def granted() -> bool:

@@ -88,11 +88,11 @@ def _strike(supervisor: int, victim: str, number: int, draw: Random) -> None:
     below = _children(psutil.Process(supervisor))
     named = {role: [child for child in below if _name(child) == f"unisono-{role}"] for role in ("worker", "loader")}
     children = [*named["worker"], *named["loader"]]
-    parents = [child for child in below if child not in children]
+    parents = [child for child in below if _leads(child)]
     if victim.startswith("warm parent"):
         _send(parents, number)
         if victim.endswith("twice"):
-            others = lambda: [p for p in _children(psutil.Process(supervisor)) if p not in below]  # noqa: E731
+            others = lambda: [p for p in _children(psutil.Process(supervisor)) if p not in below and _leads(p)]  # noqa: E731
             with suppress(AssertionError, psutil.Error):
                 until(others, "another takes over", HANG_SECONDS)
                 _send(others(), number)
@@ -114,6 +114,13 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
     with suppress(psutil.Error):
         return list(process.children())
     return []
+
+
+def _leads(process: psutil.Process) -> bool:
+    """Whether a process leads a group, as those do that hold jobs."""
+    with suppress(OSError):
+        return os.getpgid(process.pid) == process.pid
+    return False
 
 
 def _name(process: psutil.Process) -> str:
