@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -268,8 +267,7 @@ main()
 
 def test_an_interrupt_saves_also_where_the_process_that_holds_the_job_hangs(file: Path, tmp_path: Path) -> None:
     process = started(file, tmp_path, start=("-c", ASKING))
-    (holder,) = psutil.Process(process.pid).children()
-    holder.suspend()
+    holder_of(process).suspend()
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=limit())
     assert process.returncode == 143, output
@@ -343,10 +341,8 @@ def test_resize_from_another_process(file: Path, tmp_path: Path) -> None:
     assert command("resize", "out", 2, folder=tmp_path).returncode == 2
 
 
-def holder_of(process: subprocess.Popen[str]) -> Any:
+def holder_of(process: subprocess.Popen[str]) -> psutil.Process:
     """The process that holds the job of a run."""
-    import psutil
-
     children = psutil.Process(process.pid).children()
     (holder,) = [child for child in children if os.getpgid(child.pid) == child.pid]
     return holder
@@ -401,15 +397,13 @@ def job(fault="", steps=1):
 @pytest.mark.parametrize("apart", [False, True], ids=["forked", "apart"])
 def test_a_module_that_is_edited_while_a_run_needs_it_again_ends_the_run(tmp_path: Path, apart: bool) -> None:
     """Where each process runs the file for itself, who takes a worker's place reads it; else who holds the job does."""
-    import psutil
-
     (tmp_path / "helper.py").write_text("WIDE = 1\n")
     (tmp_path / "helped.py").write_text(HELPED.format(left_behind="own = open(__file__)" if apart else ""))
     process = started(tmp_path / "helped.py", tmp_path)
     (tmp_path / "helper.py").write_text("WIDE = 2\n")
     (tmp_path / "helped.py").write_text("edited too, which changes nothing")
-    (parent,) = psutil.Process(process.pid).children()
-    (next(child for child in parent.children() if child.name() == "unisono-worker") if apart else parent).kill()
+    workers = [child for child in psutil.Process(process.pid).children() if child.name() == "unisono-worker"]
+    (workers[0] if apart else holder_of(process)).kill()
     output, _ = process.communicate(timeout=limit())
     assert process.returncode == 1
     assert "a job's code must stay as it is while it trains" in output
@@ -428,8 +422,6 @@ def test_one_process_imports_the_framework(file: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orphaned", [False, True], ids=["at work", "while another takes over"])
 def test_killing_the_supervisor_ends_its_children(file: Path, tmp_path: Path, orphaned: bool) -> None:
-    import psutil
-
     process = started(file, tmp_path)
     if orphaned:
         gone = holder_of(process)
