@@ -73,6 +73,15 @@ class Log:
         self.closed = True
 
 
+def test_whose_answer_is_not_waited_for_hears_that_it_will_not_come() -> None:
+    answers: list[Any] = []
+    with closing(Pickled.of(jobs.make())) as source, Host() as held:
+        held.begin(source)
+        held.outline()
+        held.post("catch_up", 0, then=answers.append)
+    assert isinstance(answers[0], HostLost), "else a process that was to be forked would wait for ever to begin"
+
+
 def test_who_takes_over_is_listened_to_although_the_one_before_died_at_once() -> None:
     logs: list[Log] = []
     answers: list[Any] = []

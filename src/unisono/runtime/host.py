@@ -333,11 +333,8 @@ class Host:
             raise self._lost(text) from silence
 
     def _lost(self, text: str) -> HostLost:
-        lost, then = HostLost(text), self._then
-        self._then = None
-        self.end()
-        if then is not None:
-            then(lost)
+        lost = HostLost(text)
+        self.end(lost)
         return lost
 
     def lacked_memory(self, status: int) -> bool:
@@ -385,8 +382,12 @@ class Host:
         self._groups.append(self._process.pid)
         self.is_lost = False
 
-    def end(self) -> None:
-        """Kill the parent; who has its children for his own keeps them."""
+    def end(self, lost: HostLost | None = None) -> None:
+        """Kill the parent; who has its children for his own keeps them, and who waits for an answer hears this.
+
+        Args:
+            lost: how it was lost, or None: nobody wants it any more.
+        """
         if self.is_lost:
             return
         self.is_lost = True
@@ -400,6 +401,9 @@ class Host:
         self._process.kill()
         self._process.wait()
         os.close(self._stacks)
+        then, self._then = self._then, None
+        if then is not None:
+            then(lost or HostLost("the process that holds the job is not needed any more."))
 
     def close(self) -> None:
         """Kill it, once all of its children are buried; nothing is left."""
