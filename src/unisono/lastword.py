@@ -9,8 +9,10 @@ import os
 import select
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
 LOOK_SECONDS = 0.2
 
@@ -33,6 +35,8 @@ def main(agent: psutil.Process, text: str) -> None:
 
 
 if __name__ == "__main__":
+    import psutil
+
     try:
         main(psutil.Process(int(sys.argv[1])), sys.argv[2])
     except (psutil.NoSuchProcess, ProcessLookupError):  # it has ended before it was looked at
