@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -18,7 +20,7 @@ from safetensors.torch import load_file
 
 import jobs
 import unisono
-from unisono import api
+from unisono import api, execution
 from unisono.checkpoint import store
 from unisono.checkpoint.files import load
 from unisono.checkpoint.parameters import sha256_of
@@ -356,8 +358,12 @@ def test_a_pipeline_is_resized_and_goes_on_in_another_layout(tmp_path: Path) -> 
     assert again.parameters_sha256 == expected.parameters_sha256
 
 
-def test_time_runs_out_with_a_checkpoint(tmp_path: Path) -> None:
-    run = unisono.train(jobs.make(Slow, steps=jobs.FOR_EVER), workers=2, out=tmp_path / "run", max_time="3s")
+def test_time_runs_out_with_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, records = time.monotonic, list[Any]()
+    clock = SimpleNamespace(monotonic=lambda: real() + (7200 if records else 0))  # two hours later at the first record
+    monkeypatch.setattr(execution, "time", clock)
+    job = jobs.make(Slow, steps=jobs.FOR_EVER, observers=[records.append])
+    run = unisono.train(job, workers=2, out=tmp_path / "run", max_time="1h")
     assert run.exit_status == 143
     assert run.manifest["reason"] == "max-time"
     assert store.steps(run.directory / "checkpoints") == [run.manifest["steps_done"]]

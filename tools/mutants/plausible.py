@@ -238,8 +238,8 @@ PLAUSIBLE: tuple[Mistake, ...] = (
         ("tests/cluster/test_complete.py",),
     ),
     Mistake(
-        "one host's wish to stop is another one's copy",
-        (("runtime/agreement.py", "int(self._area[3])", "int(self._area[2])"),),
+        "as many copies are asked for as there are hosts",
+        (("runtime/agreement.py", "return int(self._area[2])", "return int(self._area[1])"),),
         (f"{RUNTIME}/test_agreement.py",),
     ),
     Mistake(
