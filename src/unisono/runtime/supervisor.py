@@ -509,6 +509,9 @@ class Supervisor:
         elif worker:
             self._carry_out(run.crew.died(child.number))
         reported, status = self._bury(child)
+        if reported is not None and early and reported.usage:  # who comes cannot take part; who is at work can go on
+            self._stop_for(reported)
+            return
         if reported is not None:
             self._failure = self._failure or reported
             return
