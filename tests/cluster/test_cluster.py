@@ -32,7 +32,11 @@ LONG = f"jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=4
 
 @pytest.mark.parametrize(
     "workers",
-    [(1, 2), *(pytest.param(w, marks=pytest.mark.hosts) for w in ((1, 2, 4), (2, 2), (1, 1, 1, 1)))],
+    [
+        (1, 2),
+        pytest.param((1, 2, 4), marks=pytest.mark.hosts),
+        *(pytest.param(w, marks=[pytest.mark.hosts, pytest.mark.thorough]) for w in ((2, 2), (1, 1, 1, 1))),
+    ],
     ids=str,
 )
 def test_the_same_bits_on_any_hosts(tmp_path: Path, workers: tuple[int, ...]) -> None:
@@ -194,7 +198,7 @@ def test_without_host_0_the_others_stop_and_the_run_resumes(tmp_path: Path) -> N
         until(lambda: (tmp_path / "out" / "checkpoints" / "step-00000060").exists())
         hosts[0].signal_all()
         assert hosts[1].wait() == 1
-        assert "Resume the run from its checkpoint" in hosts[1].text
+        assert "Go on: start it again on all hosts with --resume" in hosts[1].text
     (tmp_path / "held").unlink()
     with running(tmp_path, (1, 2), "--resume", "auto") as hosts:
         assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]

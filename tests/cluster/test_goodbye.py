@@ -50,6 +50,7 @@ def resumed(folder: Path, workers: Sequence[int]) -> set[str]:
         return {host.parameters for host in hosts}
 
 
+@pytest.mark.few("15")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_host_that_is_told_to_go_leaves_and_the_others_go_on(tmp_path: Path, expected: str, number: int) -> None:
     with running(tmp_path, (1, 1, 1), "--checkpoint-every", "5", *NEVER) as hosts:
@@ -69,6 +70,7 @@ def test_a_host_that_is_told_to_go_leaves_and_the_others_go_on(tmp_path: Path, e
     assert (manifest(gone)["exit"], manifest(gone)["signal"]) == ("left", number)
 
 
+@pytest.mark.few("host 0", "all")
 @pytest.mark.parametrize(
     ("told", "options", "number", "statuses"),
     [
@@ -118,6 +120,7 @@ def test_a_host_leaves_while_all_evaluate_and_write(tmp_path: Path) -> None:
     assert [[r.get(key) for key in kept] for r in together] == [[r.get(key) for key in kept] for r in alone]
 
 
+@pytest.mark.thorough
 def test_two_leave_at_once(tmp_path: Path, expected: str) -> None:
     with running(tmp_path, (1, 2, 1), "--checkpoint-every", "1", *NEVER) as hosts:
         until(lambda: hosts[0].steps() > 5)

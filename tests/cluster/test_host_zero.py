@@ -119,6 +119,7 @@ def check(
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == sorted(checkpoints)
 
 
+@pytest.mark.few("7")
 @pytest.mark.parametrize("step", ["1", "7", "60"])
 def test_the_next_host_keeps_the_run_folder(tmp_path: Path, expected: str, step: str) -> None:
     (tmp_path / "held").write_text(step)
@@ -144,6 +145,7 @@ def test_one_after_the_other_is_lost_and_those_that_come_again_take_part(tmp_pat
         check(hosts, expected, 0, other)
 
 
+@pytest.mark.few("0")
 @pytest.mark.parametrize("seed", range(3))
 def test_at_any_instant(tmp_path: Path, expected: str, seed: int) -> None:
     """A checkpoint is written with each step, so that some are lost in the middle of one."""

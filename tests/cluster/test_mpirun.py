@@ -95,6 +95,7 @@ def test_a_lost_unisono_that_ends_the_run(
     assert hashes(tmp_path / "output.txt") == [expected] * 2
 
 
+@pytest.mark.few("0")
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_lost_host(network: Network, tmp_path: Path, expected: str, lost: int) -> None:
     """Where it is not the first, Open MPI sometimes ends the others and sometimes not; the run is sound either way."""

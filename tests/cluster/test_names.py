@@ -66,6 +66,7 @@ def test_of_several_interfaces_one_must_be_named(tmp_path: Path, network: Networ
     meet(tmp_path, network, "--interface", "eth1")
 
 
+@pytest.mark.few("only")
 @pytest.mark.parametrize("only", [True, False], ids=["only", "and IPv4"])
 def test_ipv6(tmp_path: Path, network: Network, only: bool) -> None:
     network.ipv6(only)

@@ -50,7 +50,7 @@ def test_a_torn_cable_parts_a_host(tmp_path: Path, network: Network) -> None:
         network.cut(1)
         (tmp_path / "held").write_text("100")
         assert second.wait() == 1
-        assert "Resume the run from its checkpoint" in second.text
+        assert "Go on: start it again on all hosts with --resume" in second.text
         (tmp_path / "held").unlink()
         assert first.wait() == 0, first.text
         assert first.parameters == expected

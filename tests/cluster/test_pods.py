@@ -79,6 +79,7 @@ class Service:
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "-m")
 
 
+@pytest.mark.few("TrainJob", "JobSet")
 @pytest.mark.parametrize(("name", "network", "launcher"), [
     pytest.param("trainjob.yaml", 3, (), id="TrainJob"),
     pytest.param("trainjob.yaml", 3, TORCHRUN, id="TrainJob, torchrun"),

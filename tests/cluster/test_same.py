@@ -163,6 +163,7 @@ def test_other_first_values_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.hosts
+@pytest.mark.few("evaluation", "one sample")
 @pytest.mark.parametrize(
     ("more", "told"),
     [
@@ -227,6 +228,7 @@ def job():
 
 
 @pytest.mark.hosts
+@pytest.mark.thorough
 @pytest.mark.parametrize("kit", ["jax", "keras"])
 def test_in_every_framework(tmp_path: Path, kit: str) -> None:
     held = {"job.py": OF_KIT.format(kit=kit)}

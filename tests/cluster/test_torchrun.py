@@ -72,6 +72,7 @@ class Agent:
         return hashes(self.output)[-1]
 
 
+@pytest.mark.few("none", "host 0's")
 @pytest.mark.parametrize("lost", [None, 0, 1], ids=["none", "host 0's", "host 1's"])
 def test_unisono_lost_under_a_living_agent(network: Network, tmp_path: Path, expected: str, lost: int | None) -> None:
     agents = [Agent(network, host, tmp_path, static(network, host)) for host in range(2)]
