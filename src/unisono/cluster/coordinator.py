@@ -41,6 +41,8 @@ class Coordinator:
         self._beats: dict[int, int] = {}
         self._news = -1
         self._names: dict[int, str] = {}
+        self._came: set[int] = set()
+        """The launcher's numbers of those who have come."""
         self._belonged: set[int] = set()
         self._waiting: dict[str, Any] | None = None
         self.left_out: frozenset[int] = frozenset()
@@ -115,12 +117,12 @@ class Coordinator:
         """Leave word for whom hosts wait, where they do, as often as that changes."""
         waiting, told = self._membership.waiting(now, self._seen), None
         if waiting is not None:
-            orders = set() if self._membership.generation else set(range(self._expected))
+            awaited = set() if self._membership.generation else set(range(self._expected))
             told = {
                 "generation": self._membership.generation + 1,
                 "there": [self._names[number] for number in waiting.there],
                 "coming": [self._names[number] for number in waiting.coming],
-                "missing": sorted(orders - {host.order for host in self._seen.values()}),
+                "missing": sorted(awaited - self._came),
                 "wanted": waiting.wanted,
             }
         if told is not None and told != self._waiting:
@@ -152,6 +154,7 @@ class Coordinator:
         if hello is not None:
             self._seen[number] = Seen(hello["order"], now, hello["address"])
             self._names[number] = hello["name"]
+            self._came.add(hello["host"])
         host = self._seen.get(number)
         if host is None or host.left:
             return
