@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.hosts import hash_alone, job_file, running
-from waiting import scaled, until
+from waiting import until
 
 HERE = '''
 import os
@@ -85,7 +85,7 @@ def test_without_the_data_hosts_data_all_stop(tmp_path: Path) -> None:
 def test_the_wrong_host_says_what_is_missing(tmp_path: Path) -> None:
     write(tmp_path, 1)
     # Host 0 fails at once, and stays until the other one has come and heard why.
-    with running(tmp_path, (1, 1), "--data-host", 0, "--host-timeout", scaled(60)) as hosts:
+    with running(tmp_path, (1, 1), "--data-host", 0, "--host-timeout", "1000") as hosts:
         assert [host.wait() for host in hosts] == [1, 1]
         assert "there are no data on this host" in hosts[0].text
         assert re.search("host .*: FileNotFoundError in the job's code", hosts[1].text)

@@ -61,19 +61,22 @@ class Coordinator:
             Whether the run is over now: nobody has gone on with it, or will.
         """
         deadline = time.monotonic() + patience
-        while self._thread.is_alive() and time.monotonic() < deadline and not self._all_left(expected):
-            time.sleep(LOOK_SECONDS)
-        self._end.set()
-        self._thread.join(patience)
         try:
+            while self._thread.is_alive() and time.monotonic() < deadline and not self._all_left(expected):
+                time.sleep(LOOK_SECONDS)
+            self._end.set()
+            self._thread.join(patience)
             return not self._thread.is_alive() and self._sign(over=True)
         except (RuntimeError, ValueError):
             return False  # the store is gone
+        finally:
+            self._end.set()
 
     def _all_left(self, expected: int) -> bool:
-        begun = bool(self._membership.generation)
-        hosts = tuple(self._membership.hosts if begun else self._seen)  # all who came, at the beginning
-        return (begun or len(hosts) >= expected) and all(self._seen[number].left for number in hosts)
+        if self._membership.generation:
+            return all(self._seen[number].left for number in self._membership.hosts)
+        came = tuple(self._seen)  # and some have heard of an error before they came
+        return len(came) + self._store.count("heard") >= expected and all(self._seen[each].left for each in came)
 
     def _work(self) -> None:
         now, looked = 0.0, time.monotonic()
