@@ -14,8 +14,8 @@ PYTEST_MXNET := $(PYTEST) -W ignore::DeprecationWarning -W "ignore:Setuptools is
 QUICK := "not thorough and not hosts"
 CONTRACT_WITH_MXNET := tests/frameworks/test_contract.py tests/frameworks/test_plain_loop.py tests/frameworks/test_mxnet*.py
 WITHOUT_TORCH := tests/frameworks/test_*.py tests/partition tests/gradients tests/memory tests/observe tests/machine \
-	tests/runtime/test_protocol.py tests/runtime/test_program.py tests/runtime/test_balance.py \
-	tests/runtime/test_recovery.py tests/test_layering.py tests/test_docstrings.py
+	tests/runtime/rules/test_plan.py tests/runtime/rules/test_rounds.py tests/runtime/rules/test_balance.py \
+	tests/runtime/rules/test_crew.py tests/test_layering.py tests/test_docstrings.py
 # One part of the thorough tests: SHARE=3/8.
 SHARE ?= 1/1
 

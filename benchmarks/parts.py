@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import unisono
-from unisono.execution import Observation, execute
 from unisono.machine.devices import usable_cores
 from unisono.memory.segment import Segment, SegmentLayout
 from unisono.memory.words import Words
 from unisono.observe.progress import Silent
-from unisono.runtime.prepare import Request
+from unisono.runs.execution import Observation, execute
+from unisono.runtime.preparation.prepare import Request
 
 HERE = Path(__file__).parent
 

@@ -30,11 +30,11 @@ from models import CASES, case_named, optimizer
 
 import unisono
 from unisono.checkpoint.parameters import sha256_of
-from unisono.execution import Observation, execute
 from unisono.machine.devices import usable_cores
 from unisono.observe.progress import Silent
-from unisono.runtime.prepare import Request
-from unisono.runtime.watcher import Outcome
+from unisono.runs.execution import Observation, execute
+from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.supervisor.observer import Outcome
 
 HERE = Path(__file__).parent
 WARM_UP = 3.0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono import Run, api
-from unisono.jobfile import load
+from unisono.runs.jobfile import load
 from waiting import limit
 
 ROOT = Path(__file__).parent.parent

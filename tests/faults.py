@@ -12,10 +12,10 @@ from typing import Any
 
 from unisono import Job
 from unisono.checkpoint.parameters import sha256_of
-from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
-from unisono.runtime.prepare import Request
-from unisono.runtime.watcher import Outcome, raise_failure
+from unisono.runs.execution import Observation, execute
+from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.supervisor.observer import Outcome, raise_failure
 from warm import host_for
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))

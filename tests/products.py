@@ -11,7 +11,7 @@ import numpy as np
 
 from unisono.frameworks.protocol import Array, Crossing, Measured, ModelDescription, Passed, StateSpec, TensorSpec, Unit
 from unisono.memory.segment import Segment
-from unisono.runtime.state import HostState, Shape, host_layout
+from unisono.runtime.state.host_state import HostState, Shape, host_layout
 
 FACTORS = (2.0, 3.0, 5.0, 7.0)
 DESCRIPTION = ModelDescription(

@@ -25,7 +25,7 @@ from unisono.checkpoint.files import load
 from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import JobError, UsageError
 from unisono.observe.metrics import read_metrics
-from unisono.observe.rundir import read_run
+from unisono.observe.run_folder import read_run
 from waiting import limit, until
 
 

@@ -37,7 +37,7 @@ def test_no_framework_is_loaded_with_all_of_unisono() -> None:
 
 
 def test_doctor_loads_no_framework() -> None:
-    assert not loaded("import os\nfrom unisono import doctor\ndoctor.rendered(doctor.examine())") & FRAMEWORKS
+    assert not loaded("import os\nfrom unisono.commands import doctor\ndoctor.rendered(doctor.examine())") & FRAMEWORKS
 
 
 def test_the_public_names_are_what_they_say() -> None:

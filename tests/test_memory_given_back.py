@@ -18,7 +18,7 @@ import unisono
 from jobs import CLASSES, FEATURES
 from unisono.errors import JobError
 from unisono.memory.segment import Segment, SegmentLayout
-from unisono.training import FolderObservation
+from unisono.runs.train import FolderObservation
 
 MEBI = 1 << 20
 WIDE = 4 * MEBI // 4 // FEATURES

@@ -12,7 +12,7 @@ import pytest
 TESTS = Path(__file__).parent
 EXCEPTIONS = {
     "waiting.py": {"sleep", "time.monotonic"},  # where all others wait
-    "cluster/test_cluster.py": {"time.time"},  # a clock names the run folder; a host may be slower than its timeout
+    "hosts/test_group.py": {"time.time"},  # a clock names the run folder; a host may be slower than its timeout
     "test_no_time.py": {"sleep", "timeout", "literal", "seconds"},  # what is refused, as text
 }
 """File → what it may use, and why."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import unisono
-from cluster.hosts import HostProcess, hash_alone
+from hosts.host_processes import HostProcess, hash_alone
 from paths import PYTHONPATH
 from waiting import limit
 

@@ -13,11 +13,10 @@ from documents import DOCUMENTS, ROOT, plain, sections
 NO_PROMISE = {
     "README.md": {"Beside PyTorch DDP"},
     "docs/architecture.md": {
-        "Ideas first: pure modules",
-        "What they stand on",
-        "Processes of a host: `runtime/`",
-        "Around a run",
+        "Words",
+        "What a line in a folder may touch",
         "One training step",
+        "Where things are decided",
     },
     "docs/choosing-a-framework.md": {"Performance", "Community"},
     "docs/hosts.md": {"Beside DDP"},

@@ -46,7 +46,7 @@ def started(folder: Path, where: str, say_seconds: str = "10") -> subprocess.Pop
     (folder / "slow.py").write_text(JOB)
     (folder / "slow.where").write_text(where)
     command = (
-        f"import unisono.runtime.answers as a; a.SAY_SECONDS = {say_seconds}\n"
+        f"import unisono.runtime.supervisor.answers as a; a.SAY_SECONDS = {say_seconds}\n"
         "import sys; sys.argv = ['unisono', 'train', 'slow.py', '--workers', '2', '--out', 'out']\n"
         "from unisono.cli import main; main()"
     )

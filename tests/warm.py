@@ -7,7 +7,7 @@ import threading
 
 from unisono import Job
 from unisono.frameworks.registry import named_beside
-from unisono.runtime.host import Host
+from unisono.runtime.supervisor.warm_parent_client import Host
 
 _kept: dict[tuple[str, ...], tuple[dict[str, str], Host]] = {}
 

@@ -34,7 +34,7 @@ ANYWHERE = (
 
 TORCH = (
     *ANYWHERE, "tests/frameworks/test_pytorch_chunks.py", "tests/frameworks/test_pytorch_stages.py",
-    "tests/runtime/test_same_bits.py", "tests/checkpoint", "tests/test_jobfile.py",
+    "tests/runtime/test_same_bits.py", "tests/checkpoint", "tests/runs/test_jobfile.py",
 )  # fmt: skip
 JAX = (*ANYWHERE, "tests/frameworks/test_jax.py", "tests/frameworks/test_jax_stages.py")
 KERAS = (*ANYWHERE, "tests/frameworks/test_keras.py", "tests/frameworks/test_keras_stages.py")

@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader
 
 import unisono
 from unisono.job import Job
-from unisono.jobfile import load
 from unisono.partition.order import epoch_order
+from unisono.runs.jobfile import load
 
 
 def batches(job: Job, steps: int, rank: int, world: int) -> Iterator[list[int]]:

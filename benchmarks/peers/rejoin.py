@@ -19,12 +19,12 @@ from typing import Any
 
 import psutil
 
-from unisono.execution import Observation, execute
-from unisono.jobfile import load
 from unisono.machine.devices import usable_cores
 from unisono.observe.progress import Silent
-from unisono.runtime.prepare import Request
-from unisono.runtime.watcher import raise_failure
+from unisono.runs.execution import Observation, execute
+from unisono.runs.jobfile import load
+from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.supervisor.observer import raise_failure
 
 PATIENCE = 60.0
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unisono.api import evaluate, open, start, train
-    from unisono.cluster.ray import Ray
+    from unisono.commands.verify.verify import verify
     from unisono.errors import JobError, UnisonoError, UsageError
+    from unisono.hosts.ray.cluster import Ray
     from unisono.job import Job
     from unisono.partition.layout import Layout
     from unisono.partition.order import by_length, stratified, weighted
-    from unisono.run import Run
-    from unisono.verification.verify import verify
+    from unisono.runs.handle import Run
     from unisono.version import __version__
 
 __all__ = [
@@ -39,13 +39,13 @@ __all__ = [
 
 _HOMES = {
     "api": ("evaluate", "open", "start", "train"),
-    "cluster.ray": ("Ray",),
+    "hosts.ray.cluster": ("Ray",),
     "errors": ("JobError", "UnisonoError", "UsageError"),
     "job": ("Job",),
     "partition.layout": ("Layout",),
     "partition.order": ("by_length", "stratified", "weighted"),
-    "run": ("Run",),
-    "verification.verify": ("verify",),
+    "runs.handle": ("Run",),
+    "commands.verify.verify": ("verify",),
     "version": ("__version__",),
 }
 

@@ -14,42 +14,42 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from unisono import bounds
-from unisono.among_hosts import train_among_hosts
-from unisono.checkpoint.durations import seconds_of
 from unisono.checkpoint.files import load
 from unisono.checkpoint.keeper import Checkpointing
 from unisono.checkpoint.store import Checkpoint
-from unisono.cluster.cluster import TIMEOUT_SECONDS, Hosts
-from unisono.cluster.launchers import place, starts_again
-from unisono.cluster.named_store import meeting_at
-from unisono.cluster.place import Place
-from unisono.cluster.ports import ports_of
-from unisono.cluster.ray import Ray
-from unisono.cluster.unable import told
 from unisono.errors import UnisonoError, UsageError
-from unisono.execution import InProcess, Interrupts, Observation, Supervised, checked, held, supervised
+from unisono.hosts.early_errors import told
+from unisono.hosts.group import TIMEOUT_SECONDS, Hosts
+from unisono.hosts.launchers import place, starts_again
+from unisono.hosts.named_store import meeting_at
+from unisono.hosts.place import Place
+from unisono.hosts.ports import ports_of
+from unisono.hosts.ray.cluster import Ray
+from unisono.hosts.ray.train import train_on_ray
+from unisono.hosts.train import train_among_hosts
 from unisono.job import Job
-from unisono.jobfile import JobFile, LoadedJob
-from unisono.kept import arguments_written
 from unisono.machine.cores import physical_count
 from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
 from unisono.observe.progress import Beside, Display, display, quiet
-from unisono.observe.rundir import RunFolder, fresh, read_run
-from unisono.on_ray import train_on_ray
-from unisono.opening import AUTO, Start, newest, opened
+from unisono.observe.run_folder import RunFolder, fresh, read_run
 from unisono.partition.layout import Layout
-from unisono.run import Run
-from unisono.runtime.code_files import code_files
-from unisono.runtime.host import Host
-from unisono.runtime.outline import JobFacts, Outline
-from unisono.runtime.prepare import Request
-from unisono.runtime.watcher import raise_failure
-from unisono.saved import parameters_file
-from unisono.texts import excerpt
-from unisono.training import RunSettings, train_in_folder
-from unisono.trial import fastest
+from unisono.runs.execution import InProcess, Interrupts, Observation, Supervised, checked, held, supervised
+from unisono.runs.handle import Run
+from unisono.runs.jobfile import JobFile, LoadedJob
+from unisono.runs.opening import AUTO, Start, newest, opened
+from unisono.runs.saved import parameters_file
+from unisono.runs.train import RunSettings, train_in_folder
+from unisono.runs.trial import fastest
+from unisono.runtime.preparation.code_files import code_files
+from unisono.runtime.preparation.outline import JobFacts, Outline
+from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.warm_parent_client import Host
+from unisono.values import bounds
+from unisono.values.durations import seconds_of
+from unisono.values.text import excerpt
+from unisono.values.typed_json import arguments_written
 
 
 def request_for(workers: int | None, threads: int, layout: Layout | str | None = None, **more: Any) -> Request:
@@ -168,7 +168,7 @@ def train(
         The finished run.
 
     Raises:
-        UsageError: something breaks a rule (numbers have bounds: `unisono.bounds`).
+        UsageError: something breaks a rule (numbers have bounds: `unisono.values.bounds`).
         JobError: the job failed; holds the traceback of the user's code.
     """
     settings = _settings(checkpoint_every, keep, stall_seconds, max_time, allow_change, debug, arguments)

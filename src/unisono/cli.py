@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
-from unisono import bounds
+from unisono.commands.last_word import repeated
 from unisono.errors import JobError, UnisonoError, UsageError
-from unisono.exits import exit_told, exits_told
-from unisono.lastword import repeated
+from unisono.errors.exits import exit_told, exits_told
 from unisono.observe.stream import Stream, complain, fill_closed, leave
 from unisono.partition.layout import Layout
-from unisono.runtime.signals import handled
-from unisono.texts import excerpt, printable
+from unisono.runtime.processes.signals import handled
+from unisono.values import bounds
+from unisono.values.text import excerpt, printable
 from unisono.version import __version__
 
 if TYPE_CHECKING:
-    from unisono.cluster.ray import Ray
-    from unisono.jobfile import JobFile
-    from unisono.runtime.host import Host
+    from unisono.hosts.ray.cluster import Ray
+    from unisono.runs.jobfile import JobFile
+    from unisono.runtime.supervisor.warm_parent_client import Host
 
 
 class _Folder(click.ParamType):  # type: ignore[type-arg]
@@ -132,8 +132,8 @@ def train(
         api.refuse(error, *(settings[name] for name in ("interface", "ports", "store", "host_timeout")))
     from unisono import api
     from unisono.observe.progress import quiet
-    from unisono.observe.rundir import HOSTS
-    from unisono.runtime.warm import POOLS
+    from unisono.observe.run_folder import HOSTS
+    from unisono.runtime.processes.start import POOLS
 
     cluster = _cluster(on, address=address, hosts=hosts, workers_per_host=workers_per_host, ship=ship)
     if settings["debug"]:  # the job's objects may compute when they are made, here
@@ -165,15 +165,15 @@ def _begun(
         run_dir: an earlier run, whose arguments are taken where no others are given.
         starts: whether there is to be such a process.
     """
-    from unisono.runtime.warm import warm_parent
+    from unisono.runtime.processes.start import warm_parent
 
     started = warm_parent() if starts else None
-    from unisono.jobfile import JobFile
+    from unisono.runs.jobfile import JobFile
 
     job = JobFile.of(file, arguments, fields, _kept(run_dir))
     if started is None:
         return job, None
-    from unisono.runtime.host import Host
+    from unisono.runtime.supervisor.warm_parent_client import Host
 
     host = Host(started)
     host.begin(job)
@@ -183,7 +183,7 @@ def _begun(
 def _cluster(on: str | None, **settings: Any) -> Ray | None:
     """What `--on ray` and its options say."""
     if on is not None:
-        from unisono.cluster.ray import Ray
+        from unisono.hosts.ray.cluster import Ray
 
         return Ray(**settings)
     for name, value in settings.items():
@@ -225,7 +225,7 @@ def verify(file: str, arguments: tuple[str, ...], workers: str, layouts: str, st
     """Train the first steps at each world size, or in each layout, and compare the parameters' bits."""
     job, host = _begun(file, arguments)
     from unisono import api
-    from unisono.verification.verify import verify as verified
+    from unisono.commands.verify.verify import verify as verified
 
     report = verified(job, api.worlds(workers), steps, lambda text: None, layouts.split(), host)
     _print(report.render())
@@ -239,9 +239,9 @@ def verify(file: str, arguments: tuple[str, ...], workers: str, layouts: str, st
 @click.option("--pipeline", type=click.IntRange(1, WORKERS), default=1, show_default=True, help="Stages of a pipe.")
 def partition(file: str, arguments: tuple[str, ...], workers: int | None, threads: int, pipeline: int) -> int:
     """Show what each worker gets of the data and of the model."""
-    from unisono import partitioning
-    from unisono.jobfile import load
-    from unisono.runtime.warm import POOLS
+    from unisono.commands import partition as partitioning
+    from unisono.runs.jobfile import load
+    from unisono.runtime.processes.start import POOLS
 
     os.environ.update(dict.fromkeys(POOLS, str(bounds.threads(threads))))  # the model computes here, and is measured
     report = partitioning.partition(load(file, arguments).job, workers, pipeline, threads)
@@ -261,7 +261,7 @@ def compare(
 ) -> int:
     """Which job of FILE.py[:NAME]… trains fastest here? They run in turn on equal terms."""
     from unisono import api
-    from unisono.compare import compare as compare_jobs
+    from unisono.commands.compare import compare as compare_jobs
 
     counts = None if workers is None else api.worlds(workers)
     found = compare_jobs(files, pythons, backends, counts, steps, rounds, complain)
@@ -297,7 +297,7 @@ def predict(file: str, run_dir: Path, inputs: tuple[str, ...], at: str) -> int:
     Write -- before inputs that begin with a dash.
     """
     from unisono import api
-    from unisono.jobfile import load
+    from unisono.runs.jobfile import load
 
     for answer in api.open(run_dir, load(file, (), _kept(run_dir)).job).infer(inputs, at):
         print(answer, file=_output())
@@ -306,7 +306,7 @@ def predict(file: str, run_dir: Path, inputs: tuple[str, ...], at: str) -> int:
 
 def _kept(run_dir: Path | None) -> dict[str, Any]:
     """The arguments that an earlier run was made with."""
-    from unisono.observe.rundir import read_run
+    from unisono.observe.run_folder import read_run
 
     return {} if run_dir is None else read_run(run_dir).get("arguments") or {}
 
@@ -316,7 +316,7 @@ def _kept(run_dir: Path | None) -> dict[str, Any]:
 @click.argument("workers", type=int)
 def resize(run_dir: Path, workers: int) -> int:
     """Give the running run of RUN_DIR another number of WORKERS; 0 pauses it."""
-    from unisono.runtime import control
+    from unisono.runtime.supervisor import control_socket as control
 
     granted = control.resize(run_dir, workers)
     text = f"{granted} workers" if granted else "paused; resize it again to go on"
@@ -329,7 +329,7 @@ def resize(run_dir: Path, workers: int) -> int:
 @click.option("--interface", metavar="NAME", help="Network interface to listen on. [default: HOST's]")
 def store(where: str, interface: str | None) -> int:
     """Serve the store where hosts meet (train --store HOST:PORT): a run outlives each of them."""
-    from unisono.cluster import named_store
+    from unisono.hosts import named_store
     from unisono.observe.progress import quiet
 
     named_store.serve(where, interface, quiet().message)
@@ -339,7 +339,7 @@ def store(where: str, interface: str | None) -> int:
 @commands.command()
 def devices() -> int:
     """Show this host's cores, CPU, accelerators and memory."""
-    from unisono import doctor as examination
+    from unisono.commands import doctor as examination
 
     print(examination.rendered(examination.devices()), file=_output())
     return 0
@@ -348,7 +348,7 @@ def devices() -> int:
 @commands.command()
 def doctor() -> int:
     """Show what a run would find here, what is wrong and how to mend it; exit status 1 if a run would not start."""
-    from unisono import doctor as examination
+    from unisono.commands import doctor as examination
 
     findings = examination.examine()
     print(examination.rendered(findings), examination.summary(findings), sep="\n\n", file=_output())

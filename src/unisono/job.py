@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from unisono import bounds
 from unisono.errors import UsageError
 from unisono.partition.batches import default_microbatches
 from unisono.partition.order import Order
-from unisono.texts import excerpt
+from unisono.values import bounds
+from unisono.values.text import excerpt
 
 RECORD_FIELDS = frozenset(
     {"step", "epoch", "loss", "learning_rate", "gradient_norm", "samples", "samples_per_second", "step_seconds",

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from unisono.checkpoint.files import entries, load, sha256_of_file
 from unisono.checkpoint.parameters import SAFETENSORS_NAMES, Tensors, save, sha256_of
-from unisono.untrusted import Malformed
+from unisono.values.untrusted import Malformed
 
 NUMBERS = st.integers(-1, 20) | st.integers(-(2**70), 2**70)
 ENTRIES = st.fixed_dictionaries({

@@ -15,7 +15,7 @@ from unisono.checkpoint.keeper import Checkpointing, Keeper
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
 from unisono.errors import UsageError
-from unisono.untrusted import Malformed
+from unisono.values.untrusted import Malformed
 from waiting import limit
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from unisono.checkpoint import parameters
 from unisono.checkpoint.files import load
 from unisono.checkpoint.parameters import Tensors, save, sha256_of
-from unisono.untrusted import Malformed
+from unisono.values.untrusted import Malformed
 
 TENSORS = Tensors(
     {

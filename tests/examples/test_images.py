@@ -15,7 +15,7 @@ from PIL import Image
 
 from commands import EXAMPLES, briefly, losses, train, unisono, verified
 from unisono.errors import UsageError
-from unisono.jobfile import load
+from unisono.runs.jobfile import load
 
 FILE = EXAMPLES / "images.py"
 SMALL = ["width=4", "batch_size=24", "lr=0.1", "most=1"]

@@ -8,7 +8,7 @@ import pytest
 
 from commands import EXAMPLES, briefly, losses, train, unisono, verified
 from unisono.errors import UsageError
-from unisono.jobfile import load
+from unisono.runs.jobfile import load
 
 
 @pytest.mark.thorough

@@ -16,7 +16,7 @@ import torch
 
 from commands import EXAMPLES, briefly, losses, train, unisono, verified
 from unisono.errors import UsageError
-from unisono.jobfile import load
+from unisono.runs.jobfile import load
 
 RATE = 8000
 TONES = {"a": 400.0, "i": 1500.0}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from commands import EXAMPLES, briefly, losses, train, unisono, verified
 from unisono.errors import UsageError
-from unisono.jobfile import load
+from unisono.runs.jobfile import load
 
 FILE = EXAMPLES / "translate.py"
 SMALL = ["test=test", "layers=1", "width=32", "inner=64", "vocabulary=400", "batch_size=32", "warmup=20", "lr=1e-2",

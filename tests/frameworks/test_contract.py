@@ -18,14 +18,14 @@ import unisono
 from faults import CORES, Fault, Script, hash_of, run, undisturbed
 from frameworks.kits.samples import Pairs, arrays
 from unisono.checkpoint import store
-from unisono.cluster.sample_bytes import decoded, encoded
-from unisono.cluster.snapshot import state_digest
+from unisono.hosts.sample_bytes import decoded, encoded
+from unisono.hosts.snapshot import state_digest
 from unisono.memory.segment import Segment
-from unisono.runtime.prepare import Request, prepare
-from unisono.runtime.probe import probed
-from unisono.runtime.profiler import measured
-from unisono.runtime.samples import RemoteData, samples_at
-from unisono.runtime.state import HostState
+from unisono.runtime.loader.samples import RemoteData, samples_at
+from unisono.runtime.preparation.prepare import Request, prepare
+from unisono.runtime.preparation.probe import probed
+from unisono.runtime.processes.profiler import measured
+from unisono.runtime.state.host_state import HostState
 
 
 class Noisy(Pairs):

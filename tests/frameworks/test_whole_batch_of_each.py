@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from unisono.verification.whole_batch import compared
+from unisono.commands.verify.whole_batch import compared
 
 
 @pytest.mark.parametrize(("model", "loss"), [("mlp", None), ("mlp", "weighted_loss"), ("cnn", None)])

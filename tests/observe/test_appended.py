@@ -11,7 +11,7 @@ import pytest
 from unisono.observe import appended
 from unisono.observe.appended import Appended
 from unisono.observe.outlet import Inline
-from unisono.observe.rundir import RUN, RunFolder, read_run
+from unisono.observe.run_folder import RUN, RunFolder, read_run
 
 
 def test_a_piece_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ if importlib.util.find_spec("torch") is None:
 import jobs
 import unisono
 from unisono import api
-from unisono.observe.rundir import fresh
+from unisono.observe.run_folder import fresh
 
 
 def test_a_fresh_folder_is_nobody_elses(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from unisono.errors import UsageError
 from unisono.observe.metrics import MetricsFile, read_metrics
 from unisono.observe.progress import Live, Plain
-from unisono.observe.rundir import RunFolder, read_run
+from unisono.observe.run_folder import RunFolder, read_run
 from unisono.observe.tensorboard import TensorBoard
 
 STEP: dict[str, Any] = {

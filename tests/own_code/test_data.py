@@ -8,7 +8,7 @@ import pytest
 
 import unisono
 from unisono.errors import JobError
-from unisono.jobfile import JobFile
+from unisono.runs.jobfile import JobFile
 
 RECORDS = """
 import pathlib, sqlite3, zipfile

@@ -22,7 +22,7 @@ from held import hold
 from unisono import Job
 from unisono.errors import UnisonoError
 from unisono.frameworks.keras import data
-from unisono.runtime.watcher import raise_failure
+from unisono.runtime.supervisor.observer import raise_failure
 
 data.pin(1)  # before anything here computes: as the workers do
 

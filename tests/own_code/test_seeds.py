@@ -15,7 +15,7 @@ import torch
 import jobs
 import unisono
 from unisono.errors import UsageError
-from unisono.jobfile import JobFile, load
+from unisono.runs.jobfile import JobFile, load
 
 DRAWS = """
 import random
@@ -50,7 +50,7 @@ def test_what_a_file_and_its_job_draw_is_the_seeds(file: str) -> None:
     assert drawn(file) == drawn(file)
     assert drawn(file, "seed=3") == drawn(file, seed=3) == drawn(file, "seed=3", "hard=None")
     assert all(a != b for a, b in zip(drawn(file)[:5], drawn(file, "seed=3")[:5], strict=True))
-    code = f"from unisono.jobfile import load; print(load({file!r}).job.data.found)"
+    code = f"from unisono.runs.jobfile import load; print(load({file!r}).job.data.found)"
     there = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     said = subprocess.run([sys.executable, "-c", code], env=there, capture_output=True, text=True, check=True).stdout
     assert said == f"{drawn(file)}\n", "a framework that the file imports is seeded before the file draws from it"

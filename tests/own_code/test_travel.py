@@ -17,9 +17,9 @@ import unisono
 from everywhere import hold_to_one_hash
 from unisono.errors import UsageError
 from unisono.frameworks.registry import framework, views
-from unisono.runtime import source
-from unisono.runtime.parcel import Survey
-from unisono.runtime.source import packed
+from unisono.runtime.processes import source
+from unisono.runtime.processes.parcel import Survey
+from unisono.runtime.processes.source import packed
 
 PICTURES = torch.rand(2000, 20)
 LABELS = torch.arange(2000) % 5

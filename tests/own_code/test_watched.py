@@ -17,7 +17,7 @@ from faults import run, undisturbed
 from jobs import CLASSES, FEATURES, dataset
 from unisono.errors import UsageError
 from unisono.job import Job
-from unisono.runtime.evaluation import named_by_best
+from unisono.runtime.worker.evaluation import named_by_best
 
 
 class Rising(nn.Module):

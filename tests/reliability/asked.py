@@ -23,9 +23,9 @@ def _answer(what: str, folder: str, which: str = "final") -> str:
     from reliability import work
 
     if what == "decoded":
-        from unisono.cluster.sample_bytes import decoded
         from unisono.frameworks.pytorch import data
-        from unisono.untrusted import Malformed
+        from unisono.hosts.sample_bytes import decoded
+        from unisono.values.untrusted import Malformed
 
         try:
             return repr(decoded(Path(folder).read_bytes(), data))

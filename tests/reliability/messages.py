@@ -15,8 +15,8 @@ import torch
 from jobs import FOR_EVER
 from reliability.hostile import JSON_TEXTS, VALUES
 from reliability.place import HANG_SECONDS, JOB, Place
-from unisono.cluster.sample_bytes import encoded
 from unisono.frameworks.pytorch import data
+from unisono.hosts.sample_bytes import encoded
 from waiting import limit, until
 
 MOST = 50

@@ -48,7 +48,7 @@ def _serve() -> None:
     import unisono.api
     import unisono.cli
     import unisono.frameworks.pytorch.model  # noqa: F401
-    from unisono.runtime.lifeline import die_with_parent
+    from unisono.runtime.processes.lifeline import die_with_parent
 
     own = os.getpid()
     for line in sys.stdin:

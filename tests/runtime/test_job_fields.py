@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 import jobs
 from unisono import Job, UsageError, by_length
 from unisono.errors import JobError
-from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
-from unisono.runtime.prepare import Request
-from unisono.runtime.watcher import raise_failure
+from unisono.runs.execution import Observation, execute
+from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.supervisor.observer import raise_failure
 
 
 def records(job: Job, workers: int = 0) -> list[dict[str, Any]]:

@@ -18,12 +18,12 @@ from products import DESCRIPTION, shape
 from unisono import Job
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
-from unisono.runtime.protocol import Plan, even
-from unisono.runtime.records import Records
-from unisono.runtime.recovery import Crew
-from unisono.runtime.running import Running
-from unisono.runtime.state import HostState, host_layout
-from unisono.runtime.worker import HostWords
+from unisono.runtime.rules.crew import Crew
+from unisono.runtime.rules.plan import Plan, even
+from unisono.runtime.state.host_state import HostState, host_layout
+from unisono.runtime.state.records import Records
+from unisono.runtime.supervisor.running import Running
+from unisono.runtime.worker.worker import HostWords
 
 
 def running(slots: int, members: tuple[int, ...]) -> Callable[[], object]:

@@ -13,10 +13,10 @@ import jobs
 from faults import CORES, KILLS, Fault, Script, hash_of, run, undisturbed
 from unisono import Job, Layout
 from unisono.errors import UsageError
-from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
-from unisono.runtime.prepare import Request
-from unisono.runtime.watcher import raise_failure
+from unisono.runs.execution import Observation, execute
+from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.supervisor.observer import raise_failure
 from waiting import until
 
 JOBS: dict[str, Job] = {

@@ -13,9 +13,9 @@ import pytest
 import jobs
 from faults import run
 from unisono.errors import JobError
-from unisono.runtime.failure import Failure
-from unisono.runtime.report import Report, tell
-from unisono.usertrace import MOST_CHARACTERS
+from unisono.errors.failure import Failure
+from unisono.errors.traces import MOST_CHARACTERS
+from unisono.runtime.processes.report import Report, tell
 from waiting import limit
 
 
@@ -112,7 +112,7 @@ def test_who_closes_files_that_are_not_its_own_is_named() -> None:
 ANSWERS = """
 import os, threading
 from unisono.errors import JobError
-from unisono.runtime.holder import in_child
+from unisono.runtime.processes.job_holder import in_child
 def failed(function):
     try:
         in_child(function)

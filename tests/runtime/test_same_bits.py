@@ -15,11 +15,11 @@ from frameworks.loops.pytorch import TOLERANCE, Loop
 from held import hold
 from unisono import Job
 from unisono.checkpoint.parameters import sha256_of
-from unisono.execution import Observation, execute
 from unisono.frameworks.pytorch.model import Adapter
 from unisono.observe.progress import Silent
-from unisono.runtime.prepare import Request
-from unisono.runtime.watcher import raise_failure
+from unisono.runs.execution import Observation, execute
+from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.supervisor.observer import raise_failure
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:

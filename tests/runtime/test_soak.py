@@ -15,10 +15,10 @@ import torch
 
 import jobs
 from faults import CORES, hash_of, undisturbed
-from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
-from unisono.runtime.prepare import Request
-from unisono.runtime.shutdown import ASKED, Shutdown
+from unisono.runs.execution import Observation, execute
+from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.rules.shutdown import ASKED, Shutdown
 from waiting import until
 
 

@@ -18,12 +18,12 @@ import pytest
 
 import jobs
 from faults import CORES, hash_of, undisturbed
-from unisono.execution import Observation, execute
 from unisono.observe.progress import Silent
-from unisono.runtime import answers, children
-from unisono.runtime.child import Birth
-from unisono.runtime.prepare import Request
-from unisono.runtime.watcher import Outcome
+from unisono.runs.execution import Observation, execute
+from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.processes.child import Birth
+from unisono.runtime.supervisor import answers, children
+from unisono.runtime.supervisor.observer import Outcome
 from waiting import until
 
 STEPS = 12
@@ -45,7 +45,9 @@ def named(name: str) -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         with suppress(psutil.Error):
-            lives = "unisono.runtime.parent" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE
+            lives = (
+                "unisono.runtime.processes.warm_parent" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE
+            )
             found += [child] if lives and child.name().startswith(name) else []
     return found
 

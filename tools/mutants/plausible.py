@@ -26,13 +26,14 @@ WILD = f"{SAME_BITS}::test_values_are_the_plain_loops[wild]"
 ODD = f"{SAME_BITS}::test_values_are_the_plain_loops[odd]"
 WIDE = f"{SAME_BITS}::test_two_workers_have_the_plain_loops_values"
 SHORT = "tests/frameworks/test_plain_loop.py::test_a_run_has_the_plain_loops_values[pytorch-short_batches]"
-DEATHS = f"{RUNTIME}/test_deaths.py::test_a_death_in_every_phase_of_every_slot[adamw]"
+DEATHS = f"{RUNTIME}/processes/test_deaths.py::test_a_death_in_every_phase_of_every_slot[adamw]"
 
 PLAUSIBLE: tuple[Mistake, ...] = (
     # What the result is: wrong alike on any number of workers.
     Mistake(
         "a short batch is divided by a whole one's size",
-        (("runtime/slot.py", "weight = float(self._sums_of(round_)[WEIGHT])", "weight = float(self._job.batch_size)"),),
+        (("runtime/worker/slot.py",
+          "weight = float(self._sums_of(round_)[WEIGHT])", "weight = float(self._job.batch_size)"),),
         (WILD,),
     ),
     Mistake(
@@ -53,39 +54,43 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "averaged buffers are replaced by sample counts",
-        (("runtime/sums.py", "self._sums[buffer, place] *= samples", "self._sums[buffer, place] = samples"),),
+        (("runtime/worker/partial_sums.py",
+          "self._sums[buffer, place] *= samples", "self._sums[buffer, place] = samples"),),
         (WILD,),
     ),
     Mistake(
         "buffers are averaged over microbatches, not samples",
         (
-            ("runtime/sums.py", "self._sums[buffer, place] *= samples", "self._sums[buffer, place] *= 1"),
-            ("runtime/slot.py", "samples = float(self._sums_of(round_)[SAMPLES])",
+            ("runtime/worker/partial_sums.py",
+             "self._sums[buffer, place] *= samples", "self._sums[buffer, place] *= 1"),
+            ("runtime/worker/slot.py", "samples = float(self._sums_of(round_)[SAMPLES])",
              "samples = float(self._program.nonempty(round_))"),
         ),
         (ODD,),
     ),
     Mistake(
         "a buffer gets another one's values",
-        (("runtime/slot.py", "at += new[index].size if floating else 0", "at = new[index].size if floating else 0"),),
+        (("runtime/worker/slot.py",
+          "at += new[index].size if floating else 0", "at = new[index].size if floating else 0"),),
         (WILD,),
     ),
     Mistake(
         "a step's buffers are written over the last one's",
-        (("runtime/slot.py", "self._state.buffers((round_.step + 1) & 1)", "self._state.buffers(round_.step & 1)"),),
+        (("runtime/worker/slot.py",
+          "self._state.buffers((round_.step + 1) & 1)", "self._state.buffers(round_.step & 1)"),),
         (WILD,),
     ),
     Mistake(
         "the same dropout masks in every step",
         (
-            ("runtime/slot.py", '"compute", round_.step, microbatch', '"compute", microbatch'),
-            ("runtime/stagework.py", '"compute", round_.step, microbatch', '"compute", microbatch'),
+            ("runtime/worker/slot.py", '"compute", round_.step, microbatch', '"compute", microbatch'),
+            ("runtime/worker/pipeline_slot.py", '"compute", round_.step, microbatch', '"compute", microbatch'),
         ),
         (WILD,),
     ),
     Mistake(
         "the same augmentation in every epoch",
-        (("runtime/samples.py", '("sample", epoch), ("collate"', '("sample",), ("collate"'),),
+        (("runtime/loader/samples.py", '("sample", epoch), ("collate"', '("sample",), ("collate"'),),
         (SHORT,),
     ),
     Mistake(
@@ -135,12 +140,12 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "schedules count evaluations too",
-        (("runtime/schedule.py", "if past.evaluation is None:", "if past.evaluation is None or past.last:"),),
+        (("runtime/worker/lr_schedule.py", "if past.evaluation is None:", "if past.evaluation is None or past.last:"),),
         (WIDE,),
     ),
     Mistake(
         "numbers of an optimizer's state are read as they are written",
-        (("runtime/update.py", 'segment["scalars"][(step + 1) & 1]', 'segment["scalars"][step & 1]'),),
+        (("runtime/worker/update.py", 'segment["scalars"][(step + 1) & 1]', 'segment["scalars"][step & 1]'),),
         (f"{SAME_BITS}::test_optimizers_agree_with_plain_pytorch[adamw]",),
     ),
     Mistake(
@@ -150,36 +155,37 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "an evaluation's values are those of its last wave",
-        (("runtime/evaluation.py", "sums[round_.wave + 1 & 1] if round_.wave else 0", "0"),),
+        (("runtime/worker/evaluation.py", "sums[round_.wave + 1 & 1] if round_.wave else 0", "0"),),
         (WILD,),
     ),
     Mistake(
         "a metric's value is made of another one's sums",
-        (("runtime/slot.py", "ratio(sums[METRICS + 2 * index], sums[METRICS + 2 * index + 1])",
+        (("runtime/worker/slot.py", "ratio(sums[METRICS + 2 * index], sums[METRICS + 2 * index + 1])",
           "ratio(sums[METRICS + index], sums[METRICS + index + 1])"),),
         (SHORT,),
     ),
     # Deaths.
     Mistake(
         "an interrupted update goes on from half-written values",
-        (("runtime/update.py", "                chunk.restore()\n", "                pass\n"),),
+        (("runtime/worker/update.py", "                chunk.restore()\n", "                pass\n"),),
         (DEATHS,),
     ),
     Mistake(
         "an heir's heir owns nothing",
-        (("runtime/protocol.py", "    while (heir := heir_of(member)) is not None:\n",
+        (("runtime/rules/plan.py", "    while (heir := heir_of(member)) is not None:\n",
           "    if (heir := heir_of(member)) is not None:\n"),),
-        (f"{RUNTIME}/test_protocol.py::test_no_order_of_events_goes_wrong",),
+        (f"{RUNTIME}/rules/test_plan.py::test_no_order_of_events_goes_wrong",),
     ),
     Mistake(
         "a plan is overwritten under its old number",
-        (("runtime/state.py", "        area[0] = 0\n        fence()\n        for index", "        for index"),),
-        (f"{RUNTIME}/test_state.py",),
+        (("runtime/state/host_state.py",
+          "        area[0] = 0\n        fence()\n        for index", "        for index"),),
+        (f"{RUNTIME}/state/test_host_state.py",),
     ),
     Mistake(
         "deaths at different work count together",
-        (("runtime/recovery.py", "w is None or w.round >= work.round", "True"),),
-        (f"{RUNTIME}/test_recovery.py",),
+        (("runtime/rules/crew.py", "w is None or w.round >= work.round", "True"),),
+        (f"{RUNTIME}/rules/test_crew.py",),
     ),
     # Checkpoints.
     Mistake(
@@ -214,33 +220,33 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     Mistake(
         "a damaged file is believed",
         (("checkpoint/store.py", "    if not agrees:\n", "    if not path.exists():\n"),),
-        ("tests/test_training.py::test_a_damaged_checkpoint_is_named_and_an_older_one_used",),
+        ("tests/runs/test_train.py::test_a_damaged_checkpoint_is_named_and_an_older_one_used",),
     ),
     Mistake(
         "a resumed run begins with a new optimizer",
-        (("training.py", "self.resumed.optimizer.arrays, standing.step)", "{}, standing.step)"),),
-        ("tests/test_training.py::test_a_resumed_run_has_the_bits_of_the_undisturbed_one",),
+        (("runs/train.py", "self.resumed.optimizer.arrays, standing.step)", "{}, standing.step)"),),
+        ("tests/runs/test_train.py::test_a_resumed_run_has_the_bits_of_the_undisturbed_one",),
     ),
     # Several hosts, and memory.
     Mistake(
         "the sums over all hosts are waited for once more",
-        (("runtime/protocol.py", "plan.hosts and exchanged < target", "plan.hosts and exchanged <= target"),),
-        (f"{RUNTIME}/test_protocol.py::test_no_order_of_events_goes_wrong",),
+        (("runtime/rules/plan.py", "plan.hosts and exchanged < target", "plan.hosts and exchanged <= target"),),
+        (f"{RUNTIME}/rules/test_plan.py::test_no_order_of_events_goes_wrong",),
     ),
     Mistake(
         "what other hosts used goes into a slot's row",
-        (("cluster/exchange.py", "used[-1] = others", "used[-2] = others"),),
-        ("tests/cluster/test_exchange.py",),
+        (("hosts/exchange.py", "used[-1] = others", "used[-2] = others"),),
+        ("tests/hosts/test_exchange.py",),
     ),
     Mistake(
         "the sums of the last round are taken for this one's",
-        (("cluster/complete.py", "now.round == self._plan.round and ", ""),),
-        ("tests/cluster/test_complete.py",),
+        (("hosts/complete_sums.py", "now.round == self._plan.round and ", ""),),
+        ("tests/hosts/test_complete_sums.py",),
     ),
     Mistake(
         "as many copies are asked for as there are hosts",
-        (("runtime/agreement.py", "return int(self._area[2])", "return int(self._area[1])"),),
-        (f"{RUNTIME}/test_agreement.py",),
+        (("runtime/state/host_shares.py", "return int(self._area[2])", "return int(self._area[1])"),),
+        (f"{RUNTIME}/state/test_host_shares.py",),
     ),
     Mistake(
         "a structure of many arrays is read from the wrong place",

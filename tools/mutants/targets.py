@@ -9,9 +9,9 @@ GROUPS = {
     "gradients": ["gradients/*.py"],
     "partition": ["partition/*.py"],
     "rules": [
-        "runtime/protocol.py", "runtime/recovery.py", "runtime/program.py", "runtime/balance.py", "runtime/folding.py",
-        "runtime/reach.py", "runtime/agreement.py", "runtime/stalls.py", "runtime/schedule.py", "runtime/records.py",
-        "cluster/membership.py", "cluster/order.py", "cluster/complete.py",
+        "runtime/rules/*.py", "runtime/state/backward_progress.py", "runtime/state/host_shares.py",
+        "runtime/state/records.py", "runtime/supervisor/stalls.py", "runtime/worker/lr_schedule.py",
+        "hosts/membership.py", "hosts/complete_sums.py",
     ],
     "checkpoint": ["checkpoint/*.py"],
     "memory": ["memory/*.py"],

@@ -14,8 +14,8 @@ from typing import BinaryIO
 import numpy as np
 
 from unisono.checkpoint.parameters import PIECE_BYTES, SAFETENSORS_NAMES, Tensors, label
-from unisono.texts import excerpt
-from unisono.untrusted import Malformed, check, opened, parsed
+from unisono.values.text import excerpt
+from unisono.values.untrusted import Malformed, check, opened, parsed
 
 _DTYPES = {name: dtype for dtype, name in SAFETENSORS_NAMES.items()}
 _MOST_HEADER_BYTES = 100_000_000

@@ -11,13 +11,13 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from unisono.bounds import number_in, whole
 from unisono.checkpoint import store
 from unisono.checkpoint.copies import Copies
-from unisono.checkpoint.durations import seconds_of
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
-from unisono.untrusted import Maybe, check
+from unisono.values.bounds import number_in, whole
+from unisono.values.durations import seconds_of
+from unisono.values.untrusted import Maybe, check
 
 _MEMORY = {"best": Maybe({"name": str, "value": float, "step": int}), "since_best": int}
 

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 from unisono.checkpoint.files import load
 from unisono.checkpoint.parameters import Tensors, sync
 from unisono.checkpoint.parameters import write as write_tensors
-from unisono.untrusted import Malformed, Maybe, check, document, opened
+from unisono.values.untrusted import Malformed, Maybe, check, document, opened
 
 PARAMETERS, OPTIMIZER, STATE = "parameters.safetensors", "optimizer.safetensors", "state.json"
 _PREFIX = "step-"

@@ -17,7 +17,7 @@ from typing import Any
 
 from unisono.errors import UsageError
 from unisono.observe.appended import Appended
-from unisono.untrusted import Malformed, check, lines, parsed
+from unisono.values.untrusted import Malformed, check, lines, parsed
 
 METRICS = "metrics.jsonl"
 

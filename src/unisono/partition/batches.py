@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unisono.bounds import whole
 from unisono.errors import UsageError
+from unisono.values.bounds import whole
 
 
 def default_microbatches(batch_size: int) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unisono.bounds import MOST_WORKERS, number_in, whole
 from unisono.errors import UsageError
-from unisono.texts import excerpt
+from unisono.values.bounds import MOST_WORKERS, number_in, whole
+from unisono.values.text import excerpt
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.bounds import whole
 from unisono.errors import UsageError
 from unisono.partition.keys import key
+from unisono.values.bounds import whole
 
 Indices = NDArray[np.int64]
 OrderFunction = Callable[[int, np.random.Generator], Any]

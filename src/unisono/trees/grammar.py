@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.texts import excerpt
 from unisono.trees import marks
 from unisono.trees.references import Classes
 from unisono.trees.writer import DICTS, SEQUENCES
-from unisono.untrusted import Malformed, Maybe, check
+from unisono.values.text import excerpt
+from unisono.values.untrusted import Malformed, Maybe, check
 
 _NODE, _NODES, _PAIRS, _ATTRIBUTES = "node", "nodes", "pairs", "attributes"
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.texts import excerpt
 from unisono.trees import marks
 from unisono.trees.arrays import Arrays
 from unisono.trees.grammar import check_tree
 from unisono.trees.references import Classes
 from unisono.trees.writer import DICTS, SEQUENCES, Fixed
-from unisono.untrusted import Malformed, check
+from unisono.values.text import excerpt
+from unisono.values.untrusted import Malformed, check
 
 Array = NDArray[Any]
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from unisono.texts import excerpt
 from unisono.trees import marks
-from unisono.untrusted import Malformed
+from unisono.values.text import excerpt
+from unisono.values.untrusted import Malformed
 
 _ALWAYS = (
     bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, collections.deque,

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from unisono.errors import JobError
-from unisono.usertrace import user_traceback
+from unisono.errors.traces import user_traceback
 
 _WAY_OUT = (
     "JAX runs Python once per shape and then only what it recorded: pass values in (inputs, variables, state) and "

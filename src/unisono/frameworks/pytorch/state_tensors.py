@@ -15,7 +15,7 @@ import torch
 
 from unisono.frameworks.protocol import Array
 from unisono.memory.crossing import MOST_AXES
-from unisono.texts import excerpt
+from unisono.values.text import excerpt
 
 ALIGNMENT = 64
 ARRAYS = {

@@ -21,7 +21,7 @@ from unisono.trees.marks import mark
 from unisono.trees.reader import Reader
 from unisono.trees.references import Classes
 from unisono.trees.writer import Fixed, Writer
-from unisono.untrusted import Malformed, check
+from unisono.values.untrusted import Malformed, check
 
 TRIED = 8
 """Steps of the probe at most: an optimizer may gather gradients for a few before it changes a parameter."""

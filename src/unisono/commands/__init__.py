@@ -1,0 +1,1 @@
+"""One file or folder a command that is more than a call."""

@@ -1,0 +1,1 @@
+"""Many hosts on a Ray cluster; nothing but these files knows Ray."""

@@ -1,0 +1,301 @@
+"""The driver of a run on Ray: serves the store, decides who belongs to the run, replaces hosts that are lost.
+
+The hosts train by themselves. Without one of them the others go on, and the driver asks Ray for another in its
+place, which comes when Ray has a node for it, and falls in.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Set
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from unisono.errors import JobError, UsageError
+from unisono.hosts.addresses import Machine
+from unisono.hosts.coordinator import Coordinator
+from unisono.hosts.place import Place
+from unisono.hosts.ray.actor import CALLS, RayHost
+from unisono.hosts.ray.messages import Ended, News, Order
+from unisono.hosts.store import Store
+from unisono.hosts.terms import Term, exchange
+from unisono.observe.progress import Display
+from unisono.runs.execution import Interrupts
+
+LOOK_SECONDS = 0.2
+PATIENCE_SECONDS = 20.0
+"""How long the others may take to end once one host has ended."""
+
+STOP_SECONDS = 60.0
+MOST_PAUSE_SECONDS = 10.0
+"""Between two attempts to get a host from Ray, which notices a node's loss late."""
+
+STRIKES = 3
+"""Hosts in one place that are lost in a row before they have joined, after which Ray is not asked again."""
+
+SAID_SECONDS = 5.0
+"""What several hosts say within this time is shown once."""
+
+
+@dataclass
+class _Host:
+    """A host as the driver sees it.
+
+    Attributes:
+        number: which host, counted through all that ever were.
+        bundle: its place in the placement group.
+        actor: Ray's handle.
+        calls: what the actor was asked: "name", then "run" and "hear".
+        name: how people know it, once it is there.
+        has_joined: whether it trains.
+        ended: how it ended, and when it said so (monotonic seconds).
+    """
+
+    number: int
+    bundle: int
+    actor: Any
+    calls: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+    has_joined: bool = False
+    ended: Ended | None = None
+    ended_at: float = 0.0
+
+
+class Driver:
+    """Drives one run.
+
+    Args:
+        ray: the package, connected.
+        group: the placement group, a bundle for each host.
+        hosts, cpus: how many hosts, the CPUs of each.
+        order: what each host is to do; its place is filled in here.
+        shown: where progress is shown.
+        interrupts: whether the run is asked to stop.
+    """
+
+    def __init__(
+        self, ray: Any, group: Any, hosts: int, cpus: int, order: Order, shown: Display,
+        interrupts: Interrupts,
+    ) -> None:  # fmt: skip
+        self._ray, self._group, self._cpus, self._order, self._shown = ray, group, cpus, order, shown
+        self._interrupts = interrupts
+        self._count = hosts
+        self._arrived = 0
+        self._hosts: list[_Host] = []
+        self._strikes = [0] * hosts
+        self._wishes: dict[int, float] = {}
+        self._failures = [0] * hosts
+        self._said: dict[str, float] = {}
+        self._stopping: float | None = None
+        self._has_joined = self._has_started = False
+
+    def run(self) -> None:
+        """Drive to the end.
+
+        Raises:
+            UsageError, JobError: the run failed.
+        """
+        place, timeout = self._order.hosts.place, self._order.hosts.timeout
+        store = Store(place, place.address, True, timeout)
+        term = exchange(store, None, Term(1, 1, place.name, timeout))
+        client = Store(place, place.address, False, timeout)
+        coordinator = Coordinator(client, term, self._count, timeout, self._order.hosts.min_hosts)
+        try:
+            for bundle in range(self._count):
+                self._ask(bundle)
+            while not self._is_over():
+                self._look()
+                self._leave(coordinator.left_out)
+            self._conclude()
+        except OSError as error:  # Ray's: the raylet of this node is gone
+            raise JobError(
+                f"the driver has lost Ray ({error}), and hosts end with their driver. Start Ray here again, and resume "
+                "the run (--resume) from its last checkpoint."
+            ) from error
+        finally:
+            for host in self._hosts:
+                self._kill(host)
+            coordinator.close(0.5)
+            del store
+
+    # -- hosts ---------------------------------------------------------------------------------------------
+
+    def _ask(self, bundle: int) -> None:
+        """Ask for a host; it comes when Ray has a node for it."""
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
+        actor = self._ray.remote(RayHost).options(
+            name=f"{self._order.hosts.place.prefix}/host-{self._arrived}", num_cpus=self._cpus, max_concurrency=CALLS,
+            max_restarts=0, scheduling_strategy=strategy,
+        ).remote()  # fmt: skip
+        self._hosts.append(_Host(self._arrived, bundle, actor, {"name": actor.name.remote()}))
+        self._arrived += 1
+
+    def _kill(self, host: _Host) -> None:
+        with suppress(Exception):  # it is dead, or Ray is
+            self._ray.kill(host.actor)
+
+    def _lost(self, host: _Host, why: str) -> None:
+        """Go on without a host, and ask for another."""
+        self._hosts.remove(host)
+        self._kill(host)
+        if self._stopping is not None or any(other.ended for other in self._hosts):
+            return
+        bundle = host.bundle
+        if host.name:  # else it never was there: Ray has not noticed yet that the node is gone
+            self._strikes[bundle] = 0 if host.has_joined else self._strikes[bundle] + 1
+        self._failures[bundle] = 0 if host.has_joined else self._failures[bundle] + 1
+        what = f"host {host.name or host.number} is lost ({why})"
+        if self._strikes[bundle] >= STRIKES:
+            if not self._has_joined:
+                raise JobError(f"{what}, {STRIKES} times in a row before the run began. See Ray's logs of its actors.")
+            self._shown.message(f"{what}, {STRIKES} times in a row; the others go on without another one")
+            return
+        if host.name:
+            self._shown.message(f"{what}; Ray is asked for another one")
+        self._wishes[bundle] = time.monotonic() + min(0.5 * 2 ** self._failures[bundle], MOST_PAUSE_SECONDS)
+
+    def _leave(self, numbers: Set[int]) -> None:
+        """Have others in place of hosts that the run has gone on without: one that hangs is alive to Ray."""
+        for host in [host for host in self._hosts if host.number in numbers and host.ended is None]:
+            self._lost(host, "the others did not hear of it")
+
+    # -- the loop ------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Hear what has come, for a moment."""
+        calls = {call: (host, what) for host in self._hosts for what, call in host.calls.items()}
+        if calls:
+            ready, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=LOOK_SECONDS, fetch_local=False)
+        else:
+            ready = []
+            time.sleep(LOOK_SECONDS)
+        for call in ready:
+            host, what = calls[call]
+            if host in self._hosts:
+                self._answered(host, what, call)
+        if self._interrupts() and self._stopping is None:
+            self._shown.message("stopping after the step at hand; another interrupt ends at once")
+            self._stopping = time.monotonic()
+            for host in self._hosts:
+                host.actor.stop.remote()
+        now = time.monotonic()
+        for bundle in [bundle for bundle, due in self._wishes.items() if now >= due and self._stopping is None]:
+            del self._wishes[bundle]
+            self._ask(bundle)
+        for host in [host for host in self._hosts if host.ended and host.ended.failure]:
+            if now - host.ended_at > PATIENCE_SECONDS:  # it failed alone: the others would have been told
+                self._lost(host, "the others go on without it")
+
+    def _answered(self, host: _Host, what: str, call: Any) -> None:
+        del host.calls[what]
+        try:
+            answer = self._ray.get(call)
+        except self._ray.exceptions.RayTaskError:
+            raise
+        except self._ray.exceptions.RayError as error:
+            self._lost(host, str(error).splitlines()[0].rstrip(". "))
+            return
+        if what == "name":
+            host.name = f"{answer}-{host.number}"
+            hosts = self._order.hosts
+            place = replace(hosts.place, host=host.number, name=host.name)
+            order = replace(self._order, hosts=replace(hosts, place=place))
+            host.calls = {"run": host.actor.run.remote(order)}
+            host.calls["hear"] = host.actor.hear.remote()
+            if self._stopping is not None:
+                host.actor.stop.remote()
+        elif what == "hear":
+            self._show(host, answer)
+            if "run" in host.calls:
+                host.calls["hear"] = host.actor.hear.remote()
+        else:
+            ended, rest = answer
+            self._show(host, rest)
+            if ended.left and self._stopping is None:
+                self._lost(host, "it was told to go")
+            elif ended.by_itself or self._stopping is not None:
+                host.ended, host.ended_at = ended, time.monotonic()
+            else:
+                self._lost(host, f"its process ended with {ended.status}")
+
+    def _is_over(self) -> bool:
+        if self._stopping is not None and time.monotonic() - self._stopping > STOP_SECONDS:
+            return True
+        training = [host for host in self._hosts if host.has_joined]
+        ended = [host for host in self._hosts if host.ended]
+        if self._has_joined and not training:
+            return True
+        if not ended:
+            return self._stopping is not None and not self._hosts
+        done = [host.ended_at for host in ended if host.ended and not host.ended.failure]
+        if done and time.monotonic() - min(done) > PATIENCE_SECONDS:
+            return True
+        return all(host.ended for host in training or [h for h in self._hosts if "run" in h.calls or h.ended])
+
+    def _conclude(self) -> None:
+        ended = [host.ended for host in sorted(self._hosts, key=lambda host: host.number) if host.ended]
+        failures = [each.failure for each in ended if each.failure is not None]
+        if not ended and self._stopping is None:
+            raise JobError("every host of the run was lost. Resume it (--resume) from its last checkpoint.")
+        if not ended or not failures or ended[0].failure is None:
+            return
+        failure = ended[0].failure
+        if failure.usage:
+            raise UsageError(failure.message)
+        raise JobError(failure.message, failure.traceback)
+
+    # -- what hosts say ------------------------------------------------------------------------------------
+
+    def _show(self, host: _Host, news: list[News]) -> None:
+        first = min((each.number for each in self._hosts if each.name), default=host.number)
+        for verb, *arguments in news:
+            if verb == "workers":
+                host.has_joined = self._has_joined = True
+            if verb == "message":
+                self._message(host, *arguments)
+            elif verb == "start":
+                if not self._has_started:
+                    self._shown.start(*arguments)
+                self._has_started = True
+            elif host.number == first:  # one speaks for all
+                getattr(self._shown, verb)(*arguments)
+
+    def _message(self, host: _Host, text: str) -> None:
+        now = time.monotonic()
+        if text.startswith(f"[{host.name} "):
+            self._shown.message(text)
+        elif now - self._said.get(text, -SAID_SECONDS) >= SAID_SECONDS:
+            self._said[text] = now
+            self._shown.message(f"[{host.name}] {text}")
+
+
+def meeting_place(ray: Any, run: str, hosts: int, interface: str | None, ports: range | None) -> Place:
+    """Where the hosts of a new run meet: at this process.
+
+    Args:
+        ray: the package, connected.
+        run: what people call the run.
+        hosts: how many.
+        interface: the network interface between hosts, or None.
+        ports: those on which it may listen, or None.
+
+    Raises:
+        UsageError: none of them is free.
+    """
+    address = str(ray.util.get_node_ip_address())
+    prefix = f"unisono/{run}-{uuid.uuid4().hex[:12]}"
+    place = Place(0, hosts, address, 0, False, prefix, "Ray", "driver", driven=True)
+    if interface is not None:
+        address = Machine.here().of(interface)[0]
+    for port in ports or [0]:
+        with (
+            suppress(OSError),
+            socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as free,
+        ):
+            return replace(place, address=address, port=free.getsockname()[1])
+    raise UsageError(f"hosts meet at a port of {address}, and none of --ports is free there. Give others.")

@@ -1,0 +1,558 @@
+"""A run in its folder: manifest, metrics, checkpoints, the final parameters; from the start or resumed."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from unisono.checkpoint import store
+from unisono.checkpoint.keeper import Checkpointing, Keeper
+from unisono.checkpoint.parameters import link, save, sha256_of
+from unisono.checkpoint.store import Checkpoint, Standing
+from unisono.errors import Interrupted, JobError, UnisonoError, UsageError
+from unisono.runs.execution import Execution, Interrupts, Observation
+from unisono.memory.heap import trim
+from unisono.observe.logs import LineLog
+from unisono.observe.metrics import MetricsFile, look_over, read_metrics
+from unisono.observe.outlet import PATIENCE_SECONDS, Inline, Outlet, begun, waited_for
+from unisono.observe.progress import Display
+from unisono.observe.run_folder import PARAMETERS, Fenced, RunFolder, this_process
+from unisono.observe.stream import Stream
+from unisono.observe.tensorboard import TensorBoard
+from unisono.observe.timeline import Timeline
+from unisono.runtime.preparation.code_files import CodeFile, changed_files
+from unisono.runtime.supervisor.other_hosts import Companions
+from unisono.runtime.supervisor.control_socket import ControlSocket
+from unisono.observe.run_folder import SOCKET
+from unisono.runtime.preparation.digest import changes, job_digest
+from unisono.runtime.processes.leftovers import remove_unfinished, sweep_temporary
+from unisono.runtime.preparation.prepare import Described, Request
+from unisono.runtime.rules.shutdown import ASKED, Shutdown
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.supervisor.observer import Outcome
+from unisono.errors.traces import user_traceback
+from unisono.version import __version__
+
+LAST_SECONDS = 1.0
+"""For what is done when a second signal has come."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run may be told besides its job and its workers.
+
+    Attributes:
+        checkpointing: when checkpoints are written and how many are kept.
+        stall_seconds: how long a worker may make no progress; None = adapted to its usual pace.
+        max_seconds: the run stops by itself after so long, as if by SIGTERM.
+        leaves: whether one of several hosts leaves alone where a system's signal tells it to go; else the run ends.
+        debug: one process.
+        arguments: what made the job, for run.json.
+        allow_change: resume although the job has changed.
+        code: the files of the process that made the job, where that is no process of the run.
+    """
+
+    checkpointing: Checkpointing = field(default_factory=Checkpointing)
+    stall_seconds: float | None = None
+    max_seconds: float | None = None
+    leaves: bool = True
+    debug: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    allow_change: bool = False
+    code: Mapping[str, CodeFile] = field(default_factory=dict)
+
+
+def standing_after(described: Described, state: HostState, rounds: int) -> Standing:
+    """Where a run stands after so many rounds."""
+    step, evaluated = described.program.position(rounds)
+    epoch, _ = described.program.batches.locate(step)
+    over = described.program.evaluations_by(step - 1) + int(evaluated)
+    losses, watched = (tuple(state.segment[name][:over].tolist()) for name in ("losses", "watched"))
+    return Standing(step, evaluated, epoch + 1, losses, watched=watched)
+
+
+@dataclass
+class FolderObservation(Observation):
+    """The watcher of a run with a folder.
+
+    Attributes:
+        folder: the run folder.
+        settings: the run's settings.
+        keeper: its checkpoints.
+        request: what was asked of the host.
+        resumed: the checkpoint to go on from, or None.
+        host: put before processes' names where there are several hosts ("node0 "), or nothing.
+        started: when the run began, on the monotonic clock: before its job was made.
+        takes_over: whether another host has kept the folder, which is lost.
+        earlier: what run.json said before.
+        has_begun: whether a step has been recorded since.
+        had_finished: whether the earlier run had finished, and nothing is left to do.
+    """
+
+    folder: RunFolder = field(kw_only=True)
+    settings: RunSettings = field(kw_only=True)
+    keeper: Keeper = field(kw_only=True)
+    request: Request = field(kw_only=True)
+    resumed: Checkpoint | None = field(kw_only=True, default=None)
+    host: str = field(kw_only=True, default="")
+    started: float = field(kw_only=True, default_factory=time.monotonic)
+    takes_over: bool = field(kw_only=True, default=False)
+
+    def __post_init__(self) -> None:
+        self.skipped, self.earlier, self.has_begun, self.had_finished = 0, self.folder.fields, False, False
+        look_over(self.folder.metrics, self.resumed is not None, self.message)
+        self._outlet: type[Outlet] | type[Inline] = Inline if self.settings.debug else Outlet
+        self._observers: list[tuple[Outlet | Inline, Callable[[dict[str, Any]], None]]] | None = None
+        self._metrics = MetricsFile(self.folder.claim, self.message, self.takes_over)
+        self._files = self._outlet("the run folder", self.message)
+        self.folder.hold(self._files, self.message)
+        self._tensorboard = TensorBoard(self.folder.claim, self.message)
+        self._timeline: Timeline | None = None
+
+    def preparing(self) -> None:
+        """See `Watcher`."""
+        self.load_observers()
+
+    def described(self, described: Described) -> None:
+        """Say who will work, keep what identifies the job, compare it with the checkpoint's."""
+        shape, batches = described.layout.shape, described.program.batches
+        uneven = "at most " if batches.batch_size % batches.microbatch_size else ""
+        self.message(
+            f"a batch of {batches.batch_size} samples is {batches.microbatches} microbatches of {uneven}"
+            f"{batches.microbatch_size}: part of the result"
+        )
+        if shape.slots < self.request.workers and not self.settings.debug:
+            self.message(
+                f"{self.request.workers} workers are too many: a batch has {shape.most} non-empty microbatches, and "
+                f"the layout is {self.request.layout}. Going on with {shape.slots}; more microbatches let more of them "
+                "work (another result: choose once)."
+            )
+        self.keeper.about = digest, fingerprint = self._about(described)
+        self.folder.update(
+            world={"workers": shape.slots, "stages": shape.stages, "steps": described.program.steps},
+            fingerprint=fingerprint,
+            digest=digest,
+        )
+        if self.resumed is not None:
+            self._compare(self.resumed, digest, fingerprint)
+        self.display.start(described.program.steps, self.job.epochs, shape.slots)
+
+    def _about(self, described: Described) -> tuple[dict[str, Any], dict[str, str]]:
+        """The job's digest and the numerics' fingerprint."""
+        described = replace(described, code={**self.settings.code, **described.code})
+        fingerprint = {**described.layout.description.fingerprint, "threads": str(self.request.threads)}
+        return job_digest(self.job, described), fingerprint
+
+    def _compare(self, resumed: Checkpoint, digest: Mapping[str, Any], fingerprint: Mapping[str, str]) -> None:
+        found = changes(resumed.job, digest, self.settings.allow_change)
+        entry: dict[str, Any] = {"step": resumed.standing.step, "at": _now(), "workers": self.request.workers}
+        if found:
+            entry["changes"] = found
+            self.message(f"resuming a changed job ({', '.join(found)}): the result is not that of the undisturbed run")
+        before = resumed.job.get("code")
+        code = changed_files(before if isinstance(before, dict) else {}, digest["code"])
+        if code:
+            entry["code"] = code
+            self.message(
+                "resuming with other code than the checkpoint's: steps before and after follow different code ("
+                + "; ".join(f"{name}: {old} → {new}" for name, (old, new) in code.items()) + ")"
+            )  # fmt: skip
+        numerics = {k: [v, fingerprint.get(k)] for k, v in resumed.fingerprint.items() if fingerprint.get(k) != v}
+        if numerics:
+            entry["numerics"] = numerics
+            self.message(
+                "another numerics fingerprint than the checkpoint's: bits may differ from here ("
+                + "; ".join(f"{name}: {old} → {new}" for name, (old, new) in numerics.items()) + ")"
+            )  # fmt: skip
+        if self.job.identity()["schedule"] is not None and resumed.job.get("steps") != digest.get("steps"):
+            self.message(
+                f"the run's length changed from {resumed.job.get('steps')} to {digest.get('steps')} steps: the "
+                "learning-rate schedule depends on it, so steps before and after follow different ones"
+            )
+        self.folder.update(resumed=[*(self.folder.fields.get("resumed") or []), entry])
+
+    def restore(self, described: Described, state: HostState) -> tuple[int, bool]:
+        """Put the checkpoint's values in place."""
+        self.keeper.before = self.settle
+        if self.resumed is None:
+            self._begin_timeline(described)
+            self.keeper.prepare(state.saved(0), state.optimizer(0))
+            return 0, True
+        standing = self.resumed.standing
+        if standing.step > described.program.steps:
+            raise UsageError(
+                f"a resumed run may be made longer or shorter, but not shorter than it is; it has done {standing.step} "
+                f"steps, and the job asks for {described.program.steps}."
+            )
+        state.restore(self.resumed.parameters.arrays, self.resumed.optimizer.arrays, standing.step)
+        self.resumed.forget()
+        trim()
+        for name, values in (("losses", standing.losses), ("watched", standing.watched)):
+            state.segment[name][: len(values)] = values[: len(state.segment[name])]
+        self.keeper.begin(standing)
+        self.keeper.newest = standing.step
+        self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
+        first = described.program.first_round(standing.step, standing.evaluated)
+        is_left = first < described.program.rounds and not self.keeper.exhausted
+        self._say_what_is_left(standing.step, described.program.steps, is_left)
+        if not self.had_finished:
+            self._files.put(self._go_on, standing)
+            self._begin_timeline(described)
+        return first, is_left
+
+    def _say_what_is_left(self, done: int, steps: int, is_left: bool) -> None:
+        """Say what there is to do."""
+        was_complete = self.earlier.get("exit") == "completed"
+        if not is_left:
+            self.message(f"finished: after step {done} nothing is left to do")
+            self.had_finished = was_complete and self.folder.parameters.exists()
+            return
+        if was_complete:
+            self.message(f"the run had finished after step {done}; the job asks for {steps} steps now")
+        self.message(f"going on after step {done} of {steps}")
+
+    def _begin_timeline(self, described: Described) -> None:
+        """Make the timeline, if one is wanted."""
+        if not self.request.timeline:
+            return
+        self._timeline, shape = Timeline(self.folder.claim, self.message), described.layout.shape
+        for slot in range(shape.slots):
+            pipe, stage = divmod(slot, shape.stages)
+            self._files.put(self._timeline.name, slot, f"worker {slot} (pipe {pipe}, stage {stage})")
+
+    def _go_on(self, standing: Standing, recent: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Go on with the files of an earlier run: what it did after this is done again.
+
+        Args:
+            standing: where the run stands.
+            recent: the last records before that, of which some may not have been written.
+        """
+        self._metrics.keep(lambda record: _is_before(record, standing))
+        self._tensorboard.restart(standing.step)
+        written = read_metrics(self.folder.metrics)
+        self.skipped = sum("skipped" in record for record in written)
+        there = max(map(_place_of, written), default=(0, False))
+        for record in recent:
+            if there < _place_of(record) and _is_before(record, standing):
+                self._keep(dict(record))
+
+    def take_over(
+        self, described: Described, state: HostState, rounds: int, recent: Iterable[Mapping[str, Any]], control: Path
+    ) -> None:
+        """Go on where another host, which is lost, has kept this folder.
+
+        Args:
+            described, state, rounds: where the run stands.
+            recent: the last records, of which the lost host may not have written all.
+            control: this host's control socket.
+        """
+        standing = standing_after(described, state, rounds)
+        self.keeper.about = self._about(described)
+        memory = self.keeper.memory()
+        self.keeper.begin(standing)
+        self.keeper.remember(memory)
+        self.keeper.before = self.settle
+        self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
+        self._files.put(remove_unfinished, self.folder.path)
+        self._files.put(self._link_control, control)
+        self.has_begun = "first_step_seconds" in self.folder.fields
+        self._files.put(self._go_on, standing, list(recent))
+
+    def _link_control(self, control: Path) -> None:
+        """Who asks the run by its folder asks the host that keeps it."""
+        with suppress(OSError):
+            (self.folder.claim() / SOCKET).symlink_to(control.absolute())
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Hand a record to the files, the display and the job's observers."""
+        if not self.has_begun and "loss" in record:
+            self.has_begun = True
+            self.folder.update(first_step_seconds=round(time.monotonic() - self.started, 3))
+        self._files.put(self._draw, record.pop("events", ()))
+        if not record:
+            return
+        self._files.put(self._keep, record)
+        self.display.update(record)
+        if "loss" not in record:
+            self.keeper.evaluated(record)
+        for outlet, observer in self._observed():
+            outlet.put(observer, deepcopy(record))
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        self._metrics.write(record)
+        self._tensorboard.write(record)
+        self._count_skipped(record)
+
+    def _observed(self) -> list[tuple[Outlet | Inline, Callable[[dict[str, Any]], None]]]:
+        """The job's observers, each behind an outlet: one that hangs or fails costs itself."""
+        if self._observers is None:
+            self._observers = [
+                (self._outlet(f"observer {getattr(observer, '__name__', type(observer).__name__)!r}", self.message,
+                              user_traceback), observer)
+                for observer in self.job.observers
+            ]  # fmt: skip
+        return self._observers
+
+    def _count_skipped(self, record: Mapping[str, Any]) -> None:
+        """Steps whose losses have weight 0 change nothing: they are counted, and the first is said."""
+        if not record.get("skipped"):
+            return
+        if not self.skipped:
+            self.message(
+                f"step {record['step']}: the losses of the whole batch have weight 0 (are all targets ignored?), so "
+                "nothing was updated; run.json counts such steps (skipped_steps)"
+            )
+        self.skipped += 1
+
+    def _draw(self, events: Sequence[Any]) -> None:
+        """Add what each worker did in a round to the timeline."""
+        if self._timeline is None:
+            return
+        for worker, done in enumerate(events):
+            for name, microbatch, started, ended in done:
+                arguments = {"microbatch": microbatch} if microbatch >= 0 else {}
+                self._timeline.add(worker, name, started, ended, arguments)
+
+    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
+        """See `Watcher`."""
+        self._files.put(self._metrics.flush)  # a resumed run expects the lines before its checkpoint
+        standing = standing_after(described, state, rounds)
+        self.keeper.copy(standing, state.saved(standing.step), state.optimizer(standing.step))
+        return not self.keeper.exhausted
+
+    def copy_wanted(self) -> bool:
+        """See `Watcher`."""
+        return self.keeper.due_by_clock()
+
+    def memory(self) -> dict[str, Any]:
+        """See `Watcher`."""
+        return self.keeper.memory()
+
+    def remember(self, memory: dict[str, Any]) -> None:
+        """See `Watcher`."""
+        self.keeper.remember(memory)
+
+    def log(self, name: str) -> LineLog:
+        """See `Watcher`."""
+        prefix = "" if name == "host" else f"[{self.host}{name}] "
+        return self.folder.log(name, prefix, self.display.message)
+
+    def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
+        """See `Watcher`."""
+        return ControlSocket.listening(lambda: self.folder.path, answer, self._files.put, self.message)
+
+    def settle(self) -> None:
+        """Have what was recorded on disk, if the disk answers."""
+        self._files.settle(PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        """Close the files; what is still to be written or observed is not waited for long."""
+        self.keeper.settle(PATIENCE_SECONDS)
+        for outlet, _ in self._observers or ():
+            outlet.close(PATIENCE_SECONDS)
+        for file in (self._metrics, self._tensorboard, self._timeline):
+            if file is not None:
+                self._files.put(file.close)
+        self.folder.release()
+
+
+def _is_before(record: Mapping[str, Any], standing: Standing) -> bool:
+    """Whether a record was written before the checkpoint."""
+    is_evaluation = "loss" not in record
+    return bool(record["step"] < standing.step or (record["step"] == standing.step and
+                (not is_evaluation or standing.evaluated)))  # fmt: skip
+
+
+def _place_of(record: Mapping[str, Any]) -> tuple[int, bool]:
+    """Where a record stands among others: a step's evaluation follows it."""
+    return int(record["step"]), "loss" not in record
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _ended_at_once(folder: RunFolder, keeper: Keeper, number: int) -> None:
+    """A second signal ends the run: say where its state is, and leave nothing behind that is not finished. A terminal
+    and a disk that hang are not waited for long."""
+    folder.interrupted(number)
+    said = f"unisono: ended at once, without saving the state; {keeper.whereabouts}\n"
+    threads = [
+        threading.Thread(target=Stream(sys.stderr, lambda text: None).write, args=(said,), daemon=True),
+        threading.Thread(target=lambda: remove_unfinished(folder.path), daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LAST_SECONDS)
+
+
+def train_in_folder(
+    execution: Execution, request: Request, folder: RunFolder, display: Display, settings: RunSettings,
+    resumed: Checkpoint | None = None, companions: Companions | None = None, host: str = "",
+) -> bool:  # fmt: skip
+    """Train a job and keep its run folder.
+
+    Returns:
+        Whether this host has left, and others go on with the folder.
+
+    Args:
+        execution, request, settings: what to train and by whom, on what, how.
+        folder: the run folder.
+        display: shows progress.
+        resumed: the checkpoint to go on from, or None.
+        companions: the way to other hosts, or None.
+        host: this host's name and a blank, where there are several.
+
+    Raises:
+        UnisonoError: it failed; run.json says so too.
+    """
+    job = execution.job
+    sweep_temporary()
+    keeper = Keeper(
+        folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, display.message,
+        lambda best: folder.update(best=dict(best)), fence=folder.fence,
+    )  # fmt: skip
+    at_once = partial(_ended_at_once, folder, keeper)
+    interrupts = Interrupts(settings.max_seconds, at_once, settings.leaves, execution.since)
+    watcher = FolderObservation(
+        job, display, interrupts, folder=folder, settings=settings, keeper=keeper, request=request, resumed=resumed,
+        host=host, started=execution.since,
+    )  # fmt: skip
+    folder.update(
+        unisono=__version__, command=sys.argv, arguments=dict(settings.arguments), job=job.described(),
+        exit="running", reason=None, error=None, signal=None, **this_process(),
+        settings={"workers": request.workers, "threads": request.threads, "layout": str(request.layout),
+                  "recompute": request.recompute, "debug": settings.debug,
+                  "checkpointing": asdict(settings.checkpointing)},
+    )  # fmt: skip
+    try:
+        with interrupts.handled(), execution(request, watcher, settings.stall_seconds, companions) as outcome:
+            conclude(watcher, outcome)
+            return outcome.left
+    except Interrupted as stopped:
+        seconds, step = round(time.monotonic() - watcher.started, 3), resumed.standing.step if resumed else 0
+        folder.update(steps_done=step, seconds=seconds, **interrupted(stopped.shutdown))
+        return False
+    except UnisonoError as error:
+        if resumed and not watcher.has_begun and isinstance(error, UsageError):
+            folder.put_back(watcher.earlier)  # what is refused changes nothing
+        elif folder.fields.get("exit") == "running":
+            folder.update(exit="failed", error=str(error))
+        raise
+    except BaseException as error:
+        folder.update(exit="failed", error=repr(error))
+        raise
+    finally:
+        watcher.close()
+        display.close()
+
+
+def conclude(watcher: FolderObservation, outcome: Outcome) -> None:
+    """Save the state in which the run ended and say how it ended; another host does where this one has left.
+
+    A disk that hangs is waited for, with a word every ten seconds, until a second interrupt.
+
+    Raises:
+        JobError: it failed, or the state could not be saved.
+    """
+
+    def waits(seconds: float) -> None:
+        watcher.message(
+            f"the disk has not taken the state after step {outcome.steps_done} for {seconds:.0f} s "
+            f"({watcher.keeper.whereabouts}); waiting for it, and two interrupts end without it"
+        )
+
+    if outcome.left:
+        watcher.settle()
+        return
+    waited_for(begun("the final state", partial(_conclude, watcher, outcome)), waits)
+
+
+def _conclude(watcher: FolderObservation, outcome: Outcome) -> None:
+    folder, keeper = watcher.folder, watcher.keeper
+    try:
+        folder.fence()
+    except Fenced as fenced:
+        if fenced.certain:
+            raise JobError(outcome.failure.message if outcome.failure else str(fenced)) from fenced
+    if watcher.had_finished and outcome.consistent and outcome.failure is None:
+        folder.put_back(watcher.earlier)
+        return
+    seconds = round(time.monotonic() - watcher.started, 3)
+    values: dict[str, Any] = {"steps_done": outcome.steps_done, "seconds": seconds}
+    watcher.settle()
+    if watcher.skipped:
+        values["skipped_steps"] = watcher.skipped
+    lost = _save(watcher, outcome, values) if outcome.consistent else None
+    if outcome.failure is not None:
+        keeper.settle()
+        if outcome.failure.spoiled:  # it may have been copied after something had changed it
+            store.remove(folder.checkpoints, outcome.steps_done)
+        if not outcome.consistent:
+            sound = _what_is_sound(folder, watcher.message)
+            kept = f"nothing of this step is kept, which had begun to change the parameters; {sound}"
+        else:
+            kept = f"a checkpoint after step {outcome.steps_done} is kept" if lost is None else lost
+        folder.update(**values, exit="failed", error=outcome.failure.message)
+        raise JobError(f"{outcome.failure.message}\nRun folder: {folder.path} ({kept}).", outcome.failure.traceback)
+    if lost is not None:
+        error = f"training ended well, but its final state could not be saved: {lost}"
+        folder.update(**values, exit="failed", error=error)
+        raise JobError(f"{error}\nRun folder: {folder.path}.")
+    if outcome.complete or keeper.exhausted:
+        folder.update(**values, exit="completed", reason="steps" if outcome.complete else "patience")
+    else:
+        folder.update(**values, **interrupted(outcome.shutdown))
+
+
+def _save(watcher: FolderObservation, outcome: Outcome, values: dict[str, Any]) -> str | None:
+    """Save the final state, and put its hash among the values; returns what is lost and what is kept, if not all is."""
+    folder, keeper = watcher.folder, watcher.keeper
+    standing = standing_after(outcome.described, outcome.state, outcome.rounds)
+    parameters = outcome.state.saved(standing.step)
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(sha256_of, parameters)  # while the disk is at work
+        saved = keeper.last(standing, parameters, outcome.state.optimizer(standing.step))
+        values["parameters_sha256"] = digest.result()
+    try:
+        if saved:
+            folder.fence()
+            link(folder.parameters, store.at(folder.checkpoints, standing.step) / store.PARAMETERS)
+            return None
+        save(folder.claim() / PARAMETERS, parameters)
+        kept = f"{PARAMETERS} has the final parameters"
+    except Fenced as fenced:
+        if saved:
+            return None  # the checkpoint has them
+        kept = str(fenced)
+    except OSError as error:
+        kept = f"{PARAMETERS} could not be written: {error}"
+    parts = [*([] if saved else [str(keeper.failure)]), kept, _what_is_sound(folder, watcher.message)]
+    return "; ".join(parts)
+
+
+def interrupted(shutdown: Shutdown | None) -> dict[str, Any]:
+    """What run.json says of a run that was asked to stop."""
+    shutdown = shutdown or Shutdown(False, ASKED)
+    return {"exit": "interrupted", "reason": shutdown.reason, "signal": shutdown.signal}
+
+
+def _what_is_sound(folder: RunFolder, message: Callable[[str], None]) -> str:
+    """Which checkpoint is left."""
+    checkpoint, damage = store.newest_sound(folder.checkpoints)
+    for text in damage:
+        message(f"damaged checkpoint: {text}")
+    if checkpoint is None:
+        return "there is no checkpoint: write some with --checkpoint-every"
+    return f"the newest sound checkpoint is that after step {checkpoint.standing.step}"

@@ -1,0 +1,1 @@
+"""From a job to all that a process needs to work on it."""

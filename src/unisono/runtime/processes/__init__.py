@@ -1,0 +1,1 @@
+"""How processes are made, hold the job, talk, and end."""

@@ -1,0 +1,1 @@
+"""The shared state of one host, seen through typed views."""

@@ -1,0 +1,1 @@
+"""The process that owns a run: it watches, decides and recovers."""

@@ -1,0 +1,126 @@
+"""The loaders, workers and profilers of a host: forked one after another, as long as there is somebody to fork them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from unisono.errors import JobError
+from unisono.errors.failure import Failure, described_error
+from unisono.runtime.processes.child import Birth, Child
+from unisono.runtime.rules.crew import STRIKES
+from unisono.runtime.supervisor.answers import readable
+from unisono.runtime.supervisor.warm_parent_client import Host
+
+RETRY_SECONDS = 1.0
+"""Between two tries to start a process that could not be started."""
+
+
+class NotForked(JobError):
+    """No process can be started, however often it is tried: the machine, or this process, is at a limit."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    role: str
+    number: int
+
+
+class Children:
+    """Those that live, and those that are wanted.
+
+    Args:
+        host: who forks them.
+        watch: called with each that has begun.
+        say: hears what a person should know.
+
+    Attributes:
+        living: those that were not buried yet.
+    """
+
+    def __init__(self, host: Host, watch: Callable[[Child], None], say: Callable[[str], None]) -> None:
+        self._host, self._watch, self._say = host, watch, say
+        self.living: list[Child] = []
+        self._wanted: list[_Wanted] = []
+        self._vain, self._due = 0, 0.0
+
+    def want(self, role: str, number: int) -> None:
+        """Have a process forked as soon as that can be done."""
+        self._wanted.append(_Wanted(role, number))
+
+    def awaits(self, role: str) -> bool:
+        """Whether one of this role is still to be forked."""
+        return any(wanted.role == role for wanted in self._wanted)
+
+    def forgo(self, role: str) -> None:
+        """Want none of this role any more."""
+        self._wanted = [wanted for wanted in self._wanted if wanted.role != role]
+
+    def go_on(self) -> None:
+        """Have the next one forked, if the host is free to do it.
+
+        Raises:
+            NotForked: that was tried in vain, three times in a row.
+        """
+        if not self._wanted or not self._host.is_free or time.monotonic() < self._due:
+            return
+        wanted = self._wanted[0]
+        try:
+            birth = Birth()
+        except OSError as error:
+            self._in_vain(described_error(error))
+            return
+        try:
+            self._host.post(
+                "fork", wanted.role, wanted.number, files=birth.theirs,
+                then=lambda answer: self._forked(wanted, birth, answer),
+            )  # fmt: skip
+        except OSError as error:
+            birth.fails()
+            self._in_vain(described_error(error))
+        finally:
+            birth.sent()
+
+    def _forked(self, wanted: _Wanted, birth: Birth, answer: Any) -> None:
+        if wanted not in self._wanted or not isinstance(answer, int):
+            birth.fails()
+            if isinstance(answer, Failure):
+                self._in_vain(answer)
+            return
+        try:
+            child = birth.succeeds(wanted.role, wanted.number, self._place(wanted), answer)
+        except OSError as error:
+            self._in_vain(described_error(error))
+            return
+        self._vain = 0
+        self._wanted.remove(wanted)
+        self.living.append(child)
+        self._watch(child)
+
+    def _place(self, wanted: _Wanted) -> int:
+        if wanted.role != "worker":
+            return wanted.number
+        taken = {child.place for child in self.living if child.role == "worker"}
+        return next(place for place in range(len(taken) + 1) if place not in taken)
+
+    def _in_vain(self, reason: Failure) -> None:
+        self._vain += 1
+        self._due = time.monotonic() + RETRY_SECONDS
+        if self._vain >= STRIKES:
+            raise NotForked(f"a process could not be started, {STRIKES} times in a row: {reason.message}")
+        self._say(f"a process could not be started ({reason.message}); trying again")
+
+    def bury(self, child: Child) -> int:
+        """Take leave of one that has ended; returns its exit code."""
+        self.living.remove(child)
+        return child.bury()
+
+    def close(self) -> None:
+        """End them all."""
+        for child in self.living:
+            child.kill()
+        for child in list(self.living):
+            readable(child.pidfd, None)
+            self.bury(child)

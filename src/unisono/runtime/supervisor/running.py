@@ -1,0 +1,128 @@
+"""A running job as its supervisor sees it: the shared state, the crew, its processes, and questions about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from unisono.memory.words import Words
+from unisono.runtime.preparation.prepare import Described
+from unisono.runtime.processes.child import Child
+from unisono.runtime.rules.crew import Crew, Work
+from unisono.runtime.rules.plan import WAITS, Do, Look, Plan, next_action, owner, position
+from unisono.runtime.state.host_state import HANDED, Control, HostState
+from unisono.runtime.state.records import Records
+from unisono.runtime.supervisor.stalls import Patience
+from unisono.runtime.worker.worker import HostWords
+
+
+class Standing(NamedTuple):
+    """What a member is at.
+
+    Attributes:
+        kind: the kind of work; "" = it waits for others.
+        slots: whose work.
+        mark: what changes as it goes on.
+    """
+
+    kind: str
+    slots: tuple[int, ...] = ()
+    mark: Any = None
+
+
+@dataclass
+class Running:
+    """What the supervisor holds of a running job.
+
+    Attributes:
+        described: the prepared job.
+        state: the shared memory.
+        records: what the slots write about rounds.
+        crew: the recovery policy.
+        words, control: the slots' words, the supervisor's own.
+        members: the workers' processes by member number.
+        leaving: members that end once no plan gives them a slot.
+        dumping: processes that print their stacks, and patience with them until they are killed.
+    """
+
+    described: Described
+    state: HostState
+    records: Records
+    crew: Crew
+    words: HostWords
+    control: Words
+    members: dict[int, Child] = field(default_factory=dict)
+    leaving: set[int] = field(default_factory=set)
+    dumping: dict[int, Patience] = field(default_factory=dict)
+
+    def owners(self, plan: Plan) -> set[int]:
+        """The members that own a plan's slots now."""
+        return {owner(member, self.state.heirs.of) for member in plan.members}
+
+    def is_ending(self, plan: Plan) -> bool:
+        """Whether workers end because the run does."""
+        return plan.stop or self.control.get(Control.END) > plan.round
+
+    def is_at_rest(self, plan: Plan) -> bool:
+        """Whether no slot has begun to update in the plan's round."""
+        return all(position(self.words[slot].progress, plan.round) == 0 for slot in range(plan.slots))
+
+    def work_of(self, child: Child, plan: Plan) -> Work:
+        """The microbatch of a slot of its own that a process was computing (a loader: reading), or the rest of the
+        round."""
+        if child.role == "worker":
+            for slot, member in enumerate(plan.members):
+                word = int(self.state.segment["computing"][slot, 0])
+                mine = owner(member, self.state.heirs.of) == child.number
+                if mine and word >> 32 == plan.round and word & 0xFFFFFFFF:
+                    return Work(plan.round, (word & 0xFFFFFFFF) - 1)
+            return Work(plan.round, -1)
+        word, sample = self.state.segment["reading"][child.number, :2].tolist()
+        return Work(word >> 32, (word & 0xFFFFFFFF) - 1, sample - 1)
+
+    def standings(self, plan: Plan, clipped: bool) -> dict[int, Standing]:
+        """What the members are at that own a plan's slots now, from one look at all of these.
+
+        Args:
+            plan: the plan in force.
+            clipped: whether the job clips gradients.
+        """
+        look = Look(plan, [self.words[slot] for slot in range(plan.slots)])
+        owned: dict[int, list[int]] = {}
+        for slot, member in enumerate(plan.members):
+            owned.setdefault(owner(member, self.state.heirs.of), []).append(slot)
+        return {member: self._standing(look, tuple(slots), clipped) for member, slots in owned.items()}
+
+    def _standing(self, look: Look, slots: tuple[int, ...], clipped: bool) -> Standing:
+        plan = look.plan
+        training = self.described.program.at(plan.round).evaluation is None
+        copied, exchanged = self.control.get(Control.COPIED), self.control.get(Control.EXCHANGED)
+        marks: list[Any] = []
+        kind = ""
+        for slot in slots:
+            due = self.described.layout.due(plan.slots, slot) if training else ()
+            action = next_action(look, slot, due, clipped and training, copied, exchanged)
+            at = int(self.state.segment["computing"][slot, 0])
+            marks.append((plan.round, at, look.words[slot]))
+            if action.do is Do.COMPUTE and (self._awaits_loader(plan, at) or self._awaits_stage(plan, slot)):
+                continue
+            if action.do not in WAITS:
+                kind = action.do.name.lower()
+        if kind and not training:
+            kind = f"evaluation {kind}"
+        return Standing(kind, slots, tuple(marks))
+
+    def _awaits_stage(self, plan: Plan, slot: int) -> bool:
+        """Whether a slot waits for what a neighbouring stage has not handed over yet."""
+        at, words, other, value = self.state.segment["computing"][slot, :4].tolist()
+        if at != plan.round << 32 or plan.stages == 1:
+            return False
+        return bool(self.state.segment[HANDED[words]][other, 0] < value)
+
+    def _awaits_loader(self, plan: Plan, at: int) -> bool:
+        microbatch = (at & 0xFFFFFFFF) - 1
+        if at >> 32 != plan.round or microbatch < 0:
+            return False
+        number = plan.round * self.described.layout.shape.microbatches + microbatch
+        entry = number % self.described.layout.ring
+        return int(self.state.segment["ready"][entry, 0]) < number + 1

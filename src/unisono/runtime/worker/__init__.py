@@ -1,0 +1,1 @@
+"""A worker: the passes, partial sums and updates of its slots."""

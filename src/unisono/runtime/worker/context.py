@@ -1,0 +1,58 @@
+"""What the work of any slot needs, one value per process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from unisono.errors.failure import Failure
+from unisono.job import Job
+from unisono.memory.packing import Reducers
+from unisono.runtime.rules.rounds import Program, Round
+from unisono.runtime.state.host_state import HostState
+
+Phase = Callable[[str, int, int, int], None]
+
+
+@dataclass
+class Tools:
+    """What the work of any slot needs, one per process.
+
+    Attributes:
+        job: the job.
+        program: its rounds.
+        state: the host's shared state.
+        adapter: the framework's adapter, bound to the shared parameters.
+        take: (round, microbatch) → (inputs, targets), once its loader has it.
+        read: (round, microbatch) → (inputs, targets), read again by this process.
+        reducers: how tensors are sent (evaluation outputs).
+        cuts: how the model is cut (see `Adapter.stage`); nothing = it is computed whole.
+        recompute: see `Adapter.stage`.
+        timeline: note what is done when.
+        trace: record a digest of every parameter before each step (`verify`).
+        copy_every: steps between checkpoints, or None.
+        copy_evaluations: a checkpoint may follow each evaluation.
+    """
+
+    job: Job
+    program: Program
+    state: HostState
+    adapter: Any
+    take: Callable[[Round, int], Any]
+    read: Callable[[Round, int], Any]
+    reducers: Reducers
+    cuts: tuple[int, ...] = ()
+    recompute: bool = False
+    timeline: bool = False
+    trace: bool = False
+    copy_every: int | None = None
+    copy_evaluations: bool = False
+
+
+class WorkerFailed(Exception):
+    """The job failed in this worker; carries the description."""
+
+    def __init__(self, description: Failure) -> None:
+        super().__init__(description.message)
+        self.description = description

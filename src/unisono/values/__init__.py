@@ -1,0 +1,1 @@
+"""What people, files and networks give, checked before it is believed: numbers, text, JSON, durations."""

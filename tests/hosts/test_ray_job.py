@@ -1,0 +1,64 @@
+"""`ray job submit`, which copies the job's folder, runs the driver in the cluster, and stops it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hosts.host_processes import free_port, job_file
+from hosts.launched import WAITING, waiting_hash
+from hosts.manifests import document
+from hosts.ray_clusters import Nodes, nodes
+from paths import TESTS
+from waiting import limit, until
+
+pytest.importorskip("ray", reason="the package ray is not installed: pip install '.[ray]'")
+pytest.importorskip("aiohttp_cors", reason="takes Ray's job server: pip install '.[ray]'")
+pytestmark = [pytest.mark.hosts, pytest.mark.filterwarnings("ignore")]
+
+
+def job(cluster: Nodes, verb: str, *arguments: object) -> str:
+    """What `ray job VERB` prints, after it has ended well."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", verb, "--address", cluster.dashboard]
+    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=limit())
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def submit(cluster: Nodes, name: str, folder: Path, out: Path) -> str:
+    """Submit the entry point of the RayJob, as KubeRay does; its volumes lie elsewhere, and this cluster is small."""
+    entry = (
+        document("rayjob.yaml", "RayJob")["spec"]["entrypoint"].replace("/jobs/", "").replace("/runs/first", str(out))
+    )
+    command = [sys.executable, "-m", *shlex.split(entry)]
+    for option, number in (("--hosts", "2"), ("--workers-per-host", "1")):
+        command[command.index(option) + 1] = number
+    return job(cluster, "submit", "--no-wait", "--submission-id", name, "--working-dir", folder, "--", *command)
+
+
+def test_a_submitted_job_is_stopped_and_submitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "60")
+    held, out, folder = tmp_path / "held", tmp_path / "out", tmp_path / "folder"
+    folder.mkdir()
+    job_file(folder, WAITING.replace('"held"', repr(str(held))))
+    for module in ("jobs.py", "faults.py", "waiting.py", "warm.py"):  # the hosts have what travels with the job
+        shutil.copy(TESTS / module, folder)
+    held.write_text("150")
+    with nodes(2, include_dashboard=True, dashboard_port=free_port()) as cluster:
+        submit(cluster, "first", folder, out)
+        until(lambda: (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") > 5)
+        job(cluster, "stop", "first")
+        manifest = json.loads((out / "run.json").read_text())
+        assert (manifest["exit"], manifest["signal"]) == ("interrupted", 15)
+        held.unlink()
+        for name in ("second", "third"):
+            submit(cluster, name, folder, out)
+            until(lambda name=name: "succeeded" in job(cluster, "status", name))
+            assert f"parameters {waiting_hash()}" in job(cluster, "logs", name)
+        assert "finished: after step 200 nothing is left to do" in job(cluster, "logs", "third")

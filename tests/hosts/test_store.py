@@ -1,0 +1,148 @@
+"""What other hosts leave where they meet: of the wanted kinds, or said and not believed."""
+
+from __future__ import annotations
+
+import json
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from unisono.errors import JobError
+from unisono.frameworks.registry import framework
+from unisono.hosts import sample_store
+from unisono.hosts.coordinator import Coordinator
+from unisono.hosts.group import Cluster, Hosts
+from unisono.hosts.heartbeat import Member
+from unisono.hosts.place import Place
+from unisono.hosts.sample_store import Lender, SampleServer
+from unisono.hosts.store import Store
+from unisono.hosts.terms import Term, exchange
+from unisono.values.untrusted import Malformed
+from waiting import limit, until
+
+HashStore = pytest.importorskip("torch.distributed").HashStore
+HOSTILE = (b"[" * 10**5, b"\xff", b'{"host": 3}', b"[[]]", b'"\\u001b[2J"')
+PLACE = Place(1, 2, "127.0.0.1", 1, False, "", "tests", "b")
+
+
+@pytest.fixture
+def store() -> Store:
+    """One in this process."""
+    made = Store.__new__(Store)
+    made.raw = HashStore()
+    return made
+
+
+def begun(store: Store) -> Term:
+    """A run's first term."""
+    return exchange(store, None, Term(1, 1, "a", limit()))
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_a_value_of_another_kind_is_named_with_its_key(store: Store, value: bytes) -> None:
+    store.raw.set("key", value)
+    for find in (lambda: store.find("key", {"host": str}), lambda: store.find_all(["key"], int)):
+        with pytest.raises(Malformed, match="'key', where hosts meet, is not what Unisono leaves there"):
+            find()
+    assert store.find("other", int) is None
+
+
+@pytest.mark.parametrize("key", ["call", "failure", "1/torn", "world/0"])
+def test_a_host_that_hears_nonsense_says_so(store: Store, key: str) -> None:
+    told = threading.Event()
+    hello = {"host": 1, "order": 0, "name": "b", "address": "127.0.0.1"}
+    member = Member(store, begun(store), "b", hello, limit(), told.set, lambda term: term, lambda: False)
+    store.raw.set(f"1/{key}", b'{"host": 3}')
+    store.within("1").count("news", 1)
+    until(member.is_cut_off, "it says so")
+    assert f"'{key}', where hosts meet" in str(member.is_cut_off())
+
+
+def test_who_decides_is_ended_by_no_host(store: Store) -> None:
+    """One that names hosts which never came changes nothing; one that leaves nonsense ends the deciding."""
+    term = begun(store)
+    within = store.within("1")
+    within.count("arrivals", 1)
+    within.put("1/beat", 0)
+    within.put("1/hello", {"host": 0, "order": 0, "name": "a", "address": "127.0.0.1"})
+    within.put("broken/0/1", {"hosts": [1, 99], "torn": False})
+    coordinator = Coordinator(store, term, 2, limit())
+    until(lambda: within.find("call", int), "it decides")
+    within.tell("1/answer", "nonsense")
+    until(lambda: not coordinator._thread.is_alive(), "it ends in order")
+
+
+def test_a_run_folder_that_is_no_text(store: Store) -> None:
+    cluster = Cluster(Hosts(PLACE), lambda described: {}, None)
+    cluster._store, cluster._term = store, Term(1, 1, "a", limit())
+    store.put("1/beginning", {"folder": ["out"], "begun": "then"})
+    with pytest.raises(JobError, match=r"host 0 says which run it is;.*must be a text"):
+        cluster.beginning()
+
+
+# -- samples -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lender(store: Store, monkeypatch: pytest.MonkeyPatch) -> Lender:
+    monkeypatch.setattr(sample_store, "Store", lambda *arguments: store)
+    return Lender(PLACE, "127.0.0.1", limit(), 1)
+
+
+def answers(store: Store, *pieces: bytes) -> threading.Thread:
+    """Answers one request for samples so."""
+
+    def answer() -> None:
+        until(lambda: store.raw.queue_len("data/wanted"), "it is asked")
+        own = json.loads(store.raw.queue_pop("data/wanted"))["id"]
+        for piece in pieces:
+            store.raw.queue_push(f"data/given/{own}", piece)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    return thread
+
+
+ABOUT = {"family": "pytorch", "training": 9, "evaluation": {}}
+
+
+@pytest.mark.parametrize(("pieces", "text"), [
+    *(((value,), "what came from there is not what was asked for") for value in HOSTILE[:3]),
+    ((b'{"pieces": "2"}',), "must be a whole number"),
+    ((b'{"pieces": 1}', b"nonsense"), "no length of what describes them"),
+    ((b'{"pieces": 1}', b"\x0c\0\0\0\0\0\0\0" + b'["plain", 1]'), "not 1 samples"),
+])  # fmt: skip
+def test_what_comes_for_a_sample_is_checked(store: Store, lender: Lender, pieces: Any, text: str) -> None:
+    store.put("data", ABOUT)
+    data = lender.training()
+    assert len(data) == 9
+    thread = answers(store, *pieces)
+    with pytest.raises(JobError, match=f"the data lie on host 1; .*{text}"):
+        data[0]
+    thread.join()
+
+
+@pytest.mark.parametrize("about", [[], {**ABOUT, "training": "9"}, {**ABOUT, "family": "os"}])
+def test_what_there_is_of_data_is_checked(store: Store, lender: Lender, about: Any) -> None:
+    store.put("data", about)
+    with pytest.raises(JobError, match="the data lie on host 1; what came from there"):
+        lender.training()
+
+
+def test_who_gives_samples_is_ended_by_no_request(store: Store, lender: Lender) -> None:
+    datasets: Any = SimpleNamespace(training=[1.0, 2.0], evaluation={})
+    server = SampleServer(store, 1, datasets, framework("pytorch"))
+    requests = (*HOSTILE, b'{"id": "x", "data": ["other"], "indices": [0], "keys": null}',
+                b'{"id": "y", "data": ["training"], "indices": [1], "keys": [1, 2]}')  # fmt: skip
+    for wanted in requests:
+        store.raw.queue_push("data/wanted", wanted)
+    thread = threading.Thread(target=lambda: [server.answer_next() for _ in range(len(requests) + 2)])
+    thread.start()
+    assert lender.training()[1] == 2.0
+    with pytest.raises(JobError, match="sample -1 of 2 was asked for"):
+        lender.training().samples([-1], None)
+    thread.join()
+    for asked in "xy":
+        assert "message" in json.loads(store.raw.queue_pop(f"data/given/{asked}"))
