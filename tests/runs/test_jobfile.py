@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import unisono
+from unisono.commands.verify.report import VerifyReport
 from unisono.errors import JobError, UsageError
 from unisono.runs.jobfile import JobFile, load
-from unisono.commands.verify.report import VerifyReport
 
 TEXT = """
 import jobs

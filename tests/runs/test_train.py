@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 import jobs
 import unisono
 from unisono import api
-from unisono.runs import execution
 from unisono.checkpoint import store
 from unisono.checkpoint.files import load
 from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import JobError, UsageError
+from unisono.runs import execution
 from unisono.runs.jobfile import JobFile
 from waiting import limit, until
 

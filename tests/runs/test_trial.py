@@ -13,10 +13,10 @@ import unisono
 from faults import CORES
 from unisono import Job
 from unisono.errors import JobError
-from unisono.runs.execution import supervised
 from unisono.partition.layout import Layout
-from unisono.runtime.preparation.prepare import Request
+from unisono.runs.execution import supervised
 from unisono.runs.trial import candidates, fastest
+from unisono.runtime.preparation.prepare import Request
 
 
 @pytest.mark.parametrize("workers", range(1, 13))

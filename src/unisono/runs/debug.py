@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from unisono.errors.exits import exit_told
+from unisono.errors.failure import Failure
+from unisono.errors.traces import user_traceback
 from unisono.job import Job
 from unisono.memory.segment import Segment
-from unisono.errors.failure import Failure
 from unisono.runtime.preparation.prepare import Prepared, Request, prepare
-from unisono.runtime.rules.rounds import Round
 from unisono.runtime.rules.plan import Plan, position
-from unisono.runtime.state.records import Records
+from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.host_state import Control, HostState
-from unisono.runtime.worker.context import WorkerFailed
+from unisono.runtime.state.records import Records
 from unisono.runtime.supervisor.observer import Outcome, Watcher
-from unisono.errors.traces import user_traceback
+from unisono.runtime.worker.context import WorkerFailed
 
 
 def _export(prepared: Prepared, state: HostState, plan: Plan, watcher: Watcher) -> None:

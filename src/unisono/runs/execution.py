@@ -11,29 +11,29 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from unisono.runs.debug import run_here
 from unisono.errors import Interrupted, JobError, UsageError
 from unisono.errors.exits import exit_told
+from unisono.errors.traces import user_traceback
 from unisono.frameworks.registry import left_as_they_are
 from unisono.job import Job
-from unisono.runs.jobfile import JobFile
 from unisono.observe.logs import LineLog
 from unisono.observe.outlet import told_of_waiting
 from unisono.observe.progress import Display
-from unisono.runtime.supervisor.other_hosts import Companions
-from unisono.runtime.supervisor.control_socket import ControlSocket
-from unisono.runtime.supervisor.warm_parent_client import Host
+from unisono.runs.debug import run_here
+from unisono.runs.jobfile import JobFile
 from unisono.runtime.preparation.outline import JobFacts
 from unisono.runtime.preparation.prepare import Described, Request
-from unisono.runtime.rules.shutdown import OUT_OF_TIME, Shutdown
 from unisono.runtime.processes.signals import handled
 from unisono.runtime.processes.source import Pickled
 from unisono.runtime.processes.stacks import place_of
+from unisono.runtime.rules.shutdown import OUT_OF_TIME, Shutdown
 from unisono.runtime.state.host_state import HostState
-from unisono.runtime.supervisor.supervisor import Supervisor
+from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.runtime.supervisor.observer import Outcome, Watcher
+from unisono.runtime.supervisor.other_hosts import Companions
+from unisono.runtime.supervisor.supervisor import Supervisor
+from unisono.runtime.supervisor.warm_parent_client import Host
 from unisono.values.text import printable
-from unisono.errors.traces import user_traceback
 
 
 class Interrupts:

@@ -10,19 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unisono.values import bounds
 from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.errors.traces import user_traceback
 from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
-from unisono.runs.jobfile import JobFile, job_of
 from unisono.observe.metrics import METRICS, read_metrics
 from unisono.observe.run_folder import read_run, signal_of, status_of
+from unisono.runs.jobfile import JobFile, job_of
+from unisono.runs.saved import parameters_file
+from unisono.runtime.loader.samples import Example
+from unisono.runtime.preparation.prepare import open_data
 from unisono.runtime.supervisor import control_socket as control
 from unisono.runtime.supervisor.answers import readable
-from unisono.runtime.preparation.prepare import open_data
-from unisono.runtime.loader.samples import Example
-from unisono.runs.saved import parameters_file
-from unisono.errors.traces import user_traceback
+from unisono.values import bounds
 
 EXIT_STATUS = {"completed": 0, "left": 0, "failed": 1}
 

@@ -17,17 +17,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from unisono.values import bounds
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.errors.exits import exit_told
+from unisono.errors.traces import user_traceback
 from unisono.frameworks.registry import FAMILIES, hold_threads, named_beside, settle_environment
 from unisono.job import Job
-from unisono.values.typed_json import arguments_read, arguments_written
 from unisono.partition.keys import key
 from unisono.runtime.processes.seeding import seed_all, seeded
 from unisono.runtime.processes.source import Recipe
+from unisono.values import bounds
 from unisono.values.text import excerpt
-from unisono.errors.traces import user_traceback
+from unisono.values.typed_json import arguments_read, arguments_written
 
 HIDDEN = frozenset(
     {*sys.stdlib_module_names, *(root for family in FAMILIES for root in family.roots), "numpy", "unisono"}

@@ -20,27 +20,26 @@ from unisono.checkpoint.keeper import Checkpointing, Keeper
 from unisono.checkpoint.parameters import link, save, sha256_of
 from unisono.checkpoint.store import Checkpoint, Standing
 from unisono.errors import Interrupted, JobError, UnisonoError, UsageError
-from unisono.runs.execution import Execution, Interrupts, Observation
+from unisono.errors.traces import user_traceback
 from unisono.memory.heap import trim
 from unisono.observe.logs import LineLog
 from unisono.observe.metrics import MetricsFile, look_over, read_metrics
 from unisono.observe.outlet import PATIENCE_SECONDS, Inline, Outlet, begun, waited_for
 from unisono.observe.progress import Display
-from unisono.observe.run_folder import PARAMETERS, Fenced, RunFolder, this_process
+from unisono.observe.run_folder import PARAMETERS, SOCKET, Fenced, RunFolder, this_process
 from unisono.observe.stream import Stream
 from unisono.observe.tensorboard import TensorBoard
 from unisono.observe.timeline import Timeline
+from unisono.runs.execution import Execution, Interrupts, Observation
 from unisono.runtime.preparation.code_files import CodeFile, changed_files
-from unisono.runtime.supervisor.other_hosts import Companions
-from unisono.runtime.supervisor.control_socket import ControlSocket
-from unisono.observe.run_folder import SOCKET
 from unisono.runtime.preparation.digest import changes, job_digest
-from unisono.runtime.processes.leftovers import remove_unfinished, sweep_temporary
 from unisono.runtime.preparation.prepare import Described, Request
+from unisono.runtime.processes.leftovers import remove_unfinished, sweep_temporary
 from unisono.runtime.rules.shutdown import ASKED, Shutdown
 from unisono.runtime.state.host_state import HostState
+from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.runtime.supervisor.observer import Outcome
-from unisono.errors.traces import user_traceback
+from unisono.runtime.supervisor.other_hosts import Companions
 from unisono.version import __version__
 
 LAST_SECONDS = 1.0

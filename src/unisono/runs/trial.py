@@ -8,9 +8,9 @@ from dataclasses import replace
 from functools import partial
 
 from unisono.errors import JobError, UsageError
-from unisono.runs.execution import Interrupts, Observation, Supervised
 from unisono.observe.progress import quiet
 from unisono.partition.layout import Layout
+from unisono.runs.execution import Interrupts, Observation, Supervised
 from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.supervisor.observer import raise_failure
 
