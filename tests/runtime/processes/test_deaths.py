@@ -135,10 +135,11 @@ def test_poison_is_named_after_three_deaths_of_its_own(tmp_path: Path) -> None:
     assert len([text for text in messages if "SIGSEGV" in text]) >= 3
 
 
-def test_kills_from_outside_are_no_poison(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_what_comes_from_outside_is_no_poison(tmp_path: Path, number: int) -> None:
     job = jobs.make(steps=12)
-    faults = tuple(Fault("microbatch", 5, 1, 7) for _ in range(5))
-    outcome, _, _ = run(job, 2, phase=Script(tmp_path, faults))
+    faults = tuple(Fault("microbatch", 5, 1, 7, number) for _ in range(5))
+    outcome, _, _ = run(job, 2, phase=Script(tmp_path, faults), stall_seconds=1.0)
     assert hash_of(outcome) == undisturbed(job)[0]
 
 

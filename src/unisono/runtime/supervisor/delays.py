@@ -19,7 +19,8 @@ class Thread:
     """A thread at one look.
 
     Attributes:
-        state: "R": it runs or would like to; "D": it waits for the disk or for memory; others: for something else.
+        state: "R": it runs or would like to; "D": it waits for the disk or for memory; "T": it is stopped; others: it
+            waits for something else.
         ran: seconds for which it has run; NaN where the kernel does not count.
         queued: seconds for which it has stood in the queue for a core.
     """
@@ -71,6 +72,11 @@ class Delays:
     def forget(self, process: int) -> None:
         """It has ended."""
         self._seen.pop(process, None)
+
+
+def is_stopped(process: int) -> bool:
+    """Whether somebody has stopped a process (SIGSTOP), and it does not run until it is told to go on."""
+    return any(thread.state == "T" for _, thread in threads(process))
 
 
 def threads(process: int) -> Iterator[tuple[int, Thread]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from unisono.errors.failure import STACK_SIGNAL
 from unisono.runtime.processes.child import Child
 from unisono.runtime.rules.plan import Plan
-from unisono.runtime.supervisor.delays import Delays
+from unisono.runtime.supervisor.delays import Delays, is_stopped
 from unisono.runtime.supervisor.running import Running, Standing
 from unisono.runtime.supervisor.stalls import BEGINNING, Patience, Stalls
 
@@ -70,6 +70,10 @@ class Hangs:
         return patience is not None
 
     def _end(self, run: Running, child: Child, message: Callable[[str], None]) -> None:
+        if is_stopped(child.process):  # it can give no stack, and what it works on is not to blame
+            message(f"{child.name} makes no progress: it was stopped from outside (SIGSTOP), and is replaced.")
+            child.kill()
+            return
         message(f"{child.name} makes no progress; its Python stack goes to logs/.")
         child.kill(STACK_SIGNAL)
         run.dumping[child.process] = Patience(STACK_SECONDS)
