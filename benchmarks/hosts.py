@@ -30,7 +30,7 @@ import torch
 from models import CASES
 
 HERE = Path(__file__).parent
-sys.path += [str(HERE / "peers"), str(HERE.parent / "tests"), str(HERE.parent / "tests" / "cluster")]
+sys.path += [str(HERE / "peers"), str(HERE.parent / "tests"), str(HERE.parent / "tests" / "hosts")]
 
 from contenders import two_cores  # noqa: E402
 from namespaces import CONGESTION_CONTROL, INTERFACE, Network, Unavailable  # noqa: E402
