@@ -9,7 +9,7 @@ import pkgutil
 import pytest
 
 import unisono
-from commands import EXAMPLES, ROOT
+from command_line import EXAMPLES, ROOT
 from unisono.frameworks.registry import FAMILIES
 
 NAMES = sorted(

@@ -8,7 +8,7 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from commands import ROOT
+from command_line import ROOT
 from share import parsed
 from waiting import limit
 

@@ -72,5 +72,5 @@ def test_a_model_that_cannot_be_cut_is_shown_whole_with_the_reason() -> None:
     assert report.sound
     assert [part.units for part in report.parts] == [("the whole model",) * 2] * 2
     assert "commands/test_partition.py" in shown(report)
-    with pytest.raises(UsageError, match=r"test_partitioning\.py"):
+    with pytest.raises(UsageError, match=r"test_partition\.py"):
         partition(jobs.make(Branching), 2, 2)

@@ -43,7 +43,7 @@ def test_a_file_that_leaves_fails_with_the_place_named(how: str, command: str, t
 
 def test_a_loss_that_leaves_in_this_process_fails(tmp_path: Path) -> None:
     job = jobs.make(loss=lambda outputs, targets: sys.exit(0))
-    with pytest.raises(JobError, match=r"called sys.exit\(0\) \(errors/test_exits.py, line \d+\)"):
+    with pytest.raises(JobError, match=r"called sys.exit\(0\) \(test_exits.py, line \d+\)"):
         unisono.train(job, debug=True, out=tmp_path / "out")
 
 

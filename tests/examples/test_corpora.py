@@ -18,7 +18,7 @@ import pytest
 from corpora.files import fetch, folder, read_bytes, read_text, recordings
 from corpora.sets import SETS
 
-from commands import EXAMPLES
+from command_line import EXAMPLES
 from unisono.errors import UsageError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import EXAMPLES, briefly, train
+from command_line import EXAMPLES, briefly, train
 
 
 @pytest.mark.thorough

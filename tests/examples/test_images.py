@@ -13,7 +13,7 @@ import pytest
 from corpora.pictures import Augmented, picture, pictures
 from PIL import Image
 
-from commands import EXAMPLES, briefly, losses, train, unisono, verified
+from command_line import EXAMPLES, briefly, losses, train, unisono, verified
 from unisono.errors import UsageError
 from unisono.runs.jobfile import load
 

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 
-from commands import EXAMPLES, briefly, losses, train, unisono, verified
+from command_line import EXAMPLES, briefly, losses, train, unisono, verified
 from unisono.errors import UsageError
 from unisono.runs.jobfile import load
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import EXAMPLES, briefly, losses, train, unisono, verified
+from command_line import EXAMPLES, briefly, losses, train, unisono, verified
 from unisono.errors import UsageError
 from unisono.runs.jobfile import load
 

@@ -13,7 +13,7 @@ import torch
 import translate
 from torch import Tensor
 
-from commands import EXAMPLES, briefly, losses, train, unisono, verified
+from command_line import EXAMPLES, briefly, losses, train, unisono, verified
 from unisono.errors import UsageError
 from unisono.runs.jobfile import load
 

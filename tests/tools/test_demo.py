@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import ROOT
+from command_line import ROOT
 from waiting import limit
 
 

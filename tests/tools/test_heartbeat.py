@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tools.heartbeat import Pulse
 
-from commands import ROOT
+from command_line import ROOT
 from waiting import limit
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from commands import ROOT
+from command_line import ROOT
 
 RECORD = json.loads((ROOT / "tests" / "versions.json").read_text())
 
