@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import warm
-from waiting import limit, until
+from waiting import limit, until, watch_no_more
 
 pytest_plugins = ["few", "share", "reliability.told"]
 
@@ -69,6 +69,7 @@ def nothing_left_running() -> Iterator[None]:
     """After each test no process that it started is alive."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
+    watch_no_more()
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before | warm.kept()]
     _, alive = psutil.wait_procs(left, timeout=limit())
     assert not alive, [child.cmdline() for child in alive]

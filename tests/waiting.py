@@ -6,17 +6,23 @@ The only module of the tests that sleeps or looks at a clock (`test_no_time.py`)
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-HANG_SECONDS = 600.0
+HANG_SECONDS = 300.0
 """How long an idle machine waits for anything before it is a hang."""
 
+LAST_SECONDS = 5.0
+"""How long after the last of the processes from which something could come has ended."""
+
 LOOK_SECONDS = 0.01
+
+_watched: list[subprocess.Popen[Any]] = []
 
 
 def slowness() -> float:
@@ -47,6 +53,16 @@ def limit() -> float:
     return scaled(HANG_SECONDS)
 
 
+def watch(process: subprocess.Popen[Any]) -> None:
+    """What a test waits for comes from this process, or from others that are watched: without them no wait goes on."""
+    _watched.append(process)
+
+
+def watch_no_more() -> None:
+    """The test is over."""
+    _watched.clear()
+
+
 def until(condition: Callable[[], T], what: str = "it is so", hang_seconds: float = HANG_SECONDS) -> T:
     """Wait until a condition is true.
 
@@ -61,11 +77,13 @@ def until(condition: Callable[[], T], what: str = "it is so", hang_seconds: floa
     >>> until(lambda: 7, "seven is true")
     7
     """
-    waited, looked = 0.0, time.monotonic()
+    waited, alone, looked = 0.0, 0.0, time.monotonic()
     while not (found := condition()):
         assert waited < hang_seconds, f"waited in vain until {what}"
+        assert alone < LAST_SECONDS, f"all processes have ended before {what}: {[each.args for each in _watched]}"
         time.sleep(LOOK_SECONDS)
         now = time.monotonic()
-        waited += (now - looked) / slowness()
-        looked = now
+        passed, looked = (now - looked) / slowness(), now
+        waited += passed
+        alone = alone + passed if _watched and all(each.poll() is not None for each in _watched) else 0.0
     return found

@@ -17,7 +17,7 @@ import psutil
 
 from hosts.namespaces import Network
 from paths import PYTHONPATH
-from waiting import limit
+from waiting import limit, watch
 
 PATIENT = ("--stall-seconds", "1e6")
 """A loader that a file holds up (`jobs.Held`) does not hang."""
@@ -57,6 +57,7 @@ class HostProcess:
                 [*command, sys.executable, "-m", "unisono", "train", *map(str, arguments)],
                 cwd=folder, env=variables, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
             )  # fmt: skip
+        watch(self.process)
 
     @property
     def text(self) -> str:

@@ -18,7 +18,7 @@ import psutil
 
 from hosts.host_processes import PATIENT, free_port
 from paths import PYTHONPATH
-from waiting import limit
+from waiting import limit, watch
 
 SHORT = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=30, {more})"
 
@@ -109,6 +109,7 @@ class Train:
                 [*command, *map(str, arguments)], cwd=folder, stdout=output, stderr=output,
                 env={**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONUNBUFFERED": "1"}, stdin=subprocess.DEVNULL,
             )  # fmt: skip
+        watch(self.process)
 
     @property
     def text(self) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from hosts.launched import AGAIN, TRAIN, environment, has_checkpoint, hashes
 from hosts.namespaces import Network
-from waiting import limit, scaled, until
+from waiting import limit, scaled, until, watch
 
 pytestmark = pytest.mark.hosts
 
@@ -55,6 +55,7 @@ class Agent:
                 host, [*launch, *train[1:]], cwd=folder, env=environment(**variables), stdin=subprocess.DEVNULL,
                 stdout=output, stderr=output,
             )  # fmt: skip
+        watch(self.process)
 
     @property
     def text(self) -> str:
