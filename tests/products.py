@@ -11,7 +11,8 @@ import numpy as np
 
 from unisono.frameworks.protocol import Array, Crossing, Measured, ModelDescription, Passed, StateSpec, TensorSpec, Unit
 from unisono.memory.segment import Segment
-from unisono.runtime.state.host_state import HostState, Shape, host_layout
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import Shape, host_layout
 
 FACTORS = (2.0, 3.0, 5.0, 7.0)
 DESCRIPTION = ModelDescription(
@@ -23,9 +24,15 @@ DESCRIPTION = ModelDescription(
 
 def shape(stages: int, pipes: int, microbatches: int, object_metrics: bool = False) -> Shape:
     return Shape(
-        slots=stages * pipes, most=stages * pipes, microbatches=microbatches, metrics=1, evaluations=0,
+        slots=stages * pipes, most=stages * pipes, microbatches=microbatches, metrics=1,
         evaluation_times=0, object_metrics=object_metrics, loaders=1, stages=stages,
     )  # fmt: skip
+
+
+def made(description: ModelDescription = DESCRIPTION) -> HostState:
+    """The shared state of a host of two pipes."""
+    layout = host_layout(description, shape(1, 2, 4))
+    return HostState(layout, Segment.create(layout.segment))
 
 
 @contextmanager

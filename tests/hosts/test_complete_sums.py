@@ -12,7 +12,8 @@ from unisono.hosts.complete_sums import Complete
 from unisono.memory.words import Words
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.state.backward_progress import Reach
-from unisono.runtime.state.host_state import Control, HostState
+from unisono.runtime.state.control import Control
+from unisono.runtime.state.host_state import HostState
 from waiting import limit
 
 PLAN = Plan(2, (0, 2, 4), (0, 1), hosts=(0, 4, 8))

@@ -24,8 +24,10 @@ from unisono.runtime.rules.folding import ALL_HOSTS, folding
 from unisono.runtime.rules.plan import Plan, even
 from unisono.runtime.rules.rounds import Program
 from unisono.runtime.state.backward_progress import Reach
+from unisono.runtime.state.control import Control
 from unisono.runtime.state.host_shares import Agreement
-from unisono.runtime.state.host_state import FLOATING, Control, HostState, host_layout
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import FLOATING, host_layout
 from waiting import limit
 
 ROUND = 2
@@ -145,7 +147,7 @@ def host_state(leaves: Leaves, plan: Plan, total: int, layout: Any, host: int) -
                 for index, values in leaves.first.items():
                     state.segment[f"buffer_first/{index}"][...] = values
     state.segment["summed"][:, 0] = ROUND + 1
-    state.seat(plan.members)
+    state.plans.seat(plan.members)
     state.control.publish(Control.STOP, int(host == 1))
     return state
 

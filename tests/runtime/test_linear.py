@@ -20,7 +20,8 @@ from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.runtime.rules.crew import Crew
 from unisono.runtime.rules.plan import Plan, even
-from unisono.runtime.state.host_state import HostState, host_layout
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import host_layout
 from unisono.runtime.state.records import Records
 from unisono.runtime.supervisor.running import Running
 from unisono.runtime.worker.worker import HostWords
@@ -31,7 +32,7 @@ def running(slots: int, members: tuple[int, ...]) -> Callable[[], object]:
     layout = host_layout(DESCRIPTION, shape(1, slots, slots))
     state = HostState(layout, Segment.create(layout.segment))
     plan = Plan(0, even(slots, slots), members)
-    state.stamp(plan)
+    state.plans.stamp(plan)
     state.segment["summed"][:, 0] = 1
     training: Any = SimpleNamespace(
         layout=layout, program=SimpleNamespace(at=lambda _: SimpleNamespace(evaluation=None))

@@ -41,8 +41,6 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         ["0.0 → 1.0"],
         SPINNING,
     ),
-    ("runtime/state/records.py", 'self._committed = Words(state.segment, "committed", 0.0)', ["0.0 → 1.0"], SPINNING),
-    ("runtime/state/records.py", 'self._control = Words(state.segment, "control", 0.0)', ["0.0 → 1.0"], SPINNING),
     ("hosts/complete_sums.py", 'self._summed = Words(state.segment, "summed", 0.0)', ["0.0 → 1.0"], SPINNING),
     ("memory/words.py", "while time.perf_counter() < deadline:", ["< → <="], "an instant"),
     (

@@ -70,14 +70,13 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "a buffer gets another one's values",
-        (("runtime/worker/slot.py",
-          "at += new[index].size if floating else 0", "at = new[index].size if floating else 0"),),
+        (("runtime/worker/slot.py", "(sums[place] / samples)", "(sums[: new[index].size] / samples)"),),
         (WILD,),
     ),
     Mistake(
         "a step's buffers are written over the last one's",
         (("runtime/worker/slot.py",
-          "self._state.buffers((round_.step + 1) & 1)", "self._state.buffers(round_.step & 1)"),),
+          "self._state.buffers(round_.step + 1)", "self._state.buffers(round_.step)"),),
         (WILD,),
     ),
     Mistake(
@@ -178,9 +177,9 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "a plan is overwritten under its old number",
-        (("runtime/state/host_state.py",
+        (("runtime/state/plan_board.py",
           "        area[0] = 0\n        fence()\n        for index", "        for index"),),
-        (f"{RUNTIME}/state/test_host_state.py",),
+        (f"{RUNTIME}/state/test_plan_board.py",),
     ),
     Mistake(
         "deaths at different work count together",

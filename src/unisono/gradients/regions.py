@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 BLOCK = 4096
 """Elements of a block: the grain of slices, undo chunks and norms; a multiple of 64."""
@@ -42,6 +43,10 @@ class Parameter:
     def end(self) -> int:
         """The element after its last."""
         return self.offset + self.size
+
+    def of(self, vector: NDArray[Any]) -> NDArray[Any]:
+        """Its elements in a vector of its region, in its shape."""
+        return vector[self.offset : self.end].reshape(self.shape)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from unisono.memory.words import Words, fence
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.state.backward_progress import Reach
-from unisono.runtime.state.host_state import Control, HostState
+from unisono.runtime.state.control import Control
+from unisono.runtime.state.host_state import HostState
 
 Attempts = tuple[int, ...]
 """By slot, the attempt at its share that has left what is read; () once all slots have summed."""

@@ -27,8 +27,10 @@ from unisono.partition.hosts import Span, spans
 from unisono.runtime.rules.folding import ALL_HOSTS, partial_sums
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.rounds import Round
+from unisono.runtime.state.control import Control
 from unisono.runtime.state.host_shares import Agreement
-from unisono.runtime.state.host_state import FLOATING, Control, HostState
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import FLOATING
 
 WINDOW = 8
 """Spans handed over at once."""
@@ -134,7 +136,9 @@ class Exchange:
         """Exchange rows, marks and wishes; returns which buffers changed anywhere."""
         table, used = self._segment["table"], self._segment["used"]
         control = self._state.control
-        wishes = np.array([len(self._state.seats()), control.get(Control.STOP), control.get(Control.ASKED)], np.int64)
+        wishes = np.array(
+            [len(self._state.plans.seats()), control.get(Control.STOP), control.get(Control.ASKED)], np.int64
+        )
         marks = np.zeros((2, max(used.shape[1], len(self._layout.description.buffers))), np.uint8)
         if training:
             np.bitwise_or.reduce(used[: plan.slots], axis=0, out=marks[0, : used.shape[1]])

@@ -339,7 +339,7 @@ class Cluster:
             furthest = max(host["rounds"] for host in hosts)
             if furthest < 0:
                 return Failure("no host has a whole state any more. Resume the run from its checkpoint.")
-            state.withdraw()
+            state.plans.withdraw()
             Agreement(state).begin(generation.own or 0, [host["workers"] for host in hosts])
             source = next(place for place, host in enumerate(hosts) if host["rounds"] == furthest)
             standing = (furthest, hosts[source]["digest"])

@@ -23,8 +23,9 @@ from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.runtime.processes.channel import Channel
 from unisono.runtime.processes.lifeline import die_with_parent
-from unisono.runtime.rules.plan import Plan, in_force
-from unisono.runtime.state.host_state import Control, HostState
+from unisono.runtime.rules.plan import Plan
+from unisono.runtime.state.control import Control
+from unisono.runtime.state.host_state import HostState
 
 LOOK_SECONDS = 0.001
 MOST_BYTES = 1 << 26
@@ -81,7 +82,7 @@ class Link:
     def run(self) -> None:
         """Exchange round by round until a plan says stop."""
         while True:
-            plan = in_force(self._state.plans(), self._committed.get)
+            plan = self._state.plans.in_force()
             if plan is None:
                 time.sleep(LOOK_SECONDS)
                 continue

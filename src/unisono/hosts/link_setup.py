@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from unisono.hosts.place import Place
 from unisono.runtime.rules.rounds import Program
-from unisono.runtime.state.host_state import HostLayout
+from unisono.runtime.state.layout import HostLayout
 
 
 @dataclass(frozen=True)

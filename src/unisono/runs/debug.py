@@ -12,7 +12,8 @@ from unisono.memory.segment import Segment
 from unisono.runtime.preparation.prepare import Prepared, Request, prepare
 from unisono.runtime.rules.plan import Plan, position
 from unisono.runtime.rules.rounds import Round
-from unisono.runtime.state.host_state import Control, HostState
+from unisono.runtime.state.control import Control
+from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.records import Records
 from unisono.runtime.supervisor.observer import Outcome, Watcher
 from unisono.runtime.worker.context import WorkerFailed
@@ -41,9 +42,9 @@ def run_here(job: Job, request: Request, watcher: Watcher) -> Outcome:
     first, go_on = watcher.restore(prepared.described, state)
     state.begin(first)
     members = (0,) * prepared.layout.shape.slots  # one process owns the stages of a pipe too
-    state.seat(members)
+    state.plans.seat(members)
     stop = not go_on or first >= prepared.program.rounds
-    state.stamp(prepared.described.opening(first, members, stop))
+    state.plans.stamp(prepared.described.opening(first, members, stop))
     records = Records(state, first)
     reader, ring = prepared.reader(), prepared.ring(segment)
 

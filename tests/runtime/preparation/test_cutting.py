@@ -10,7 +10,7 @@ from products import DESCRIPTION, Product, shape
 from unisono.errors import UsageError
 from unisono.partition.layout import Layout
 from unisono.runtime.preparation.cutting import Cut, Probe, cut_in_stages
-from unisono.runtime.state.host_state import host_layout
+from unisono.runtime.state.layout import host_layout
 
 PROBES = [Probe(1.0, 1), Probe(2.0, 1)]
 

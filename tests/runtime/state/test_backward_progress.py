@@ -13,7 +13,9 @@ from products import DESCRIPTION, host_state, shape
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.runtime.state.backward_progress import Reach, Reached
-from unisono.runtime.state.host_state import Control, HostState, host_layout
+from unisono.runtime.state.control import Control
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import host_layout
 
 TOTAL = len(DESCRIPTION.parameters)
 TRAINED = [number for number, owner in enumerate(DESCRIPTION.owners) if owner is not None]

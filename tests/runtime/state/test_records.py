@@ -14,7 +14,9 @@ import jobs
 from faults import run
 from products import host_state
 from unisono.runtime.rules.plan import Plan
-from unisono.runtime.state.host_state import RECORDS, Control, HostState
+from unisono.runtime.state.control import Control
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import RECORDS
 from unisono.runtime.state.records import Records, merged
 from unisono.runtime.worker import microbatch as microbatches
 from unisono.runtime.worker import slot
@@ -90,7 +92,7 @@ def test_records_are_handed_on_once_in_order_and_their_entries_given_free() -> N
         records, told = Records(state, 3), []
         state.segment["pace"][:3] = 1.0, 4.0, 9.0  # the third is nobody's any more
         for number in range(3, 3 + RECORDS):
-            state.stamp(Plan(number, (0, 2, 4), (0, 1)))
+            state.plans.stamp(Plan(number, (0, 2, 4), (0, 1)))
             records.drain(told.append)
             assert len(told) == number - 3, "the round in force is not over"
             for slot in range(2):
@@ -102,7 +104,7 @@ def test_records_are_handed_on_once_in_order_and_their_entries_given_free() -> N
                 assert records.latest[0] == 4
                 assert records.latest[1]["step"] == 3
                 assert "events" not in records.latest[1]
-        state.stamp(Plan(3 + RECORDS, (0, 2, 4), (0, 1)))
+        state.plans.stamp(Plan(3 + RECORDS, (0, 2, 4), (0, 1)))
         records.drain(told.append)
         records.drain(told.append)
         assert [record.get("step") for record in told] == [3, 4, None, *range(6, 3 + RECORDS)]
@@ -119,9 +121,9 @@ def test_a_pipe_s_pace_blames_no_worker() -> None:
         plan = Plan(0, (0, 2, 4), (0, 1, 2, 3), stages=2)
         for slot in range(4):
             left(state, slot, 0, entry(slots=4, step=0, samples=8))
-        state.stamp(plan)
+        state.plans.stamp(plan)
         state.segment["committed"][:4, 0] = 1
-        state.stamp(replace(plan, round=1))
+        state.plans.stamp(replace(plan, round=1))
         Records(state).drain(told.append)
         assert "slow_workers" not in told[0]
         assert len(told[0]["compute_seconds"]) == 4

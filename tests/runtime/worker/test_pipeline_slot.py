@@ -16,7 +16,8 @@ from unisono.memory.segment import Segment
 from unisono.partition.batches import Batches
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.rounds import Program
-from unisono.runtime.state.host_state import LOSS, HostState, host_layout
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import LOSS, host_layout
 from unisono.runtime.worker.context import Tools
 from unisono.runtime.worker.microbatch import Microbatches
 from unisono.runtime.worker.pipeline_slot import Awaited, StageWork

@@ -21,10 +21,11 @@ from unisono.memory.packing import Reducers, dumps, pack, unpack
 from unisono.memory.words import Words
 from unisono.partition.keys import key
 from unisono.partition.order import epoch_order
-from unisono.runtime.rules.plan import Plan, in_force, is_over
+from unisono.runtime.rules.plan import Plan, is_over
 from unisono.runtime.rules.rounds import Program, Round
 from unisono.runtime.state.host_shares import Agreement
-from unisono.runtime.state.host_state import ROUNDS_AHEAD, HostLayout, HostState
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import ROUNDS_AHEAD, HostLayout
 
 
 @dataclass
@@ -229,7 +230,7 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
 
     reader.begun = begun
     while True:
-        plan = in_force(state.plans(), committed.get)
+        plan = state.plans.in_force()
         if plan is None:
             time.sleep(0.001)
             continue
@@ -254,7 +255,7 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
 
 
 def _is_replaced(state: HostState, committed: Words, plan: Plan) -> bool:
-    return in_force(state.plans(), committed.get) != plan
+    return state.plans.in_force() != plan
 
 
 def _ahead(program: Program, plan: Plan, agreement: Agreement) -> Iterator[tuple[int, int]]:

@@ -21,7 +21,7 @@ from unisono.partition.layout import Layout
 from unisono.partition.stages import Cost, choose
 from unisono.runtime.loader.samples import SampleReader
 from unisono.runtime.rules.rounds import Program
-from unisono.runtime.state.host_state import ENTRY_BYTES, HostLayout
+from unisono.runtime.state.layout import ENTRY_BYTES, HostLayout
 
 HAND_OVER_SECONDS = 50e-6
 """Of one microbatch from a stage to the next, besides its bytes."""
@@ -133,7 +133,7 @@ class _Trial:
                 areas.add(f"{way}/{index}", "uint8", (ENTRY_BYTES,))
         self._memory = Segment.create(areas)
         self._arrays: dict[int, Array] = {
-            p.number: self._memory[f"gradients/{region.index}"][p.offset : p.end].reshape(p.shape)
+            p.number: p.of(self._memory[f"gradients/{region.index}"])
             for region in host.regions for p in region.parameters
         }  # fmt: skip
         self._into = adapter.gradient_buffers(self._arrays)

@@ -30,7 +30,8 @@ from unisono.runtime.preparation.data_digests import digest_of, set_digests
 from unisono.runtime.rules.plan import Plan, even
 from unisono.runtime.rules.rounds import EvaluationSet, Program, Round
 from unisono.runtime.state.host_shares import Agreement
-from unisono.runtime.state.host_state import HostLayout, HostState, Shape, host_layout
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import HostLayout, Shape, host_layout
 from unisono.runtime.worker.context import Tools
 from unisono.runtime.worker.evaluation import check_names, named_by_best
 from unisono.runtime.worker.lr_schedule import Schedule
@@ -218,11 +219,9 @@ class Prepared:
 
     def initialise(self, state: HostState) -> None:
         """Write the initial state to shared memory."""
-        numbers = range(len(self.layout.description.parameters))
-        scalars = state.segment["scalars"]
-        self.adapter.initial(state.parameters(), state.buffers(0), scalars)
-        trained = [n for n in numbers if self.layout.description.owners[n] is not None]
-        self.adapter.initial_state({n: state.state(n) for n in trained}, {n: scalars[0, n] for n in trained})
+        self.adapter.initial(state.parameters(), state.buffers(0), state.segment["scalars"])
+        trained, scalars = self.layout.trained, state.scalars(0)
+        self.adapter.initial_state({n: state.state(n) for n in trained}, {n: scalars[n] for n in trained})
         for index, tree in state.trees.items():
             tree.write(0, *self.adapter.state_tree(index))
         for number, values in state.averaged().items():
@@ -239,7 +238,7 @@ class Prepared:
         name = self.framework.family.model_file
         if name is None or self.request.folder is None:
             return
-        for live, value in zip(self.adapter.live_buffers(), state.buffers(steps & 1), strict=True):
+        for live, value in zip(self.adapter.live_buffers(), state.buffers(steps), strict=True):
             live[...] = value
         self.adapter.export(self.request.folder / name)
 
@@ -350,7 +349,6 @@ def prepare(job: Job, request: Request) -> Prepared:
         most=useful,
         microbatches=job.microbatches,
         metrics=len(job.metric_functions),
-        evaluations=len(evaluations),
         evaluation_times=program.evaluation_times,
         object_metrics=bool(job.metric_objects) and bool(evaluations),
         loaders=max(1, min(request.workers, useful, len(request.cores))),

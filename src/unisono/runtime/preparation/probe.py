@@ -85,7 +85,7 @@ class _Probe:
         """The first elements of some parameters after the optimizer: of each kind of update one chunk is enough."""
         segment, chunks = self._state.segment, self._chunks()
         for chunk in chunks:
-            sums = segment[f"gradients/0/{chunk.region}"][0]
+            sums = self._state.gradients(0, chunk.region)[0]
             for piece in chunk.pieces:
                 start = piece.parameter.offset
                 values = self._gradients[piece.parameter.number].reshape(-1)[piece.start : piece.stop]

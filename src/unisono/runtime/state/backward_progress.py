@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from unisono.memory.words import Words, fence
-from unisono.runtime.state.host_state import Control, HostState
+from unisono.runtime.state.control import Control
+from unisono.runtime.state.host_state import HostState
 
 _COUNT, _ATTEMPT = 20, 12  # bits of the word
 

@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from unisono.memory.words import Words
 from unisono.runtime.rules.balance import laggards
-from unisono.runtime.rules.plan import Plan, in_force
-from unisono.runtime.state.host_state import RECORDS, Control, HostState
+from unisono.runtime.rules.plan import Plan
+from unisono.runtime.state.control import Control
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import RECORDS
 
 
 def merged(rounds: list[dict[str, Any]], slow: dict[int, float]) -> dict[str, Any] | None:
@@ -44,8 +45,6 @@ class Records:
 
     def __init__(self, state: HostState, first: int = 0) -> None:
         self._state, self._segment = state, state.segment
-        self._committed = Words(state.segment, "committed", 0.0)
-        self._control = Words(state.segment, "control", 0.0)
         self._drained = first
         self.latest: tuple[int, dict[str, Any]] | None = None
         """The last record that was handed on, and rounds done then."""
@@ -54,7 +53,7 @@ class Records:
     def plan(self) -> Plan:
         """The plan in force."""
         while True:  # a plan is being written only while another one is in force
-            plan = in_force(self._state.plans(), self._committed.get)
+            plan = self._state.plans.in_force()
             if plan is not None:
                 return plan
 
@@ -68,7 +67,7 @@ class Records:
             others = [self._read(slot, number % RECORDS) for slot in range(1, first["slots"])]
             record = merged([first, *others], slow)
             self._drained = number + 1
-            self._control.publish(Control.DRAINED, self._drained)
+            self._state.control.publish(Control.DRAINED, self._drained)
             if record is not None:
                 self.latest = (number + 1, {name: value for name, value in record.items() if name != "events"})
                 to(record)

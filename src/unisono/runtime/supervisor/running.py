@@ -10,7 +10,8 @@ from unisono.runtime.preparation.prepare import Described
 from unisono.runtime.processes.child import Child
 from unisono.runtime.rules.crew import Crew, Work
 from unisono.runtime.rules.plan import WAITS, Do, Look, Plan, next_action, owner, position
-from unisono.runtime.state.host_state import HANDED, Control, HostState
+from unisono.runtime.state.control import HANDED, Control
+from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.records import Records
 from unisono.runtime.supervisor.stalls import Patience
 from unisono.runtime.worker.worker import HostWords

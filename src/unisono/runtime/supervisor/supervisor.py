@@ -26,8 +26,10 @@ from unisono.runtime.processes.profiler import Profiler
 from unisono.runtime.rules.crew import STRIKES, Crew, Decision, Fork, Inherit, Retire, Seat, Work
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.shutdown import ASKED, Fate, Shutdown, fate
+from unisono.runtime.state.control import Control
 from unisono.runtime.state.host_shares import Agreement
-from unisono.runtime.state.host_state import MEMBERS, Control, HostState
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import MEMBERS
 from unisono.runtime.state.records import Records
 from unisono.runtime.supervisor.answers import readable
 from unisono.runtime.supervisor.children import Children, NotForked
@@ -184,7 +186,7 @@ class Supervisor:
         run = self._run
         decisions = run.crew.begin()
         stop = not go_on or first >= run.described.program.rounds or self._failure is not None
-        run.state.stamp(run.described.opening(first, run.crew.seats, stop, Agreement(run.state), copy))
+        run.state.plans.stamp(run.described.opening(first, run.crew.seats, stop, Agreement(run.state), copy))
         self._carry_out(decisions)
 
     # -- other hosts ---------------------------------------------------------------------------------------
@@ -300,7 +302,7 @@ class Supervisor:
                 run.control.publish(Control.DEATHS, run.control.get(Control.DEATHS) + 1)
                 self._wake_everybody()
             elif isinstance(decision, Seat):
-                run.state.seat(decision.members)
+                run.state.plans.seat(decision.members)
             elif isinstance(decision, Retire):
                 run.leaving.add(decision.member)
             elif self._failure is None:

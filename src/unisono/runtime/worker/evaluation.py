@@ -13,7 +13,8 @@ from unisono.errors import JobError, UsageError
 from unisono.job import Job
 from unisono.memory.packing import unpack
 from unisono.runtime.rules.rounds import Program, Round
-from unisono.runtime.state.host_state import LOSS, METRICS, RECORD_BYTES, WEIGHT, HostState
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import LOSS, METRICS, RECORD_BYTES, WEIGHT
 
 
 def ratio(total: float, count: float) -> float:

@@ -14,7 +14,8 @@ from unisono.frameworks.protocol import Array, GradientInParts, Measured
 from unisono.runtime.loader.samples import LoaderFailed
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.rounds import Round
-from unisono.runtime.state.host_state import HANDED, LOSS, METRICS, SAMPLES, SECONDS, WEIGHT
+from unisono.runtime.state.control import HANDED
+from unisono.runtime.state.layout import LOSS, METRICS, SAMPLES, SECONDS, WEIGHT
 from unisono.runtime.worker.context import Tools, WorkerFailed
 
 
@@ -50,7 +51,7 @@ class Microbatches:
 
     def load_buffers(self, round_: Round) -> list[Array]:
         """Give the model the buffers that the round begins with."""
-        base = self._tools.state.buffers(round_.step & 1)
+        base = self._tools.state.buffers(round_.step)
         for live, value in zip(self._tools.adapter.live_buffers(), base, strict=True):
             live[...] = value
         return base

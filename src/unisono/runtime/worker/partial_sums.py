@@ -11,7 +11,8 @@ import numpy as np
 from unisono.frameworks.protocol import Array
 from unisono.gradients.tree import FoldStep
 from unisono.memory.segment import touch
-from unisono.runtime.state.host_state import FLOATING, HostState
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import FLOATING, averaged_places
 
 
 class PartialSums:
@@ -28,9 +29,10 @@ class PartialSums:
     def __init__(
         self, state: HostState, adapter: Any, pipe: int, parameters: Sequence[int], buffers: Sequence[int]
     ) -> None:
-        self._segment, self._layout, self._pipe, self._buffers = state.segment, state.layout, pipe, buffers
+        self._state, self._segment, self._layout = state, state.segment, state.layout
+        self._pipe, self._buffers = pipe, buffers
         self._spans = self._own(set(parameters))
-        self._places = self._buffer_places()
+        self._places = averaged_places(state.layout.description.buffers)
         self._sums, self._changed = self._segment[f"buffer_sums/{pipe}"], self._segment[f"buffer_changed/{pipe}"]
         self.gradients = [self._destinations(adapter, index) for index in range(self._layout.gradient_buffers)]
         """By gradient buffer: what `Adapter.gradient` and `Stage.backward` write into."""
@@ -49,25 +51,14 @@ class PartialSums:
                 before = own
         return spans
 
-    def _buffer_places(self) -> dict[int, slice]:
-        """Where each floating-point buffer lies among the averaged elements."""
-        places, at = {}, 0
-        for index, spec in enumerate(self._layout.description.buffers):
-            size = int(np.prod(spec.shape, dtype=np.int64)) if spec.dtype in FLOATING else 0
-            places[index] = slice(at, at + size)
-            at += size
-        return places
-
     def _destinations(self, adapter: Any, index: int) -> Any:
-        arrays: dict[int, Array] = {}
-        for region in self._layout.regions:
-            vector = self._vector(region.index)[index]
-            for p in region.parameters:
-                arrays[p.number] = vector[p.offset : p.end].reshape(p.shape)
-        return adapter.gradient_buffers(arrays)
+        return adapter.gradient_buffers({
+            parameter.number: parameter.of(self._vector(region.index)[index])
+            for region in self._layout.regions for parameter in region.parameters
+        })  # fmt: skip
 
     def _vector(self, region: int) -> Array:
-        return self._segment[f"gradients/{self._pipe}/{region}"]
+        return self._state.gradients(self._pipe, region)
 
     def _parts(self, buffer: int, gradients: bool = True) -> Iterator[Array]:
         """The slot's own part of a buffer's sums: gradients, the buffers' elements, whether they changed."""

@@ -20,7 +20,7 @@ from unisono.partition.keys import key
 from unisono.partition.stages import schedule
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.rounds import Round
-from unisono.runtime.state.host_state import HANDED
+from unisono.runtime.state.control import HANDED
 from unisono.runtime.worker.context import Phase, Tools
 from unisono.runtime.worker.microbatch import Microbatches
 from unisono.runtime.worker.partial_sums import PartialSums

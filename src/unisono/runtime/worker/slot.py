@@ -28,8 +28,9 @@ from unisono.runtime.rules.folding import Folding, folding
 from unisono.runtime.rules.plan import Action, Plan, following, position
 from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.backward_progress import Reach
+from unisono.runtime.state.control import Control
 from unisono.runtime.state.host_shares import Agreement
-from unisono.runtime.state.host_state import FLOATING, LOSS, METRICS, RECORDS, SAMPLES, SECONDS, WEIGHT, Control
+from unisono.runtime.state.layout import FLOATING, LOSS, METRICS, RECORDS, SAMPLES, SECONDS, WEIGHT, averaged_places
 from unisono.runtime.worker.context import Phase, Tools
 from unisono.runtime.worker.evaluation import EvaluationSums, ratio
 from unisono.runtime.worker.microbatch import Microbatches
@@ -70,14 +71,13 @@ class SlotWork:
         if self._tools.cuts:
             return None
         description = self._layout.description
-        trained = [number for number, owner in enumerate(description.owners) if owner is not None]
-        return PartialSums(self._state, self._adapter, self.slot, trained, range(len(description.buffers)))
+        return PartialSums(self._state, self._adapter, self.slot, self._layout.trained, range(len(description.buffers)))
 
     def touch(self, plan: Plan) -> None:
         """Map the memory that this slot works on into this process."""
         folded = fold(plan.run(self.slot).start, plan.run(self.slot).stop, self._layout.shape.microbatches)
         for region in self._layout.regions:
-            touch(self._segment[f"parameters/{region.index}"])
+            touch(self._state.vector(region))
         if self._sums:
             self._sums.touch(folded.written(self._adds))
         self._update.touch()
@@ -246,17 +246,15 @@ class SlotWork:
         tree = self._folding(plan, self._program.nonempty(round_)).buffers
         samples = float(self._sums_of(round_)[SAMPLES])
         sums, changed = (self._sum(tree, name) for name in ("buffer_sums", "buffer_changed"))
-        old, new = self._state.buffers(round_.step & 1), self._state.buffers((round_.step + 1) & 1)
-        at, skipped = 0, self._sums_of(round_)[WEIGHT] == 0
-        for index, spec in enumerate(specs):
-            floating = spec.dtype in FLOATING
+        old, new = self._state.buffers(round_.step), self._state.buffers(round_.step + 1)
+        skipped = self._sums_of(round_)[WEIGHT] == 0
+        for index, (spec, place) in enumerate(zip(specs, averaged_places(specs), strict=True)):
             if skipped or not changed[index]:
                 new[index][...] = old[index]
-            elif floating:
-                new[index][...] = (sums[at : at + new[index].size] / samples).reshape(new[index].shape)
+            elif spec.dtype in FLOATING:
+                new[index][...] = (sums[place] / samples).reshape(new[index].shape)
             else:
                 new[index][...] = self._segment[f"buffer_first/{index}"]
-            at += new[index].size if floating else 0
 
     def _sum(self, tree: Any, name: str) -> Array:
         """A sum along the tree of what the pipes have left under a name."""
@@ -266,9 +264,9 @@ class SlotWork:
     def stamp(self, plan: Plan, round_: Round) -> None:
         """Slot 0 leaves the next round's plan, unless a predecessor already has."""
         number = plan.round + 1
-        if any(other is not None and other.round == number for other in self._state.plans()):
+        if any(other is not None and other.round == number for other in self._state.plans.read()):
             return
-        members = self._state.seats()
+        members = self._state.plans.seats()
         following_round = self._program.at(number) if number < self._program.rounds else None
         training = following_round is None or following_round.evaluation is None
         stages = self._layout.shape.stages if training else 1
@@ -278,7 +276,7 @@ class SlotWork:
         stop, asked = bool(self._control.get(Control.STOP)), self._control.get(Control.ASKED)
         if self._agreement.several:  # all of them make the same plan, of what they agreed on
             stop, asked = self._agreement.stop, self._agreement.asked
-        self._state.stamp(
+        self._state.plans.stamp(
             following(plan, boundaries, members, stages, due, asked, stop or following_round is None, hosts)
         )
 

@@ -22,7 +22,8 @@ from unisono.gradients.regions import Chunk
 from unisono.memory.segment import aligned, touch
 from unisono.memory.words import Words
 from unisono.runtime.rules.plan import Action, Do, mark
-from unisono.runtime.state.host_state import HostState, vector_span
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.optimizer_vectors import vector_span
 
 
 class _Guarded:
@@ -42,7 +43,7 @@ class _Guarded:
 
         length = chunk.stop - chunk.start
         self.gradients = carve(region.dtype, length)
-        parameters = segment[f"parameters/{region.index}"][chunk.start : chunk.stop]
+        parameters = state.vector(region)[chunk.start : chunk.stop]
         self.pairs: list[tuple[Array, Array]] = [(parameters, carve(region.dtype, length))]
         views: dict[int, dict[str, Array]] = {piece.parameter.number: {} for piece in chunk.pieces}
         for vector in layout.vectors[region.index]:
@@ -55,7 +56,7 @@ class _Guarded:
                 if region.kind == "elementwise":
                     view = values[place.offset + piece.start : place.offset + piece.stop]
                 else:
-                    view = values[place.offset : place.end].reshape(place.shape)
+                    view = place.of(values)
                 views[piece.parameter.number][vector.key] = view
         self.chunk = chunk
         self.updater = adapter.chunk_update(region, chunk, parameters, self.gradients, views)
@@ -136,9 +137,8 @@ class Update:
         if weight == 0:
             self._pass_over(round, step, action, progress)
             return
-        segment = self._state.segment
-        used = np.bitwise_or.reduce(segment["used"], axis=0)
-        before, after = segment["scalars"][step & 1], segment["scalars"][(step + 1) & 1]
+        used = np.bitwise_or.reduce(self._state.segment["used"], axis=0)
+        before, after = self._state.scalars(step), self._state.scalars(step + 1)
         factor = 1.0 if clip_norm is None else clip_coefficient(self.norm(), clip_norm)
         begun = action.do is Do.RESTORE
         for index in range(action.chunk, action.stop):
@@ -160,7 +160,7 @@ class Update:
 
     def _pass_over(self, round: int, step: int, action: Action, progress: Words) -> None:
         """A step of weight 0 changes nothing: what is double-buffered is copied."""
-        before, after = (self._state.segment["scalars"][parity & 1] for parity in (step, step + 1))
+        before, after = self._state.scalars(step), self._state.scalars(step + 1)
         for index in range(action.chunk, action.stop):
             for piece in self._chunks[index].chunk.pieces:
                 after[piece.parameter.number] = before[piece.parameter.number]
@@ -175,7 +175,7 @@ class Update:
         chunk, out = guarded.chunk, guarded.gradients
 
         def leaf(pipe: int, buffer: int) -> Array:
-            return self._state.segment[f"gradients/{pipe}/{chunk.region}"][buffer, chunk.start : chunk.stop]
+            return self._state.gradients(pipe, chunk.region)[buffer, chunk.start : chunk.stop]
 
         np.divide(self._adder(tree, leaf, out), out.dtype.type(weight), out=out)
         if not all_finite(out):

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 
 from unisono.errors.failure import Failure, failure
 from unisono.memory.words import Words
-from unisono.runtime.rules.plan import WAITS, Action, Do, Look, Plan, SlotWords, in_force, is_over, next_action, owner
+from unisono.runtime.rules.plan import WAITS, Action, Do, Look, Plan, SlotWords, is_over, next_action, owner
 from unisono.runtime.rules.rounds import Program, Round
-from unisono.runtime.state.host_state import HANDED, MEMBERS, Control, HostState
+from unisono.runtime.state.control import HANDED, Control
+from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import MEMBERS
 from unisono.runtime.worker.context import Phase, Tools, WorkerFailed
 from unisono.runtime.worker.lr_schedule import Schedule
 from unisono.runtime.worker.pipeline_slot import Awaited
@@ -86,7 +88,7 @@ class Worker:
         self._state.segment["joined"][self._member % MEMBERS] = self._member + 1
         self._poke()
         while True:
-            plan = in_force(self._state.plans(), self._words.committed.get)
+            plan = self._state.plans.in_force()
             if plan is None:
                 time.sleep(0)
                 continue
@@ -104,7 +106,7 @@ class Worker:
     def _warm_up(self) -> None:
         """Be ready for any seat of a small world before taking one: nobody waits for a newcomer's first touches."""
         self._tools.adapter.warm_up()
-        plan = in_force(self._state.plans(), self._words.committed.get)
+        plan = self._state.plans.in_force()
         if plan is not None and not plan.stop:
             for slot in range(min(plan.slots, PREPARED_SLOTS)):
                 self._slot(plan, slot).touch(plan)
