@@ -144,7 +144,8 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "numbers of an optimizer's state are read as they are written",
-        (("runtime/worker/update.py", 'segment["scalars"][(step + 1) & 1]', 'segment["scalars"][step & 1]'),),
+        (("runtime/worker/update.py",
+          "scalars(step + 1)\n        factor", "scalars(step)\n        factor"),),
         (f"{SAME_BITS}::test_optimizers_agree_with_plain_pytorch[adamw]",),
     ),
     Mistake(
