@@ -37,7 +37,7 @@ def test_libraries_give_the_same_bits(framework: str, array: str, dtype: str) ->
     module, name = array.split(":")
     convert = getattr(pytest.importorskip(module), name)
     if framework:
-        importlib.import_module(f"unisono.frameworks.{framework}.data").pin(1)  # later tests find its threads held
+        importlib.import_module(f"unisono.frameworks.{framework}.data").Data().pin(1)  # for later tests, too
     generator = np.random.default_rng(0)
     for size in SIZES:
         values = (generator.standard_normal(size) * 10.0 ** generator.integers(-9, 9, size)).astype(dtype)

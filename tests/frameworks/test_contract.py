@@ -33,7 +33,7 @@ class Noisy(Pairs):
 
     def __init__(self, functions: Any) -> None:
         super().__init__()
-        self.functions, self.kind = functions, "nd" if "mxnet" in functions.__name__ else ""
+        self.functions, self.kind = functions, "nd" if "mxnet" in type(functions).__module__ else ""
 
     def __getitem__(self, index: int) -> Any:
         inputs, target = super().__getitem__(index)
@@ -86,7 +86,7 @@ def test_same_bits_on_any_number_of_workers(kit: Any) -> None:
 
 
 def test_samples_that_another_host_has_read_give_the_same_bits(kit: Any) -> None:
-    functions = importlib.import_module(f"unisono.frameworks.{kit.__name__.rpartition('.')[2]}.data")
+    functions = importlib.import_module(f"unisono.frameworks.{kit.__name__.rpartition('.')[2]}.data").Data()
     expected, _ = undisturbed(kit.make(data=Noisy(functions)))
     assert undisturbed(kit.make(data=Elsewhere(functions)))[0] == expected
 

@@ -45,7 +45,7 @@ class Machine:
         self.shapes = [spec.shape for spec in self.adapter.describe().parameters]
         values = [np.zeros(shape, np.float32) for shape in self.shapes]
         base = [live.copy() for live in self.adapter.live_buffers()]
-        self.adapter.initial(values, base, np.zeros((len(values), 9)))
+        self.adapter.initial(values)
         self.adapter.bind([aligned_copy(value) for value in values])
         self.base = base
 

@@ -23,8 +23,9 @@ import unisono  # noqa: E402
 from faults import hash_of, run, undisturbed  # noqa: E402
 from frameworks.kits.samples import CLASSES, FEATURES, Pairs, arrays  # noqa: E402
 from unisono.errors import JobError, UsageError  # noqa: E402
-from unisono.frameworks.keras import backends, data  # noqa: E402
+from unisono.frameworks.keras import backends  # noqa: E402
 from unisono.frameworks.keras.building import AVERAGES, version  # noqa: E402
+from unisono.frameworks.keras.data import Data  # noqa: E402
 from unisono.frameworks.keras.model import Adapter  # noqa: E402
 from unisono.frameworks.keras.optimizers import Rule  # noqa: E402
 from unisono.frameworks.keras.update_rules import UpdateRules, agree  # noqa: E402
@@ -42,7 +43,7 @@ def example() -> Any:
 
 
 def adapter(job: unisono.Job) -> Adapter:
-    data.seed_model(job.seed)
+    Data().seed_model(job.seed)
     return Adapter(job, job.model(), 6, example)
 
 
@@ -152,7 +153,7 @@ def test_variables_without_weight_decay_are_known_by_name() -> None:
     job = kit.make(optimizer=without_decay, batch_size=100, order="sequential")
     same_bits(job, 2)
     outcome, _, _ = run(job)
-    data.seed_model(0)
+    Data().seed_model(0)
     model = kit.mlp()
     model.compile(without_decay(6), kit.loss)
     for _ in range(6):
@@ -258,7 +259,7 @@ def test_penalties_on_outputs_take_a_keras_that_averages_them(monkeypatch: pytes
 def test_regularizers_count_once_a_batch() -> None:
     job = kit.make(model=penalised, optimizer=kit.sgd, batch_size=100, microbatches=4, order="sequential")
     outcome, records, _ = run(job)
-    data.seed_model(0)
+    Data().seed_model(0)
     model = penalised()
     model.compile(kit.sgd(6), kit.loss)
     losses = [float(model.train_on_batch(*arrays())) for _ in range(6)]
@@ -423,15 +424,15 @@ def test_a_dataset_of_tensorflow_is_read_into_memory() -> None:
 
 def test_a_dataset_must_end_and_is_frozen() -> None:
     with pytest.raises(UsageError, match=r"must end.*\.repeat"):
-        data.opened(dataset().repeat())
+        Data().opened(dataset().repeat())
     with pytest.warns(UserWarning, match="frozen"):
-        assert len(data.opened(dataset().map(lambda x, y: (x + 1, y)))) == 100
+        assert len(Data().opened(dataset().map(lambda x, y: (x + 1, y)))) == 100
 
 
 def test_a_dataset_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "MOST_BYTES", 100)
+    monkeypatch.setattr("unisono.frameworks.keras.data.MOST_BYTES", 100)
     with pytest.raises(UsageError, match="indexable source"):
-        data.opened(dataset())
+        Data().opened(dataset())
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own seeding")
@@ -445,7 +446,7 @@ def test_the_backends_generator_is_seeded_before_anything_draws_from_it(by_hand:
         image = tf.image.random_brightness(tf.ones((2, 2, 3)), 0.9)
         return [tf.random.uniform((3,)).numpy(), image.numpy(), tf.random.shuffle(tf.range(9)).numpy()]
 
-    data.seed_everything(5)
+    Data().seed_everything(5)
     found = drawn()
     tf.random.set_seed(5)
     for one, other in zip(found, drawn(), strict=True):
@@ -464,9 +465,9 @@ def test_targets_may_be_missing() -> None:
 def test_a_sample_that_does_not_fit_is_named() -> None:
     samples = [(np.zeros(3), 0), (np.zeros(3), 1), (np.zeros(4), 0)]
     with pytest.raises(JobError, match="sample 9 does not fit"):
-        data.collate(samples, [7, 8, 9])
+        Data().collate(samples, [7, 8, 9])
     with pytest.raises(JobError, match="pair; sample 7 is int"):
-        data.collate([3], [7])
+        Data().collate([3], [7])
 
 
 # -- what is left behind -----------------------------------------------------------------------------------

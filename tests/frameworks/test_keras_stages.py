@@ -15,7 +15,8 @@ import frameworks.kits.keras as kit  # noqa: E402
 from frameworks.kits.samples import CLASSES, FEATURES, arrays  # noqa: E402
 from unisono import Job  # noqa: E402
 from unisono.errors import UsageError  # noqa: E402
-from unisono.frameworks.keras import backends, data  # noqa: E402
+from unisono.frameworks.keras import backends  # noqa: E402
+from unisono.frameworks.keras.data import Data  # noqa: E402
 from unisono.frameworks.keras.model import Adapter  # noqa: E402
 from unisono.frameworks.protocol import Crossing, Measured, Unit  # noqa: E402
 from unisono.memory.crossing import read, write  # noqa: E402
@@ -30,7 +31,7 @@ SIZES = (8, 8, 3)
 
 
 def adapter_of(job: Job) -> Adapter:
-    data.seed_model(job.seed)
+    Data().seed_model(job.seed)
     inputs, targets = arrays()
     return Adapter(job, job.model(), 6, lambda: (inputs[:1], targets[:1]))
 

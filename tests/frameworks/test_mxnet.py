@@ -29,7 +29,7 @@ from frameworks.kits.samples import CLASSES, FEATURES, Pairs, arrays  # noqa: E4
 from unisono import Job  # noqa: E402
 from unisono.errors import JobError, UsageError  # noqa: E402
 from unisono.frameworks.mxnet import seeding  # noqa: E402
-from unisono.frameworks.mxnet.data import collate, gather  # noqa: E402
+from unisono.frameworks.mxnet.data import Data  # noqa: E402
 from unisono.runtime.supervisor.observer import raise_failure  # noqa: E402
 
 mx = mxnet.optimizer
@@ -334,6 +334,7 @@ def test_gathered_samples_are_the_stacked_ones() -> None:
     inputs, targets = arrays()
     data = gluon.data.ArrayDataset(nd.array(inputs), targets.astype("int32"))
     indices = [7, 3, 99]
+    gather, collate = Data().gather, Data().collate
     gathered, stacked = gather(data, indices), collate([data[i] for i in indices], indices)
     for one, other in zip(gathered, stacked, strict=True):
         assert one.dtype == other.dtype

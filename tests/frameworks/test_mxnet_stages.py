@@ -20,7 +20,7 @@ from frameworks.kits import mxnet as kit  # noqa: E402
 from frameworks.kits.samples import CLASSES, FEATURES, arrays  # noqa: E402
 from unisono import Job, Layout  # noqa: E402
 from unisono.errors import UsageError  # noqa: E402
-from unisono.frameworks.mxnet import data  # noqa: E402
+from unisono.frameworks.mxnet.data import Data  # noqa: E402
 from unisono.frameworks.mxnet.model import Adapter  # noqa: E402
 from unisono.frameworks.mxnet.parameters import private  # noqa: E402
 from unisono.frameworks.protocol import Crossing, Unit  # noqa: E402
@@ -36,7 +36,7 @@ ENTRY = 1 << 18
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    data.pin(1)
+    Data().pin(1)
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Machine:
         inputs, targets = arrays()
         ends = np.cumsum(SIZES)
         self.batches = [(inputs[e - n : e], targets[e - n : e]) for e, n in zip(ends, SIZES, strict=True)]
-        data.seed_model(job.seed)
+        Data().seed_model(job.seed)
         self.adapter = Adapter(job, job.model(), 6, lambda: (inputs[:1], targets[:1]))
         self.description = self.adapter.describe()
         shared = [private(np.zeros(spec.shape, spec.dtype)) for spec in self.description.parameters]
         self.base = [live.copy() for live in self.adapter.live_buffers()]
-        self.adapter.initial(shared, self.base, np.zeros((len(shared), 9)))
+        self.adapter.initial(shared)
         self.adapter.bind(shared)
 
     def units(self) -> tuple[Unit, ...]:

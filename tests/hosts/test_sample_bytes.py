@@ -71,10 +71,10 @@ def test_what_cannot_travel_is_named(what: Any) -> None:
 
 def test_tensors_of_each_framework_arrive_as_what_collate_expects() -> None:
     torch = pytest.importorskip("torch")
-    from unisono.frameworks.pytorch import data as functions
+    from unisono.frameworks.pytorch.data import Data
 
     for sent in (torch.arange(6).reshape(2, 3).T, torch.tensor(1.5), torch.ones(3, dtype=torch.bfloat16) / 3):
-        got = decoded(encoded([sent, "a"], functions), functions)[0]  # type: ignore[arg-type]
+        got = decoded(encoded([sent, "a"], Data()), Data())[0]
         assert got.dtype == sent.dtype
         assert torch.equal(got, sent)
 
@@ -154,7 +154,7 @@ def test_as_deep_as_may_be_sent_may_be_received() -> None:
 
 def test_a_framework_that_has_no_such_tensor_is_no_crash() -> None:
     pytest.importorskip("torch")
-    from unisono.frameworks.pytorch import data as functions
+    from unisono.frameworks.pytorch.data import Data
 
     with pytest.raises(Malformed, match="no tensor can be made of <U1"):
-        decoded(described(["tensor", "<U1", [1], ""], bytes(4)), functions)  # type: ignore[arg-type]
+        decoded(described(["tensor", "<U1", [1], ""], bytes(4)), Data())

@@ -21,10 +21,10 @@ from frameworks.loops.keras import Loop
 from held import hold
 from unisono import Job
 from unisono.errors import UnisonoError
-from unisono.frameworks.keras import data
+from unisono.frameworks.keras.data import Data
 from unisono.runtime.supervisor.observer import raise_failure
 
-data.pin(1)  # before anything here computes: as the workers do
+Data().pin(1)  # before anything here computes: as the workers do
 
 DEATHS = (Fault("microbatch", 2, 0), Fault("marked", 2, 1), Fault("updated", 3, 1), Fault("commit", 4, 0))
 RNG = np.random.default_rng(0)

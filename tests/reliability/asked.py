@@ -23,12 +23,12 @@ def _answer(what: str, folder: str, which: str = "final") -> str:
     from reliability import work
 
     if what == "decoded":
-        from unisono.frameworks.pytorch import data
+        from unisono.frameworks.pytorch.data import Data
         from unisono.hosts.sample_bytes import decoded
         from unisono.values.untrusted import Malformed
 
         try:
-            return repr(decoded(Path(folder).read_bytes(), data))
+            return repr(decoded(Path(folder).read_bytes(), Data()))
         except Malformed as error:
             return f"refused: {error}"
     run = unisono.open(folder, work.job())

@@ -15,7 +15,7 @@ import torch
 from jobs import FOR_EVER
 from reliability.hostile import JSON_TEXTS, VALUES
 from reliability.place import HANG_SECONDS, JOB, Place
-from unisono.frameworks.pytorch import data
+from unisono.frameworks.pytorch.data import Data
 from unisono.hosts.sample_bytes import encoded
 from waiting import limit, until
 
@@ -81,7 +81,7 @@ def _say(place: Place, message: bytes, ends: str, stack: ExitStack) -> dict[str,
 def between_hosts(draw: Random, place: Place) -> None:
     """Samples from another host, changed on the way, are refused, or are samples; nothing crashes."""
     sample = [(torch.arange(6.0).reshape(2, 3), 1), {"text": "漢字", "n": np.float32(2)}, [b"bytes", None, True]]
-    message = bytearray(encoded(sample, data))
+    message = bytearray(encoded(sample, Data()))
     how = draw.choice(("a bit", "a bit", "cut", "another word"))
     at = draw.randrange(len(message))
     if how == "a bit":

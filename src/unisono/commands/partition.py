@@ -228,7 +228,7 @@ def _covers_a_batch(batches: Batches, plan: Plan, step: int) -> bool:
 def _sample_bytes(prepared: Prepared) -> float:
     """Bytes of a sample, as it travels from a loader to a worker."""
     batch, samples = prepared.example()
-    return packed_bytes(batch, prepared.framework.data.REDUCERS) / samples
+    return packed_bytes(batch, prepared.framework.data.reducers()) / samples
 
 
 def _is_partition(parts: Sequence[Sequence[Any]], whole: Sequence[Any]) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unisono.errors import UsageError, way_to_install
 
 if TYPE_CHECKING:
+    from unisono.frameworks.protocol import Adapter, DataFunctions
     from unisono.job import Job
     from unisono.memory.spans import Views
 
@@ -82,11 +83,11 @@ def settle_environment() -> None:
 
 @dataclass(frozen=True)
 class Framework:
-    """A framework's two halves: the adapter's class and its data functions (modules of the adapter's package)."""
+    """A framework's two halves: the adapter's class and its data functions."""
 
     family: Family
-    adapter: Any
-    data: Any
+    adapter: type[Adapter]
+    data: DataFunctions
 
     @property
     def name(self) -> str:
@@ -113,7 +114,7 @@ def framework(name: str) -> Framework:
         raise UsageError(
             f"this job needs {error.name!r}, which is not installed. Install it: {way_to_install(family.extra)}."
         ) from error
-    return Framework(family, model.Adapter, data)
+    return Framework(family, model.Adapter, data.Data())
 
 
 def complete_imports() -> None:
@@ -140,10 +141,10 @@ def hold_threads(packages: Iterable[str], threads: int) -> None:
 
 
 def views() -> Views:
-    """How arrays of the frameworks that are imported in this process are seen (see `DataFunctions.VIEWS`)."""
+    """How arrays of the frameworks that are imported in this process are seen (see `DataFunctions.views`)."""
     found: dict[type, Any] = {}
     for family in loaded():
-        found |= importlib.import_module(f"unisono.frameworks.{family.package}.data").VIEWS
+        found |= importlib.import_module(f"unisono.frameworks.{family.package}.data").Data.views()
     return found
 
 

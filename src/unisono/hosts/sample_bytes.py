@@ -83,8 +83,8 @@ def _described(value: Any, functions: DataFunctions, arrays: list[bytes], depth:
         return array("array", value)
     if isinstance(value, np.generic):
         return array("scalar", np.asarray(value))
-    if isinstance(value, functions.TENSORS):
-        return array("tensor", *functions.to_array(value))
+    if isinstance(value, functions.TENSORS) and (found := functions.to_array(value)) is not None:
+        return array("tensor", *found)
     if isinstance(value, bytes):
         return array("bytes", np.frombuffer(value, np.uint8))
     if type(value) in _PLAIN:

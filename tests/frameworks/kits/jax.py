@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from unisono.frameworks.jax.data import pin
+from unisono.frameworks.jax.data import Data
 
-pin(1)  # before anything computes in the tests' process
+Data().pin(1)  # before anything computes in the tests' process
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402

@@ -10,10 +10,11 @@ import numpy as np
 
 from frameworks.kits.samples import CLASSES, FEATURES, Pairs, arrays
 from unisono import Job
-from unisono.frameworks.keras import backends, data
+from unisono.frameworks.keras import backends
+from unisono.frameworks.keras.data import Data
 from unisono.frameworks.keras.variables import value_of
 
-data.pin(1)  # before anything here computes: as the workers do
+Data().pin(1)  # before anything here computes: as the workers do
 
 
 def mlp() -> Any:
@@ -103,7 +104,7 @@ def make(model: Any = "mlp", **changes: Any) -> Job:
 
 def plain(model: str, optimizer: str, steps: int) -> dict[str, Any]:
     """Full-batch training with an ordinary loop and no Unisono: the parameters by their saved names."""
-    data.seed_model(0)
+    Data().seed_model(0)
     trained = MODELS[model]()
     trained.compile(OPTIMIZERS[optimizer](steps), loss)
     inputs, targets = arrays()

@@ -11,9 +11,9 @@ from mxnet.gluon import nn
 
 from frameworks.kits.samples import CLASSES, FEATURES, Pairs, arrays
 from unisono import Job
-from unisono.frameworks.mxnet import data
+from unisono.frameworks.mxnet.data import Data
 
-data.pin(1)  # before anything here computes: as the workers do
+Data().pin(1)  # before anything here computes: as the workers do
 
 
 def sequential(*layers: Any) -> Any:

@@ -19,6 +19,7 @@ from unisono.runtime.rules.rounds import Program
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import LOSS, host_layout
 from unisono.runtime.worker.context import Tools
+from unisono.runtime.worker.lr_schedule import Schedule
 from unisono.runtime.worker.microbatch import Microbatches
 from unisono.runtime.worker.pipeline_slot import Awaited, StageWork
 
@@ -42,7 +43,11 @@ class Pipe:
 
     def begin(self, slot: int) -> Iterator[Awaited]:
         """A new owner of the slot, with an adapter of its own as in a process of its own."""
-        tools = Tools(jobs.make(), self.program, self.state, Product(), self.take, self.take, {}, CUTS[self.stages])
+        adapter: Any = Product()
+        tools = Tools(
+            jobs.make(), self.program, self.state, adapter, Schedule(self.program, adapter), self.take, self.take, {},
+            CUTS[self.stages],
+        )  # fmt: skip
         work = StageWork(tools, slot, Microbatches(tools, slot))
         self.in_flight[slot] = 0
         round_ = self.program.at(ROUND)

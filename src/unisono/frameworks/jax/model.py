@@ -16,10 +16,11 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from unisono.errors import UsageError
+from unisono.frameworks import protocol
 from unisono.frameworks.jax import measuring, transformations
 from unisono.frameworks.jax.compute import Compute, key_words
 from unisono.frameworks.jax.cutcompute import CutCompute
-from unisono.frameworks.jax.data import HELD, check_held, seed_everything
+from unisono.frameworks.jax.data import HELD, Data, check_held
 from unisono.frameworks.jax.forms import form_of
 from unisono.frameworks.jax.memory import Shared, aligned_copy, host
 from unisono.frameworks.jax.optimizers import Optimizer
@@ -33,12 +34,10 @@ from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 
 
-class Adapter:
+class Adapter(protocol.Adapter):
     """See `unisono.frameworks.protocol.Adapter`."""
 
-    shares_compiled = True
     can_add = True
-    on_gradient: Callable[[int], None] | None = None
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
         if job.schedule is not None:
@@ -72,7 +71,6 @@ class Adapter:
         self._key = key_words(0)
         self._step = -1  # whose parameters were read last
         self._steps_seen = 0
-        self.rounds_seen = 0
 
     @staticmethod
     def restored(job: Job, model: Any, path: Path, example: Callable[[], Any]) -> Any:
@@ -126,12 +124,10 @@ class Adapter:
 
     # -- binding -------------------------------------------------------------------------------------------
 
-    def initial(self, parameters: Sequence[Array], buffers: Sequence[Array], scalars: Array) -> None:
+    def initial(self, parameters: Sequence[Array]) -> None:
         """See `Adapter.initial`."""
         for leaf, array in zip(self._parameters, parameters, strict=True):
             array[...] = host(leaf)
-        for shared, array in zip(self._live, buffers, strict=True):
-            array[...] = shared.array
 
     def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
         """See `Adapter.initial_state`."""
@@ -150,9 +146,9 @@ class Adapter:
             self._parameters = [shared.read() for shared in self._shared]
             self._step = step
 
-    def warm_up(self) -> None:
-        """See `Adapter.warm_up`."""
-        jax.block_until_ready(jax.jit(lambda x: x @ x)(np.ones((8, 8), np.float32)))
+    def compile(self) -> None:
+        """See `Adapter.compile`."""
+        self.rehearse()
 
     def rehearse(self) -> None:
         """See `Adapter.rehearse`: compile the gradient of a full microbatch, and its evaluation."""
@@ -167,7 +163,7 @@ class Adapter:
     def seed(self, key: int) -> None:
         """See `Adapter.seed`."""
         self._key = key_words(key)
-        seed_everything(key)
+        Data.seed_everything(key)
 
     def live_buffers(self) -> list[Array]:
         """See `Adapter.live_buffers`."""
@@ -223,11 +219,11 @@ class Adapter:
         kept = (jax.tree.map(host, outputs), jax.tree.map(host, batch[1])) if keep_outputs else None
         return Measured(float(total), float(weight), numbers(metrics), kept)
 
-    def metric_objects(self) -> Mapping[str, Any]:
+    def metric_objects(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Adapter.metric_objects`: those of flax.nnx take their values by keyword."""
         return {
             name: _NnxMetric(metric) if isinstance(metric, nnx.metrics.Metric) else metric
-            for name, metric in self._job.metric_objects.items()
+            for name, metric in metrics.items()
         }
 
     # -- update --------------------------------------------------------------------------------------------
@@ -243,9 +239,6 @@ class Adapter:
     def advance_schedule(self) -> None:
         """See `Adapter.advance_schedule`: optax counts for itself; this count is for the record."""
         self._steps_seen += 1
-
-    def advance_plateau(self, loss: float, watched: float) -> None:
-        """See `Adapter.advance_plateau`: optax has none that follow evaluations."""
 
     def learning_rate(self) -> float | None:
         """See `Adapter.learning_rate`."""

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from unisono.errors import UsageError
-from unisono.frameworks.keras import backends, data
+from unisono.frameworks.keras import backends
+from unisono.frameworks.keras.data import Data
 from unisono.job import Job
 
 AVERAGES = (3, 14)
@@ -66,7 +67,7 @@ def built(model: Any, job: Job, example: Callable[[], Any]) -> Any:
     elif model.trainable_variables:
         return model
     backend = backends.load()
-    data.seed_everything(job.seed)
+    Data.seed_everything(job.seed)
     inputs, _ = example()
     tensors = keras.tree.map_structure(lambda leaf: backend.tensor(np.asarray(leaf)), inputs)
     forward = job.forward or (lambda model, inputs: model(inputs))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,91 +14,12 @@ from keras.src.utils.naming import reset_uids
 
 from unisono.errors import UsageError
 from unisono.frameworks.keras import backends
-from unisono.frameworks.pairs import stacked
+from unisono.frameworks.protocol import Array, DataFunctions
 
 _BACKEND = backends.load()
 
-QUIET = (list, tuple, range, np.ndarray)
-"""Data whose indexing draws no random number: nothing to seed before each sample."""
-
 MOST_BYTES = 4 << 30
 """Of a `tf.data.Dataset` that is read into memory."""
-
-
-def seed_model(seed: int) -> None:
-    """Seed what a model's first values may be drawn from, and let Keras count names from the start: a model's
-    variables have the same names in every process."""
-    keras.utils.set_random_seed(seed)
-    global_state.set_global_attribute("global_seed_generator", None)  # older `set_random_seed`s leave it
-    reset_uids()
-
-
-def seed_everything(number: int) -> None:
-    """Seed the default generators of the backend, NumPy and Python."""
-    _BACKEND.seed(number)
-    random.seed(number)
-    np.random.seed(number & 0xFFFFFFFF)
-
-
-def pin(threads: int) -> None:
-    """Fix the number of threads of this process."""
-    _BACKEND.pin(threads)
-
-
-def opened(data: Any) -> Any:
-    """A `tf.data.Dataset` as a list of its elements; anything else as it is.
-
-    Raises:
-        UsageError: it is endless or too large.
-    """
-    tensorflow = sys.modules.get("tensorflow")
-    if tensorflow is None or not isinstance(data, tensorflow.data.Dataset):
-        return data
-    if int(data.cardinality()) == tensorflow.data.INFINITE_CARDINALITY:
-        raise UsageError(
-            "a tf.data.Dataset is read into memory, so it must end; this one repeats for ever. Leave .repeat() away: "
-            "epochs= counts."
-        )
-    if data._inputs():
-        warnings.warn(
-            "a tf.data.Dataset is read once into memory: its maps and shuffles ran once and are frozen. For random "
-            "augmentation give an indexable source, whose samples are drawn anew each epoch.", stacklevel=2,
-        )  # fmt: skip
-    samples, size = [], 0
-    for element in data.as_numpy_iterator():
-        samples.append(element)
-        size += sum(np.asarray(leaf).nbytes for leaf in backends.flat(element))
-        if size > MOST_BYTES:
-            raise UsageError(
-                f"a tf.data.Dataset is read into memory and may take {MOST_BYTES >> 30} GiB; this one takes more. Give "
-                "an indexable source instead: a class with __len__ and __getitem__."
-            )
-    return samples
-
-
-def draws_randomness(data: Any) -> bool:
-    """Whether indexing may draw random numbers (anything but the plain containers may)."""
-    return type(data) not in QUIET
-
-
-def gather(data: Any, indices: Sequence[int]) -> Any:
-    """All samples at once where that gives the bits of stacking them one by one, else None."""
-    return None
-
-
-def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
-    """See `DataFunctions.collate`: as arrays, leaf by leaf."""
-    return stacked(samples, indices, _stack)
-
-
-def _stack(samples: Sequence[Any]) -> tuple[Any, Any]:
-    def stack(*leaves: Any) -> Any:
-        if all(leaf is None for leaf in leaves):
-            return None
-        return np.stack([_as_array(leaf) for leaf in leaves])
-
-    inputs, targets = (keras.tree.map_structure(stack, *(sample[part] for sample in samples)) for part in (0, 1))
-    return inputs, targets
 
 
 def _as_array(leaf: Any) -> Any:
@@ -109,42 +29,84 @@ def _as_array(leaf: Any) -> Any:
     return _BACKEND.array(leaf) if isinstance(leaf, _BACKEND.TENSORS) else np.asarray(leaf)
 
 
-TENSORS = tuple(_BACKEND.TENSORS)
-"""The backend's classes of arrays."""
+class Data(DataFunctions):
+    """See `DataFunctions`: samples stack as arrays, leaf by leaf, and travel as arrays: Keras takes either."""
 
+    TENSORS = tuple(_BACKEND.TENSORS)
 
-def to_array(tensor: Any) -> tuple[Any, str]:
-    """See `DataFunctions.to_array`."""
-    return np.asarray(_BACKEND.array(tensor), order="C"), ""
+    @staticmethod
+    def to_array(tensor: Any) -> tuple[Array, str]:
+        """See `DataFunctions.to_array`."""
+        return np.asarray(_BACKEND.array(tensor), order="C"), ""
 
+    @staticmethod
+    def seed_everything(number: int) -> None:
+        """Seed the default generators of the backend, NumPy and Python."""
+        _BACKEND.seed(number)
+        DataFunctions.seed_everything(number)
 
-def from_array(array: Any, kind: str) -> Any:
-    """See `DataFunctions.from_array`: Keras takes arrays as well."""
-    return array
+    def seed_model(self, seed: int) -> None:
+        """Seed what a model's first values may be drawn from, and let Keras count names from the start: a model's
+        variables have the same names in every process."""
+        keras.utils.set_random_seed(seed)
+        global_state.set_global_attribute("global_seed_generator", None)  # older `set_random_seed`s leave it
+        reset_uids()
 
+    def settings(self) -> dict[str, Any]:
+        """See `DataFunctions.settings`."""
+        return {
+            "floatx": keras.config.floatx(),
+            "epsilon": keras.config.epsilon(),
+            "image_data_format": keras.config.image_data_format(),
+            "dtype_policy": keras.config.dtype_policy().name,
+        }
 
-def _reduce_tensor(value: Any) -> Any:
-    return from_array, to_array(value)
+    def settle(self, settings: Mapping[str, Any]) -> None:
+        """See `DataFunctions.settle`."""
+        for name, value in settings.items():
+            getattr(keras.config, f"set_{name}")(value)
 
+    def pin(self, threads: int) -> None:
+        """See `DataFunctions.pin`."""
+        _BACKEND.pin(threads)
 
-REDUCERS = dict.fromkeys(TENSORS, _reduce_tensor)
-"""Tensors travel between processes as arrays; the model's function takes either."""
+    def opened(self, data: Any) -> Any:
+        """A `tf.data.Dataset` as a list of its elements; anything else as it is.
 
-VIEWS: dict[type, Any] = {}
-"""See `DataFunctions.VIEWS`: tensors are never views of a part of another."""
+        Raises:
+            UsageError: it is endless or too large.
+        """
+        tensorflow = sys.modules.get("tensorflow")
+        if tensorflow is None or not isinstance(data, tensorflow.data.Dataset):
+            return data
+        if int(data.cardinality()) == tensorflow.data.INFINITE_CARDINALITY:
+            raise UsageError(
+                "a tf.data.Dataset is read into memory, so it must end; this one repeats for ever. Leave .repeat() "
+                "away: epochs= counts."
+            )
+        if data._inputs():
+            warnings.warn(
+                "a tf.data.Dataset is read once into memory: its maps and shuffles ran once and are frozen. For random "
+                "augmentation give an indexable source, whose samples are drawn anew each epoch.", stacklevel=2,
+            )  # fmt: skip
+        samples, size = [], 0
+        for element in data.as_numpy_iterator():
+            samples.append(element)
+            size += sum(np.asarray(leaf).nbytes for leaf in backends.flat(element))
+            if size > MOST_BYTES:
+                raise UsageError(
+                    f"a tf.data.Dataset is read into memory and may take {MOST_BYTES >> 30} GiB; this one takes more. "
+                    "Give an indexable source instead: a class with __len__ and __getitem__."
+                )
+        return samples
 
+    def stack(self, samples: Sequence[Any]) -> tuple[Any, Any]:
+        """See `DataFunctions.stack`."""
 
-def settings() -> dict[str, Any]:
-    """See `DataFunctions.settings`."""
-    return {
-        "floatx": keras.config.floatx(),
-        "epsilon": keras.config.epsilon(),
-        "image_data_format": keras.config.image_data_format(),
-        "dtype_policy": keras.config.dtype_policy().name,
-    }
+        def stack(*leaves: Any) -> Any:
+            if all(leaf is None for leaf in leaves):
+                return None
+            return np.stack([_as_array(leaf) for leaf in leaves])
 
-
-def settle(settings: Mapping[str, Any]) -> None:
-    """See `DataFunctions.settle`."""
-    for name, value in settings.items():
-        getattr(keras.config, f"set_{name}")(value)
+        inputs, targets = (keras.tree.map_structure(stack, *(sample[part] for sample in samples)) for part in (0, 1))
+        return inputs, targets

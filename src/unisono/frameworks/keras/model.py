@@ -13,6 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from unisono.errors import UsageError
+from unisono.frameworks import protocol
 from unisono.frameworks.fitting import fitting
 from unisono.frameworks.keras import backends, losses, optimizers
 from unisono.frameworks.keras.building import (
@@ -46,11 +47,10 @@ KNOWN_GRAPHS = ((3, 10), (3, 15))
 """The first and the last Keras whose graph of layers, which is no public interface, can be cut into stages."""
 
 
-class Adapter:
+class Adapter(protocol.Adapter):
     """See `unisono.frameworks.protocol.Adapter`."""
 
     can_add = True
-    on_gradient: Callable[[int], None] | None = None
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
         self._job, self._backend, self._example = job, backends.load(), example
@@ -72,8 +72,6 @@ class Adapter:
         self._seeds: list[Any] = []
         self._functions = Functions(self.model, self._variables, job.forward, losses.made(job.loss), self._backend)
         self._steps_seen = 0
-        self.rounds_seen = 0
-        self.shares_compiled = self._backend.NAME == "JAX"
         self.seed(0)
 
     @staticmethod
@@ -86,11 +84,6 @@ class Adapter:
         for name, variable in named:
             variable.assign(fitting(values, name, variable.shape))
         return model
-
-    @staticmethod
-    def answering(model: Any) -> contextlib.AbstractContextManager[Any]:
-        """See `Adapter.answering`: a Keras model called without `training=` evaluates."""
-        return contextlib.nullcontext()
 
     def _sorted(self) -> Variables:
         if is_keras(self.model):
@@ -138,12 +131,10 @@ class Adapter:
 
     # -- binding -------------------------------------------------------------------------------------------
 
-    def initial(self, parameters: Sequence[Array], buffers: Sequence[Array], scalars: Array) -> None:
+    def initial(self, parameters: Sequence[Array]) -> None:
         """See `Adapter.initial`."""
         for variable, array in zip(self._variables.parameters, parameters, strict=True):
             array[...] = self._backend.array(value_of(variable))
-        for live, array in zip(self.live_buffers(), buffers, strict=True):
-            array[...] = live
 
     def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
         """See `Adapter.initial_state`."""
@@ -151,6 +142,7 @@ class Adapter:
 
     def bind(self, parameters: Sequence[Array]) -> None:
         """See `Adapter.bind`: tensors over shared memory become the values of the model's own variables."""
+        self._backend.warn_of_threads()
         held = self._variables
         self._parameters = [self._backend.alias(array) for array in parameters]
         for variable, tensor in zip(
@@ -158,12 +150,10 @@ class Adapter:
         ):
             self._backend.attach(variable, tensor)
 
-    def refresh(self, step: int) -> None:
-        """See `Adapter.refresh`: the parameters are views."""
-
-    def warm_up(self) -> None:
-        """See `Adapter.warm_up`."""
-        self._backend.warn_of_threads()
+    def compile(self) -> None:
+        """See `Adapter.compile`: on JAX."""
+        if self._backend.NAME == "JAX":
+            self.rehearse()
 
     def rehearse(self) -> None:
         """See `Adapter.rehearse`: the gradient is traced or compiled for the shape of a microbatch."""
@@ -279,9 +269,9 @@ class Adapter:
             pairs.append((float(total), float(count)))
         return tuple(pairs)
 
-    def metric_objects(self) -> Mapping[str, Any]:
+    def metric_objects(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Adapter.metric_objects`."""
-        return losses.fed(self._job.metric_objects)
+        return losses.fed(metrics)
 
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
         """See `Adapter.evaluate`."""
@@ -323,9 +313,6 @@ class Adapter:
     def advance_schedule(self) -> None:
         """See `Adapter.advance_schedule`: a schedule is a function of the step."""
         self._steps_seen += 1
-
-    def advance_plateau(self, loss: float, watched: float) -> None:
-        """See `Adapter.advance_plateau`: Keras has none."""
 
     def learning_rate(self) -> float:
         """See `Adapter.learning_rate`."""

@@ -13,54 +13,13 @@ from mxnet.ndarray import NDArray
 
 from unisono.frameworks.mxnet import engine
 from unisono.frameworks.mxnet.seeding import seed_everything
-from unisono.frameworks.pairs import stacked
-
-QUIET = (list, tuple, range, np.ndarray, NDArray, mxnet.np.ndarray)
-"""Data whose indexing draws no random number: nothing to seed before each sample."""
-
-
-def seed_model(seed: int) -> None:
-    """Seed what a model's first values may be drawn from."""
-    seed_everything(seed)
-
-
-def pin(threads: int) -> None:
-    """Fix how this process computes; see `engine`."""
-    engine.pin(threads)
-
-
-def opened(data: Any) -> Any:
-    """Training or evaluation data as a sequence: MXNet's datasets already are."""
-    return data
-
-
-def draws_randomness(data: Any) -> bool:
-    """Whether indexing may draw random numbers (anything but the plain containers may: a random transform, say)."""
-    if type(data) is ArrayDataset:
-        return any(draws_randomness(member) for member in data._data)
-    if type(data) is SimpleDataset:
-        return draws_randomness(data._data)
-    return type(data) not in QUIET
-
-
-def gather(data: Any, indices: Sequence[int]) -> Any:
-    """All samples at once where that gives the bits of stacking them one by one, else None."""
-    if type(data) is not ArrayDataset or len(data._data) != 2:
-        return None
-    if not all(type(member) in (np.ndarray, NDArray) for member in data._data):
-        return None
-    return tuple(_rows(member, np.asarray(indices)) for member in data._data)
+from unisono.frameworks.protocol import Array, DataFunctions
 
 
 def _rows(array: Any, indices: Any) -> Any:
     if isinstance(array, NDArray):
         return array.take(mxnet.nd.array(indices, dtype=np.int64))
     return as_framework(array[indices])
-
-
-def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
-    """See `DataFunctions.collate`: as `gluon.data.DataLoader` stacks."""
-    return stacked([tuple(sample) if isinstance(sample, list) else sample for sample in samples], indices, _stack)
 
 
 def _stack(values: Sequence[Any]) -> Any:
@@ -87,37 +46,54 @@ def as_framework(value: Any) -> Any:
     return value
 
 
-TENSORS = (NDArray, mxnet.np.ndarray)
-"""The framework's classes of arrays."""
+class Data(DataFunctions):
+    """See `DataFunctions`: samples stack as by `gluon.data.DataLoader`. An array is pickled with its own values alone,
+    though it may be a view."""
 
+    TENSORS = (NDArray, mxnet.np.ndarray)
+    QUIET = (*DataFunctions.QUIET, NDArray, mxnet.np.ndarray)
 
-def to_array(tensor: Any) -> tuple[Any, str]:
-    """See `DataFunctions.to_array`."""
-    return tensor.asnumpy(), "nd" if type(tensor) is NDArray else "np"
+    seed_everything = staticmethod(seed_everything)
 
+    @staticmethod
+    def to_array(tensor: Any) -> tuple[Array, str]:
+        """See `DataFunctions.to_array`."""
+        return tensor.asnumpy(), "nd" if type(tensor) is NDArray else "np"
 
-def from_array(array: Any, kind: str) -> Any:
-    """See `DataFunctions.from_array`."""
-    return getattr(mxnet, kind).array(array, dtype=array.dtype)  # a private, aligned copy
+    @staticmethod
+    def from_array(array: Array, kind: str) -> Any:
+        """See `DataFunctions.from_array`."""
+        return getattr(mxnet, kind).array(array, dtype=array.dtype)  # a private, aligned copy
 
+    def settings(self) -> dict[str, Any]:
+        """See `DataFunctions.settings`."""
+        return {"shape": mxnet.util.is_np_shape(), "array": mxnet.util.is_np_array()}
 
-def _reduce(value: Any) -> Any:
-    """An array is sent as one of NumPy whose bytes travel out of band."""
-    return from_array, to_array(value)
+    def settle(self, settings: Mapping[str, Any]) -> None:
+        """See `DataFunctions.settle`."""
+        mxnet.util.set_np(shape=settings["shape"], array=settings["array"])
 
+    def pin(self, threads: int) -> None:
+        """See `DataFunctions.pin`."""
+        engine.pin(threads)
 
-REDUCERS = dict.fromkeys(TENSORS, _reduce)
-"""How arrays travel between processes."""
+    def draws_randomness(self, data: Any) -> bool:
+        """See `DataFunctions.draws_randomness`: a random transform may, say."""
+        if type(data) is ArrayDataset:
+            return any(map(self.draws_randomness, data._data))
+        if type(data) is SimpleDataset:
+            return self.draws_randomness(data._data)
+        return super().draws_randomness(data)
 
-VIEWS: dict[type, Any] = {}
-"""See `DataFunctions.VIEWS`: an array is pickled with its own values alone, though it is a view."""
+    def gather(self, data: Any, indices: Sequence[int]) -> Any:
+        """See `DataFunctions.gather`."""
+        if type(data) is not ArrayDataset or len(data._data) != 2:
+            return None
+        if not all(type(member) in (np.ndarray, NDArray) for member in data._data):
+            return None
+        return tuple(_rows(member, np.asarray(indices)) for member in data._data)
 
-
-def settings() -> dict[str, Any]:
-    """See `DataFunctions.settings`."""
-    return {"shape": mxnet.util.is_np_shape(), "array": mxnet.util.is_np_array()}
-
-
-def settle(settings: Mapping[str, Any]) -> None:
-    """See `DataFunctions.settle`."""
-    mxnet.util.set_np(shape=settings["shape"], array=settings["array"])
+    def stack(self, samples: Sequence[Any]) -> tuple[Any, Any]:
+        """See `DataFunctions.stack`."""
+        pair: tuple[Any, Any] = _stack([tuple(sample) if isinstance(sample, list) else sample for sample in samples])
+        return pair

@@ -16,6 +16,7 @@ from mxnet.ndarray import NDArray
 from safetensors.numpy import load_file
 
 from unisono.errors import JobError, UsageError
+from unisono.frameworks import protocol
 from unisono.frameworks.fitting import fitting
 from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.lossrules import check_loss, no_graph
@@ -66,12 +67,8 @@ def _finite(total: Any, weight: float, outputs: Any) -> float:
     return loss
 
 
-class Adapter:
+class Adapter(protocol.Adapter):
     """See `unisono.frameworks.protocol.Adapter`."""
-
-    shares_compiled = False
-    can_add = False
-    on_gradient: Callable[[int], None] | None = None
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
         self._job, self._example = job, example
@@ -81,7 +78,6 @@ class Adapter:
         self._weights = Weights(model)
         self._attributes = watched(model, job.loss)
         self._master = Master(built(job.optimizer, job.schedule, steps), self._weights.trained)
-        self.rounds_seen = 0
         self._step = 0
         self._seeded = 0
 
@@ -129,12 +125,10 @@ class Adapter:
 
     # -- binding -------------------------------------------------------------------------------------------
 
-    def initial(self, parameters: Sequence[Array], buffers: Sequence[Array], scalars: Array) -> None:
+    def initial(self, parameters: Sequence[Array]) -> None:
         """See `Adapter.initial`."""
         for (_, parameter), array in zip(self._weights.parameters, parameters, strict=True):
             array[...] = parameter.data().asnumpy()
-        for live, array in zip(self._weights.live, buffers, strict=True):
-            array[...] = live
 
     def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
         """See `Adapter.initial_state`: MXNet makes it from the weight."""
@@ -152,15 +146,6 @@ class Adapter:
     def refresh(self, step: int) -> None:
         """See `Adapter.refresh`: training sees shared memory itself; evaluation copies it once a step."""
         self._step = step
-
-    def warm_up(self) -> None:
-        """See `Adapter.warm_up`."""
-        weight = mxnet.nd.ones((8, 8))
-        weight.attach_grad()
-        with autograd.record():
-            total = mxnet.nd.FullyConnected(mxnet.nd.ones((8, 8)), weight, no_bias=True, num_hidden=8).sum()
-        total.backward()
-        mxnet.nd.waitall()
 
     def rehearse(self) -> None:
         """See `Adapter.rehearse`. Running statistics may change: they are overwritten before every microbatch."""
@@ -210,9 +195,9 @@ class Adapter:
             "(losses.sum(), losses.size)."
         )
 
-    def metric_objects(self) -> Mapping[str, Any]:
+    def metric_objects(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Adapter.metric_objects`."""
-        return {name: adapted(name, metric) for name, metric in self._job.metric_objects.items()}
+        return {name: adapted(name, metric) for name, metric in metrics.items()}
 
     def _metrics(self, functions: Mapping[str, Any], outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
         pairs = [metric(outputs, targets) for metric in functions.values()]
@@ -307,9 +292,6 @@ class Adapter:
     def advance_schedule(self) -> None:
         """See `Adapter.advance_schedule`."""
         self._master.advance()
-
-    def advance_plateau(self, loss: float, watched: float) -> None:
-        """See `Adapter.advance_plateau`: MXNet has no schedule that follows a loss."""
 
     def learning_rate(self) -> float:
         """See `Adapter.learning_rate`."""

@@ -10,11 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import TensorDataset, default_collate
 
-from unisono.frameworks.pairs import stacked
+from unisono.frameworks.protocol import Array, DataFunctions
 from unisono.frameworks.pytorch import determinism
-
-QUIET = (list, tuple, range, np.ndarray, torch.Tensor, TensorDataset)
-"""Data whose indexing draws no random number: nothing to seed before each sample."""
+from unisono.memory.spans import Views
 
 
 def seed_everything(number: int) -> None:
@@ -24,85 +22,13 @@ def seed_everything(number: int) -> None:
     np.random.seed(number & 0xFFFFFFFF)
 
 
-def seed_model(seed: int) -> None:
-    """Seed what a model's first values may be drawn from."""
-    seed_everything(seed)
-    torch.manual_seed(seed)
-
-
-def opened(data: Any) -> Any:
-    """Training or evaluation data as a sequence: PyTorch's already are."""
-    return data
-
-
-def pin(threads: int) -> None:
-    """Fix the number of threads of this process."""
-    determinism.pin(threads)
-
-
-def draws_randomness(data: Any) -> bool:
-    """Whether indexing may draw random numbers (anything but the plain containers may)."""
-    return type(data) not in QUIET
-
-
-def gather(data: Any, indices: Sequence[int]) -> Any:
-    """All samples at once where that gives the bits of stacking them one by one, else None."""
-    if type(data) is TensorDataset and len(data.tensors) == 2:
-        chosen = torch.as_tensor(np.asarray(indices))
-        return tuple(tensor.index_select(0, chosen) for tensor in data.tensors)
-    return None
-
-
-def collate(samples: Sequence[Any], indices: Sequence[int]) -> Any:
-    """See `DataFunctions.collate`: as `torch.utils.data.default_collate` stacks."""
-    return stacked(samples, indices, _stack)
-
-
-def _stack(samples: Sequence[Any]) -> tuple[Any, Any]:
-    inputs, targets = (_column(column) for column in zip(*samples, strict=True))
-    return inputs, targets
-
-
 def _column(column: Sequence[Any]) -> Any:
     """One batch of all samples' inputs or targets; None where no sample has any."""
     return None if all(value is None for value in column) else default_collate(list(column))
 
 
-TENSORS = (torch.Tensor,)
-"""The framework's classes of arrays."""
-
-
-def to_array(tensor: torch.Tensor) -> tuple[Any, str]:
-    """See `DataFunctions.to_array`: of a dense CPU tensor."""
-    wanted = " requires_grad" if tensor.requires_grad else ""
-    tensor = tensor.detach().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.uint16).numpy(), "bfloat16" + wanted
-    return tensor.numpy(), wanted
-
-
-def from_array(array: Any, kind: str) -> torch.Tensor:
-    """See `DataFunctions.from_array`."""
-    tensor = torch.from_numpy(array)
-    if kind.startswith("bfloat16"):
-        tensor = tensor.view(torch.bfloat16)
-    copy = tensor.clone()  # private (user code may write into it) and 64-byte aligned
-    return copy.requires_grad_(kind.endswith("requires_grad"))
-
-
-def _reduce_tensor(value: torch.Tensor) -> Any:
-    """A dense CPU tensor is sent as an array whose bytes travel out of band."""
-    if value.layout != torch.strided or value.device.type != "cpu":
-        return value.__reduce_ex__(5)  # type: ignore[no-untyped-call]
-    return from_array, to_array(value)
-
-
-REDUCERS = {torch.Tensor: _reduce_tensor}
-"""How tensors travel between processes."""
-
-
 def _as_view(tensor: torch.Tensor) -> Any:
-    """See `DataFunctions.VIEWS`: a dense CPU tensor that is nothing but its values."""
+    """See `DataFunctions.views`: a dense CPU tensor that is nothing but its values."""
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
     if not plain or tensor.is_conj() or tensor.is_neg() or tensor.__dict__ or not (tensor.numel() and tensor.is_leaf):
         return None
@@ -124,7 +50,7 @@ def _from_view(array: Any, dtype: torch.dtype | None, requires_grad: bool) -> to
 
 
 def _storage_as_view(storage: Any) -> Any:
-    """See `DataFunctions.VIEWS`: what other tensors say that they consist of."""
+    """See `DataFunctions.views`: what other tensors say that they consist of."""
     typed = isinstance(storage, torch.TypedStorage)
     untyped, dtype = (storage._untyped_storage, storage.dtype) if typed else (storage, None)
     if untyped.device.type != "cpu" or not untyped.nbytes():
@@ -139,23 +65,74 @@ def _from_bytes(array: Any, dtype: torch.dtype | None) -> Any:
     return torch.TypedStorage(wrap_storage=untyped, dtype=dtype, _internal=True)  # type: ignore[no-untyped-call]
 
 
-VIEWS = {torch.Tensor: _as_view, torch.TypedStorage: _storage_as_view, torch.UntypedStorage: _storage_as_view}
-"""How tensors of a job travel, of which many may be views of one storage."""
+class Data(DataFunctions):
+    """See `DataFunctions`: samples stack as by `torch.utils.data.default_collate`."""
 
+    TENSORS = (torch.Tensor,)
+    QUIET = (*DataFunctions.QUIET, torch.Tensor, TensorDataset)
 
-def settings() -> dict[str, Any]:
-    """See `DataFunctions.settings`."""
-    return {
-        "dtype": torch.get_default_dtype(),
-        "matmul": torch.get_float32_matmul_precision(),
-        "mkldnn": torch.backends.mkldnn.enabled,
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-    }
+    @staticmethod
+    def views() -> Views:
+        """See `DataFunctions.views`."""
+        return {
+            torch.Tensor: _as_view, torch.TypedStorage: _storage_as_view, torch.UntypedStorage: _storage_as_view,
+        }  # fmt: skip
 
+    seed_everything = staticmethod(seed_everything)
 
-def settle(settings: Mapping[str, Any]) -> None:
-    """See `DataFunctions.settle`."""
-    torch.set_default_dtype(settings["dtype"])
-    torch.set_float32_matmul_precision(settings["matmul"])
-    torch.backends.mkldnn.enabled = settings["mkldnn"]
-    torch.use_deterministic_algorithms(settings["deterministic"])
+    @staticmethod
+    def to_array(tensor: torch.Tensor) -> tuple[Array, str] | None:
+        """See `DataFunctions.to_array`: of a dense CPU tensor."""
+        if tensor.layout != torch.strided or tensor.device.type != "cpu":
+            return None
+        wanted = " requires_grad" if tensor.requires_grad else ""
+        tensor = tensor.detach().contiguous()
+        if tensor.dtype == torch.bfloat16:
+            return tensor.view(torch.uint16).numpy(), "bfloat16" + wanted
+        return tensor.numpy(), wanted
+
+    @staticmethod
+    def from_array(array: Array, kind: str) -> torch.Tensor:
+        """See `DataFunctions.from_array`."""
+        tensor = torch.from_numpy(array)
+        if kind.startswith("bfloat16"):
+            tensor = tensor.view(torch.bfloat16)
+        copy = tensor.clone()  # private (user code may write into it) and 64-byte aligned
+        return copy.requires_grad_(kind.endswith("requires_grad"))
+
+    def seed_model(self, seed: int) -> None:
+        """See `DataFunctions.seed_model`."""
+        seed_everything(seed)
+        torch.manual_seed(seed)
+
+    def settings(self) -> dict[str, Any]:
+        """See `DataFunctions.settings`."""
+        return {
+            "dtype": torch.get_default_dtype(),
+            "matmul": torch.get_float32_matmul_precision(),
+            "mkldnn": torch.backends.mkldnn.enabled,
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+        }
+
+    def settle(self, settings: Mapping[str, Any]) -> None:
+        """See `DataFunctions.settle`."""
+        torch.set_default_dtype(settings["dtype"])
+        torch.set_float32_matmul_precision(settings["matmul"])
+        torch.backends.mkldnn.enabled = settings["mkldnn"]
+        torch.use_deterministic_algorithms(settings["deterministic"])
+
+    def pin(self, threads: int) -> None:
+        """See `DataFunctions.pin`."""
+        determinism.pin(threads)
+
+    def gather(self, data: Any, indices: Sequence[int]) -> Any:
+        """See `DataFunctions.gather`."""
+        if type(data) is TensorDataset and len(data.tensors) == 2:
+            chosen = torch.as_tensor(np.asarray(indices))
+            return tuple(tensor.index_select(0, chosen) for tensor in data.tensors)
+        return None
+
+    def stack(self, samples: Sequence[Any]) -> tuple[Any, Any]:
+        """See `DataFunctions.stack`."""
+        inputs, targets = (_column(column) for column in zip(*samples, strict=True))
+        return inputs, targets

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from unisono.errors import JobError, UsageError
+from unisono.frameworks import protocol
 from unisono.frameworks.leaving import leave
 from unisono.frameworks.lossrules import check_loss, no_graph
 from unisono.frameworks.protocol import (
@@ -58,12 +59,10 @@ def _tensors(nest: Any) -> list[torch.Tensor]:
     return [leaf for _, leaf in leaves(nest) if isinstance(leaf, torch.Tensor)]
 
 
-class Adapter:
+class Adapter(protocol.Adapter):
     """See `unisono.frameworks.protocol.Adapter`."""
 
-    shares_compiled = False
     can_add = True
-    on_gradient: Callable[[int], None] | None = None
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
         self._job, self._example = job, example
@@ -98,7 +97,7 @@ class Adapter:
         self._settings = tuple(torch_optimizers.plain_settings(master) for master in self._masters)
         self._watches: dict[frozenset[int], Watch] = {}
         self._schedules = self._make_schedules(steps)
-        self.rounds_seen = self._steps_done = 0
+        self._steps_done = 0
         self._averaged: dict[int, torch.Tensor] = {}
         self._trained: dict[int, torch.Tensor] = {}
         self._into: list[torch.Tensor | None] = [None] * len(self._named)
@@ -191,12 +190,10 @@ class Adapter:
 
     # -- binding -------------------------------------------------------------------------------------------
 
-    def initial(self, parameters: Sequence[Array], buffers: Sequence[Array], scalars: Array) -> None:
+    def initial(self, parameters: Sequence[Array]) -> None:
         """See `Adapter.initial`."""
         for (_, parameter), array in zip(self._named, parameters, strict=True):
             array[...] = as_array(parameter.contiguous())
-        for live, array in zip(self.live_buffers(), buffers, strict=True):
-            array[...] = live
 
     def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
         """Copy the state that some optimizers make on construction (Adagrad)."""
@@ -246,13 +243,6 @@ class Adapter:
         self._forget()
         self.seed(key(self._job.seed, "update", self._steps_done))
         return self._steps_done
-
-    def refresh(self, step: int) -> None:
-        """See `Adapter.refresh`: the parameters are views."""
-
-    def warm_up(self) -> None:
-        """See `Adapter.warm_up`."""
-        torch.nn.functional.linear(torch.ones(8, 8), torch.ones(8, 8, requires_grad=True)).sum().backward()  # type: ignore[no-untyped-call]
 
     def rehearse(self) -> None:
         """See `Adapter.rehearse`."""
@@ -338,10 +328,6 @@ class Adapter:
                 "Use reduction='mean', or return (losses.sum(), losses.numel())."
             )
         return result * samples, float(samples)
-
-    def metric_objects(self) -> Mapping[str, Any]:
-        """See `Adapter.metric_objects`: torchmetrics' have these methods."""
-        return self._job.metric_objects
 
     def _metrics(self, functions: Mapping[str, Any], outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
         pairs = []

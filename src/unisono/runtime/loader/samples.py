@@ -102,7 +102,7 @@ class Example:
         samples = samples_at(training, indices, None, self._functions)
         collate = self._job.collate
         batch = self._functions.collate(samples, indices) if collate is None else collate(samples)
-        self.packed = dumps(batch, self._functions.REDUCERS)
+        self.packed = dumps(batch, self._functions.reducers())
         self._data = None  # whoever is forked later must not read through what is open here
         return batch
 

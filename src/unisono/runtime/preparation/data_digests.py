@@ -31,7 +31,7 @@ def digest_of(data: Datasets, job: Job, functions: DataFunctions) -> str:
         batch = _batch(data.training, indices, lambda *of: key(job.seed, "look", *of), job, functions)
     except Exception:  # the first step that reads such samples says so, with its place
         return ""
-    return blake2b(dumps((lengths, batch), functions.REDUCERS), digest_size=16).hexdigest()
+    return blake2b(dumps((lengths, batch), functions.reducers()), digest_size=16).hexdigest()
 
 
 def _batch(
@@ -72,7 +72,7 @@ def _samples(values: Any, name: str, job: Job, functions: DataFunctions) -> dict
             batch = _batch(values, [index], lambda *of: key(job.seed, "look", name, *of), job, functions)
         except Exception:  # the first step that reads it says so, with its place
             continue
-        found[str(index)] = blake2b(dumps(batch, functions.REDUCERS), digest_size=6).hexdigest()
+        found[str(index)] = blake2b(dumps(batch, functions.reducers()), digest_size=6).hexdigest()
     return found
 
 

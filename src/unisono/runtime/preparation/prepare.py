@@ -188,6 +188,11 @@ class Prepared:
         """The data, opened where they are needed."""
         return open_data(self.job, self.framework.data)
 
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The learning-rate schedules of this process."""
+        return Schedule(self.program, self.adapter)
+
     @property
     def program(self) -> Program:
         """The rounds."""
@@ -206,7 +211,7 @@ class Prepared:
 
     def ring(self, segment: Segment) -> Ring:
         """The ring of samples in this process."""
-        return Ring(self.layout, segment, Words(segment, "ready", self.spin_seconds), self.framework.data.REDUCERS)
+        return Ring(self.layout, segment, Words(segment, "ready", self.spin_seconds), self.framework.data.reducers())
 
     def reader(self) -> SampleReader:
         """A reader of samples for this process."""
@@ -219,7 +224,9 @@ class Prepared:
 
     def initialise(self, state: HostState) -> None:
         """Write the initial state to shared memory."""
-        self.adapter.initial(state.parameters(), state.buffers(0), state.segment["scalars"])
+        self.adapter.initial(state.parameters())
+        for live, first in zip(self.adapter.live_buffers(), state.buffers(0), strict=True):
+            first[...] = live
         trained, scalars = self.layout.trained, state.scalars(0)
         self.adapter.initial_state({n: state.state(n) for n in trained}, {n: scalars[n] for n in trained})
         for index, tree in state.trees.items():
@@ -244,7 +251,7 @@ class Prepared:
 
     def catch_up(self, state: HostState, round: int) -> None:
         """Bring the schedules to a round, so that a process forked later need not."""
-        Schedule(self.program, self.adapter, state.segment).catch_up(round)
+        self.schedule.catch_up(round, state.segment)
 
     def worker(
         self, member: int, state: HostState, poke: Callable[[], None], take: Callable[[Round, int], Any] | None = None
@@ -261,10 +268,10 @@ class Prepared:
         keep_freed(LARGE_BYTES if self.described.cut is None else STAGE_LARGE_BYTES)
         ring = self.ring(state.segment)
         tools = Tools(
-            job=self.job, program=self.program, state=state, adapter=self.adapter,
+            job=self.job, program=self.program, state=state, adapter=self.adapter, schedule=self.schedule,
             read=lambda round_, microbatch: self.reader().read(round_, microbatch),
             take=take or (lambda round_, microbatch: taken(ring.get(round_, microbatch))),
-            reducers=self.framework.data.REDUCERS, cuts=self.described.cut.cuts if self.described.cut else (),
+            reducers=self.framework.data.reducers(), cuts=self.described.cut.cuts if self.described.cut else (),
             recompute=self.request.recompute, timeline=self.request.timeline, trace=self.request.trace,
             copy_every=self.request.checkpoint_steps, copy_evaluations=self.request.checkpoint_evaluations,
         )  # fmt: skip

@@ -45,7 +45,8 @@ def _arrays(value: Any, frameworks: list[Any]) -> Iterator[Any]:
             yield from _arrays(member, frameworks)
     for functions in frameworks:
         if isinstance(value, functions.TENSORS):
-            yield functions.to_array(value)[0]
+            if (found := functions.to_array(value)) is not None:
+                yield found[0]
             return
 
 

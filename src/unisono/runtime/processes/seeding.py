@@ -27,7 +27,7 @@ def seed_all(number: int) -> None:
 
 
 def _seed(family: Family, number: int) -> None:
-    import_module(f"unisono.frameworks.{family.package}.data").seed_everything(number)
+    import_module(f"unisono.frameworks.{family.package}.data").Data.seed_everything(number)
 
 
 @contextmanager

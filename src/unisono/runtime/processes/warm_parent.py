@@ -221,8 +221,7 @@ class Parent:
 
     def _made_ready(self, request: Request) -> Described:
         self._prepared = prepare(self._job(), request)
-        if self._prepared.adapter.shares_compiled:
-            self._prepared.adapter.rehearse()
+        self._prepared.adapter.compile()
         return self._prepared.described
 
     def write(self, initialise: bool, segment: int) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ from unisono.job import Job
 from unisono.memory.packing import Reducers
 from unisono.runtime.rules.rounds import Program, Round
 from unisono.runtime.state.host_state import HostState
+from unisono.runtime.worker.lr_schedule import Schedule
 
 Phase = Callable[[str, int, int, int], None]
 
@@ -24,6 +25,7 @@ class Tools:
         program: its rounds.
         state: the host's shared state.
         adapter: the framework's adapter, bound to the shared parameters.
+        schedule: its learning-rate schedules.
         take: (round, microbatch) → (inputs, targets), once its loader has it.
         read: (round, microbatch) → (inputs, targets), read again by this process.
         reducers: how tensors are sent (evaluation outputs).
@@ -39,6 +41,7 @@ class Tools:
     program: Program
     state: HostState
     adapter: Any
+    schedule: Schedule
     take: Callable[[Round, int], Any]
     read: Callable[[Round, int], Any]
     reducers: Reducers

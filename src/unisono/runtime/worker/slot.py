@@ -54,8 +54,9 @@ class SlotWork:
         self.due = self._layout.due(slots, slot)
         self._update = Update(tools.state, tools.adapter, slot, self._layout.slices(slots)[slot])
         self._evaluation = EvaluationSums(
-            tools.job, tools.program, tools.state, tools.adapter.metric_objects(), self._outputs_again
-        )
+            tools.job, tools.program, tools.state, self._adapter.metric_objects(tools.job.metric_objects),
+            self._outputs_again,
+        )  # fmt: skip
         self._desk = Microbatches(tools, slot)
         self._staged = stage_work(tools, slot, slots, self._desk)
         self._sums = self._staged.sums if self._staged else self._sums_of_all()

@@ -16,7 +16,6 @@ from unisono.runtime.state.control import HANDED, Control
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import MEMBERS
 from unisono.runtime.worker.context import Phase, Tools, WorkerFailed
-from unisono.runtime.worker.lr_schedule import Schedule
 from unisono.runtime.worker.pipeline_slot import Awaited
 from unisono.runtime.worker.slot import SlotWork
 
@@ -75,7 +74,6 @@ class Worker:
         self._phase = phase or (lambda phase, round_, slot, chunk: None)
         self._handed = {name: Words(tools.state.segment, name, HAND_OVER_SPINS * spin_seconds) for name in HANDED}
         self._awaited: dict[int, Awaited] = {}
-        self._schedule = Schedule(tools.program, tools.adapter, tools.state.segment)
         self._slots: dict[tuple[int, int], SlotWork] = {}
 
     def run(self, after_round: Callable[[], None] | None = None) -> None:
@@ -95,7 +93,7 @@ class Worker:
             if plan.stop:
                 return
             round_ = self._program.at(plan.round)
-            self._schedule.catch_up(plan.round)
+            self._tools.schedule.catch_up(plan.round, self._state.segment)
             if plan.copy:
                 self._poke()
             if not self._round(plan, round_):
@@ -105,7 +103,6 @@ class Worker:
 
     def _warm_up(self) -> None:
         """Be ready for any seat of a small world before taking one: nobody waits for a newcomer's first touches."""
-        self._tools.adapter.warm_up()
         plan = self._state.plans.in_force()
         if plan is not None and not plan.stop:
             for slot in range(min(plan.slots, PREPARED_SLOTS)):

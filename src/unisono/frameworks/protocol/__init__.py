@@ -1,0 +1,34 @@
+"""What the core asks of a framework: small protocols, in arrays and plain values.
+
+An adapter's class is an `Adapter`: a `Model`, an `Optimizer` and `Stages`. Its `data.py` has a class `Data`, which is
+`DataFunctions`. Most methods have defaults that do nothing, or say that the framework does without.
+"""
+
+from typing import Protocol
+
+from unisono.frameworks.protocol.data import DataFunctions
+from unisono.frameworks.protocol.description import Array, ModelDescription, Source, StateSpec, TensorSpec
+from unisono.frameworks.protocol.model import GradientInParts, Measured, Model
+from unisono.frameworks.protocol.optimizer import ChunkUpdate, Optimizer
+from unisono.frameworks.protocol.stages import Crossing, Passed, Stage, Stages, Unit
+
+__all__ = [
+    "Adapter",
+    "Array",
+    "ChunkUpdate",
+    "Crossing",
+    "DataFunctions",
+    "GradientInParts",
+    "Measured",
+    "ModelDescription",
+    "Passed",
+    "Source",
+    "Stage",
+    "StateSpec",
+    "TensorSpec",
+    "Unit",
+]
+
+
+class Adapter(Model, Optimizer, Stages, Protocol):
+    """A job's model with its optimizers in its framework, in one process."""
