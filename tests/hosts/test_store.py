@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hosts.host_processes import free_port
 from unisono.errors import JobError
 from unisono.frameworks.registry import framework
 from unisono.hosts import sample_store
@@ -18,7 +20,7 @@ from unisono.hosts.heartbeat import Member
 from unisono.hosts.place import Place
 from unisono.hosts.sample_store import Lender, SampleServer
 from unisono.hosts.store import Store
-from unisono.hosts.terms import Term, exchange
+from unisono.hosts.terms import Term, exchange, latest_term
 from unisono.values.untrusted import Malformed
 from waiting import limit, until
 
@@ -72,6 +74,23 @@ def test_who_decides_is_ended_by_no_host(store: Store) -> None:
     until(lambda: within.find("call", int), "it decides")
     within.tell("1/answer", "nonsense")
     until(lambda: not coordinator._thread.is_alive(), "it ends in order")
+
+
+def test_under_a_driver_host_0_decides_nothing() -> None:
+    """Of two that decide in one term each takes the other's sign for a successor's, and stops."""
+    driver = replace(PLACE, host=0, name="driver", port=free_port(), driven=True)
+    served = Store(driver, driver.address, True, limit())
+    term = exchange(served, None, Term(1, 1, "driver", limit()))
+    coordinator = Coordinator(Store(driver, driver.address, False, limit()), term, 2, limit())
+    cluster = Cluster(Hosts(replace(driver, name="a")), lambda described: {}, None)
+    try:
+        cluster.meet(lambda text: None)
+        signs = latest_term(served)
+        assert signs is not None
+        until(lambda: (now := latest_term(served)) is not None and now.signs > signs.signs + 3, "the driver decides")
+        assert coordinator._thread.is_alive()
+    finally:
+        assert coordinator.close(limit())
 
 
 def test_a_run_folder_that_is_no_text(store: Store) -> None:

@@ -167,7 +167,7 @@ class Cluster:
             f"host {place.name} waits for host 0 to begin", say, 2 * START_SECONDS, "See what host 0 says itself.",
         )  # fmt: skip
         self.place = replace(place, prefix=f"{place.prefix}/{term.origin}")
-        if self.is_first:
+        if term.by == self._me:  # a driver decides itself
             self._of_run.put("key", self._me)
             self._coordinator = Coordinator(self._store, term, place.hosts, timeout, self._hosts.min_hosts)
         check_alone(self._of_term, place)
