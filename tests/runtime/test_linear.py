@@ -17,14 +17,10 @@ from counting import is_linear
 from products import DESCRIPTION, shape
 from unisono import Job
 from unisono.memory.segment import Segment
-from unisono.memory.words import Words
-from unisono.runtime.rules.crew import Crew
 from unisono.runtime.rules.plan import Plan, even
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import host_layout
-from unisono.runtime.state.records import Records
 from unisono.runtime.supervisor.running import Running
-from unisono.runtime.worker.worker import HostWords
 
 
 def running(slots: int, members: tuple[int, ...]) -> Callable[[], object]:
@@ -37,9 +33,7 @@ def running(slots: int, members: tuple[int, ...]) -> Callable[[], object]:
     training: Any = SimpleNamespace(
         layout=layout, program=SimpleNamespace(at=lambda _: SimpleNamespace(evaluation=None))
     )
-    run = Running(
-        training, state, Records(state), Crew(slots), HostWords(state, 0.0), Words(state.segment, "control", 0.0)
-    )
+    run = Running(training, state, lambda record: None)
     return lambda: run.standings(plan, clipped=True)
 
 

@@ -12,7 +12,7 @@ import jobs
 from faults import hash_of, run, undisturbed
 from unisono.runtime.processes import profiler
 from unisono.runtime.processes.profiler import Profiler, doubled
-from unisono.runtime.supervisor import supervisor
+from unisono.runtime.supervisor import event_loop
 
 FIXED, EACH = (0.0086, 0.0086), (0.0086, 0.0172)
 """CPU seconds of a microbatch and of one of twice as many samples: where a microbatch costs, and where samples do."""
@@ -73,7 +73,7 @@ def test_a_run_that_is_looked_at_keeps_its_bits(tmp_path: Path, monkeypatch: pyt
         return "use fewer"
 
     monkeypatch.setattr(profiler, "BEGIN_SECONDS", 0.0)
-    monkeypatch.setattr(supervisor, "CATCH_UP_SECONDS", 0.0)
+    monkeypatch.setattr(event_loop, "CATCH_UP_SECONDS", 0.0)
     monkeypatch.setattr(Profiler, "advice", advice)
     file.write_text("30")
     data = jobs.Held(40, 32, str(file))

@@ -95,7 +95,7 @@ def test_who_takes_over_is_listened_to_although_the_one_before_died_at_once() ->
         held.outline()
         psutil.Process(held.process).kill()
         with pytest.raises(HostLost):
-            held.attach(selector, Outputs(selector), log)
+            held.attach(Outputs(selector), log)
         assert held.is_lost
         with pytest.raises(HostLost, match="is gone"):
             held.ask("catch_up", 0)

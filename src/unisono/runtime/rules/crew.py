@@ -54,14 +54,7 @@ class Retire:
     member: int
 
 
-@dataclass(frozen=True)
-class GiveUp:
-    """The same work killed its worker too often (None: members die before they can work)."""
-
-    work: Work | None
-
-
-Decision = Fork | Inherit | Seat | Retire | GiveUp
+Decision = Fork | Inherit | Seat | Retire
 
 
 @dataclass
@@ -114,16 +107,19 @@ class Crew:
         self.heirs[member] = heir
         return [*decisions, Inherit(member, heir), *self._settle()]
 
-    def blame(self, work: Work | None) -> list[Decision]:
+    def blame(self, work: Work | None) -> bool:
         """A death was the dead member's own fault (SIGSEGV, exit, memory …), not a kill from outside.
 
         Args:
             work: what it was at; None = it could not work yet.
+
+        Returns:
+            Whether the same work has killed its worker too often.
         """
         if work is not None:
             self.strikes = {w: n for w, n in self.strikes.items() if w is None or w.round >= work.round}
         self.strikes[work] = self.strikes.get(work, 0) + 1
-        return [GiveUp(work)] if self.strikes[work] >= STRIKES else []
+        return self.strikes[work] >= STRIKES
 
     def left(self, member: int) -> None:
         """A member has ended because the run has."""

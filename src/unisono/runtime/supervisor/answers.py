@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 from unisono.runtime.processes.stacks import Asked, place_in
 from unisono.runtime.supervisor.delays import Delays
-from unisono.runtime.supervisor.hangs import STACK_SECONDS
-from unisono.runtime.supervisor.stalls import FLOOR_SECONDS, MULTIPLE, UNKNOWN_SECONDS, Patience
+from unisono.runtime.supervisor.stalls import FLOOR_SECONDS, MULTIPLE, STACK_SECONDS, UNKNOWN_SECONDS, Patience
 
 SAY_SECONDS = 10.0
 SET_UP = ("take", "print_to", "prepare", "write", "attend")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from unisono.errors.failure import Failure, described_error
 from unisono.runtime.processes.child import Birth, Child
 from unisono.runtime.rules.crew import STRIKES
 from unisono.runtime.supervisor.answers import readable
-from unisono.runtime.supervisor.warm_parent_client import Host
+from unisono.runtime.supervisor.site import Site
 
 RETRY_SECONDS = 1.0
 """Between two tries to start a process that could not be started."""
@@ -32,16 +33,15 @@ class Children:
     """Those that live, and those that are wanted.
 
     Args:
-        host: who forks them.
-        watch: called with each that has begun.
-        say: hears what a person should know.
+        site: this host.
+        begun: called with each that has begun.
 
     Attributes:
         living: those that were not buried yet.
     """
 
-    def __init__(self, host: Host, watch: Callable[[Child], None], say: Callable[[str], None]) -> None:
-        self._host, self._watch, self._say = host, watch, say
+    def __init__(self, site: Site, begun: Callable[[Child], None]) -> None:
+        self._host, self._outputs, self._watcher, self._begun = site.host, site.outputs, site.watcher, begun
         self.living: list[Child] = []
         self._wanted: list[_Wanted] = []
         self._vain, self._due = 0, 0.0
@@ -97,7 +97,10 @@ class Children:
         self._vain = 0
         self._wanted.remove(wanted)
         self.living.append(child)
-        self._watch(child)
+        self._outputs.listen(child.output, self._watcher.log(child.name))
+        for file in (child.pidfd, child.report):
+            self._outputs.selector.register(file, selectors.EVENT_READ, child)
+        self._begun(child)
 
     def _place(self, wanted: _Wanted) -> int:
         if wanted.role != "worker":
@@ -110,17 +113,29 @@ class Children:
         self._due = time.monotonic() + RETRY_SECONDS
         if self._vain >= STRIKES:
             raise NotForked(f"a process could not be started, {STRIKES} times in a row: {reason.message}")
-        self._say(f"a process could not be started ({reason.message}); trying again")
+        self._watcher.message(f"a process could not be started ({reason.message}); trying again")
+
+    def hear(self, child: Child) -> None:
+        """Take what a child says of itself; Python stacks in it go to its log."""
+        stacks = child.hear()
+        if stacks is None:
+            self._outputs.forget(child.report)
+        elif stacks:
+            self._outputs.add(child.output, stacks)
 
     def bury(self, child: Child) -> int:
         """Take leave of one that has ended; returns its exit code."""
+        self.hear(child)
+        self._outputs.close(child.output)
+        for file in (child.pidfd, child.report):
+            self._outputs.forget(file)
         self.living.remove(child)
         return child.bury()
 
     def close(self) -> None:
-        """End them all."""
+        """End them all; nobody hears them any more."""
         for child in self.living:
             child.kill()
-        for child in list(self.living):
+        for child in self.living:
             readable(child.pidfd, None)
-            self.bury(child)
+            child.bury()

@@ -2,93 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
 
 from unisono.errors.failure import STACK_SIGNAL
 from unisono.runtime.processes.child import Child
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.supervisor.delays import Delays, is_stopped
 from unisono.runtime.supervisor.running import Running, Standing
-from unisono.runtime.supervisor.stalls import BEGINNING, Patience, Stalls
-
-LOOK_SECONDS = 0.25
-"""Between two looks: each asks the kernel about every thread of those that stand still."""
-
-STACK_SECONDS = 0.5
-"""Between asking for a stack and the kill: time to write it."""
+from unisono.runtime.supervisor.site import Site
+from unisono.runtime.supervisor.stalls import BEGINNING, LOOK_SECONDS, STACK_SECONDS, Patience, Stalls
 
 
 class Hangs:
     """Looks at the processes of this host every LOOK_SECONDS.
 
     Args:
-        seconds: see `Stalls`.
+        run: the running job.
+        site: this host.
     """
 
-    def __init__(self, seconds: float | None) -> None:
-        self._stalls, self._delays = Stalls(seconds), Delays()
+    def __init__(self, run: Running, site: Site) -> None:
+        self._run, self._clipped, self._say = run, site.job.waits_for_norms, site.watcher.message
+        self._stalls, self._delays = Stalls(site.stall_seconds), Delays()
+        self._dumping: dict[int, Patience] = {}
+        self._looked = time.monotonic()
 
-    def end_workers(
-        self, run: Running, plan: Plan, clipped: bool, elapsed: float, message: Callable[[str], None]
-    ) -> None:
+    def due(self) -> float:
+        """Seconds since the last look, where it is time for the next one, which begins; else 0."""
+        elapsed = time.monotonic() - self._looked
+        if elapsed < LOOK_SECONDS:
+            return 0.0
+        self._looked += elapsed
+        return elapsed
+
+    def end_workers(self, plan: Plan, elapsed: float) -> None:
         """Look at every worker.
 
         Args:
-            run: the running job.
             plan: the plan in force.
-            clipped: whether the job clips gradients.
             elapsed: seconds since the last look.
-            message: says what a person should know.
         """
-        standings = run.standings(plan, clipped)
+        run = self._run
+        standings = run.standings(plan, self._clipped)
         for member, child in list(run.members.items()):
-            if self._is_ending(run, child, elapsed):
-                continue
             beginning = member in run.crew.coming
-            kind, slots, mark = Standing(BEGINNING) if beginning else standings.get(member, Standing(""))
-            if not kind:
-                self._stalls.forget((child.role, child.number))
-            elif self._hangs(child, kind, slots, mark, elapsed):
-                self._end(run, child, message)
+            standing = Standing(BEGINNING) if beginning else standings.get(member, Standing(""))
+            self._look(child, standing, elapsed)
 
-    def end_loaders(
-        self, run: Running, children: Iterable[Child], elapsed: float, message: Callable[[str], None]
-    ) -> None:
+    def end_loaders(self, children: Iterable[Child], elapsed: float) -> None:
         """Look at every loader that is reading a microbatch."""
         for child in children:
-            if child.role != "loader" or self._is_ending(run, child, elapsed):
+            if child.role != "loader":
                 continue
-            word = int(run.state.segment["reading"][child.number, 0])
-            if word and self._hangs(child, "reading", (), word, elapsed):
-                self._end(run, child, message)
+            word = int(self._run.state.segment["reading"][child.number, 0])
+            if word or self.hung(child):
+                self._look(child, Standing("reading", (), word), elapsed)
 
-    def _is_ending(self, run: Running, child: Child, elapsed: float) -> bool:
-        """Whether a process has been asked for its stack; it is killed once it has had the time to give it."""
-        patience = run.dumping.get(child.process)
-        if patience is not None and patience.spend(elapsed, self._held_up(child, elapsed)):
-            child.kill()
-        return patience is not None
+    def _look(self, child: Child, standing: Standing, elapsed: float) -> None:
+        """Ask one that hangs for its stack; it is killed once it has had the time to give it."""
 
-    def _end(self, run: Running, child: Child, message: Callable[[str], None]) -> None:
+        def held_up() -> float:
+            return self._delays.of(child.process, elapsed)
+
+        who, patience = (child.role, child.number), self._dumping.get(child.process)
+        if patience is not None:
+            if patience.spend(elapsed, held_up()):
+                child.kill()
+        elif not standing.kind:
+            self._stalls.forget(who)
+        elif self._stalls.look(who, *standing, elapsed, held_up):
+            self._end(child)
+
+    def _end(self, child: Child) -> None:
         if is_stopped(child.process):  # it can give no stack, and what it works on is not to blame
-            message(f"{child.name} makes no progress: it was stopped from outside (SIGSTOP), and is replaced.")
+            self._say(f"{child.name} makes no progress: it was stopped from outside (SIGSTOP), and is replaced.")
             child.kill()
             return
-        message(f"{child.name} makes no progress; its Python stack goes to logs/.")
+        self._say(f"{child.name} makes no progress; its Python stack goes to logs/.")
         child.kill(STACK_SIGNAL)
-        run.dumping[child.process] = Patience(STACK_SECONDS)
+        self._dumping[child.process] = Patience(STACK_SECONDS)
+
+    def hung(self, child: Child) -> bool:
+        """Whether a process is ended because it hangs."""
+        return child.process in self._dumping
 
     def forget(self, child: Child) -> None:
         """It has ended."""
         self._stalls.forget((child.role, child.number))
         self._delays.forget(child.process)
-
-    def _hangs(self, child: Child, kind: str, slots: tuple[int, ...], mark: object, elapsed: float) -> bool:
-        who = (child.role, child.number)
-        return self._stalls.look(who, kind, slots, mark, elapsed, lambda: self._held_up(child, elapsed))
-
-    def _held_up(self, child: Child, elapsed: float) -> float:
-        return self._delays.of(child.process, elapsed)
+        self._dumping.pop(child.process, None)
 
 
 class CommonPatience:

@@ -21,14 +21,14 @@ class Outputs:
     """
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
-        self._selector = selector
+        self.selector = selector
         self._logs: dict[int, LineLog] = {}
 
     def listen(self, file: int, log: LineLog) -> None:
         """Read a pipe from now on."""
         os.set_blocking(file, False)
         self._logs[file] = log
-        self._selector.register(file, selectors.EVENT_READ, OUTPUT)
+        self.selector.register(file, selectors.EVENT_READ, OUTPUT)
 
     def read(self, file: int) -> None:
         """Read what is there."""
@@ -39,7 +39,7 @@ class Outputs:
                 self._logs[file].feed(data)
         except OSError:  # nothing more for now
             return
-        self._forget(file)
+        self.forget(file)
 
     def add(self, file: int, data: bytes) -> None:
         """Hand on what has come another way from the process that prints into a pipe."""
@@ -58,7 +58,7 @@ class Outputs:
         end = time.monotonic() + seconds
         while True:
             poll = select.poll()
-            for watched in (file, *(log for log in self._logs if log in self._selector.get_map())):
+            for watched in (file, *(log for log in self._logs if log in self.selector.get_map())):
                 poll.register(watched, select.POLLIN)
             ready = {number for number, _ in poll.poll(max(0.0, end - time.monotonic()) * 1000)}
             for output in ready - {file}:
@@ -70,7 +70,7 @@ class Outputs:
         """Read what is left and stop, unless that is done already."""
         if file in self._logs:
             self.read(file)
-            self._forget(file)
+            self.forget(file)
             self._logs.pop(file).close()
 
     def close_all(self) -> None:
@@ -78,6 +78,7 @@ class Outputs:
         for file in list(self._logs):
             self.close(file)
 
-    def _forget(self, file: int) -> None:
-        if file in self._selector.get_map():
-            self._selector.unregister(file)
+    def forget(self, file: int) -> None:
+        """Look no more whether a file can be read."""
+        if file in self.selector.get_map():
+            self.selector.unregister(file)

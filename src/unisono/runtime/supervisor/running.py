@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from unisono.memory.words import Words
 from unisono.runtime.preparation.prepare import Described
 from unisono.runtime.processes.child import Child
 from unisono.runtime.rules.crew import Crew, Work
@@ -13,7 +12,6 @@ from unisono.runtime.rules.plan import WAITS, Do, Look, Plan, next_action, owner
 from unisono.runtime.state.control import HANDED, Control
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.records import Records
-from unisono.runtime.supervisor.stalls import Patience
 from unisono.runtime.worker.worker import HostWords
 
 
@@ -31,34 +29,60 @@ class Standing(NamedTuple):
     mark: Any = None
 
 
-@dataclass
 class Running:
     """What the supervisor holds of a running job.
 
-    Attributes:
+    Args:
         described: the prepared job.
         state: the shared memory.
+        hand_on: takes each round's record.
+
+    Attributes:
         records: what the slots write about rounds.
         crew: the recovery policy.
         words, control: the slots' words, the supervisor's own.
         members: the workers' processes by member number.
         leaving: members that end once no plan gives them a slot.
-        dumping: processes that print their stacks, and patience with them until they are killed.
     """
 
-    described: Described
-    state: HostState
-    records: Records
-    crew: Crew
-    words: HostWords
-    control: Words
-    members: dict[int, Child] = field(default_factory=dict)
-    leaving: set[int] = field(default_factory=set)
-    dumping: dict[int, Patience] = field(default_factory=dict)
+    def __init__(self, described: Described, state: HostState, hand_on: Callable[[dict[str, Any]], None]) -> None:
+        self.described, self.state, self.hand_on = described, state, hand_on
+        self.words, self.control = HostWords(state, 0.0), state.control
+        self.records, self.crew = Records(state), Crew(described.layout.shape.slots)
+        self.members: dict[int, Child] = {}
+        self.leaving: set[int] = set()
+
+    def begin(self, first: int) -> None:
+        """No worker is there: the next ones begin with this round."""
+        latest = self.records.latest
+        self.records = Records(self.state, first)
+        self.records.latest = latest
+        self.state.begin(first)
+
+    def crew_anew(self, wanted: int) -> None:
+        """All workers have ended: others of this number are to come."""
+        self.leaving.clear()
+        self.control.publish(Control.STOP, 0)
+        self.crew = Crew(wanted, next_member=self.crew.next_member)
+
+    def drain(self) -> None:
+        """Hand on the records of all rounds that have been done."""
+        self.records.drain(self.hand_on)
+
+    def wake_everybody(self) -> None:
+        """Have all workers look at who owns what."""
+        for slot in range(self.described.layout.shape.most):
+            for kind in (self.words.summed, self.words.normed, self.words.committed):
+                kind.wake(slot)
+        self.control.wake(Control.COPIED)
 
     def owners(self, plan: Plan) -> set[int]:
         """The members that own a plan's slots now."""
         return {owner(member, self.state.heirs.of) for member in plan.members}
+
+    def is_done(self, plan: Plan) -> bool:
+        """Whether no round is left to do, or the checkpoint before this one has ended the run."""
+        return plan.round >= self.described.program.rounds or self.control.get(Control.END) > plan.round
 
     def is_ending(self, plan: Plan) -> bool:
         """Whether workers end because the run does."""

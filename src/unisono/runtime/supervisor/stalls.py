@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+LOOK_SECONDS = 0.25
+"""Between two looks: each asks the kernel about every thread of those that stand still."""
+
+STACK_SECONDS = 0.5
+"""Between asking for a stack and the kill: time to write it."""
+
 FLOOR_SECONDS = 10.0
 MULTIPLE = 20.0
 UNKNOWN_SECONDS = 300.0

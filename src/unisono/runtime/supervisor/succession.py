@@ -6,34 +6,30 @@ Workers and loaders go on meanwhile; whoever is to be forked waits.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from unisono.errors import JobError, UnisonoError
 from unisono.errors.failure import Failure, described_error
 from unisono.runtime.preparation.code_files import check_code
-from unisono.runtime.preparation.prepare import Described
 from unisono.runtime.rules.crew import STRIKES
 from unisono.runtime.supervisor.children import RETRY_SECONDS
-from unisono.runtime.supervisor.warm_parent_client import Host, HostLost
+from unisono.runtime.supervisor.running import Running
+from unisono.runtime.supervisor.site import Site
+from unisono.runtime.supervisor.warm_parent_client import HostLost
 
 
 class Succession:
     """Looks after the warm parent of a run at work.
 
     Args:
-        host: it.
-        described: what the first one made of the job.
-        succeed: has another one take over; its argument hears what comes of that (see `Host.succeed`).
-        stop: hears why none takes over any more, where one could not hold the job as the first one did.
-        say: hears what a person should know.
+        run: the run.
+        site: this host.
+        event: the file by which children wake the supervisor.
     """
 
-    def __init__(
-        self, host: Host, described: Described, succeed: Callable[[Callable[[Any], None]], None],
-        stop: Callable[[Failure], None], say: Callable[[str], None],
-    ) -> None:  # fmt: skip
-        self._host, self._described, self._succeed, self._stop, self._say = host, described, succeed, stop, say
+    def __init__(self, run: Running, site: Site, event: int) -> None:
+        self._run, self._site, self._host = run, site, site.host
+        self._files = run.state.segment.file, event
         self._losses, self._due = 0, 0.0
 
     def lost(self, lost: HostLost) -> Failure | None:
@@ -45,7 +41,7 @@ class Succession:
         self._losses += 1
         if self.is_over:
             return Failure(f"{lost.message} That was so {STRIKES} times in a row, before another one could take over.")
-        self._say(f"{lost.message} So another one takes over; workers go on.")
+        self._site.watcher.message(f"{lost.message} So another one takes over; workers go on.")
         return None
 
     def go_on(self) -> None:
@@ -57,7 +53,8 @@ class Succession:
         if not self._host.is_lost or self.is_over or time.monotonic() < self._due:
             return
         try:
-            self._succeed(self._stands)
+            run = self._run
+            self._host.succeed(self._site.request, run.described, run.records.plan.round, self._files, self._stands)
         except HostLost:
             self._due = time.monotonic() + RETRY_SECONDS
             raise
@@ -68,7 +65,7 @@ class Succession:
         except UnisonoError as error:
             self._losses = STRIKES
             self._host.end()
-            self._stop(described_error(error))
+            self._site.ending.stop_for(described_error(error))
 
     def _compare(self, answer: Any) -> None:
         if isinstance(answer, HostLost):  # as `lost` hears
@@ -76,11 +73,12 @@ class Succession:
         if isinstance(answer, Failure):
             raise answer.error()
         samples, code = answer
-        check_code(self._described.code, code)
-        if samples != self._described.samples:
+        described = self._run.described
+        check_code(described.code, code)
+        if samples != described.samples:
             raise JobError(
                 "a job must give the same data each time it is read; read again, after the process that held it had "
-                f"died, it gave others (digest of some: {self._described.samples} before, {samples} now). Seed what is "
+                f"died, it gave others (digest of some: {described.samples} before, {samples} now). Seed what is "
                 "random at the top of its file, or where its data are opened: np.random.default_rng(0)."
             )
 

@@ -27,8 +27,8 @@ from unisono.runtime.processes.lifeline import Adoption, reap, status_of
 from unisono.runtime.processes.source import Source
 from unisono.runtime.processes.start import warm_parent
 from unisono.runtime.supervisor.answers import SUCCEED, Answers, Silence, readable
-from unisono.runtime.supervisor.hangs import LOOK_SECONDS
 from unisono.runtime.supervisor.outputs import Outputs
+from unisono.runtime.supervisor.stalls import LOOK_SECONDS
 
 
 class HostLost(JobError):
@@ -79,7 +79,7 @@ class Host:
         self.started = time.monotonic()
         self.answers = Answers(lambda text: None)
         self._memory_kills = out_of_memory_kills()
-        self._attached: tuple[selectors.BaseSelector, Outputs, Callable[[], LineLog]] | None = None
+        self._attached: tuple[Outputs, Callable[[], LineLog]] | None = None
         self._output = -1
         self._then: Callable[[Any], None] | None = None
         self._outline: list[Any] = []
@@ -171,15 +171,15 @@ class Host:
             self.attach(*self._attached)
         self._take(wanted)
 
-    def attach(self, selector: selectors.BaseSelector, outputs: Outputs, log: Callable[[], LineLog]) -> None:
+    def attach(self, outputs: Outputs, log: Callable[[], LineLog]) -> None:
         """Take what is printed from now on.
 
         Args:
-            selector: says when an answer has come, with this object as its data.
-            outputs: where what is printed is read.
+            outputs: where what is printed is read; its selector says when an answer has come, with this object as its
+                data.
             log: makes what takes it.
         """
-        self._attached = selector, outputs, log
+        self._attached = outputs, log
         with self._printing() as end:
             self.ask("print_to", files=[end])
 
@@ -187,11 +187,11 @@ class Host:
     def _printing(self) -> Iterator[int]:
         """Attach the parent that is there now; gives what it is to print into."""
         assert self._attached
-        selector, outputs, log = self._attached
+        outputs, log = self._attached
         self._output, end = os.pipe()
         try:
             outputs.listen(self._output, log())
-            selector.register(self._channel.socket, selectors.EVENT_READ, self)
+            outputs.selector.register(self._channel.socket, selectors.EVENT_READ, self)
             yield end
         finally:
             os.close(end)
@@ -274,7 +274,7 @@ class Host:
 
     def _wait(self) -> None:
         end = self._channel.socket.fileno()
-        if self._attached[1].wait_for(end, LOOK_SECONDS) if self._attached else readable(end, LOOK_SECONDS):
+        if self._attached[0].wait_for(end, LOOK_SECONDS) if self._attached else readable(end, LOOK_SECONDS):
             self.hear()
         elif self.answers.interrupted():
             raise Interrupted
@@ -392,8 +392,8 @@ class Host:
             return
         self.is_lost = True
         if self._attached and self._output >= 0:
-            selector, outputs, _ = self._attached
-            selector.unregister(self._channel.socket)
+            outputs, _ = self._attached
+            outputs.selector.unregister(self._channel.socket)
             outputs.close(self._output)
             os.close(self._output)
             self._output = -1

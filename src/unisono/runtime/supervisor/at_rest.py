@@ -1,0 +1,113 @@
+"""A run comes to rest: all workers are ended, at a place from which it can go on or be saved."""
+
+from __future__ import annotations
+
+import time
+
+from unisono.errors import UnisonoError
+from unisono.errors.failure import described_error
+from unisono.runtime.processes.child import Child
+from unisono.runtime.rules.crew import STRIKES
+from unisono.runtime.rules.plan import Plan
+from unisono.runtime.state.control import Control
+from unisono.runtime.supervisor.crew_control import CrewControl, is_dead
+from unisono.runtime.supervisor.hangs import Hangs
+from unisono.runtime.supervisor.outputs import OUTPUT
+from unisono.runtime.supervisor.running import Running
+from unisono.runtime.supervisor.site import Site
+from unisono.runtime.supervisor.succession import Succession
+from unisono.runtime.supervisor.warm_parent_client import HostLost
+
+
+class Rest:
+    """Ends the workers of a running job.
+
+    Args:
+        run: the job.
+        site: this host.
+        crew: its processes.
+        succession: looks after the warm parent.
+        hangs: knows who hangs.
+    """
+
+    def __init__(self, run: Running, site: Site, crew: CrewControl, succession: Succession, hangs: Hangs) -> None:
+        self._run, self._crew, self._succession, self._hangs = run, crew, succession, hangs
+        self._host, self._outputs, self._say = site.host, site.outputs, site.watcher.message
+
+    def come(self) -> None:
+        """Abandon the round, whatever fails meanwhile: each of the workers may be buried once."""
+        for _ in range(STRIKES + len(self._run.members)):
+            try:
+                self.abandon()
+                return
+            except Exception as error:
+                self._say(f"while the run came to rest: {described_error(error).message}")
+
+    def abandon(self) -> None:
+        """End all workers now; one more finishes a round whose update has begun, unless it fails or dies too often."""
+        run, children = self._run, self._crew.children
+        children.forgo("worker")
+        self._crew.end_workers()
+        self._succession.begin_anew()
+        for _ in range(STRIKES):
+            plan = run.records.plan
+            if run.is_at_rest(plan):
+                return
+            run.control.publish(Control.STOP, 1)
+            run.control.publish(Control.COPIED, plan.round + 1)
+            last = run.crew.newcomer()
+            run.state.heirs.name(last, None)
+            for member in run.owners(plan):
+                run.state.heirs.name(member, last)
+            children.want("worker", last)
+            self._await_round(last, plan)
+            if self._crew.end_workers():  # it has failed, and would again
+                return
+
+    def _await_round(self, last: int, plan: Plan) -> None:
+        """Until the last worker has finished the round of a plan, or has ended, or cannot be forked."""
+        while self._run.records.plan.round == plan.round and self._is_coming(last):
+            failure = None
+            try:
+                self._go_on(plan)
+            except HostLost as lost:
+                failure = self._succession.lost(lost)
+            except UnisonoError as error:
+                failure = described_error(error)
+            if failure is not None:
+                self._say(f"a step whose update has begun could not be finished: {failure.message}")
+                self._crew.children.forgo("worker")
+
+    def _go_on(self, plan: Plan) -> None:
+        for key, _ in self._outputs.selector.select(0):
+            self.hear(key.fd, key.data)
+        self._succession.go_on()
+        self._crew.children.go_on()
+        if elapsed := self._hangs.due():
+            self._host.look()
+            self._hangs.end_workers(plan, elapsed)
+
+    def hear(self, file: int, what: object) -> bool:
+        """Take what has come from a process of this host; returns whether it has.
+
+        Args:
+            file: where something has come.
+            what: what the selector knows of it.
+        """
+        if what == OUTPUT:
+            self._outputs.read(file)
+        elif what is self._host:
+            self._host.hear()
+        elif isinstance(what, Child) and file == what.report:
+            if what in self._crew.children.living:
+                self._crew.children.hear(what)
+        else:
+            return False
+        return True
+
+    def _is_coming(self, member: int) -> bool:
+        """Whether a worker lives, or is still to be forked; waits for a moment."""
+        if member in self._run.members:
+            return not is_dead(self._run.members[member], 0.001)
+        time.sleep(0.001)
+        return self._crew.children.awaits("worker") and not self._succession.is_over

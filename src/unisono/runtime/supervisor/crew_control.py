@@ -1,0 +1,169 @@
+"""Carries out what the recovery policy decides, and tells it which workers have come and died."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from unisono.errors.traces import job_frames
+from unisono.machine.cores import Claims
+from unisono.runtime.processes.child import Child
+from unisono.runtime.processes.deaths import Death, given_up
+from unisono.runtime.rules.crew import STRIKES, Decision, Fork, Inherit, Retire, Seat, Work
+from unisono.runtime.rules.plan import Plan
+from unisono.runtime.state.host_shares import Agreement
+from unisono.runtime.state.control import Control
+from unisono.runtime.state.layout import MEMBERS
+from unisono.runtime.supervisor.answers import readable
+from unisono.runtime.supervisor.children import Children
+from unisono.runtime.supervisor.hangs import Hangs
+from unisono.runtime.supervisor.running import Running
+from unisono.runtime.supervisor.site import Site
+
+TICK_SECONDS = 0.05
+
+
+class CrewControl:
+    """The workers and loaders of a running job.
+
+    Args:
+        run: the job.
+        site: this host.
+        hangs: knows who hangs.
+
+    Attributes:
+        children: the processes.
+    """
+
+    def __init__(self, run: Running, site: Site, hangs: Hangs) -> None:
+        self._run, self._site, self._ending, self._hangs = run, site, site.ending, hangs
+        self._claims = Claims(site.request.cores, site.request.threads)
+        self.children = Children(site, self._begun)
+        self._loader_strikes: dict[int, tuple[Work, int]] = {}
+
+    def begin(self, first: int, go_on: bool = True, copy: bool = False) -> None:
+        """Fork a crew that begins with this round, or (copy) with a look at the state; nobody is at work yet."""
+        run = self._run
+        decisions = run.crew.begin()
+        stop = not go_on or first >= run.described.program.rounds or self._ending.failure is not None
+        run.state.plans.stamp(run.described.opening(first, run.crew.seats, stop, Agreement(run.state), copy))
+        self._carry_out(decisions)
+
+    def _begun(self, child: Child) -> None:
+        if child.role != "worker":
+            return
+        self._run.members[child.number] = child
+        request = self._site.request
+        enough = self._run.crew.wanted * request.threads <= len(request.cores)
+        if enough and (held := self._claims.of(child.place)):
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(child.process, held)
+
+    def resize(self, wanted: int) -> None:
+        """Another number of workers is wanted, at least 1."""
+        self._carry_out(self._run.crew.resize(wanted))
+
+    def _carry_out(self, decisions: list[Decision]) -> None:
+        run = self._run
+        for decision in decisions:
+            if isinstance(decision, Fork):
+                run.state.heirs.name(decision.member, None)
+                self.children.want("worker", decision.member)
+            elif isinstance(decision, Inherit):
+                run.state.heirs.name(decision.dead, decision.heir)
+                run.control.publish(Control.DEATHS, run.control.get(Control.DEATHS) + 1)
+                run.wake_everybody()
+            elif isinstance(decision, Seat):
+                run.state.plans.seat(decision.members)
+            elif isinstance(decision, Retire):
+                run.leaving.add(decision.member)
+        agreement = Agreement(run.state)
+        elsewhere = sum(agreement.workers) - agreement.workers[agreement.host] if agreement.several else 0
+        self._site.watcher.workers(len(run.crew.present) + elsewhere, max(len(agreement.workers), 1))
+
+    def seat_newcomers(self) -> None:
+        """Seat those that can work now."""
+        joined = self._run.state.segment["joined"]
+        for member in sorted(self._run.crew.coming):
+            if joined[member % MEMBERS] == member + 1:
+                self._carry_out(self._run.crew.joined(member))
+
+    def end_retired(self, plan: Plan) -> None:
+        """End the members that no plan gives a slot any more."""
+        run = self._run
+        for member in list(run.leaving):
+            if member not in run.owners(plan) and member in run.members:
+                run.members[member].kill()
+                run.leaving.discard(member)
+
+    def ended(self, child: Child) -> None:
+        """A worker or loader has ended: let others go on at once, then see why."""
+        run = self._run
+        plan = run.records.plan
+        self.seat_newcomers()  # it may have joined, worked and died between two looks
+        at, ends, hung = run.work_of(child, plan), run.is_ending(plan), self._hangs.hung(child)
+        worker = child.role == "worker"
+        retires = worker and child.number in run.crew.retiring
+        early = worker and child.number in run.crew.coming
+        if worker and ends:
+            run.crew.left(child.number)
+        elif worker:
+            self._carry_out(run.crew.died(child.number))
+        status = self._bury(child)
+        failure = child.told.failure
+        if failure is not None and early and failure.usage:  # who comes cannot take part; who is at work can go on
+            self._ending.stop_for(failure)
+        elif failure is not None:
+            self._ending.fail(failure)
+        elif not (retires or ends or (not worker and child.told.done)):
+            death = Death(child.name, status, hung, self._site.host.lacked_memory(status))
+            self._site.watcher.message(f"{death.text}; its work goes on elsewhere.")
+            stack = job_frames(child.told.stacks.decode(errors="replace")) if hung else ""
+            self._replace(child, death, None if early else at, stack)
+
+    def _replace(self, child: Child, death: Death, work: Work | None, stack: str) -> None:
+        """Blame what it worked on, where that is to blame; the policy has forked another worker already."""
+        if self._is_poison(child, death, work):
+            self._ending.fail(given_up(death, work, self._run.described.program, stack))
+        elif child.role == "loader":
+            self.children.want("loader", child.number)
+
+    def _is_poison(self, child: Child, death: Death, work: Work | None) -> bool:
+        if not death.own_fault:
+            return False
+        if child.role == "worker":
+            return self._run.crew.blame(work)
+        assert work
+        last, strikes = self._loader_strikes.get(child.number, (work, 0))
+        strikes = strikes + 1 if last == work else 1
+        self._loader_strikes[child.number] = work, strikes
+        return strikes >= STRIKES
+
+    def _bury(self, child: Child) -> int:
+        """Take leave of one that has ended; returns its exit code."""
+        self._hangs.forget(child)
+        if child.role == "worker":
+            del self._run.members[child.number]
+            self._run.leaving.discard(child.number)
+        return self.children.bury(child)
+
+    def end_workers(self) -> bool:
+        """End them all now; returns whether one of them had failed."""
+        workers = list(self._run.members.values())
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            while not is_dead(worker, TICK_SECONDS):
+                pass
+            self._bury(worker)
+        return any(worker.told.failure for worker in workers)
+
+    def close(self) -> None:
+        """End all children, and give the cores back."""
+        self.children.close()
+        self._claims.close()
+
+
+def is_dead(child: Child, seconds: float) -> bool:
+    """Whether a child has ended, or ends in time."""
+    return readable(child.pidfd, seconds)

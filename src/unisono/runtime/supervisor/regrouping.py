@@ -1,0 +1,93 @@
+"""The hosts of a run meet: at its start, and anew when one is lost, leaves or comes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from unisono.errors import UsageError
+from unisono.errors.failure import Failure
+from unisono.runtime.rules.plan import Plan
+from unisono.runtime.rules.shutdown import Fate, fate
+from unisono.runtime.state.host_shares import Agreement
+from unisono.runtime.state.control import Control
+from unisono.runtime.supervisor.at_rest import Rest
+from unisono.runtime.supervisor.crew_control import CrewControl
+from unisono.runtime.supervisor.other_hosts import Companions, Own
+from unisono.runtime.supervisor.running import Running
+from unisono.runtime.supervisor.site import Site
+
+
+class Regrouping:
+    """This host among the others.
+
+    Args:
+        run: the running job.
+        site: this host.
+        others: the way to the other hosts.
+        crew: this host's workers.
+        rest: brings them to rest.
+    """
+
+    def __init__(self, run: Running, site: Site, others: Companions, crew: CrewControl, rest: Rest) -> None:
+        self._run, self._others, self._crew, self._rest = run, others, crew, rest
+        self._ending, self._watcher = site.ending, site.watcher
+
+    def join(self, rounds: int) -> int:
+        """Come together with the other hosts, all with the same state.
+
+        Args:
+            rounds: rounds done here.
+
+        Returns:
+            The round that they begin with.
+
+        Raises:
+            UsageError: they do not fit together.
+        """
+        run = self._run
+        own = Own(rounds, run.crew.wanted, run.records.latest, self._watcher.memory())
+        joined = self._others.join(run.described, run.state, own, self._ending.is_due)
+        if isinstance(joined, Failure):
+            if joined.usage:
+                raise UsageError(joined.message)
+            self._ending.fail(joined)
+            return max(rounds, 0)
+        if joined is None:
+            return rounds
+        if joined.missed is not None:
+            run.hand_on(joined.missed)
+        elif joined.rounds != rounds:
+            self._watcher.remember(joined.memory)
+        self._watcher.joined(joined.host, run.described, run.state, joined.rounds)
+        return joined.rounds
+
+    def is_due(self) -> bool:
+        """Whether the hosts are to meet anew now; the run may have failed elsewhere instead."""
+        self._ending.fail(self._others.trouble())
+        # Where some leave, all have exchanged, and come to rest after the same round.
+        return self._ending.failure is None and self._others.is_called and not Agreement(self._run.state).stop
+
+    def goes_on_with_fewer(self, plan: Plan) -> bool:
+        """All workers have ended; returns whether that was because other hosts leave, and this one goes on."""
+        agreement, ending = Agreement(self._run.state), self._ending
+        if not agreement.stop or self._run.is_done(plan):
+            return False
+        shutdowns = agreement.shutdowns
+        self._others.see_off(shutdowns)
+        found = fate(shutdowns, agreement.host)
+        if found is Fate.ENDS:
+            first = next(each for each in shutdowns if each is not None)
+            ending.shutdown = replace(ending.shutdown or first, leaves=False)
+        return found is Fate.GOES_ON and ending.shutdown is None  # asked to go since then
+
+    def regroup(self) -> None:
+        """Come to rest, meet, go on from the round that the furthest host has done."""
+        run = self._run
+        self._others.part()
+        self._rest.abandon()
+        run.drain()
+        before, copied = run.records.plan.round, run.control.get(Control.COPIED)
+        first = self.join(before)
+        run.begin(first)
+        run.crew_anew(run.crew.wanted)
+        self._crew.begin(first, go_on=self._ending.shutdown is None, copy=first > before or copied <= before)

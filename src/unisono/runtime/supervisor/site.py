@@ -1,0 +1,38 @@
+"""What the parts of a supervisor share besides the running job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unisono.runtime.preparation.outline import JobFacts
+from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.supervisor.ending import Ending
+from unisono.runtime.supervisor.observer import Watcher
+from unisono.runtime.supervisor.other_hosts import Companions
+from unisono.runtime.supervisor.outputs import Outputs
+from unisono.runtime.supervisor.warm_parent_client import Host
+
+
+@dataclass(frozen=True)
+class Site:
+    """One run's, on one host.
+
+    Attributes:
+        job: what is known of it here.
+        request: what of the job, on what.
+        host: the warm parent.
+        outputs: reads what processes print; its selector says what has come from anywhere.
+        watcher: hears of the run.
+        ending: why the run is to end.
+        others: the way to the other hosts; None = this one is alone.
+        stall_seconds: see `Stalls`.
+    """
+
+    job: JobFacts
+    request: Request
+    host: Host
+    outputs: Outputs
+    watcher: Watcher
+    ending: Ending
+    others: Companions | None
+    stall_seconds: float | None
