@@ -34,7 +34,7 @@ from unisono.machine.devices import usable_cores
 from unisono.observe.progress import Silent
 from unisono.runs.execution import Observation, execute
 from unisono.runtime.preparation.prepare import Request
-from unisono.runtime.supervisor.observer import Outcome
+from unisono.runtime.supervisor.outcome import Outcome
 
 HERE = Path(__file__).parent
 WARM_UP = 3.0

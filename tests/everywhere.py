@@ -10,7 +10,7 @@ from typing import Any
 import unisono
 from faults import Fault, Script, hash_of, run, undisturbed
 from unisono import Job
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 
 DEATHS = (Fault("microbatch", 2, 0), Fault("update", 3, 0), Fault("commit", 4, 0))
 

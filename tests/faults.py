@@ -15,7 +15,7 @@ from unisono.checkpoint.parameters import sha256_of
 from unisono.observe.progress import Silent
 from unisono.runs.execution import Observation, execute
 from unisono.runtime.preparation.prepare import Request
-from unisono.runtime.supervisor.observer import Outcome, raise_failure
+from unisono.runtime.supervisor.outcome import Outcome, raise_failure
 from warm import host_for
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))

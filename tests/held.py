@@ -11,7 +11,7 @@ import pytest
 import plain_loop
 from faults import run
 from unisono import Job
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 
 
 def hold(job: Job, loop: Callable[[Job, int], plain_loop.Model], tolerance: float, workers: int = 0) -> None:

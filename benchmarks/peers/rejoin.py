@@ -24,7 +24,7 @@ from unisono.observe.progress import Silent
 from unisono.runs.execution import Observation, execute
 from unisono.runs.jobfile import load
 from unisono.runtime.preparation.prepare import Request
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 
 PATIENCE = 60.0
 

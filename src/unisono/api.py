@@ -44,7 +44,7 @@ from unisono.runs.trial import fastest
 from unisono.runtime.preparation.code_files import code_files
 from unisono.runtime.preparation.outline import JobFacts, Outline
 from unisono.runtime.preparation.prepare import Request
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 from unisono.runtime.supervisor.warm_parent_client import Host
 from unisono.values import bounds
 from unisono.values.durations import seconds_of

@@ -30,7 +30,7 @@ from unisono import Job  # noqa: E402
 from unisono.errors import JobError, UsageError  # noqa: E402
 from unisono.frameworks.mxnet import seeding  # noqa: E402
 from unisono.frameworks.mxnet.data import Data  # noqa: E402
-from unisono.runtime.supervisor.observer import raise_failure  # noqa: E402
+from unisono.runtime.supervisor.outcome import raise_failure  # noqa: E402
 
 mx = mxnet.optimizer
 

@@ -26,7 +26,7 @@ from unisono.frameworks.mxnet.parameters import private  # noqa: E402
 from unisono.frameworks.protocol import Crossing, Unit  # noqa: E402
 from unisono.memory.crossing import read, write  # noqa: E402
 from unisono.partition.stages import schedule  # noqa: E402
-from unisono.runtime.supervisor.observer import raise_failure  # noqa: E402
+from unisono.runtime.supervisor.outcome import raise_failure  # noqa: E402
 
 SIZES = (8, 8, 3)
 """Samples of the microbatches: the last one is short."""

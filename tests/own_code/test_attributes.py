@@ -18,7 +18,7 @@ from faults import run, undisturbed
 from jobs import CLASSES, FEATURES
 from unisono.errors import JobError
 from unisono.frameworks.pytorch.attributes import shapes, watched
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 
 
 class Writing(nn.Module):

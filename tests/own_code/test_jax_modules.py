@@ -14,7 +14,7 @@ if importlib.util.find_spec("jax") is None or importlib.util.find_spec("flax") i
 
 from frameworks.kits import jax as kit  # first: it holds XLA's threads  # isort: skip
 from faults import run, undisturbed
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 
 
 def frozen() -> Any:

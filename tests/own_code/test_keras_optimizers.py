@@ -22,7 +22,7 @@ from held import hold
 from unisono import Job
 from unisono.errors import UnisonoError
 from unisono.frameworks.keras.data import Data
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 
 Data().pin(1)  # before anything here computes: as the workers do
 

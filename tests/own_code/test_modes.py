@@ -17,7 +17,7 @@ from frameworks.loops.pytorch import Loop
 from held import hold
 from jobs import CLASSES, FEATURES, dataset
 from unisono.frameworks.pytorch.modes import Modes
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 
 
 def frozen() -> nn.Module:

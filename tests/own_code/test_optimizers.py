@@ -26,7 +26,7 @@ from held import hold
 from own_code import optimizers as own
 from unisono import Job
 from unisono.errors import UnisonoError, UsageError
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 
 SAMPLES = list(zip(torch.randn(96, 8, generator=torch.Generator().manual_seed(0)),
                    torch.randint(0, 3, (96,), generator=torch.Generator().manual_seed(1)), strict=True))  # fmt: skip

@@ -11,7 +11,7 @@ from torch import nn
 import jobs
 from faults import hash_of, run, undisturbed
 from unisono.frameworks.registry import framework
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import jobs
 from faults import hash_of, run
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 
 WORDS = 20_000
 

@@ -17,7 +17,7 @@ from unisono.errors import JobError
 from unisono.observe.progress import Silent
 from unisono.runs.execution import Observation, execute
 from unisono.runtime.preparation.prepare import Request
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 
 
 def records(job: Job, workers: int = 0) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from unisono.errors import UsageError
 from unisono.observe.progress import Silent
 from unisono.runs.execution import Observation, execute
 from unisono.runtime.preparation.prepare import Request
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 from waiting import until
 
 JOBS: dict[str, Job] = {

@@ -19,7 +19,7 @@ from unisono.frameworks.pytorch.model import Adapter
 from unisono.observe.progress import Silent
 from unisono.runs.execution import Observation, execute
 from unisono.runtime.preparation.prepare import Request
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:

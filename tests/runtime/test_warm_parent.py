@@ -23,7 +23,7 @@ from unisono.runs.execution import Observation, execute
 from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.processes.child import Birth
 from unisono.runtime.supervisor import answers, children
-from unisono.runtime.supervisor.observer import Outcome
+from unisono.runtime.supervisor.outcome import Outcome
 from waiting import until
 
 STEPS = 12

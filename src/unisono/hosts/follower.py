@@ -24,7 +24,7 @@ from unisono.runtime.preparation.prepare import Described, Request
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.control_socket import ControlSocket
-from unisono.runtime.supervisor.observer import Outcome
+from unisono.runtime.supervisor.outcome import Outcome
 
 MOST_RECENT = 4096
 

@@ -35,8 +35,8 @@ from unisono.runtime.rules.shutdown import Shutdown, leavers
 from unisono.runtime.state.host_shares import Agreement
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.answers import readable
-from unisono.runtime.supervisor.observer import Watcher
 from unisono.runtime.supervisor.other_hosts import Joined, Own
+from unisono.runtime.supervisor.watcher import Listener
 from unisono.values.text import printable
 from unisono.values.untrusted import Malformed
 
@@ -231,9 +231,9 @@ class Cluster:
             raise JobError(f"host 0 has ended before the run began: see what it says ({error}).") from error
         return dict(found)
 
-    def open(self, selector: selectors.BaseSelector, poke: Callable[[], None], watcher: Watcher) -> None:
+    def open(self, selector: selectors.BaseSelector, poke: Callable[[], None], listener: Listener) -> None:
         """See `Companions`."""
-        self._selector, self._watcher = selector, watcher
+        self._selector, self._listener = selector, listener
         place, timeout = self.place, self._hosts.timeout
         begins = place.driven or self._term.number == self._term.origin
         order = place.host if begins else place.hosts + place.host  # after all who belong to it
@@ -445,7 +445,7 @@ class Cluster:
 
     def _message(self, text: str) -> None:
         """Say something that holds names from other hosts."""
-        self._watcher.message(printable(text))
+        self._listener.message(printable(text))
 
     def _announce(self, hosts: tuple[Mapping[str, Any], ...]) -> None:
         self._mentioned -= {host["name"] for host in hosts}  # one may come again

@@ -15,7 +15,8 @@ from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.control import Control
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.records import Records
-from unisono.runtime.supervisor.observer import Outcome, Watcher
+from unisono.runtime.supervisor.outcome import Outcome
+from unisono.runtime.supervisor.watcher import Watcher
 from unisono.runtime.worker.context import WorkerFailed
 
 

@@ -29,10 +29,11 @@ from unisono.runtime.processes.stacks import place_of
 from unisono.runtime.rules.shutdown import OUT_OF_TIME, Shutdown
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.control_socket import ControlSocket
-from unisono.runtime.supervisor.observer import Outcome, Watcher
 from unisono.runtime.supervisor.other_hosts import Companions
+from unisono.runtime.supervisor.outcome import Outcome
 from unisono.runtime.supervisor.supervisor import Supervisor
 from unisono.runtime.supervisor.warm_parent_client import Host
+from unisono.runtime.supervisor.watcher import Watcher
 from unisono.values.text import printable
 
 

@@ -38,8 +38,8 @@ from unisono.runtime.processes.leftovers import remove_unfinished, sweep_tempora
 from unisono.runtime.rules.shutdown import ASKED, Shutdown
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.control_socket import ControlSocket
-from unisono.runtime.supervisor.observer import Outcome
 from unisono.runtime.supervisor.other_hosts import Companions
+from unisono.runtime.supervisor.outcome import Outcome
 from unisono.version import __version__
 
 LAST_SECONDS = 1.0

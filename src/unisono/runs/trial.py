@@ -12,7 +12,7 @@ from unisono.observe.progress import quiet
 from unisono.partition.layout import Layout
 from unisono.runs.execution import Interrupts, Observation, Supervised
 from unisono.runtime.preparation.prepare import Request
-from unisono.runtime.supervisor.observer import raise_failure
+from unisono.runtime.supervisor.outcome import raise_failure
 
 STEPS = 8
 WARM_UP = 3

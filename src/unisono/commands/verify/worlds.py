@@ -22,7 +22,7 @@ from unisono.runs.train import standing_after
 from unisono.runtime.preparation.prepare import Described, Request
 from unisono.runtime.processes.leftovers import VERIFY, temporary_folder
 from unisono.runtime.state.host_state import HostState
-from unisono.runtime.supervisor.observer import Outcome, raise_failure
+from unisono.runtime.supervisor.outcome import Outcome, raise_failure
 
 KILLED_WHILE = ({"microbatch", "backward"}, {"saved"})
 """The phases of a round in which a worker is killed: it computes; it updates (old values are saved)."""

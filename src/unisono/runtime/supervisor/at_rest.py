@@ -32,7 +32,7 @@ class Rest:
 
     def __init__(self, run: Running, site: Site, crew: CrewControl, succession: Succession, hangs: Hangs) -> None:
         self._run, self._crew, self._succession, self._hangs = run, crew, succession, hangs
-        self._host, self._outputs, self._say = site.host, site.outputs, site.watcher.message
+        self._host, self._outputs, self._say = site.host, site.outputs, site.listener.message
 
     def come(self) -> None:
         """Abandon the round, whatever fails meanwhile: each of the workers may be buried once."""

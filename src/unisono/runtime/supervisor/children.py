@@ -41,7 +41,7 @@ class Children:
     """
 
     def __init__(self, site: Site, begun: Callable[[Child], None]) -> None:
-        self._host, self._outputs, self._watcher, self._begun = site.host, site.outputs, site.watcher, begun
+        self._host, self._outputs, self._listener, self._begun = site.host, site.outputs, site.listener, begun
         self.living: list[Child] = []
         self._wanted: list[_Wanted] = []
         self._vain, self._due = 0, 0.0
@@ -97,7 +97,7 @@ class Children:
         self._vain = 0
         self._wanted.remove(wanted)
         self.living.append(child)
-        self._outputs.listen(child.output, self._watcher.log(child.name))
+        self._outputs.listen(child.output, self._listener.log(child.name))
         for file in (child.pidfd, child.report):
             self._outputs.selector.register(file, selectors.EVENT_READ, child)
         self._begun(child)
@@ -113,7 +113,7 @@ class Children:
         self._due = time.monotonic() + RETRY_SECONDS
         if self._vain >= STRIKES:
             raise NotForked(f"a process could not be started, {STRIKES} times in a row: {reason.message}")
-        self._watcher.message(f"a process could not be started ({reason.message}); trying again")
+        self._listener.message(f"a process could not be started ({reason.message}); trying again")
 
     def hear(self, child: Child) -> None:
         """Take what a child says of itself; Python stacks in it go to its log."""

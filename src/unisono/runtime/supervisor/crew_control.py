@@ -79,7 +79,7 @@ class CrewControl:
                 run.leaving.add(decision.member)
         agreement = Agreement(run.state)
         elsewhere = sum(agreement.workers) - agreement.workers[agreement.host] if agreement.several else 0
-        self._site.watcher.workers(len(run.crew.present) + elsewhere, max(len(agreement.workers), 1))
+        self._site.listener.workers(len(run.crew.present) + elsewhere, max(len(agreement.workers), 1))
 
     def seat_newcomers(self) -> None:
         """Seat those that can work now."""
@@ -117,7 +117,7 @@ class CrewControl:
             self._ending.fail(failure)
         elif not (retires or ends or (not worker and child.told.done)):
             death = Death(child.name, status, hung, self._site.host.lacked_memory(status))
-            self._site.watcher.message(f"{death.text}; its work goes on elsewhere.")
+            self._site.listener.message(f"{death.text}; its work goes on elsewhere.")
             stack = job_frames(child.told.stacks.decode(errors="replace")) if hung else ""
             self._replace(child, death, None if early else at, stack)
 

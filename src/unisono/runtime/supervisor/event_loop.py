@@ -104,7 +104,7 @@ class EventLoop:
         self._crew.begin(first, go_on)
         for index in range(self._run.described.layout.shape.loaders):
             self._crew.children.want("loader", index)
-        self._control = self._site.watcher.control(self._resizing.answer)
+        self._control = self._site.caller.control(self._resizing.answer)
         if self._control:
             self._site.outputs.selector.register(self._control, selectors.EVENT_READ, self._control)
         return True
@@ -162,7 +162,7 @@ class EventLoop:
         self._host.lacked_memory(self._crew.children.bury(child))  # its death is not the next one's
         advice = self._profiler.advice(*self._run.state.segment["profile"].tolist()) if self._profiler else None
         if advice:
-            self._site.watcher.message(advice)
+            self._site.listener.message(advice)
 
     # -- what is to be done --------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class EventLoop:
         if not plan.copy or plan.stop or run.control.get(Control.COPIED) > plan.round:
             return
         self._drain(plan)
-        go_on = self._ending.failure is None and self._site.watcher.copy(run.described, run.state, plan.round)
+        go_on = self._ending.failure is None and self._site.keeper.copy(run.described, run.state, plan.round)
         if go_on:
             run.control.publish(Control.COPIED, plan.round + 1)
         else:
@@ -181,7 +181,7 @@ class EventLoop:
 
     def _drain(self, plan: Plan) -> None:
         self._run.drain()
-        if self._site.watcher.copy_wanted():
+        if self._site.keeper.copy_wanted():
             self._run.control.publish(Control.ASKED, plan.asked + 1)
 
     def _have_forked(self) -> None:
@@ -217,7 +217,7 @@ class EventLoop:
         assert self._ending.shutdown
         if self._finishing is None:
             if not self._others and self._ending.shortage is None:
-                self._site.watcher.message("stopping after the step at hand; another interrupt ends at once")
+                self._site.listener.message("stopping after the step at hand; another interrupt ends at once")
             self._finishing = CommonPatience(FINISH_SECONDS)
         if self._run.control.get(Control.STOP) != self._ending.shutdown.word:
             self._run.control.publish(Control.STOP, self._ending.shutdown.word)

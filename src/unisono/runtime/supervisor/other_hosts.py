@@ -11,7 +11,7 @@ from unisono.errors.failure import Failure
 from unisono.runtime.preparation.prepare import Described
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState
-from unisono.runtime.supervisor.observer import Watcher
+from unisono.runtime.supervisor.watcher import Listener
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Own:
         rounds: rounds done.
         workers: its workers.
         latest: the last record, and rounds done then.
-        memory: see `Watcher`.
+        memory: see `StateKeeper`.
     """
 
     rounds: int
@@ -51,7 +51,7 @@ class Joined:
 class Companions(Protocol):
     """The other hosts of a run."""
 
-    def open(self, selector: selectors.BaseSelector, poke: Callable[[], None], watcher: Watcher) -> None:
+    def open(self, selector: selectors.BaseSelector, poke: Callable[[], None], listener: Listener) -> None:
         """Look for the others; what comes from them is registered with this object as its data."""
 
     @property

@@ -30,7 +30,7 @@ class Regrouping:
 
     def __init__(self, run: Running, site: Site, others: Companions, crew: CrewControl, rest: Rest) -> None:
         self._run, self._others, self._crew, self._rest = run, others, crew, rest
-        self._ending, self._watcher = site.ending, site.watcher
+        self._ending, self._keeper, self._caller = site.ending, site.keeper, site.caller
 
     def join(self, rounds: int) -> int:
         """Come together with the other hosts, all with the same state.
@@ -45,7 +45,7 @@ class Regrouping:
             UsageError: they do not fit together.
         """
         run = self._run
-        own = Own(rounds, run.crew.wanted, run.records.latest, self._watcher.memory())
+        own = Own(rounds, run.crew.wanted, run.records.latest, self._keeper.memory())
         joined = self._others.join(run.described, run.state, own, self._ending.is_due)
         if isinstance(joined, Failure):
             if joined.usage:
@@ -57,8 +57,8 @@ class Regrouping:
         if joined.missed is not None:
             run.hand_on(joined.missed)
         elif joined.rounds != rounds:
-            self._watcher.remember(joined.memory)
-        self._watcher.joined(joined.host, run.described, run.state, joined.rounds)
+            self._keeper.remember(joined.memory)
+        self._caller.joined(joined.host, run.described, run.state, joined.rounds)
         return joined.rounds
 
     def is_due(self) -> bool:

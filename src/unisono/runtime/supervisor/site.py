@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from unisono.runtime.preparation.outline import JobFacts
 from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.supervisor.ending import Ending
-from unisono.runtime.supervisor.observer import Watcher
 from unisono.runtime.supervisor.other_hosts import Companions
 from unisono.runtime.supervisor.outputs import Outputs
 from unisono.runtime.supervisor.warm_parent_client import Host
+from unisono.runtime.supervisor.watcher import Caller, Listener, StateKeeper
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Site:
         request: what of the job, on what.
         host: the warm parent.
         outputs: reads what processes print; its selector says what has come from anywhere.
-        watcher: hears of the run.
+        listener, keeper, caller: whoever has the run supervised.
         ending: why the run is to end.
         others: the way to the other hosts; None = this one is alone.
         stall_seconds: see `Stalls`.
@@ -32,7 +32,9 @@ class Site:
     request: Request
     host: Host
     outputs: Outputs
-    watcher: Watcher
+    listener: Listener
+    keeper: StateKeeper
+    caller: Caller
     ending: Ending
     others: Companions | None
     stall_seconds: float | None

@@ -41,7 +41,7 @@ class Succession:
         self._losses += 1
         if self.is_over:
             return Failure(f"{lost.message} That was so {STRIKES} times in a row, before another one could take over.")
-        self._site.watcher.message(f"{lost.message} So another one takes over; workers go on.")
+        self._site.listener.message(f"{lost.message} So another one takes over; workers go on.")
         return None
 
     def go_on(self) -> None:

@@ -18,12 +18,13 @@ from unisono.runtime.processes.profiler import Profiler
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.ending import Ending
 from unisono.runtime.supervisor.event_loop import EventLoop
-from unisono.runtime.supervisor.observer import Outcome, Watcher
 from unisono.runtime.supervisor.other_hosts import Companions
+from unisono.runtime.supervisor.outcome import Outcome
 from unisono.runtime.supervisor.outputs import Outputs
 from unisono.runtime.supervisor.running import Running
 from unisono.runtime.supervisor.site import Site
 from unisono.runtime.supervisor.warm_parent_client import Host
+from unisono.runtime.supervisor.watcher import Listener, Watcher
 
 
 class Supervisor:
@@ -43,7 +44,7 @@ class Supervisor:
         companions: Companions | None = None,
     ) -> None:  # fmt: skip
         outputs, ending = Outputs(selectors.DefaultSelector()), Ending(watcher.interrupted, companions)
-        self._site = Site(job, request, host, outputs, watcher, ending, companions, stall_seconds)
+        self._site = Site(job, request, host, outputs, watcher, watcher, watcher, ending, companions, stall_seconds)
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._loop: EventLoop | None = None
 
@@ -53,7 +54,7 @@ class Supervisor:
         selector, others = site.outputs.selector, site.others
         selector.register(self._event, selectors.EVENT_READ, "event")
         if others:
-            others.open(selector, lambda: os.eventfd_write(self._event, 1), site.watcher)
+            others.open(selector, lambda: os.eventfd_write(self._event, 1), site.listener)
         failed: Failure | None = Failure("its supervisor was ended")
         try:
             outcome = self._run()
@@ -77,20 +78,20 @@ class Supervisor:
 
     def _run(self) -> Outcome:
         site, ending = self._site, self._site.ending
-        host, watcher = site.host, site.watcher
-        host.answers.say, host.answers.interrupted = watcher.message, ending.is_due
-        host.attach(site.outputs, partial(watcher.log, "host"))
-        described = host.prepare(site.request, meanwhile=watcher.preparing)
-        watcher.described(described)
+        host, listener = site.host, site.listener
+        host.answers.say, host.answers.interrupted = listener.message, ending.is_due
+        host.attach(site.outputs, partial(listener.log, "host"))
+        described = host.prepare(site.request, meanwhile=site.caller.preparing)
+        site.caller.described(described)
         segment = Segment.create(described.layout.segment)
         try:
             state = HostState(described.layout, segment)
             described = replace(described, probe=host.share(described, segment.file, self._event))
-            first, go_on = watcher.restore(described, state)
-            run, profiler = Running(described, state, watcher.record), None
+            first, go_on = site.keeper.restore(described, state)
+            run, profiler = Running(described, state, listener.record), None
             if not site.others and described.cut is None and not site.request.trace:
                 profiler = Profiler.of(described)
-                run.hand_on = partial(_profiled, profiler, watcher)
+                run.hand_on = partial(_profiled, profiler, listener)
             self._loop = EventLoop(run, site, self._event, profiler)
             self._loop.supervise(first, go_on)
             run.drain()
@@ -114,9 +115,9 @@ class Supervisor:
         try:
             self._site.host.ask("export", outcome.steps_done)
         except UnisonoError as error:
-            self._site.watcher.message(f"{family.model_file} was not written: {error}")
+            self._site.listener.message(f"{family.model_file} was not written: {error}")
 
 
-def _profiled(profiler: Profiler, watcher: Watcher, record: dict[str, Any]) -> None:
+def _profiled(profiler: Profiler, listener: Listener, record: dict[str, Any]) -> None:
     profiler.record(record)
-    watcher.record(record)
+    listener.record(record)
