@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from unisono.api import evaluate, open, start, train
     from unisono.commands.verify.verify import verify
     from unisono.errors import JobError, UnisonoError, UsageError
-    from unisono.hosts.ray.cluster import Ray
     from unisono.job import Job
     from unisono.partition.layout import Layout
     from unisono.partition.order import by_length, stratified, weighted
     from unisono.runs.handle import Run
+    from unisono.settings import Ray
     from unisono.version import __version__
 
 __all__ = [
@@ -39,12 +39,12 @@ __all__ = [
 
 _HOMES = {
     "api": ("evaluate", "open", "start", "train"),
-    "hosts.ray.cluster": ("Ray",),
     "errors": ("JobError", "UnisonoError", "UsageError"),
     "job": ("Job",),
     "partition.layout": ("Layout",),
     "partition.order": ("by_length", "stratified", "weighted"),
     "runs.handle": ("Run",),
+    "settings": ("Ray",),
     "commands.verify.verify": ("verify",),
     "version": ("__version__",),
 }

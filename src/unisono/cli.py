@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -13,41 +14,21 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import click
 
 from unisono.commands.last_word import repeated
+from unisono.commands.options import FOLDER, SeveralLayouts, options
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.errors.exits import exit_told, exits_told
 from unisono.observe.stream import Stream, complain, fill_closed, leave
-from unisono.partition.layout import Layout
 from unisono.runtime.processes.signals import handled
+from unisono.settings import Ray, Settings
 from unisono.values import bounds
 from unisono.values.text import excerpt, printable
 from unisono.version import __version__
 
 if TYPE_CHECKING:
-    from unisono.hosts.ray.cluster import Ray
     from unisono.runs.jobfile import JobFile
     from unisono.runtime.supervisor.warm_parent_client import Host
 
 
-class _Folder(click.ParamType):  # type: ignore[type-arg]
-    """A folder that has a name: an empty one, of a variable that is not set, would be this one."""
-
-    name = "path"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        return bounds.folder("a folder's path", value)
-
-
-class _Earlier(_Folder):
-    """The folder of an earlier run, or a word for that of `--out`."""
-
-    name = "run_dir"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == AUTO else super().convert(value, param, ctx)
-
-
-AUTO = "auto"
-FOLDER, EARLIER = _Folder(), _Earlier()
 WORKERS, STEPS, ROUNDS = bounds.MOST_WORKERS, bounds.MOST_ROUNDS, 1000
 
 
@@ -57,61 +38,17 @@ def commands() -> None:
     """Train deep-learning models on many workers, with the same bits on any number of them."""
 
 
-def _job_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
-    for decorate in (
-        click.option("--threads", type=int, default=1, show_default=True, help="Threads of each worker."),
-        click.option("--workers", type=int, help="Processes that compute. [default: the physical cores]"),
-    ):
-        command = decorate(command)
-    return command
-
-
 @commands.command()
 @click.argument("file")
 @click.argument("arguments", nargs=-1)
-@_job_arguments
-@click.option("--layout", metavar="LAYOUT", help="data=N,pipeline=N or auto. [default: the data alone]")
-@click.option(
-    "--recompute",
-    type=click.Choice(["none", "blocks"]),
-    default="none",
-    show_default=True,
-    help="Compute activations again for the backward pass: less memory.",
-)
-@click.option("--timeline", is_flag=True, help="Write timeline.json for ui.perfetto.dev.")
 @click.option("--epochs", type=int, help="Replaces the job's length.")
 @click.option("--steps", type=int, help="Replaces the job's length.")
 @click.option("--seed", type=int, help="Replaces the job's seed.")
-@click.option("--out", type=FOLDER, help="Run folder. [default: runs/FILE-DATE-TIME]")
-@click.option("--resume", type=EARLIER, metavar="RUN_DIR|auto", help="Go on with a run; auto: that in --out, if any.")
-@click.option("--allow-change", is_flag=True, help="Resume a job with changed hyperparameters: another result.")
-@click.option("--checkpoint-every", metavar="N|TIME", help="Steps (200) or a time (10m). [default: at the end only]")
-@click.option("--keep", type=int, default=2, show_default=True, help="Checkpoints to keep, besides the best.")
-@click.option("--max-time", metavar="TIME", help="End in time (11h50m), with a checkpoint.")
-@click.option("--stall-seconds", type=float, help="Replace a worker without progress. [default: by its usual pace]")
-@click.option("--interface", metavar="NAME", help="Network interface between hosts. [default: by the route]")
-@click.option("--ports", metavar="LOW-HIGH", help="Ports on which hosts may listen. [default: any]")
-@click.option("--host-timeout", type=float, default=10.0, show_default=True, help="A host silent so long is lost.")
-@click.option("--data-host", type=int, metavar="N", help="Host N alone has the data, and reads them for the others.")
-@click.option("--store", metavar="HOST:PORT", help="Hosts meet where unisono store serves. [default: at host 0]")
-@click.option("--min-hosts", type=int, metavar="N", help="Fewer hosts wait for more. [default: all begin, any go on]")
-@click.option(
-    "--on-signal",
-    type=click.Choice(["leave", "stop"]),
-    default="leave",
-    show_default=True,
-    help="One of several hosts that is sent SIGTERM leaves, or stops the run. Ctrl-C stops it.",
-)
+@options()
 @click.option("--on", type=click.Choice(["ray"]), help="Train on a Ray cluster.")
-@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster. [default: RAY_ADDRESS, or this machine's]")
-@click.option("--hosts", type=int, help="Nodes of the Ray cluster that take part. [default: all]")
-@click.option("--workers-per-host", type=int, help="Workers on each. [default: by their CPUs]")
-@click.option("--ship", type=FOLDER, metavar="DIR", help="Ray copies DIR to every host.")
-@click.option("--debug", is_flag=True, help="One process, no live line: breakpoint() works; same bits.")
 def train(
-    file: str, arguments: tuple[str, ...], workers: int | None, threads: int, epochs: int | None, steps: int | None,
-    seed: int | None, out: Path | None, resume: Path | str | None, on: str | None, address: str | None,
-    hosts: int | None, workers_per_host: int | None, ship: Path | None, **settings: Any,
+    file: str, arguments: tuple[str, ...], epochs: int | None, steps: int | None, seed: int | None, on: str | None,
+    **given: Any,
 ) -> int:  # fmt: skip
     """Train the job of FILE.py[:NAME] with key=value ARGUMENTS.
 
@@ -120,28 +57,25 @@ def train(
     """
     if epochs is not None and steps is not None:
         raise UsageError(f"a run has one length; received --epochs {epochs} and --steps {steps}. Give one.")
-    fields = {} if epochs is None and steps is None else {"epochs": epochs, "steps": steps}
-    fields = fields if seed is None else {**fields, "seed": seed}
-    in_process = settings["debug"] or on is not None
-    earlier = resume if isinstance(resume, Path) else None  # auto: the command says all, on every host
+    changed = {} if epochs is None and steps is None else {"epochs": epochs, "steps": steps}
+    changed = changed if seed is None else {**changed, "seed": seed}
+    cluster = _cluster(on, **{each.name: given.pop(each.name) for each in fields(Ray)})
+    settings = Settings(on=cluster, **given)
+    earlier = settings.resume if isinstance(settings.resume, Path) else None  # auto: the command says all, everywhere
     try:
-        job, host = _begun(file, arguments, earlier, fields, starts=not in_process)
+        job, host = _begun(file, arguments, earlier, changed, starts=not settings.debug and cluster is None)
     except UnisonoError as error:
         from unisono import api
 
-        api.refuse(error, *(settings[name] for name in ("interface", "ports", "store", "host_timeout")))
+        api.refuse(error, settings)
     from unisono import api
     from unisono.observe.progress import quiet
     from unisono.observe.run_folder import HOSTS
     from unisono.runtime.processes.start import POOLS
 
-    cluster = _cluster(on, address=address, hosts=hosts, workers_per_host=workers_per_host, ship=ship)
-    if settings["debug"]:  # the job's objects may compute when they are made, here
-        os.environ.update(dict.fromkeys(POOLS, str(bounds.threads(threads))))
-    run = api.train(
-        job, workers=workers, threads=threads, name=job.path.stem, out=out, resume=resume, on=cluster, host=host,
-        **settings,
-    )  # fmt: skip
+    if settings.debug:  # the job's objects may compute when they are made, here
+        os.environ.update(dict.fromkeys(POOLS, str(settings.threads)))
+    run = api.run(job, replace(settings, name=job.path.stem), host)
     manifest = run.manifest
     first = manifest.get("first_step_seconds")
     start_up = "" if first is None else f" (the first after {first:.1f} s)"
@@ -183,8 +117,6 @@ def _begun(
 def _cluster(on: str | None, **settings: Any) -> Ray | None:
     """What `--on ray` and its options say."""
     if on is not None:
-        from unisono.hosts.ray.cluster import Ray
-
         return Ray(**settings)
     for name, value in settings.items():
         if value is not None:
@@ -194,28 +126,7 @@ def _cluster(on: str | None, **settings: Any) -> Ray | None:
     return None
 
 
-class _SeveralLayouts(click.Command):
-    """`--layouts data=1 pipeline=2`: all that follows and is a layout belongs to the option."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if "--layouts" in args:
-            first = args.index("--layouts") + 1
-            last = first
-            while last < len(args) and _is_layout(args[last]):
-                last += 1
-            args = [*args[:first], *([" ".join(args[first:last])] if last > first else []), *args[last:]]
-        return super().parse_args(ctx, args)
-
-
-def _is_layout(text: str) -> bool:
-    try:
-        Layout.parse(text)
-    except UsageError:
-        return False
-    return True
-
-
-@commands.command(cls=_SeveralLayouts)
+@commands.command(cls=SeveralLayouts)
 @click.argument("file")
 @click.argument("arguments", nargs=-1)
 @click.option("--workers", default="1,2,3,4", show_default=True, help="World sizes to compare.")
@@ -235,7 +146,7 @@ def verify(file: str, arguments: tuple[str, ...], workers: str, layouts: str, st
 @commands.command()
 @click.argument("file")
 @click.argument("arguments", nargs=-1)
-@_job_arguments
+@options("workers", "threads")
 @click.option("--pipeline", type=click.IntRange(1, WORKERS), default=1, show_default=True, help="Stages of a pipe.")
 def partition(file: str, arguments: tuple[str, ...], workers: int | None, threads: int, pipeline: int) -> int:
     """Show what each worker gets of the data and of the model."""
@@ -273,7 +184,7 @@ def compare(
 @click.argument("file")
 @click.argument("run_dir", type=FOLDER)
 @click.argument("arguments", nargs=-1)
-@_job_arguments
+@options("workers", "threads")
 @click.option("--at", default="final", show_default=True, help="final, best, or the step of a checkpoint.")
 def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int | None, threads: int, at: str) -> int:
     """Evaluate the parameters of RUN_DIR on the job's evaluation data."""

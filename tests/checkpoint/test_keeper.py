@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from unisono.checkpoint import store
-from unisono.checkpoint.keeper import Checkpointing, Keeper
+from unisono.checkpoint.keeper import Keeper
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
 from unisono.errors import UsageError
+from unisono.settings import Checkpointing
 from unisono.values.untrusted import Malformed
 from waiting import limit
 

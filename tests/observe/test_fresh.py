@@ -12,8 +12,8 @@ if importlib.util.find_spec("torch") is None:
 
 import jobs
 import unisono
-from unisono import api
 from unisono.observe.run_folder import fresh
+from unisono.runs import opening
 
 
 def test_a_fresh_folder_is_nobody_elses(tmp_path: Path) -> None:
@@ -24,6 +24,6 @@ def test_a_fresh_folder_is_nobody_elses(tmp_path: Path) -> None:
 
 
 def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "_default_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(opening, "_default_folder", lambda name: tmp_path / name)
     folders = [unisono.train(jobs.make(steps=1), debug=True).directory.name for _ in range(2)]
     assert folders == ["job", "job-2"]

@@ -6,8 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from numbers import Integral
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +14,10 @@ from unisono.checkpoint import store
 from unisono.checkpoint.copies import Copies
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
-from unisono.values.bounds import number_in, whole
-from unisono.values.durations import seconds_of
+from unisono.settings import Checkpointing
 from unisono.values.untrusted import Maybe, check
 
 _MEMORY = {"best": Maybe({"name": str, "value": float, "step": int}), "since_best": int}
-
-
-@dataclass(frozen=True)
-class Checkpointing:
-    """Run settings of checkpoints.
-
-    Attributes:
-        steps: write one every so many steps, or None.
-        seconds: write one every so many seconds, or None.
-        keep: how many to keep; the best one is kept besides.
-
-    >>> Checkpointing.parse("10m"), Checkpointing.parse("200", keep=1)
-    (Checkpointing(steps=None, seconds=600.0, keep=2), Checkpointing(steps=200, seconds=None, keep=1))
-    """
-
-    steps: int | None = None
-    seconds: float | None = None
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "keep"):
-            value = getattr(self, name)
-            if value is not None:
-                whole(f"checkpoints: {name}", value)
-
-    @staticmethod
-    def parse(every: str | int | None, keep: int = 2) -> Checkpointing:
-        """From "200" (steps) or "10m" (time); None = at the end only."""
-        if every is None:
-            return Checkpointing(keep=keep)
-        steps = number_in(every) if isinstance(every, str) else every
-        if isinstance(steps, Integral):
-            return Checkpointing(steps=int(whole("checkpoint_every", steps)), keep=keep)
-        return Checkpointing(seconds=seconds_of(every, "checkpoint_every"), keep=keep)
 
 
 def _is_better(better: str, value: float, best: float | None) -> bool:

@@ -10,7 +10,6 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from unisono.api import request_for
 from unisono.errors import UsageError
 from unisono.frameworks.protocol import ModelDescription
 from unisono.job import Job
@@ -18,9 +17,11 @@ from unisono.memory.packing import packed_bytes
 from unisono.partition.batches import Batches
 from unisono.partition.layout import Layout
 from unisono.partition.stages import bubble
+from unisono.runs.request import request_of
 from unisono.runtime.preparation.cutting import Cut
 from unisono.runtime.preparation.prepare import Prepared, prepare
 from unisono.runtime.rules.plan import Plan
+from unisono.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def partition(job: Job, workers: int | None = None, pipeline: int = 1, threads: 
     Raises:
         UsageError: the model or the batch can't be cut so.
     """
-    prepared = prepare(job, request_for(workers, threads, Layout(pipeline=pipeline)))
+    prepared = prepare(job, request_of(Settings(workers=workers, threads=threads, layout=Layout(pipeline=pipeline))))
     shape = prepared.layout.shape
     layout = Layout(shape.slots // shape.stages, shape.stages)
     plan = prepared.described.opening(0, (0,) * shape.slots, False)

@@ -19,12 +19,13 @@ from unisono.observe.outlet import Outlet
 from unisono.observe.progress import Beside, Display
 from unisono.observe.run_folder import SOCKET, RunFolder, read_run, this_process
 from unisono.runs.execution import Execution, Interrupts, Observation
-from unisono.runs.train import FolderObservation, RunSettings, conclude, interrupted
+from unisono.runs.train import FolderObservation, conclude, interrupted
 from unisono.runtime.preparation.prepare import Described, Request
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.runtime.supervisor.outcome import Outcome
+from unisono.settings import Settings
 
 MOST_RECENT = 4096
 
@@ -120,7 +121,7 @@ class Following(Observation):
 
 
 def follow(
-    execution: Execution, request: Request, folder: RunFolder, display: Display, settings: RunSettings,
+    execution: Execution, request: Request, folder: RunFolder, display: Display, settings: Settings,
     companions: Cluster, name: str, path: Path,
 ) -> bool:  # fmt: skip
     """Train a job as host 0 of the run does.
@@ -154,7 +155,8 @@ def follow(
         run_folder.fields = read_run(run_folder.path)
         kept = FolderObservation(
             job, display, interrupts, folder=run_folder, settings=settings, keeper=keeper,
-            request=replace(request, timeline=False), host=f"{name} ", started=started, takes_over=True,
+            code=execution.code, request=replace(request, timeline=False), host=f"{name} ", started=started,
+            takes_over=True,
         )  # fmt: skip
         run_folder.update(host=name, **this_process())
         return kept

@@ -13,25 +13,41 @@ from unisono.hosts.account import account_of
 from unisono.hosts.early_errors import Heard
 from unisono.hosts.follower import follow
 from unisono.hosts.group import Cluster, Hosts
+from unisono.hosts.place import Place
+from unisono.hosts.ports import ports_of
 from unisono.hosts.sample_store import Lender
 from unisono.observe.progress import Display
 from unisono.observe.run_folder import CHECKPOINTS, RunFolder, fresh, read_run, status_of
 from unisono.runs.execution import Supervised
 from unisono.runs.opening import Start, host_folder, newest, opened
-from unisono.runs.train import RunSettings, train_in_folder
+from unisono.runs.train import train_in_folder
 from unisono.runtime.preparation.prepare import Described, Request
+from unisono.settings import Settings
+
+
+def hosts_of(place: Place, settings: Settings) -> Hosts:
+    """How this process takes part in a run over several hosts.
+
+    Args:
+        place: where it stands among them.
+        settings: of the run.
+
+    Raises:
+        UsageError: there is no such data host, or no such ports.
+    """
+    ports = None if settings.ports is None else ports_of(settings.ports)
+    return Hosts(place, settings.interface, settings.host_timeout, settings.data_host, ports, settings.min_hosts)
 
 
 def train_among_hosts(
-    execution: Supervised, request: Request, path: Path, named: bool, start: Start, settings: RunSettings,
+    execution: Supervised, request: Request, path: Path, start: Start, settings: Settings,
     shown: Display, hosts: Hosts,
 ) -> tuple[Path, bool]:  # fmt: skip
     """Host 0 keeps the run folder; every other host has one of its own in it (or by its name, on its own disk).
 
     Args:
         execution, request, settings: as in `train_in_folder`.
-        path: the run folder.
-        named: whether the caller has named it; else it is host 0's.
+        path: the run folder; host 0's where the settings name none.
         start: what host 0 does with it; a driver has done it already.
         shown: where progress is shown.
         hosts: how this process takes part.
@@ -45,18 +61,18 @@ def train_among_hosts(
     request = replace(request, several_hosts=True)
 
     def account(described: Described) -> dict[str, Any]:
-        return account_of(execution.job, described, request.threads, settings.code, settings.arguments)
+        return account_of(execution.job, described, request.threads, execution.code, execution.arguments)
 
     companions = Cluster(hosts, account, execution.host.source if hosts.lends else None)
     with companions.telling():
-        return _train(companions, execution, request, path, named, start, settings, shown, hosts)
+        return _train(companions, execution, request, path, start, settings, shown, hosts)
 
 
 def _train(
-    companions: Cluster, execution: Supervised, request: Request, path: Path, named: bool, start: Start,
-    settings: RunSettings, shown: Display, hosts: Hosts,
+    companions: Cluster, execution: Supervised, request: Request, path: Path, start: Start,
+    settings: Settings, shown: Display, hosts: Hosts,
 ) -> tuple[Path, bool]:  # fmt: skip
-    where, name = hosts.place, hosts.place.name
+    where, name, named = hosts.place, hosts.place.name, settings.names_folder
     try:
         again = companions.meet(shown.message)  # here an interrupt still ends it at once
     except JobError as error:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from unisono.errors import Interrupted, JobError, UsageError
@@ -21,6 +21,7 @@ from unisono.observe.outlet import told_of_waiting
 from unisono.observe.progress import Display
 from unisono.runs.debug import run_here
 from unisono.runs.jobfile import JobFile
+from unisono.runtime.preparation.code_files import CodeFile, code_files
 from unisono.runtime.preparation.outline import JobFacts
 from unisono.runtime.preparation.prepare import Described, Request
 from unisono.runtime.processes.signals import handled
@@ -197,6 +198,10 @@ class Execution(Protocol):
         """What made it, for run.json."""
 
     @property
+    def code(self) -> Mapping[str, CodeFile]:
+        """The files of the process that made it, where that is none that computes."""
+
+    @property
     def since(self) -> float:
         """When it was begun to make it, on the monotonic clock."""
 
@@ -219,13 +224,14 @@ class Supervised:
     """By processes of this host.
 
     Attributes:
-        job, arguments: see `Execution`.
+        job, arguments, code: see `Execution`.
         host: its warm parent, which has been told of the job: closed by a call.
     """
 
     job: JobFacts
     host: Host
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    code: Mapping[str, CodeFile] = field(default_factory=dict)
 
     @property
     def since(self) -> float:
@@ -243,7 +249,7 @@ class Supervised:
     def copied(self) -> Iterator[Supervised]:
         """The same by a copy of the warm parent, so that this one can be called again."""
         with self.host.copied() as host:
-            yield Supervised(self.job, host, self.arguments)
+            yield replace(self, host=host)
 
 
 @dataclass(frozen=True)
@@ -251,12 +257,13 @@ class InProcess:
     """In this process, for debugging.
 
     Attributes:
-        job, arguments, since: see `Execution`.
+        job, arguments, since, code: see `Execution`.
     """
 
     job: Job
     arguments: Mapping[str, Any] = field(default_factory=dict)
     since: float = field(default_factory=time.monotonic)
+    code: Mapping[str, CodeFile] = field(default_factory=dict)
 
     def __call__(
         self, request: Request, watcher: Watcher, stall_seconds: float | None = None,
@@ -287,7 +294,7 @@ def supervised(
     with host or Host() as own, closing(Pickled.of(job, say)) as source:
         own.answers.say = say
         own.begin(source)
-        yield Supervised(job, own)
+        yield Supervised(job, own, code=code_files())
 
 
 def checked(job: object) -> Job:

@@ -23,6 +23,7 @@ from unisono.errors.traces import user_traceback
 from unisono.frameworks.registry import FAMILIES, hold_threads, named_beside, settle_environment
 from unisono.job import Job
 from unisono.partition.keys import key
+from unisono.runtime.preparation.code_files import CodeFile
 from unisono.runtime.processes.seeding import seed_all, seeded
 from unisono.runtime.processes.source import Recipe
 from unisono.values import bounds
@@ -186,10 +187,11 @@ class JobFile:
 
 @dataclass(frozen=True)
 class LoadedJob:
-    """A job, and the arguments that made it."""
+    """A job, the arguments that made it, and the code of the process that did where that is none of the run."""
 
     job: Job
     arguments: Mapping[str, Any]
+    code: Mapping[str, CodeFile] = field(default_factory=dict)
 
 
 def load(spec: str, assignments: Sequence[str] = (), kept: Mapping[str, Any] | None = None) -> LoadedJob:

@@ -18,10 +18,8 @@ from unisono.observe.metrics import METRICS, locked
 from unisono.observe.run_folder import CHECKPOINTS, HOSTS, LOGS, PARAMETERS, RUN, RunFolder, read_run, this_process
 from unisono.observe.timeline import TIMELINE
 from unisono.runtime.processes.leftovers import sweep_run
+from unisono.settings import AUTO, Settings
 from unisono.values.text import excerpt
-
-AUTO = "auto"
-"""What is given as `resume` for `Start.AUTO`."""
 
 ABANDONED = "abandoned-"
 """How names of folders begin that hold what abandoned runs have recorded."""
@@ -42,6 +40,37 @@ class Start(Enum):
     NEW = "begin a run; a folder that holds one is refused"
     RESUME = "go on with the run that the folder holds"
     AUTO = "go on with the run that the folder holds, or begin one"
+
+
+def folder_of(settings: Settings, starts_again: bool) -> tuple[Path, Start]:
+    """The run folder, and what a start does with it; one that is not named is made `fresh` by who makes it.
+
+    Args:
+        settings: of the run.
+        starts_again: whether a launcher may start this again with the same settings.
+
+    Raises:
+        UsageError: two are named, or none where one must be.
+    """
+    out, resume = settings.out, settings.resume
+    if resume == AUTO:
+        if out is None:
+            raise UsageError(
+                f"resume={AUTO} goes on with the run in the folder that out names, or begins one there; received no "
+                f"out. Give --out (a folder of the name {AUTO} is ./{AUTO})."
+            )
+        return Path(out), Start.AUTO
+    if out is not None and resume is not None:
+        raise UsageError(f"a resumed run goes on in its own folder; received out={out} and resume={resume}.")
+    if resume is not None:
+        return Path(resume), Start.RESUME
+    if out is None:
+        return _default_folder(settings.name), Start.NEW
+    return Path(out), Start.AUTO if starts_again else Start.NEW
+
+
+def _default_folder(name: str) -> Path:
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def opened(path: Path, start: Start, message: Callable[[str], None]) -> tuple[RunFolder, bool]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from unisono.checkpoint import store
-from unisono.checkpoint.keeper import Checkpointing, Keeper
+from unisono.checkpoint.keeper import Keeper
 from unisono.checkpoint.parameters import link, save, sha256_of
 from unisono.checkpoint.store import Checkpoint, Standing
 from unisono.errors import Interrupted, JobError, UnisonoError, UsageError
@@ -40,35 +40,11 @@ from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.runtime.supervisor.other_hosts import Companions
 from unisono.runtime.supervisor.outcome import Outcome
+from unisono.settings import Settings
 from unisono.version import __version__
 
 LAST_SECONDS = 1.0
 """For what is done when a second signal has come."""
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What a run may be told besides its job and its workers.
-
-    Attributes:
-        checkpointing: when checkpoints are written and how many are kept.
-        stall_seconds: how long a worker may make no progress; None = adapted to its usual pace.
-        max_seconds: the run stops by itself after so long, as if by SIGTERM.
-        leaves: whether one of several hosts leaves alone where a system's signal tells it to go; else the run ends.
-        debug: one process.
-        arguments: what made the job, for run.json.
-        allow_change: resume although the job has changed.
-        code: the files of the process that made the job, where that is no process of the run.
-    """
-
-    checkpointing: Checkpointing = field(default_factory=Checkpointing)
-    stall_seconds: float | None = None
-    max_seconds: float | None = None
-    leaves: bool = True
-    debug: bool = False
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    allow_change: bool = False
-    code: Mapping[str, CodeFile] = field(default_factory=dict)
 
 
 def standing_after(described: Described, state: HostState, rounds: int) -> Standing:
@@ -89,6 +65,7 @@ class FolderObservation(Observation):
         settings: the run's settings.
         keeper: its checkpoints.
         request: what was asked of the host.
+        code: see `Execution`.
         resumed: the checkpoint to go on from, or None.
         host: put before processes' names where there are several hosts ("node0 "), or nothing.
         started: when the run began, on the monotonic clock: before its job was made.
@@ -99,9 +76,10 @@ class FolderObservation(Observation):
     """
 
     folder: RunFolder = field(kw_only=True)
-    settings: RunSettings = field(kw_only=True)
+    settings: Settings = field(kw_only=True)
     keeper: Keeper = field(kw_only=True)
     request: Request = field(kw_only=True)
+    code: Mapping[str, CodeFile] = field(kw_only=True)
     resumed: Checkpoint | None = field(kw_only=True, default=None)
     host: str = field(kw_only=True, default="")
     started: float = field(kw_only=True, default_factory=time.monotonic)
@@ -148,7 +126,7 @@ class FolderObservation(Observation):
 
     def _about(self, described: Described) -> tuple[dict[str, Any], dict[str, str]]:
         """The job's digest and the numerics' fingerprint."""
-        described = replace(described, code={**self.settings.code, **described.code})
+        described = replace(described, code={**self.code, **described.code})
         fingerprint = {**described.layout.description.fingerprint, "threads": str(self.request.threads)}
         return job_digest(self.job, described), fingerprint
 
@@ -397,7 +375,7 @@ def _ended_at_once(folder: RunFolder, keeper: Keeper, number: int) -> None:
 
 
 def train_in_folder(
-    execution: Execution, request: Request, folder: RunFolder, display: Display, settings: RunSettings,
+    execution: Execution, request: Request, folder: RunFolder, display: Display, settings: Settings,
     resumed: Checkpoint | None = None, companions: Companions | None = None, host: str = "",
 ) -> bool:  # fmt: skip
     """Train a job and keep its run folder.
@@ -425,11 +403,11 @@ def train_in_folder(
     at_once = partial(_ended_at_once, folder, keeper)
     interrupts = Interrupts(settings.max_seconds, at_once, settings.leaves, execution.since)
     watcher = FolderObservation(
-        job, display, interrupts, folder=folder, settings=settings, keeper=keeper, request=request, resumed=resumed,
-        host=host, started=execution.since,
+        job, display, interrupts, folder=folder, settings=settings, keeper=keeper, request=request, code=execution.code,
+        resumed=resumed, host=host, started=execution.since,
     )  # fmt: skip
     folder.update(
-        unisono=__version__, command=sys.argv, arguments=dict(settings.arguments), job=job.described(),
+        unisono=__version__, command=sys.argv, arguments=dict(execution.arguments), job=job.described(),
         exit="running", reason=None, error=None, signal=None, **this_process(),
         settings={"workers": request.workers, "threads": request.threads, "layout": str(request.layout),
                   "recompute": request.recompute, "debug": settings.debug,

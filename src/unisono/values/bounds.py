@@ -144,7 +144,7 @@ def switch(what: str, value: object) -> bool:
     return value
 
 
-def one_of(what: str, value: object, choices: Collection[str]) -> None:
+def one_of(what: str, value: object, choices: Collection[str]) -> str:
     """One of several words.
 
     Args:
@@ -161,6 +161,7 @@ def one_of(what: str, value: object, choices: Collection[str]) -> None:
     """
     if not isinstance(value, str) or value not in choices:
         raise UsageError(f"{what} must be {' or '.join(map(repr, choices))}; received {excerpt(value)}.")
+    return value
 
 
 def name(what: str, value: object) -> str:

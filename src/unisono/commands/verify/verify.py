@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from unisono.api import layout_of
 from unisono.commands.verify.alone import alone
 from unisono.commands.verify.report import VerifyReport, shortened
 from unisono.commands.verify.whole_batch import WholeBatch, compared
@@ -16,6 +15,7 @@ from unisono.partition.layout import Layout
 from unisono.runs.execution import Supervised, held
 from unisono.runs.jobfile import JobFile
 from unisono.runtime.supervisor.warm_parent_client import Host
+from unisono.settings import Settings
 from unisono.values import bounds
 
 
@@ -46,7 +46,7 @@ def verify(
     if not isinstance(workers, Sequence) or (not workers and not layouts):
         raise UsageError(f"verify compares world sizes; received {workers or 'none'}. Name some: --workers 1,2,3,4.")
     workers, steps = [bounds.workers(count) for count in workers], bounds.whole("steps", steps)
-    chosen = [layout_of(layout) for layout in layouts] or [Layout(data=count) for count in workers]
+    chosen = [Settings(layout=layout).split for layout in layouts] or [Layout(data=count) for count in workers]
     results: list[World] = []
     with held(job, host, message) as execution:
         for world in _worlds(execution, chosen, steps, names=bool(layouts)):

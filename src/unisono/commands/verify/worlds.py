@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unisono.api import request_for
 from unisono.checkpoint import store
 from unisono.checkpoint.parameters import sha256_of
 from unisono.checkpoint.store import Checkpoint
@@ -18,11 +17,13 @@ from unisono.errors import JobError
 from unisono.observe.progress import quiet
 from unisono.partition.layout import Layout
 from unisono.runs.execution import Execution, Interrupts, Observation, Supervised
+from unisono.runs.request import request_of
 from unisono.runs.train import standing_after
 from unisono.runtime.preparation.prepare import Described, Request
 from unisono.runtime.processes.leftovers import VERIFY, temporary_folder
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.outcome import Outcome, raise_failure
+from unisono.settings import Settings
 
 KILLED_WHILE = ({"microbatch", "backward"}, {"saved"})
 """The phases of a round in which a worker is killed: it computes; it updates (old values are saved)."""
@@ -111,7 +112,7 @@ def first_steps(layout: Layout, steps: int, **more: Any) -> Request:
         steps: how many steps.
         more: see `Request`.
     """
-    return request_for(layout.workers, 1, layout, trace=True, most_steps=steps, **more)
+    return request_of(Settings(workers=layout.workers, layout=layout), trace=True, most_steps=steps, **more)
 
 
 def undisturbed(execution: Supervised, layout: Layout, name: str, steps: int) -> World:

@@ -5,49 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unisono.errors import UsageError, way_to_install
-from unisono.values.bounds import MOST_HOSTS, MOST_WORKERS, folder, whole
+from unisono.settings import Ray
 
 BUSY_SECONDS = 5.0
 """After so long a wait for resources a person is told."""
 
 HEEDS_LABELS = (2, 50)
 """The first Ray that puts a bundle on the node that its label names; older ones take the label and may not."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ray:
-    """Where `train(job, on=...)` trains.
-
-    Attributes:
-        address: the cluster's address ("auto", "10.0.0.1:6379"); None = the one that this process is part of or that
-            RAY_ADDRESS names, else one that runs on this machine, else a new one of this machine alone.
-        hosts: how many of the cluster's nodes take part; None = all that have the CPUs.
-        workers_per_host: workers on each; None = as many as their CPUs allow.
-        ship: a folder that Ray copies to every host, where modules of the job are found; None = hosts see the same
-            files, or the job has no modules besides its file.
-
-    >>> Ray(hosts=0)
-    Traceback (most recent call last):
-    unisono.errors.UsageError: Ray's hosts must be a whole number from 1 to 65536; received 0.
-    """
-
-    address: str | None = None
-    hosts: int | None = None
-    workers_per_host: int | None = None
-    ship: str | Path | None = None
-
-    def __post_init__(self) -> None:
-        for name, most in (("hosts", MOST_HOSTS), ("workers_per_host", MOST_WORKERS)):
-            value = getattr(self, name)
-            if value is not None:
-                whole(f"Ray's {name}", value, most=most)
-        if self.ship is not None and not folder("Ray's ship", self.ship).is_dir():
-            raise UsageError(f"Ray's ship names a folder that is copied to every host; {self.ship} is none.")
 
 
 def imported() -> Any:

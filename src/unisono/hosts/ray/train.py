@@ -3,64 +3,62 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.hosts.group import Hosts
-from unisono.hosts.ray.cluster import Ray, connected, cpus_of, driver_node, reserved, sized
+from unisono.hosts.ports import ports_of
+from unisono.hosts.ray.cluster import connected, cpus_of, driver_node, reserved, sized
 from unisono.hosts.ray.driver import Driver, meeting_place
 from unisono.hosts.ray.messages import Order
-from unisono.hosts.train import train_among_hosts
-from unisono.job import Job
-from unisono.machine.devices import usable_cores
+from unisono.hosts.train import hosts_of, train_among_hosts
+from unisono.machine.platform_check import require_linux
 from unisono.observe.progress import Display
-from unisono.observe.run_folder import RunFolder, read_run, this_process
+from unisono.observe.run_folder import RunFolder, fresh, read_run, this_process
 from unisono.runs.execution import Interrupts, supervised
 from unisono.runs.handle import Run
+from unisono.runs.jobfile import LoadedJob
 from unisono.runs.opening import Start, opened
-from unisono.runs.train import RunSettings
-from unisono.runtime.preparation.prepare import Request
+from unisono.runs.request import request_of
 from unisono.runtime.processes.source import packed
+from unisono.settings import Ray, Settings
 
 
-def train_on_ray(
-    on: Ray, job: Job, threads: int, least: int | None, wish: Callable[[int], Request], path: Path, start: Start,
-    settings: RunSettings, shown: Display, interface: str | None, host_timeout: float, data_host: int | None,
-    ports: range | None,
-    min_hosts: int | None,
-) -> Run:  # fmt: skip
+def train_on_ray(on: Ray, made: LoadedJob, settings: Settings, path: Path, start: Start, shown: Display) -> Run:
     """Drive hosts that train; what each of them does is `train_as_host`.
 
     Args:
         on: which cluster, how much of it.
-        job, settings: what to train, how.
-        threads: of each worker.
-        least: workers that the layout needs on each host, or None.
-        wish: workers of a host → what is asked of it.
+        made: what to train.
+        settings: how.
         path: the run folder.
         start: what is to be done with it.
         shown: where progress is shown.
-        interface, host_timeout, data_host, ports, min_hosts: see `Hosts`.
 
     Raises:
         UsageError, JobError: the run failed.
     """
+    require_linux()
+    path, threads, split = path if settings.names_folder else fresh(path), settings.threads, settings.split
+    ports = None if settings.ports is None else ports_of(settings.ports)
+    least = on.workers_per_host or (split.workers if split.data else None)
     path = path.absolute()
     interrupts = Interrupts()
     with connected(on) as ray, interrupts.handled():
-        hosts, workers = sized(cpus_of(ray), on.hosts, on.workers_per_host or least, threads)
-        place = meeting_place(ray, path.name, hosts, interface, ports)
+        hosts, workers = sized(cpus_of(ray), on.hosts, least, threads)
+        place = meeting_place(ray, path.name, hosts, settings.interface, ports)
         folder, goes_on = opened(path, start, shown.message)
         start = Start.RESUME if goes_on else Start.NEW
-        work = {"job": job, "request": wish(workers), "out": path, "start": start, "settings": settings}
-        taking_part = Hosts(place, interface, host_timeout, data_host, ports, min_hosts)
+        own = replace(settings, on=None, workers=workers, out=path, resume=None)
+        work = {"job": made.job, "arguments": made.arguments, "code": made.code, "start": start, "settings": own}
         order = Order(
-            packed(work).skeleton, taking_part, place.prefix, str(Path.cwd()), _own_path(), tuple(sys.argv)
+            packed(work).skeleton, hosts_of(place, settings), place.prefix, str(Path.cwd()), _own_path(),
+            tuple(sys.argv),
         )  # fmt: skip
-        nodes = {} if data_host is None else {data_host: driver_node(ray, workers * threads)}
+        nodes = {} if settings.data_host is None else {settings.data_host: driver_node(ray, workers * threads)}
         folder.update(key=order.key)
         if folder.fields.get("exit") != "completed":  # a finished run stays that if no host finds something to do
             folder.update(exit="running", error=None, signal=None, **this_process())
@@ -77,7 +75,7 @@ def train_on_ray(
             raise
         finally:
             shown.close()
-    return Run(path, job)
+    return Run(path, made.job)
 
 
 def _account(path: Path, number: int | None, error: UnisonoError | None = None) -> None:
@@ -115,7 +113,7 @@ def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Displa
         Whether it has left while others go on.
 
     Args:
-        work: job, request, out, start and settings of the run.
+        work: job, arguments and code (see `LoadedJob`), settings, and start of the run.
         hosts: this host's place.
         key: what the run folder must say, or it is another folder than the driver's.
         shown: where progress is shown.
@@ -123,20 +121,22 @@ def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Displa
     Raises:
         UnisonoError: it failed, here or on another host.
     """
+    job, settings = work["job"], work["settings"]
+    out = Path(settings.out)
     try:
-        is_same = read_run(work["out"]).get("key") == key
+        is_same = read_run(out).get("key") == key
     except UsageError:
         is_same = False
     if not is_same:
         raise UsageError(
             f"the run folder lies where every host and the driver see it; host {hosts.place.name} does not see "
-            f"{work['out']}. Name a folder on a shared file system with --out."
+            f"{out}. Name a folder on a shared file system with --out."
         )
-    cores, asked = usable_cores(), work["request"]
-    if (needed := asked.workers * asked.threads) < len(cores):
+    request = request_of(settings, checkpoint_evaluations=job.best is not None)
+    cores = request.cores
+    if (needed := request.workers * request.threads) < len(cores):
         cores = cores[: needed - 1]  # Ray may give the others away, and to whom is not known: too few to be pinned to
-    request = replace(asked, cores=cores)
-    with supervised(work["job"]) as execution:
-        return train_among_hosts(execution, request, work["out"], True, work["start"], work["settings"], shown, hosts)[
-            1
-        ]
+    with supervised(job) as execution:
+        execution = replace(execution, arguments=work["arguments"], code=work["code"])
+        request = replace(request, cores=cores)
+        return train_among_hosts(execution, request, out, work["start"], settings, shown, hosts)[1]
