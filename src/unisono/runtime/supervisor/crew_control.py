@@ -11,8 +11,8 @@ from unisono.runtime.processes.child import Child
 from unisono.runtime.processes.deaths import Death, given_up
 from unisono.runtime.rules.crew import STRIKES, Decision, Fork, Inherit, Retire, Seat, Work
 from unisono.runtime.rules.plan import Plan
-from unisono.runtime.state.host_shares import Agreement
 from unisono.runtime.state.control import Control
+from unisono.runtime.state.host_shares import Agreement
 from unisono.runtime.state.layout import MEMBERS
 from unisono.runtime.supervisor.answers import readable
 from unisono.runtime.supervisor.children import Children

@@ -8,8 +8,8 @@ from unisono.errors import UsageError
 from unisono.errors.failure import Failure
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.shutdown import Fate, fate
-from unisono.runtime.state.host_shares import Agreement
 from unisono.runtime.state.control import Control
+from unisono.runtime.state.host_shares import Agreement
 from unisono.runtime.supervisor.at_rest import Rest
 from unisono.runtime.supervisor.crew_control import CrewControl
 from unisono.runtime.supervisor.other_hosts import Companions, Own
