@@ -10,7 +10,7 @@ import pytest
 
 import unisono
 from command_line import EXAMPLES, ROOT
-from unisono.frameworks.registry import FAMILIES
+from unisono.frameworks.registry import families
 
 NAMES = sorted(
     module.name
@@ -24,7 +24,7 @@ NAMES += ["plain_loop"]
 
 def test_every_package_is_walked() -> None:
     walked = {name.split(".")[2] for name in NAMES if name.startswith("unisono.frameworks.") and name.count(".") > 2}
-    assert walked == {"protocol", *(family.package for family in FAMILIES)}
+    assert walked == {"protocol", *(family.package for family in families())}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,10 +14,11 @@ import pytest
 from faults import hash_of, run, undisturbed
 from frameworks import hidden
 from unisono.errors import UsageError
-from unisono.frameworks.registry import FAMILIES, Family, framework, named_beside
+from unisono.frameworks.family import Family
+from unisono.frameworks.registry import families, framework, named_beside
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.package)
+@pytest.mark.parametrize("family", families(), ids=lambda family: family.package)
 def test_a_missing_framework_names_its_extra(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     for root in family.roots:
         monkeypatch.setitem(sys.modules, root, None)

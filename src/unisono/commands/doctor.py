@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unisono.errors import UsageError
-from unisono.frameworks.registry import FAMILIES
+from unisono.frameworks.registry import families
 from unisono.hosts.launchers import place
 from unisono.machine.checks import check_devices, check_machine, check_system
 from unisono.machine.environment import check_environment
@@ -26,7 +26,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
 
 def examine() -> list[Finding]:
     """Look at everything, importing no framework."""
-    found = check_packages(gather_packages(), [family.extra for family in FAMILIES], ["ray"])
+    found = check_packages(gather_packages(), [family.extra for family in families() if family.extra], ["ray"])
     found.append(check_system(platform.system(), platform.release()))
     if found[-1].state == "wrong":
         return found

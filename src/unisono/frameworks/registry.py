@@ -7,11 +7,14 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from unisono.errors import UsageError, way_to_install
+from unisono.frameworks.family import Family
 
 if TYPE_CHECKING:
     from unisono.frameworks.protocol import Adapter, DataFunctions
@@ -19,64 +22,30 @@ if TYPE_CHECKING:
     from unisono.memory.spans import Views
 
 
-@dataclass(frozen=True)
-class Family:
-    """What is known of a framework before it is imported.
+GROUP = "unisono.frameworks"
+"""The group of entry points by which adapters are found: each names a `Family`."""
 
-    Attributes:
-        package: the adapter's package under `unisono.frameworks`.
-        roots: top-level packages that its models' classes come from.
-        extra: the extra of Unisono's that installs it.
-        forks_after_computing: whether a process that has computed with it on one thread can still be forked.
-        model_file: the name of the file in which the framework keeps a whole model, if it has such files: the adapter
-            then has `export(path)`, which a run calls at its end.
-        environment: what must stand in the environment before it is first used, in the process that forks.
-        preferred: what stands in the environment unless a person has set something else.
-        compiled: the environment variable that names a folder for what it compiles: a run's processes share one.
-        late: modules that it imports when it is first used: a process that is copied for several runs has them before.
+
+@cache
+def families() -> tuple[Family, ...]:
+    """The frameworks whose adapters are installed, by name.
+
+    Raises:
+        UsageError: there is none: not even Unisono's own are registered.
     """
-
-    package: str
-    roots: tuple[str, ...]
-    extra: str
-    forks_after_computing: bool
-    model_file: str | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    preferred: Mapping[str, str] = field(default_factory=dict)
-    compiled: str | None = None
-    late: tuple[str, ...] = ()
-
-
-FAMILIES = (
-    Family(
-        "keras",
-        ("keras", "tensorflow"),
-        "tensorflow",
-        False,
-        "model.keras",
-        preferred={"TF_CPP_MIN_LOG_LEVEL": "1"},  # no lines about instruction sets
-    ),
-    Family("pytorch", ("torch",), "torch", True, late=("torch._dynamo",)),
-    Family(
-        "jax",
-        ("flax", "jax", "jaxlib"),
-        "jax",
-        False,
-        compiled="JAX_COMPILATION_CACHE_DIR",
-        preferred={
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        },
-    ),
-    Family("mxnet", ("mxnet",), "mxnet", True, environment={"MXNET_ENGINE_TYPE": "NaiveEngine"}),  # see its engine.py
-)
-"""In order of precedence: a class may come from several (a Keras model on PyTorch is a `torch.nn.Module` too)."""
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    if not points:
+        raise UsageError(
+            f"adapters are found by the entry points {GROUP!r}, which Unisono's installation registers; there are none "
+            "here. Install it anew: pip install -e . in Unisono's folder."
+        )
+    return tuple(point.load() for point in points)
 
 
 def settle_environment() -> None:
     """Put into this process's environment what frameworks should find there when they are imported, unless a person
     has set something else."""
-    for family in FAMILIES:
+    for family in families():
         for name, value in family.preferred.items():
             os.environ.setdefault(name, value)
 
@@ -96,25 +65,29 @@ class Framework:
 
 
 def family_of(name: str) -> Family:
-    """What is known of a package of `unisono.frameworks`."""
-    return next(family for family in FAMILIES if family.package == name)
+    """What is known of the framework whose adapter has this name."""
+    return next(family for family in families() if family.package == name)
 
 
 def framework(name: str) -> Framework:
-    """The adapter of a package of `unisono.frameworks`.
+    """The adapter of a name.
 
     Raises:
         UsageError: the framework is not installed.
     """
     family = family_of(name)
     try:
-        model = importlib.import_module(f"unisono.frameworks.{name}.model")
-        data = importlib.import_module(f"unisono.frameworks.{name}.data")
+        model = importlib.import_module(f"{family.module}.model")
+        return Framework(family, model.Adapter, data_of(family)())
     except ModuleNotFoundError as error:
-        raise UsageError(
-            f"this job needs {error.name!r}, which is not installed. Install it: {way_to_install(family.extra)}."
-        ) from error
-    return Framework(family, model.Adapter, data.Data())
+        way = way_to_install(family.extra) if family.extra else f"pip install {error.name}"
+        raise UsageError(f"this job needs {error.name!r}, which is not installed. Install it: {way}.") from error
+
+
+def data_of(family: Family) -> type[DataFunctions]:
+    """The class of a framework's data functions."""
+    found: type[DataFunctions] = importlib.import_module(f"{family.module}.data").Data
+    return found
 
 
 def complete_imports() -> None:
@@ -126,7 +99,7 @@ def complete_imports() -> None:
 
 def loaded() -> tuple[Family, ...]:
     """The families that are imported in this process."""
-    return tuple(family for family in FAMILIES if any(root in sys.modules for root in family.roots))
+    return tuple(family for family in families() if any(root in sys.modules for root in family.roots))
 
 
 def hold_threads(packages: Iterable[str], threads: int) -> None:
@@ -144,7 +117,7 @@ def views() -> Views:
     """How arrays of the frameworks that are imported in this process are seen (see `DataFunctions.views`)."""
     found: dict[type, Any] = {}
     for family in loaded():
-        found |= importlib.import_module(f"unisono.frameworks.{family.package}.data").Data.views()
+        found |= data_of(family).views()
     return found
 
 
@@ -177,7 +150,7 @@ def named_beside(function: Any) -> tuple[Family, ...]:
     """The families that the module of a function names: a quick guess at what the function makes."""
     home = sys.modules.get(getattr(function, "__module__", None) or type(function).__module__)
     origins = {_origin(value) for value in vars(home).values()} if home else set()
-    return tuple(family for family in FAMILIES if origins & set(family.roots))
+    return tuple(family for family in families() if origins & set(family.roots))
 
 
 def _origin(value: Any) -> str:
@@ -217,11 +190,11 @@ def _seeded(job: Job, threads: int, families: tuple[Family, ...]) -> Any:
 
 def _family_seen_in(model: Any) -> Family:
     for part in _parts(model):
-        roots = {kind.__module__.partition(".")[0] for kind in type(part).__mro__}
-        for family in FAMILIES:
-            if roots & set(family.roots):
-                return family
-    names = ", ".join(family.extra for family in FAMILIES)
+        for kind in type(part).__mro__:  # a class may come from several: a Keras model on PyTorch is a Module too
+            for family in families():
+                if kind.__module__.partition(".")[0] in family.roots:
+                    return family
+    names = ", ".join(family.extra or family.package for family in families())
     raise UsageError(
         f"job.model must return a model of a framework that Unisono knows ({names}); received "
         f"{type(model).__name__}. Write model=Net or model=lambda: Net(...)."

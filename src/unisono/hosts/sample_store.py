@@ -18,7 +18,7 @@ from typing import Any
 
 from unisono.errors import JobError
 from unisono.errors.failure import failure
-from unisono.frameworks.registry import FAMILIES, Framework, framework
+from unisono.frameworks.registry import Framework, families, framework
 from unisono.hosts.place import Place
 from unisono.hosts.sample_bytes import decoded, encoded
 from unisono.hosts.store import FAILURE, START_SECONDS, Store
@@ -159,7 +159,7 @@ class _Client:
         with self._reaching():
             pausing(lambda: self._store.raw.check(["data"]), look)
             self.about: Mapping[str, Any] = self._store.find("data", ABOUT)
-            if self.about["family"] not in {family.package for family in FAMILIES}:
+            if self.about["family"] not in {family.package for family in families()}:
                 raise Malformed(f"no framework is called {excerpt(self.about['family'])}")
 
     @property

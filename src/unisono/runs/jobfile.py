@@ -20,7 +20,7 @@ from typing import Any
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.errors.exits import exit_told
 from unisono.errors.traces import user_traceback
-from unisono.frameworks.registry import FAMILIES, hold_threads, named_beside, settle_environment
+from unisono.frameworks.registry import families, hold_threads, named_beside, settle_environment
 from unisono.job import Job
 from unisono.partition.keys import key
 from unisono.runtime.preparation.code_files import CodeFile
@@ -30,10 +30,11 @@ from unisono.values import bounds
 from unisono.values.text import excerpt
 from unisono.values.typed_json import arguments_read, arguments_written
 
-HIDDEN = frozenset(
-    {*sys.stdlib_module_names, *(root for family in FAMILIES for root in family.roots), "numpy", "unisono"}
-)
-"""Modules that a job needs, itself or through what it imports."""
+
+def _is_needed(name: str) -> bool:
+    """Whether a job needs a module of this name, itself or through what it imports."""
+    roots = {root for family in families() for root in family.roots}
+    return name in {*sys.stdlib_module_names, *roots, "numpy", "unisono"}
 
 
 MOST_BYTES = 16 << 20
@@ -96,7 +97,7 @@ class JobFile:
             UsageError: there is no such file, or its name is another module's.
         """
         path = Path(spec.partition(":")[0])
-        if path.stem in HIDDEN:
+        if _is_needed(path.stem):
             raise UsageError(
                 f"a job file is a module, whose name must not hide another one's; received {path}, and everything that "
                 f"imports {path.stem!r} would get the job. Rename it: {path.stem}_job.py."

@@ -13,7 +13,7 @@ from pathlib import Path
 from unisono.checkpoint import store
 from unisono.checkpoint.store import Checkpoint
 from unisono.errors import JobError, UsageError
-from unisono.frameworks.registry import FAMILIES
+from unisono.frameworks.registry import families
 from unisono.observe.metrics import METRICS, locked
 from unisono.observe.run_folder import CHECKPOINTS, HOSTS, LOGS, PARAMETERS, RUN, RunFolder, read_run, this_process
 from unisono.observe.timeline import TIMELINE
@@ -24,11 +24,9 @@ from unisono.values.text import excerpt
 ABANDONED = "abandoned-"
 """How names of folders begin that hold what abandoned runs have recorded."""
 
-_PATTERNS = (
-    METRICS, f"{METRICS}.*", "events.out.tfevents.*", TIMELINE, LOGS, HOSTS, PARAMETERS,
-    *(family.model_file for family in FAMILIES if family.model_file), RUN,
-)  # fmt: skip
-"""What a run leaves besides checkpoints; run.json is the last: as long as it is there, the folder holds a run."""
+_PATTERNS = (METRICS, f"{METRICS}.*", "events.out.tfevents.*", TIMELINE, LOGS, HOSTS, PARAMETERS)
+"""What a run leaves besides checkpoints, models in frameworks' own files and, as the last, run.json: as long as that
+is there, the folder holds a run."""
 
 _EMPTY = (f"{RUN}.tmp", LOGS, HOSTS, f"{ABANDONED}*", ".*", "lost+found")
 """What an empty folder may hold: what a run makes before it has its run.json, and what systems keep in folders."""
@@ -135,7 +133,8 @@ def _put_aside(path: Path) -> Path:
         numbered = (path / f"{ABANDONED}{number}" for number in count(1))
         aside = next(each for each in numbered if not os.path.lexists(each))
         aside.mkdir()
-        for pattern in _PATTERNS:
+        models = [family.model_file for family in families() if family.model_file]
+        for pattern in (*_PATTERNS, *models, RUN):
             for each in [*path.glob(pattern)]:
                 each.rename(aside / each.name)
     except OSError as error:

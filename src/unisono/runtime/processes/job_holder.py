@@ -20,7 +20,7 @@ from typing import Any
 
 from unisono.errors import UnisonoError
 from unisono.errors.failure import Failure, described_error, failure
-from unisono.frameworks.registry import FAMILIES, family_of, framework, hold_threads, loaded, named_beside
+from unisono.frameworks.registry import families, family_of, framework, hold_threads, loaded, named_beside
 from unisono.job import Job
 from unisono.machine.descriptors import is_single, opened_since, shared_by_forks
 from unisono.runtime.preparation.code_files import CodeFile, check_code, code_files
@@ -78,7 +78,7 @@ class Holder:
         """Import frameworks here, so that no child has to."""
         cold = [family_of(name) for name in packages if self._apart or not family_of(name).forks_after_computing]
         if cold:
-            for variable in {family.compiled for family in FAMILIES if family.compiled} - os.environ.keys():
+            for variable in {family.compiled for family in families() if family.compiled} - os.environ.keys():
                 os.environ[variable] = str(shared_folder(COMPILED))
         for package in packages:
             framework(package)
@@ -164,7 +164,7 @@ def changed_environment() -> dict[str, str | None]:
     """
     entries = os.fsdecode(Path("/proc/self/environ").read_bytes()).split("\0")
     started = {name: value for name, _, value in (entry.partition("=") for entry in entries if entry)}
-    own = {family.compiled for family in FAMILIES}  # folders that each such process makes
+    own = {family.compiled for family in families()}  # folders that each such process makes
     return {
         name: os.environ.get(name)
         for name in (started.keys() | os.environ.keys()) - own

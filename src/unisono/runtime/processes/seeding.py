@@ -6,7 +6,6 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from unisono.frameworks.registry import Family, family_of, loaded
+from unisono.frameworks.family import Family
+from unisono.frameworks.registry import data_of, family_of, loaded
 
 
 def seed_all(number: int) -> None:
@@ -27,7 +27,7 @@ def seed_all(number: int) -> None:
 
 
 def _seed(family: Family, number: int) -> None:
-    import_module(f"unisono.frameworks.{family.package}.data").Data.seed_everything(number)
+    data_of(family).seed_everything(number)
 
 
 @contextmanager
