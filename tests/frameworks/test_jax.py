@@ -219,6 +219,13 @@ def test_jax_computes_on_shared_memory_itself() -> None:
     assert int(crooked.read()[3]) == 7
 
 
+def test_jax_tells_whether_it_has_started() -> None:
+    look = "import jax; from unisono.frameworks.jax.threads import started; print(started(), end=' ')"
+    compute = "jax.numpy.zeros(1).block_until_ready(); print(started(), jax.config.jax_num_cpu_devices)"
+    found = subprocess.run([sys.executable, "-c", f"{look}; {compute}"], check=True, capture_output=True, text=True)
+    assert found.stdout.split() == ["False", "True", str(jax.config.jax_num_cpu_devices)]
+
+
 def test_threads_that_are_held_too_late_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XLA_FLAGS", "")
     with pytest.warns(UserWarning, match="before Unisono could hold its threads: bits may differ"):
@@ -246,6 +253,7 @@ class _Counted:
 @pytest.mark.parametrize(("optimizer", "rate"), [
     (optax.adam(0.25), 0.25), (optax.adamw(optax.linear_schedule(1.0, 0.0, 4)), 0.75),
     (optax.inject_hyperparams(optax.sgd)(learning_rate=0.5), 0.5),
+    (optax.chain(optax.clip(1.0), optax.inject_hyperparams(optax.sgd)(learning_rate=0.25)), 0.25),
     (optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(1.0, 0.0, 4)), 0.75),
     (optax.chain(optax.scale_by_adam(), optax.scale(-1.0)), None),
 ])  # fmt: skip

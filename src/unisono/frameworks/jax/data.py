@@ -10,20 +10,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src import xla_bridge
-from jax._src.array import ArrayImpl
+from jax._src.array import ArrayImpl  # public is only jax.Array, which is abstract: pickle looks a class up as it is
 
+from unisono.frameworks.jax import threads as xla
 from unisono.frameworks.jax.memory import aligned_copy
 from unisono.frameworks.protocol import Array, DataFunctions
 from unisono.memory.packing import Reducers
 
-HELD = "NPROC"
-"""XLA sizes its pools of threads by this environment variable when its CPU client starts."""
-
 
 def check_held() -> None:
     """Warn where JAX had started before Unisono could hold its threads."""
-    if "xla_cpu_multi_thread_eigen" not in os.environ.get("XLA_FLAGS", ""):
+    if xla.FLAG not in os.environ.get("XLA_FLAGS", ""):
         warnings.warn(
             "JAX computed in this process before Unisono could hold its threads: bits may differ from other runs'. "
             "Train with workers (no debug), or start the process anew and compute nothing before.",
@@ -88,15 +85,9 @@ class Data(DataFunctions):
 
         Computations run in the thread that asks for them, so that a result is there when the call returns.
         """
-        if xla_bridge.backends_are_initialized():
-            return
-        os.environ[HELD] = str(threads)
-        flag = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
-        others = [word for word in os.environ.get("XLA_FLAGS", "").split() if not word.startswith(flag.split("=")[0])]
-        os.environ["XLA_FLAGS"] = " ".join([*others, flag])
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
-        if jax.config.jax_compilation_cache_dir is None:  # what the environment says is read at import only
-            jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
+        if not xla.started():
+            xla.hold(threads)
+            jax.config.update("jax_cpu_enable_async_dispatch", False)
 
     def stack(self, samples: Sequence[Any]) -> tuple[Any, Any]:
         """See `DataFunctions.stack`."""

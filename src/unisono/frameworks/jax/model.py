@@ -20,13 +20,14 @@ from unisono.frameworks import protocol
 from unisono.frameworks.jax import measuring, transformations
 from unisono.frameworks.jax.compute import Compute, key_words
 from unisono.frameworks.jax.cutcompute import CutCompute
-from unisono.frameworks.jax.data import HELD, Data, check_held
+from unisono.frameworks.jax.data import Data, check_held
 from unisono.frameworks.jax.forms import form_of
 from unisono.frameworks.jax.memory import Shared, aligned_copy, host
 from unisono.frameworks.jax.optimizers import Optimizer
 from unisono.frameworks.jax.pieces import chained, first_counts, pieces_of, refusal, whole
 from unisono.frameworks.jax.results import measured, numbers
 from unisono.frameworks.jax.stages import Process, Stage
+from unisono.frameworks.jax.threads import HELD
 from unisono.frameworks.jax.updates import TileUpdate, WholeUpdate
 from unisono.frameworks.leaving import leave
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, TensorSpec, Unit

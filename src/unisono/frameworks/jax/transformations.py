@@ -70,7 +70,8 @@ def _described(value: Any) -> str:
 def parts(transformation: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The transformations that it applies one after another: (optax's factory or "", what its update function holds).
 
-    optax's update functions are closures named after their factory; a chain holds the functions of its members.
+    optax's update functions are closures named after their factory; a chain holds the functions of its members. Nothing
+    public tells as much: `optax.tree_utils` looks into states, and clipping, scaling and schedules keep none there.
     """
     yield from _parts(transformation.update)
 
@@ -163,8 +164,8 @@ def _injected_rate(transformation: Any, held: Mapping[str, Any]) -> Callable[[in
     schedule = held["sched_hps"].get("learning_rate")
     if schedule is not None:
         return _following(schedule.schedule_fn)
-    settings = transformation.init(jnp.zeros(1)).hyperparams
-    return _constant(float(settings["learning_rate"])) if "learning_rate" in settings else None
+    rate = optax.tree_utils.tree_get(transformation.init(jnp.zeros(1)), "learning_rate")
+    return None if rate is None else _constant(float(rate))
 
 
 def apply(transformation: Any, parameters: Any, gradients: Any, state: Any) -> tuple[Any, Any]:

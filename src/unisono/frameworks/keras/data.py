@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.backend.common import global_state
+from keras.src.backend.common import global_state  # clear_session() would forget the dtype policy too
 from keras.src.utils.naming import reset_uids
 
 from unisono.errors import UsageError

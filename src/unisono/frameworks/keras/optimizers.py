@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.optimizers.base_optimizer import BaseOptimizer
+from keras.src.optimizers.base_optimizer import BaseOptimizer  # the part of a public class that is no backend's
 
 from unisono.errors import UsageError
 from unisono.frameworks.keras.variables import value_of
@@ -59,7 +59,7 @@ def made(given: Any, steps: int) -> Any:
     for setting, instead in REFUSED.items():
         if getattr(optimizer, setting, None):
             raise UsageError(f"an optimizer with {setting} does not fit a Unisono job: {instead}.")
-    rate = optimizer._learning_rate
+    rate = optimizer._learning_rate  # public is only its value at a step
     if callable(rate) and not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule | keras.Variable):
         raise UsageError(
             "a learning rate must be a number or a keras.optimizers.schedules.LearningRateSchedule, so that it is a "
@@ -113,11 +113,7 @@ def _copy(optimizer: Any, backend: Any) -> Any:
             f"an optimizer is made again from its get_config(); {base.__name__}'s does not fit its __init__: {error}. "
             "Return every argument of __init__ from get_config."
         ) from error
-    rate = optimizer._learning_rate
-    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-        copy._learning_rate = rate
-    else:
-        copy._learning_rate.assign(rate)
+    copy.learning_rate = optimizer._learning_rate
     if getattr(optimizer, "_exclude_from_weight_decay", None):
         raise UsageError(
             "exclude_from_weight_decay(var_list=…) names variables of another model. Name them by text: "
@@ -169,8 +165,8 @@ class Rule:
         numbers = [v for v in state if id(v) not in noted and not len(v.shape)]
         # Adafactor keeps integers where it needs no slot; Keras's only integer that moves is the count of steps.
         moving = not type(optimizer).__module__.startswith("keras.")
-        self._scalars = [v for v in numbers if v is self._optimizer._iterations or "int" not in v.dtype or moving]
-        self.scalars = tuple(ITERATIONS if v is self._optimizer._iterations else v.name for v in self._scalars)
+        self._scalars = [v for v in numbers if v is self._optimizer.iterations or "int" not in v.dtype or moving]
+        self.scalars = tuple(ITERATIONS if v is self._optimizer.iterations else v.name for v in self._scalars)
         self.vectors = self._places(noted)
         self.first_slots = [_constant_or_whole(backend.array(value_of(v))) for v in self.slots]
         self.first_scalars = [float(backend.array(value_of(v))) for v in self._scalars]

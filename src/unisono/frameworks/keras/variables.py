@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-from keras.src.backend import random_seed_dtype
+from keras.src.backend import random_seed_dtype  # nothing public names a generator's state
 from keras.src.random.seed_generator import global_seed_generator
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.protobuf.config_pb2 import ConfigProto
 
 
 def _as_traced() -> bytes:
@@ -23,7 +22,7 @@ def _as_traced() -> bytes:
     which passes there are and what they do changes with TensorFlow, so all are off. That costs a step at most a few
     percent.
     """
-    config = ConfigProto()
+    config = tf.compat.v1.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     serialized: bytes = config.SerializeToString()
     return serialized

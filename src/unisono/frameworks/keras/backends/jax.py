@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from unisono.frameworks.jax.threads import hold
 from unisono.frameworks.protocol import Array
 
 NAME = "JAX"
@@ -22,14 +22,9 @@ def version() -> str:
 
 
 def pin(threads: int) -> None:
-    """See `Backend.pin`: XLA's client reads its flags when it is made."""
-    flags = [f for f in os.environ.get("XLA_FLAGS", "").split() if "multi_thread_eigen" not in f]
-    flags.append(f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}")
-    os.environ["XLA_FLAGS"] = " ".join(flags)
-    os.environ["NPROC"] = str(threads)  # the size of its pool
+    """See `Backend.pin`."""
+    hold(threads)
     jax.config.update("jax_platforms", "cpu")
-    if jax.config.jax_compilation_cache_dir is None:  # what the environment says is read at import only
-        jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
 
 
 def warn_of_threads() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import random_seed
-from tensorflow.python.framework.ops import EagerTensor
+from tensorflow.python.framework import random_seed  # see `seed`
+from tensorflow.python.framework.ops import EagerTensor  # pickle looks a class up as it is, and tf.Tensor is its base
 
 from unisono.errors import JobError
 from unisono.frameworks.keras.backends.graphs import Graphs
@@ -63,25 +63,30 @@ _get_seed, _set_seed = random_seed.get_seed, tf.random.set_seed
 
 
 def seed(number: int) -> None:
-    """See `Backend.seed`: kept until something draws; `tf.random.set_seed` throws compiled kernels away (40 µs, and
-    the next computation's time), and few samples draw from TensorFlow."""
+    """See `Backend.seed`: kept until something draws, and few samples draw from TensorFlow.
+
+    `tf.random.set_seed`, the one public way, throws compiled kernels away, which the next computation makes again:
+    milliseconds for a graph. No public function says that something draws. So while a seed waits, and only then, other
+    functions stand where every operation that draws asks for its seed, and where a job's own code may set another.
+    """
     _waiting[:] = [number]
+    _stand(_seed_and_get, _set_now)
+
+
+def _stand(get_seed: Callable[[int | None], Any], set_seed: Callable[[int], None]) -> None:
+    random_seed.get_seed, tf.random.set_seed = get_seed, set_seed
 
 
 def _seed_and_get(op_seed: int | None) -> Any:
-    """Every operation that draws from TensorFlow's seed asks here first."""
     if _waiting:
-        _set_seed(_waiting.pop())
+        _set_now(_waiting[0])
     return _get_seed(op_seed)
 
 
-def _set_by_hand(number: int) -> None:
-    """`tf.random.set_seed` by the job's own code: what was kept is forgotten."""
+def _set_now(number: int) -> None:
     _waiting.clear()
+    _stand(_get_seed, _set_seed)
     _set_seed(number)
-
-
-random_seed.get_seed, tf.random.set_seed = _seed_and_get, _set_by_hand
 
 
 def seed_eager(number: int) -> None:
