@@ -17,8 +17,8 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 from unisono.checkpoint.files import load
 from unisono.checkpoint.store import Checkpoint
 from unisono.errors import UnisonoError, UsageError
-from unisono.hosts.early_errors import told
 from unisono.hosts.launchers import place, starts_again
+from unisono.hosts.meeting import errors_reported
 from unisono.hosts.named_store import meeting_at
 from unisono.hosts.place import Place
 from unisono.hosts.ports import ports_of
@@ -103,8 +103,8 @@ def run(job: Job | JobFile, settings: Settings, host: Host | None = None) -> Run
     found = _place(settings)
     if found is not None and found.host:
         shown = Beside(shown, found.name)
-    telling = told(found, settings.interface, settings.host_timeout, shown.message)
-    with _held(job, settings, host, shown, telling) as execution:
+    reporting = errors_reported(found, settings.interface, settings.host_timeout, shown.message)
+    with _held(job, settings, host, shown, reporting) as execution:
         settings = _with_layout(settings, execution, shown)
         request = _request(settings, execution.job.best)
         if found is None:
@@ -128,7 +128,7 @@ def refuse(error: UnisonoError, settings: Settings) -> NoReturn:
         error: why there is nothing to train.
         settings: how there was to be.
     """
-    with told(_place(settings), settings.interface, settings.host_timeout, quiet().message):
+    with errors_reported(_place(settings), settings.interface, settings.host_timeout, quiet().message):
         raise error
 
 
@@ -196,10 +196,10 @@ def _check_alone(settings: Settings) -> None:
 
 @contextmanager
 def _held(
-    job: Job | JobFile, settings: Settings, host: Host | None, shown: Display, telling: AbstractContextManager[None]
+    job: Job | JobFile, settings: Settings, host: Host | None, shown: Display, reporting: AbstractContextManager[None]
 ) -> Iterator[Supervised | InProcess]:
     """The same for a run; observers, which are functions that run outside workers, are this process's. Ends showing."""
-    with closing(shown), telling:
+    with closing(shown), reporting:
         if settings.debug:
             since = time.monotonic()
             loaded = job.loaded(threads=settings.threads) if isinstance(job, JobFile) else LoadedJob(checked(job), {})

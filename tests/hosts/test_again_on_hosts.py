@@ -15,7 +15,7 @@ from hosts.host_processes import PATIENT, HostProcess, free_port, hash_alone, jo
 from hosts.launched import WAITING
 from unisono.checkpoint import store
 from unisono.errors import JobError
-from unisono.hosts.group import Cluster
+from unisono.hosts.meeting import Meeting
 from waiting import until
 
 pytestmark = pytest.mark.hosts
@@ -77,12 +77,12 @@ def test_host_0_decides_for_all(tmp_path: Path) -> None:
 def test_who_comes_when_host_0_has_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def nobody(cluster: Cluster, say: object) -> bool:
+    def nobody(meeting: Meeting, say: object) -> bool:
         raise JobError("nobody is there")
 
     out = tmp_path / "out"
     whole = unisono.train(jobs.make(steps=2), out=out, debug=True)
-    monkeypatch.setattr(Cluster, "meet", nobody)
+    monkeypatch.setattr(Meeting, "come", nobody)
     for name, value in {"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))
     run = unisono.train(jobs.make(steps=2), out=out, resume="auto", workers=1)

@@ -19,7 +19,7 @@ THREADS = """
 import json, os, threading
 import numpy as np
 from torch.distributed import HashStore
-from unisono.hosts.gloo import GlooTransport, Torn
+from unisono.hosts.gloo import GlooTransport, Unreachable
 
 store, said = HashStore(), {}
 
@@ -27,8 +27,8 @@ def host(number):
     transport = GlooTransport(store, "127.0.0.1", number, 3, TIMEOUT)
     try:
         transport.meet()
-    except Torn as torn:
-        said[number] = [torn.hosts, str(torn)]
+    except Unreachable as error:
+        said[number] = [error.hosts, str(error)]
         return
     arrays = {other: np.zeros(1, np.uint8) for other in range(3) if other != number}
     pending = [transport.receive(array, other, 5) for other, array in arrays.items()]
@@ -61,7 +61,7 @@ def test_each_meets_each_and_is_sent_what_is_its() -> None:
     assert said(20, ()) == {"0": [10, 20], "1": [1, 21], "2": [2, 12]}
 
 
-def test_who_is_there_and_does_not_answer_is_torn() -> None:
+def test_who_is_there_and_does_not_answer_is_unreachable() -> None:
     assert said(1, (2,)) == {number: [[2], "no answer by a new connection for 1 s"] for number in ("0", "1")}
 
 

@@ -106,10 +106,10 @@ def test_who_has_lost_one_that_has_finished_does_the_rest_alone() -> None:
 
 
 def after_tears(count: int, *pairs: tuple[int, int]) -> tuple[Membership, dict[int, Seen], Gathered]:
-    """What becomes of so many hosts where one of each pair says that it is torn from the other."""
+    """What becomes of so many hosts where one of each pair says that it does not reach the other."""
     membership, seen = begun(count)
     for one, other in pairs:
-        seen[one].torn[1] = [*seen[one].torn.get(1, ()), other]
+        seen[one].unreachable[1] = [*seen[one].unreachable.get(1, ()), other]
         seen[other].suspected.add(1)
     assert membership.look(0.1, seen) is None  # others may be about to say so too
     assert membership.look(0.2 + GRACE_SECONDS, seen) == Call(2)
@@ -121,7 +121,7 @@ def after_tears(count: int, *pairs: tuple[int, int]) -> tuple[Membership, dict[i
 
 
 @pytest.mark.parametrize(
-    ("count", "pairs", "hosts", "torn"),
+    ("count", "pairs", "hosts", "out"),
     [
         (2, [(1, 2)], (2,), {1: (2,)}),  # host 2 is the first in order, 1 the last
         (2, [(2, 1)], (2,), {1: (2,)}),
@@ -132,11 +132,11 @@ def after_tears(count: int, *pairs: tuple[int, int]) -> tuple[Membership, dict[i
         (4, [(1, 2), (3, 4)], (4, 2), {1: (2,), 3: (4,)}),
     ],
 )
-def test_of_torn_hosts_the_smaller_part_is_left_out(
-    count: int, pairs: list[tuple[int, int]], hosts: tuple[int, ...], torn: dict[int, tuple[int, ...]]
+def test_of_hosts_that_do_not_reach_each_other_the_smaller_part_is_left_out(
+    count: int, pairs: list[tuple[int, int]], hosts: tuple[int, ...], out: dict[int, tuple[int, ...]]
 ) -> None:
     membership, _, gathered = after_tears(count, *pairs)
-    assert gathered == Gathered(2, hosts, torn)
+    assert gathered == Gathered(2, hosts, out)
     assert membership.hosts == hosts
 
 
@@ -149,9 +149,9 @@ def test_who_comes_from_where_one_was_left_out_is_refused_and_nobody_is_called()
     assert membership.look(3.3, seen) == Call(3)
 
 
-def test_a_torn_host_that_is_silent_is_just_lost() -> None:
+def test_an_unreachable_host_that_is_silent_is_just_lost() -> None:
     membership, seen = begun(3)
-    seen[2].torn[1], seen[3].torn[1] = [1], [1]
+    seen[2].unreachable[1], seen[3].unreachable[1] = [1], [1]
     seen[1].suspected.add(1)
     assert membership.look(0.0, seen) is None
     assert membership.look(0.1 + GRACE_SECONDS, seen) == Call(2)
@@ -172,9 +172,11 @@ def test_those_who_go_on_all_reach_each_other(count: int, data: st.DataObject) -
     _, _, gathered = after_tears(count, *pairs)
     assert gathered.hosts[0] == count  # the first in order
     assert not any({one, other} <= set(gathered.hosts) for one, other in pairs)
-    assert set(gathered.hosts) | set(gathered.torn) == set(range(1, count + 1))
-    torn = {frozenset(pair) for pair in pairs}
-    assert all(others and all({host, other} in torn for other in others) for host, others in gathered.torn.items())
+    assert set(gathered.hosts) | set(gathered.unreachable) == set(range(1, count + 1))
+    out = {frozenset(pair) for pair in pairs}
+    assert all(
+        others and all({host, other} in out for other in others) for host, others in gathered.unreachable.items()
+    )
     mirrored = [pair if data.draw(st.booleans()) else pair[::-1] for pair in data.draw(st.permutations(pairs))]
     assert after_tears(count, *mirrored)[2] == gathered  # whoever of two says it, and in whichever order
 
@@ -199,7 +201,7 @@ def test_generations_follow_each_other_and_hold_only_living_hosts_that_reported(
                 host.broken.add(generation)
                 seen[data.draw(st.sampled_from(sorted(seen)))].suspected.add(generation)
             if what == "tear":
-                host.torn[generation] = [other for other in seen if other != number][:2]
+                host.unreachable[generation] = [other for other in seen if other != number][:2]
             assert number in seen
         if data.draw(st.booleans()) and len(seen) < 6:
             seen[len(seen) + 1] = Seen(len(seen), now, f"address {data.draw(st.integers(1, 6))}")
@@ -225,7 +227,7 @@ def test_a_newcomer_that_is_gone_again_calls_nobody() -> None:
 
 def test_grace_is_over_once_it_is_exceeded() -> None:
     membership, seen = begun(2)
-    seen[1].torn[1] = [2]
+    seen[1].unreachable[1] = [2]
     for now in (1.0, 1.0 + GRACE_SECONDS):
         assert membership.look(now, seen) is None
     assert membership.look(1.5 + GRACE_SECONDS, seen) == Call(2)
@@ -241,7 +243,7 @@ def test_grace_is_over_once_it_is_exceeded() -> None:
 
 def test_who_was_left_out_once_is_left_out_for_ever() -> None:
     membership, seen, _ = after_tears(3, (1, 2))
-    seen[2].torn[2] = [3]
+    seen[2].unreachable[2] = [3]
     assert membership.look(3.1, seen) is None
     assert membership.look(3.2 + GRACE_SECONDS, seen) == Call(3)
     for host in seen.values():

@@ -54,22 +54,22 @@ class Store:
         self.answers.wait()
         self.values[key] = value
 
-    def find(self, key: str, kind: Any) -> Any:
+    def find(self, key: str) -> Any:
         return self.values.get(key)
 
-    def exchange(self, key: str, before: Any, after: Any, kind: Any) -> Any:
+    def exchange(self, key: str, before: Any, after: Any) -> Any:
         if self.values.get(key) == before:
             self.values[key] = after
         return self.values[key]
 
-    def find_all(self, keys: Sequence[str], kind: Any) -> list[Any]:
+    def find_all(self, keys: Sequence[str]) -> list[Any]:
         return [self.values[key] for key in keys]
 
     def count(self, key: str, more: int = 0) -> int:
         self.values[key] = self.values.get(key, 0) + more
         return int(self.values[key])
 
-    def tell(self, key: str, value: Any) -> None:
+    def announce(self, key: str, value: Any) -> None:
         self.put(key, value)
         self.count("news", 1)
 
@@ -116,7 +116,7 @@ def test_a_coordinator_that_slept_loses_nobody_and_one_that_listened_does(clock:
         beating(store, number, beats)
         store.count("arrivals", 1)
         store.put(f"report/1/{number}", {})
-        store.tell(
+        store.announce(
             f"{number}/hello", {"host": number - 1, "order": number - 1, "name": str(number), "address": str(number)}
         )
     decides = Coordinator(store, begun(store), 2, TIMEOUT)  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ def test_a_coordinator_that_slept_loses_nobody_and_one_that_listened_does(clock:
         signs(store, 3)
     assert store.values["call"] == 2, "it listened, and 2 was silent"
     store.put("1/left", True)
-    store.tell("2/left", True)
+    store.announce("2/left", True)
     signs(store, 3)
     decides.close(TIMEOUT)
 

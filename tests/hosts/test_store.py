@@ -13,13 +13,12 @@ import pytest
 from hosts.host_processes import free_port
 from unisono.errors import JobError
 from unisono.frameworks.registry import framework
-from unisono.hosts import sample_store
 from unisono.hosts.coordinator import Coordinator
-from unisono.hosts.group import Cluster, Hosts
 from unisono.hosts.heartbeat import Member
-from unisono.hosts.place import Place
-from unisono.hosts.sample_store import Lender, SampleServer
-from unisono.hosts.store import Store
+from unisono.hosts.meeting import Meeting
+from unisono.hosts.place import Hosts, Place
+from unisono.hosts.sample_store import DataHost, SampleServer
+from unisono.hosts.store import Store, StoreAddress
 from unisono.hosts.terms import Term, exchange, latest_term
 from unisono.values.untrusted import Malformed
 from waiting import limit, until
@@ -44,18 +43,18 @@ def begun(store: Store) -> Term:
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_a_value_of_another_kind_is_named_with_its_key(store: Store, value: bytes) -> None:
-    store.raw.set("key", value)
-    for find in (lambda: store.find("key", {"host": str}), lambda: store.find_all(["key"], int)):
-        with pytest.raises(Malformed, match="'key', where hosts meet, is not what Unisono leaves there"):
+    store.raw.set("1/hello", value)
+    for find in (lambda: store.find("1/hello"), lambda: store.find_all(["1/hello"])):
+        with pytest.raises(Malformed, match="'1/hello', where hosts meet, is not what Unisono leaves there"):
             find()
-    assert store.find("other", int) is None
+    assert store.find("2/hello") is None
 
 
-@pytest.mark.parametrize("key", ["call", "failure", "1/torn", "world/0"])
+@pytest.mark.parametrize("key", ["call", "failure", "1/unreachable", "world/0"])
 def test_a_host_that_hears_nonsense_says_so(store: Store, key: str) -> None:
-    told = threading.Event()
+    poked = threading.Event()
     hello = {"host": 1, "order": 0, "name": "b", "address": "127.0.0.1"}
-    member = Member(store, begun(store), "b", hello, limit(), told.set, lambda term: term, lambda: False)
+    member = Member(store, begun(store), "b", hello, limit(), poked.set, lambda term: term, lambda: False)
     store.raw.set(f"1/{key}", b'{"host": 3}')
     store.within("1").count("news", 1)
     until(member.is_cut_off, "it says so")
@@ -69,10 +68,10 @@ def test_who_decides_is_ended_by_no_host(store: Store) -> None:
     within.count("arrivals", 1)
     within.put("1/beat", 0)
     within.put("1/hello", {"host": 0, "order": 0, "name": "a", "address": "127.0.0.1"})
-    within.put("broken/0/1", {"hosts": [1, 99], "torn": False})
+    within.put("broken/0/1", {"hosts": [1, 99], "by_new": False})
     coordinator = Coordinator(store, term, 2, limit())
-    until(lambda: within.find("call", int), "it decides")
-    within.tell("1/answer", "nonsense")
+    until(lambda: within.find("call"), "it decides")
+    within.announce("1/answer", "nonsense")
     until(lambda: not coordinator._thread.is_alive(), "it ends in order")
 
 
@@ -82,9 +81,9 @@ def test_under_a_driver_host_0_decides_nothing() -> None:
     served = Store(driver, driver.address, True, limit())
     term = exchange(served, None, Term(1, 1, "driver", limit()))
     coordinator = Coordinator(Store(driver, driver.address, False, limit()), term, 2, limit())
-    cluster = Cluster(Hosts(replace(driver, name="a")), lambda described: {}, None)
+    meeting = Meeting(Hosts(replace(driver, name="a")))
     try:
-        cluster.meet(lambda text: None)
+        meeting.come(lambda text: None)
         signs = latest_term(served)
         assert signs is not None
         until(lambda: (now := latest_term(served)) is not None and now.signs > signs.signs + 3, "the driver decides")
@@ -94,20 +93,20 @@ def test_under_a_driver_host_0_decides_nothing() -> None:
 
 
 def test_a_run_folder_that_is_no_text(store: Store) -> None:
-    cluster = Cluster(Hosts(PLACE), lambda described: {}, None)
-    cluster._store, cluster._term = store, Term(1, 1, "a", limit())
+    meeting = Meeting(Hosts(PLACE))
+    meeting.store, meeting.term = store, Term(1, 1, "a", limit())
     store.put("1/beginning", {"folder": ["out"], "begun": "then"})
     with pytest.raises(JobError, match=r"host 0 says which run it is;.*must be a text"):
-        cluster.beginning()
+        meeting.beginning()
 
 
 # -- samples -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def lender(store: Store, monkeypatch: pytest.MonkeyPatch) -> Lender:
-    monkeypatch.setattr(sample_store, "Store", lambda *arguments: store)
-    return Lender(PLACE, "127.0.0.1", limit(), 1)
+def data_host(store: Store, monkeypatch: pytest.MonkeyPatch) -> DataHost:
+    monkeypatch.setattr(StoreAddress, "client", lambda address: store)
+    return DataHost(StoreAddress(PLACE, "127.0.0.1", limit()), 1)
 
 
 def answers(store: Store, *pieces: bytes) -> threading.Thread:
@@ -133,9 +132,9 @@ ABOUT = {"family": "pytorch", "training": 9, "evaluation": {}}
     ((b'{"pieces": 1}', b"nonsense"), "no length of what describes them"),
     ((b'{"pieces": 1}', b"\x0c\0\0\0\0\0\0\0" + b'["plain", 1]'), "not 1 samples"),
 ])  # fmt: skip
-def test_what_comes_for_a_sample_is_checked(store: Store, lender: Lender, pieces: Any, text: str) -> None:
+def test_what_comes_for_a_sample_is_checked(store: Store, data_host: DataHost, pieces: Any, text: str) -> None:
     store.put("data", ABOUT)
-    data = lender.training()
+    data = data_host.training()
     assert len(data) == 9
     thread = answers(store, *pieces)
     with pytest.raises(JobError, match=f"the data lie on host 1; .*{text}"):
@@ -144,13 +143,13 @@ def test_what_comes_for_a_sample_is_checked(store: Store, lender: Lender, pieces
 
 
 @pytest.mark.parametrize("about", [[], {**ABOUT, "training": "9"}, {**ABOUT, "family": "os"}])
-def test_what_there_is_of_data_is_checked(store: Store, lender: Lender, about: Any) -> None:
+def test_what_there_is_of_data_is_checked(store: Store, data_host: DataHost, about: Any) -> None:
     store.put("data", about)
     with pytest.raises(JobError, match="the data lie on host 1; what came from there"):
-        lender.training()
+        data_host.training()
 
 
-def test_who_gives_samples_is_ended_by_no_request(store: Store, lender: Lender) -> None:
+def test_who_gives_samples_is_ended_by_no_request(store: Store, data_host: DataHost) -> None:
     datasets: Any = SimpleNamespace(training=[1.0, 2.0], evaluation={})
     server = SampleServer(store, 1, datasets, framework("pytorch"))
     requests = (*HOSTILE, b'{"id": "x", "data": ["other"], "indices": [0], "keys": null}',
@@ -159,9 +158,9 @@ def test_who_gives_samples_is_ended_by_no_request(store: Store, lender: Lender) 
         store.raw.queue_push("data/wanted", wanted)
     thread = threading.Thread(target=lambda: [server.answer_next() for _ in range(len(requests) + 2)])
     thread.start()
-    assert lender.training()[1] == 2.0
+    assert data_host.training()[1] == 2.0
     with pytest.raises(JobError, match="sample -1 of 2 was asked for"):
-        lender.training().samples([-1], None)
+        data_host.training().samples([-1], None)
     thread.join()
     for asked in "xy":
         assert "message" in json.loads(store.raw.queue_pop(f"data/given/{asked}"))

@@ -10,24 +10,24 @@ import threading
 import pytest
 
 from unisono.errors import JobError, UsageError
-from unisono.hosts import waiting as insisting
-from unisono.hosts.waiting import NotYet, insist
+from unisono.hosts import waiting as retrying
+from unisono.hosts.waiting import NotYet, retry
 from waiting import limit
 
 STUCK = """
 import threading
-from unisono.hosts.waiting import insist
+from unisono.hosts.waiting import retry
 
 def look():
     print("looks", flush=True)
     threading.Event().wait()
 
-insist(look, "waits", print, 1e6, "")
+retry(look, "waits", print, 1e6, "")
 """
 
 
 def test_an_attempt_is_made_until_it_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(insisting, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(retrying, "PAUSE_SECONDS", 0.0)
     tries = iter(range(3))
 
     def attempt() -> int:
@@ -35,11 +35,11 @@ def test_an_attempt_is_made_until_it_succeeds(monkeypatch: pytest.MonkeyPatch) -
             raise NotYet("it is early")
         return number
 
-    assert insist(attempt, "a host waits", print, limit(), "") == 2
+    assert retry(attempt, "a host waits", print, limit(), "") == 2
 
 
 def test_what_is_waited_for_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(insisting, "SAY_SECONDS", 0.0)
+    monkeypatch.setattr(retrying, "SAY_SECONDS", 0.0)
     said, enough = list[str](), threading.Event()
 
     def attempt() -> None:
@@ -51,13 +51,13 @@ def test_what_is_waited_for_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         if text.endswith("early"):
             enough.set()
 
-    insist(attempt, "a host waits", say, limit(), "")
+    retry(attempt, "a host waits", say, limit(), "")
     assert said[-1] == "a host waits: it is early"
 
 
 def test_in_vain() -> None:
     with pytest.raises(JobError, match=r"^a host waits: it has not answered yet, for 0\.1 s\. Go home\.$"):
-        insist(threading.Event().wait, "a host waits", print, 0.1, "Go home.")
+        retry(threading.Event().wait, "a host waits", print, 0.1, "Go home.")
 
 
 def test_an_error_ends_it() -> None:
@@ -65,7 +65,7 @@ def test_an_error_ends_it() -> None:
         raise UsageError("never so")
 
     with pytest.raises(UsageError, match="never so"):
-        insist(attempt, "a host waits", print, limit(), "")
+        retry(attempt, "a host waits", print, limit(), "")
 
 
 def test_a_signal_is_heard_while_the_looking_is_stuck() -> None:

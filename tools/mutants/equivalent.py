@@ -41,7 +41,7 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         ["0.0 → 1.0"],
         SPINNING,
     ),
-    ("hosts/complete_sums.py", 'self._summed = Words(state.segment, "summed", 0.0)', ["0.0 → 1.0"], SPINNING),
+    ("hosts/ready_sums.py", 'self._summed = Words(state.segment, "summed", 0.0)', ["0.0 → 1.0"], SPINNING),
     ("memory/words.py", "while time.perf_counter() < deadline:", ["< → <="], "an instant"),
     (
         "memory/words.py",

@@ -240,8 +240,8 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "the sums of the last round are taken for this one's",
-        (("hosts/complete_sums.py", "now.round == self._plan.round and ", ""),),
-        ("tests/hosts/test_complete_sums.py",),
+        (("hosts/ready_sums.py", "now.round == self._plan.round and ", ""),),
+        ("tests/hosts/test_ready_sums.py",),
     ),
     Mistake(
         "as many copies are asked for as there are hosts",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from unisono.hosts.differences import ACCOUNT, difference
+from unisono.hosts.differences import difference
 from unisono.hosts.membership import Call, Gathered, Membership, Refused, Seen
-from unisono.hosts.store import BROKEN, HELLO, REPORT, Store
+from unisono.hosts.store import Store
 from unisono.hosts.terms import Term, exchange
+from unisono.hosts.waiting import until
 
 LOOK_SECONDS = 0.1
 
@@ -38,11 +39,7 @@ class Coordinator:
         self._expected = expected
         self._membership = Membership(expected, timeout, least, goes_on=term.number > term.origin)
         self._seen: dict[int, Seen] = {}
-        self._beats: dict[int, int] = {}
         self._news = -1
-        self._names: dict[int, str] = {}
-        self._came: set[int] = set()
-        """The launcher's numbers of those who have come."""
         self._belonged: set[int] = set()
         self._waiting: dict[str, Any] | None = None
         self.left_out: frozenset[int] = frozenset()
@@ -60,10 +57,8 @@ class Coordinator:
         Returns:
             Whether the run is over now: nobody has gone on with it, or will.
         """
-        deadline = time.monotonic() + patience
         try:
-            while self._thread.is_alive() and time.monotonic() < deadline and not self._all_left(expected):
-                time.sleep(LOOK_SECONDS)
+            until(lambda: not self._thread.is_alive() or self._all_left(expected), patience)
             self._end.set()
             self._thread.join(patience)
             return not self._thread.is_alive() and self._sign(over=True)
@@ -75,8 +70,8 @@ class Coordinator:
     def _all_left(self, expected: int) -> bool:
         if self._membership.generation:
             return all(self._seen[number].left for number in self._membership.hosts)
-        came = tuple(self._seen)  # and some have heard of an error before they came
-        return len(came) + self._store.count("heard") >= expected and all(self._seen[each].left for each in came)
+        came = tuple(self._seen.values())  # and some have heard of an error before they came
+        return len(came) + self._store.count("heard") >= expected and all(host.left for host in came)
 
     def _work(self) -> None:
         now, looked = 0.0, time.monotonic()
@@ -90,14 +85,14 @@ class Coordinator:
                 self._feel(now)
                 decision = self._membership.look(now, self._seen)
                 if isinstance(decision, Call):
-                    self._store.tell("call", decision.generation)
+                    self._store.announce("call", decision.generation)
                 elif isinstance(decision, Gathered):
-                    for number, others in decision.torn.items():
+                    for number, others in decision.unreachable.items():
                         self._refuse(number, others)
                     self._publish(decision)
                 elif isinstance(decision, Refused):
-                    self._refuse(decision.host, decision.torn)
-                self._tell_who_waits(now)
+                    self._refuse(decision.host, decision.unreachable)
+                self._announce_waiting(now)
         except (RuntimeError, ValueError):
             return  # the store is gone, and hosts find that out by themselves
 
@@ -111,29 +106,32 @@ class Coordinator:
         reports: list[dict[str, Any]] = [
             {"number": number, **self._seen[number].report[gathered.generation]} for number in gathered.hosts
         ]
-        self._store.tell(f"world/{gathered.generation}", reports)
+        self._store.announce(f"world/{gathered.generation}", reports)
         self._belonged.update(gathered.hosts)
         out = [self._seen[number] for number in self._belonged.difference(gathered.hosts)]
         self.left_out = frozenset(host.order for host in out if not (host.left or host.gone))
 
-    def _tell_who_waits(self, now: float) -> None:
+    def _announce_waiting(self, now: float) -> None:
         """Leave word for whom hosts wait, where they do, as often as that changes."""
-        waiting, told = self._membership.waiting(now, self._seen), None
+        waiting, text = self._membership.waiting(now, self._seen), None
         if waiting is not None:
             awaited = set() if self._membership.generation else set(range(self._expected))
-            told = {
+            text = {
                 "generation": self._membership.generation + 1,
-                "there": [self._names[number] for number in waiting.there],
-                "coming": [self._names[number] for number in waiting.coming],
-                "missing": sorted(awaited - self._came),
+                "there": self._names(waiting.there),
+                "coming": self._names(waiting.coming),
+                "missing": sorted(awaited - {host.host for host in self._seen.values()}),
                 "wanted": waiting.wanted,
             }
-        if told is not None and told != self._waiting:
-            self._store.tell("waiting", told)
-        self._waiting = told
+        if text is not None and text != self._waiting:
+            self._store.announce("waiting", text)
+        self._waiting = text
 
-    def _refuse(self, number: int, torn: tuple[int, ...]) -> None:
-        self._store.tell(f"{number}/torn", [self._names[other] for other in torn])
+    def _names(self, numbers: Iterable[int]) -> list[str]:
+        return [self._seen[number].name for number in numbers]
+
+    def _refuse(self, number: int, others: tuple[int, ...]) -> None:
+        self._store.announce(f"{number}/unreachable", self._names(others))
 
     def _listen(self, now: float) -> None:
         """Hear every host, if there is any news."""
@@ -146,33 +144,31 @@ class Coordinator:
     def _feel(self, now: float) -> None:
         """Notice whose heart has beaten: one question for all of them, however many."""
         staying = [number for number, host in self._seen.items() if not host.left]
-        beats = self._store.find_all([f"{number}/beat" for number in staying], int)
+        beats = self._store.find_all([f"{number}/beat" for number in staying])
         for number, beat in zip(staying, beats, strict=True):
-            if beat != self._beats.get(number):
-                self._beats[number], self._seen[number].heard = beat, now
+            if beat != self._seen[number].beat:
+                self._seen[number].beat, self._seen[number].heard = beat, now
 
     def _hear(self, number: int, now: float) -> None:
         store = self._store
-        hello = store.find(f"{number}/hello", HELLO) if number not in self._seen else None
+        hello = store.find(f"{number}/hello") if number not in self._seen else None
         if hello is not None:
-            self._seen[number] = Seen(hello["order"], now, hello["address"])
-            self._names[number] = hello["name"]
-            self._came.add(hello["host"])
+            self._seen[number] = Seen(hello["order"], now, hello["address"], name=hello["name"], host=hello["host"])
         host = self._seen.get(number)
         if host is None or host.left:
             return
-        host.answered = store.find(f"{number}/answer", int) or 0
-        host.left = bool(store.find(f"{number}/left", bool))
-        host.gone = bool(store.find(f"{number}/gone", int))
+        host.answered = store.find(f"{number}/answer") or 0
+        host.left = bool(store.find(f"{number}/left"))
+        host.gone = bool(store.find(f"{number}/gone"))
         coming = self._membership.generation + 1
-        if coming not in host.report and (report := store.find(f"report/{coming}/{number}", REPORT)) is not None:
+        if coming not in host.report and (report := store.find(f"report/{coming}/{number}")) is not None:
             host.report[coming] = report
             self._compare(number, report)
         generation = self._membership.generation
-        broken = store.find(f"broken/{generation}/{number}", BROKEN)
+        broken = store.find(f"broken/{generation}/{number}")
         if broken is not None:
-            if broken["torn"]:
-                host.torn[generation] = broken["hosts"]
+            if broken["by_new"]:
+                host.unreachable[generation] = broken["hosts"]
             else:
                 host.broken.add(generation)
             for other in self._seen.keys() & broken["hosts"]:
@@ -183,8 +179,8 @@ class Coordinator:
         generation, hosts = self._membership.generation, self._membership.hosts
         if newcomer in hosts or not hosts or report["account"] == self._seen[hosts[0]].report[generation]["account"]:
             return
-        first, other = (self._store.find(f"{number}/account", ACCOUNT) for number in (hosts[0], newcomer))
-        found = difference(first, other, (self._names[hosts[0]], self._names[newcomer]))
+        first, other = (self._store.find(f"{number}/account") for number in (hosts[0], newcomer))
+        found = difference(first, other, (self._seen[hosts[0]].name, self._seen[newcomer].name))
         if found is not None:
-            self._store.tell(f"{newcomer}/refused", found)
+            self._store.announce(f"{newcomer}/refused", found)
             self._seen[newcomer].left = True

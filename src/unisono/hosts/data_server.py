@@ -14,9 +14,8 @@ from pathlib import Path
 from unisono.errors import JobError
 from unisono.errors.failure import Failure, failure
 from unisono.frameworks.registry import made
-from unisono.hosts.place import Place
 from unisono.hosts.sample_store import SampleServer
-from unisono.hosts.store import Store
+from unisono.hosts.store import StoreAddress
 from unisono.runtime.preparation.prepare import open_data
 from unisono.runtime.processes.channel import Channel, started
 from unisono.runtime.processes.lifeline import die_with_parent
@@ -30,29 +29,27 @@ class Offer:
 
     Attributes:
         source: the job whose data they are.
-        place, address, timeout: as in `Store`.
+        store: where hosts meet.
         folder, path: where to stand, and where modules are.
     """
 
     source: Source
-    place: Place
-    address: str
-    timeout: float
+    store: StoreAddress
     folder: str
     path: tuple[str, ...]
 
 
-class DataHost:
+class DataServer:
     """That process, as the one sees it that starts it.
 
     Args:
         source: the job whose data they are.
-        place, address, timeout: as in `Store`.
+        store: where hosts meet.
     """
 
-    def __init__(self, source: Source, place: Place, address: str, timeout: float) -> None:
+    def __init__(self, source: Source, store: StoreAddress) -> None:
         self._process, self._channel = started("unisono.hosts.data_server", env=environment(), process_group=0)
-        self._channel.send(Offer(source, place, address, timeout, str(Path.cwd()), tuple(sys.path)))
+        self._channel.send(Offer(source, store, str(Path.cwd()), tuple(sys.path)))
 
     def trouble(self) -> Failure | None:
         """Why it has ended, if it has."""
@@ -88,8 +85,7 @@ def main(file: int, parent: int) -> None:
         channel.send(failure(error, "where the data are opened for other hosts"))
         return
     try:
-        store = Store(offer.place, offer.address, False, offer.timeout)
-        SampleServer(store, offer.place.host, data, framework).serve()
+        SampleServer(offer.store.client(), offer.store.place.host, data, framework).serve()
     except (JobError, RuntimeError) as error:
         channel.send(Failure(f"the process that gives the data to other hosts cannot reach them: {error}"))
 

@@ -44,10 +44,8 @@ def difference(first: Account, other: Account, names: tuple[str, str]) -> str | 
     >>> difference(one, two, ("a", "b")).split(". ")[0]
     "hosts must run the same code; job.py differs: host 'b' has 2 (/y/job.py), host 'a' has 1 (/x/job.py)"
     """
-    for differ in (_code, _job, _numerics, _data, _probe):
-        if (found := differ(first, other, names)) is not None:
-            return printable(found)
-    return None
+    found = next(_differences(first, other, names), None)
+    return None if found is None else printable(found)
 
 
 def account_digest(account: Account) -> str:
@@ -55,7 +53,29 @@ def account_digest(account: Account) -> str:
     return blake2b(json.dumps(account, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _told(what: str, first: Any, other: Any, names: tuple[str, str]) -> str:
+def _differences(first: Account, other: Account, names: tuple[str, str]) -> Iterator[str]:
+    """All of them, the most telling ones first; an account may hold less than others do."""
+    for text in _code(first["code"], other["code"], names):
+        yield f"hosts must run the same code; {text}. Bring the same files to all."
+    for where, old, new in leaves("", first["job"], other["job"]):
+        yield f"hosts must train the same job; {_both(where, old, new, names)}."
+    for _, old, new in leaves("", first.get("data host"), other.get("data host")):
+        yield f"hosts must take the data from the same host; {_both('--data-host', old, new, names)}."
+    for where, old, new in leaves("", first["numerics"], other["numerics"]):
+        yield f"hosts must compute with the same numerics; {_both(where, old, new, names)}."
+    for name in {**first["data"], **other["data"]}:
+        for text in _data(name, first["data"].get(name), other["data"].get(name), names):
+            yield f"hosts must have the same data; {text}."
+    for name, digest in first["probe"].items():
+        if other["probe"].get(name, digest) != digest:
+            yield (
+                f"hosts must compute the same; {name} in one microbatch differs between host {names[1]!r} and host "
+                f"{names[0]!r}, though all files and data that both have agree: {_why(first, other, names)}. These two "
+                "hosts cannot give one result; make them alike, or leave one out."
+            )
+
+
+def _both(what: str, first: Any, other: Any, names: tuple[str, str]) -> str:
     return f"{what}: {_has(names[1], other)}, {_has(names[0], first)}"
 
 
@@ -63,23 +83,12 @@ def _has(name: str, value: Any) -> str:
     return f"host {name!r} has {value if isinstance(value, str) else excerpt(value)}"
 
 
-def _code(first: Account, other: Account, names: tuple[str, str]) -> str | None:
+def _code(first: Mapping[str, Any], other: Mapping[str, Any], names: tuple[str, str]) -> Iterator[str]:
     """Only what both have imported is compared: what is imported may depend on the host, what it gives may not."""
-    for file, (path, digest) in first["code"].items():
-        path_there, digest_there = other["code"].get(file, (path, digest))
+    for file, (path, digest) in first.items():
+        path_there, digest_there = other.get(file, (path, digest))
         if digest_there != digest:
-            found = _told(f"{file} differs", f"{digest} ({path})", f"{digest_there} ({path_there})", names)
-            return f"hosts must run the same code; {found}. Bring the same files to all."
-    return None
-
-
-def _job(first: Account, other: Account, names: tuple[str, str]) -> str | None:
-    for where, old, new in leaves("", first["job"], other["job"]):
-        return f"hosts must train the same job; {_told(where, old, new, names)}."
-    if first.get("data host") != other.get("data host"):
-        found = _told("--data-host", first.get("data host"), other.get("data host"), names)
-        return f"hosts must take the data from the same host; {found}."
-    return None
+            yield _both(f"{file} differs", f"{digest} ({path})", f"{digest_there} ({path_there})", names)
 
 
 def leaves(where: str, first: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -98,59 +107,36 @@ def leaves(where: str, first: Any, other: Any) -> Iterator[tuple[str, Any, Any]]
         yield where, first, other
 
 
-def _numerics(first: Account, other: Account, names: tuple[str, str]) -> str | None:
-    for where, old, new in leaves("", first["numerics"], other["numerics"]):
-        return f"hosts must compute with the same numerics; {_told(where, old, new, names)}."
-    return None
-
-
-def _data(first: Account, other: Account, names: tuple[str, str]) -> str | None:
-    rule = "hosts must have the same data"
-    for data in {**first["data"], **other["data"]}:
-        one, two = first["data"].get(data), other["data"].get(data)
-        if one is None or two is None:
-            has, lacks = names if two is None else names[::-1]
-            return f"{rule}; host {has!r} has {data}, host {lacks!r} has none."
-        if one["length"] != two["length"]:
-            old, new = (f"{each['length']:,} samples" for each in (one, two))
-            return f"{rule}; {_told(f'{data} differ', old, new, names)}."
-        looked_at = sorted(one["samples"].keys() & two["samples"].keys(), key=int)
-        for index in looked_at:
-            if one["samples"][index] != two["samples"][index]:
-                return (
-                    f"{rule}; {data} of host {names[1]!r} and of host {names[0]!r} differ: sample {index} is the first "
-                    f"that does, of {len(looked_at)} that were looked at."
-                )
-    return None
-
-
-def _probe(first: Account, other: Account, names: tuple[str, str]) -> str | None:
-    for name, digest in first["probe"].items():
-        if other["probe"].get(name, digest) != digest:
-            return (
-                f"hosts must compute the same; {name} in one microbatch differs between host {names[1]!r} and host "
-                f"{names[0]!r}, though all files and data that both have agree: {_why(first, other, names)}. These two "
-                "hosts cannot give one result; make them alike, or leave one out."
+def _data(data: str, one: Account | None, two: Account | None, names: tuple[str, str]) -> Iterator[str]:
+    """In what two sets differ."""
+    if one is None or two is None:
+        has, lacks = names if two is None else names[::-1]
+        yield f"host {has!r} has {data}, host {lacks!r} has none"
+        return
+    if one["length"] != two["length"]:
+        old, new = (f"{each['length']:,} samples" for each in (one, two))
+        yield _both(f"{data} differ", old, new, names)
+    looked_at = sorted(one["samples"].keys() & two["samples"].keys(), key=int)
+    for index in looked_at:
+        if one["samples"][index] != two["samples"][index]:
+            yield (
+                f"{data} of host {names[1]!r} and of host {names[0]!r} differ: sample {index} is the first that does, "
+                f"of {len(looked_at)} that were looked at"
             )
-    return None
 
 
 def _why(first: Account, other: Account, names: tuple[str, str]) -> str:
     """What may be the reason."""
-    code = (first["code"], other["code"])
+    files = first["code"].keys(), other["code"].keys()
     found = [
         f"files that only host {name!r} has ({', '.join(sorted(only)[:MOST_NAMED])})"
-        for name, only in zip(names, (code[0].keys() - code[1].keys(), code[1].keys() - code[0].keys()), strict=True)
-        if only
-    ]
-    found += [
-        f"other {kind} ({_told(where, old, new, names)})"
-        for kind, differences in (
-            ("arguments", leaves("", first["arguments"], other["arguments"])),
-            ("kernels", _machines(first["machine"], other["machine"])),
-        )
-        for where, old, new in differences
-    ]
+        for name, only in zip(names, (files[0] - files[1], files[1] - files[0]), strict=True) if only
+    ]  # fmt: skip
+    for kind, differences in (
+        ("arguments", leaves("", first["arguments"], other["arguments"])),
+        ("kernels", _machines(first["machine"], other["machine"])),
+    ):
+        found += [f"other {kind} ({_both(where, old, new, names)})" for where, old, new in differences]
     return ", ".join(found) or "the code reads something else that differs, or libraries do"
 
 

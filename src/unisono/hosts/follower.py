@@ -13,7 +13,7 @@ from typing import Any
 from unisono.checkpoint.keeper import Keeper
 from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import Interrupted, JobError, UnisonoError
-from unisono.hosts.group import Cluster
+from unisono.hosts.group import HostGroup
 from unisono.observe.logs import LineLog
 from unisono.observe.outlet import Outlet
 from unisono.observe.progress import Beside, Display
@@ -31,7 +31,7 @@ MOST_RECENT = 4096
 
 
 @dataclass
-class Following(Observation):
+class FollowerObservation(Observation):
     """The watcher of such a run. It keeps nothing, but counts evaluations as host 0 does, to end where that one does.
 
     Attributes:
@@ -122,7 +122,7 @@ class Following(Observation):
 
 def follow(
     execution: Execution, request: Request, folder: RunFolder, display: Display, settings: Settings,
-    companions: Cluster, name: str, path: Path,
+    group: HostGroup, path: Path,
 ) -> bool:  # fmt: skip
     """Train a job as host 0 of the run does.
 
@@ -133,19 +133,18 @@ def follow(
         execution, request, settings: as in `train_in_folder`.
         folder: this host's own.
         display: shows what this host's processes print.
-        companions: the way to the others.
-        name: this host.
+        group: the way to the others.
         path: the run folder, which this host takes over if it becomes the first.
 
     Raises:
         UnisonoError: it failed, here or on another host.
     """
-    started, job, place = time.monotonic(), execution.job, companions.place
+    started, job, place, name = time.monotonic(), execution.job, group.place, group.place.name
     display = display.display if isinstance(display, Beside) else display
     beside = display if place.driven else Beside(display, name)  # the driver shows one host's progress by itself
     interrupts = Interrupts(settings.max_seconds, folder.interrupted, settings.leaves, execution.since)
     run_folder = RunFolder(path)
-    run_folder.fence = companions.fence
+    run_folder.fence = group.fence
     keeper = Keeper(
         run_folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, beside.message,
         lambda best: run_folder.update(best=dict(best)), fence=run_folder.fence,
@@ -161,10 +160,10 @@ def follow(
         run_folder.update(host=name, **this_process())
         return kept
 
-    watcher = Following(job, beside, interrupts, folder=folder, keeper=keeper, name=name, successor=successor)
+    watcher = FollowerObservation(job, beside, interrupts, folder=folder, keeper=keeper, name=name, successor=successor)
     folder.update(command=sys.argv, exit="running", host=name, error=None, signal=None, **this_process())
     try:
-        with interrupts.handled(), execution(request, watcher, settings.stall_seconds, companions) as outcome:
+        with interrupts.handled(), execution(request, watcher, settings.stall_seconds, group) as outcome:
             if watcher.kept is not None:
                 conclude(watcher.kept, outcome)
             _account(folder, outcome, keeper, started, place.replaces)

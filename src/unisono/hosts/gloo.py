@@ -2,7 +2,7 @@
 
 A connection breaks by itself, in the kernel, where the other host's kernel does not answer for some time: whatever its
 processes do, or wait for, a healthy connection lasts. Then the hosts come together anew, and who does not answer by new
-connections either is torn from this host.
+connections either is unreachable for this host.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -19,9 +18,11 @@ from typing import Any
 import numpy as np
 
 from unisono.frameworks.protocol import Array
-from unisono.hosts.exchange import HostGone, Pending
+from unisono.hosts.arrays import flat
 from unisono.hosts.ports import drawn
 from unisono.hosts.store import torch_distributed
+from unisono.hosts.transport import ConnectionLost, Pending, wait_for
+from unisono.hosts.waiting import until
 
 NEVER = timedelta(days=365)
 """Messages have no time limit of their own: a slow host is no lost one."""
@@ -32,7 +33,7 @@ HELLO_BYTES = 1 << 16
 LOOK_SECONDS = 0.02
 
 
-class Torn(Exception):
+class Unreachable(Exception):
     """Hosts that are there do not answer by new connections.
 
     Args:
@@ -65,7 +66,7 @@ class _Work:
         try:
             self._work.wait(NEVER)
         except RuntimeError as error:
-            raise HostGone(self._host, in_short(error)) from error
+            raise ConnectionLost(self._host, in_short(error)) from error
 
 
 class GlooTransport:
@@ -122,29 +123,26 @@ class GlooTransport:
         return self._begin(group.recv, array, host, tag)
 
     def _begin(self, act: Any, array: Array, host: int, tag: int) -> Pending:
-        tensor = self._from_numpy(array.reshape(-1).view("uint8"))
+        tensor = self._from_numpy(flat(array))
         try:
             return _Work(act([tensor], host, tag), tensor, host)
         except RuntimeError as error:
-            raise HostGone(host, in_short(error)) from error
+            raise ConnectionLost(host, in_short(error)) from error
 
     def meet(self) -> None:
         """Connect each to each; returns once all hosts have.
 
         Raises:
-            Torn: this one cannot reach some of them.
+            Unreachable: this one cannot reach some of them.
         """
-        self._wait_for_all("here")  # however late they come: only who is there can be torn
-        deadline = time.monotonic() + self._timeout
+        self._wait_for_all("here")  # however late they come: only who is there can be unreachable
         others = [other for other in range(self._hosts) if other != self._host]
         reached: set[int] = set()
         for other in others:
             # gloo blocks until a pair is connected, for longer than it is told: a thread that stays so is left behind.
             threading.Thread(target=self._greet, args=(other, reached), daemon=True).start()
-        while len(reached) < len(others):
-            if time.monotonic() > deadline:
-                raise Torn(tuple(other for other in others if other not in reached), self._timeout)
-            time.sleep(LOOK_SECONDS)
+        if not until(lambda: len(reached) == len(others), self._timeout, LOOK_SECONDS):
+            raise Unreachable(tuple(other for other in others if other not in reached), self._timeout)
         for connection in connections():
             break_when_silent(connection, self._timeout)
         self._wait_for_all("met")
@@ -152,16 +150,14 @@ class GlooTransport:
     def _wait_for_all(self, key: str) -> None:
         """As a host that is lost meanwhile is noticed elsewhere, and this process ended, there is no limit."""
         self._store.add(key, 1)
-        while self._store.add(key, 0) < self._hosts:
-            time.sleep(LOOK_SECONDS)
+        until(lambda: self._store.add(key, 0) >= self._hosts, pause=LOOK_SECONDS)
 
     def _greet(self, other: int, reached: set[int]) -> None:
         try:
             # In the same order on both sides: a pair's first message blocks until both are there.
             first, second = (self.send, self.receive) if other > self._host else (self.receive, self.send)
-            for hello in [act(np.zeros(HELLO_BYTES, np.uint8), other, 0) for act in (first, second)]:
-                hello.wait()
-        except HostGone:
+            wait_for([act(np.zeros(HELLO_BYTES, np.uint8), other, 0) for act in (first, second)])
+        except ConnectionLost:
             return  # where the other process has died, its host says so; else the time runs out
         reached.add(other)
 

@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from unisono.errors.failure import Failure
-from unisono.hosts.differences import ACCOUNT
+from unisono.hosts.generation import Generation
 from unisono.hosts.membership import GRACE_SECONDS
-from unisono.hosts.store import ENDS, FAILURE, REPORT, WAITING, Store
+from unisono.hosts.store import Store
 from unisono.hosts.terms import Lease, Move, Silence, Term, latest_term, next_move
 from unisono.observe.run_folder import Fenced
 from unisono.runtime.rules.shutdown import Shutdown
@@ -21,23 +21,6 @@ from unisono.runtime.supervisor.stalls import Patience
 
 BEAT_SECONDS = 0.1
 FIRST = -1
-
-
-@dataclass(frozen=True)
-class Generation:
-    """The hosts of a generation.
-
-    Attributes:
-        number: in which term, and which generation of it.
-        hosts: what each host said of itself, in order.
-        own: this host's place among them; None = it does not belong to them any more.
-        accounts: each host's account (see `differences`), where they are not all the same.
-    """
-
-    number: tuple[int, int]
-    hosts: tuple[Mapping[str, Any], ...]
-    own: int | None
-    accounts: tuple[Mapping[str, Any], ...] = ()
 
 
 class Member:
@@ -61,9 +44,9 @@ class Member:
         self._run, self._me, self._hello, self._timeout, self._poke = store, me, dict(hello), timeout, poke
         self._succeed, self._able = succeed, able
         self.generation: Generation | None = None
-        self.failure: dict[str, Any] | None = None
+        self.failure: Failure | None = None
         """Why the run has failed on some host."""
-        self.torn: list[str] | None = None
+        self.unreachable: list[str] | None = None
         """The hosts that this one cannot reach, for which the others go on without it."""
         self.refused: str | None = None
         """Why it cannot train with the others, who go on without it."""
@@ -75,7 +58,7 @@ class Member:
         """Who was asked to end the run, and why."""
         self.waiting: dict[str, Any] | None = None
         """For whom hosts wait that have been called together."""
-        self.goodbyes: dict[str, Shutdown] = {}
+        self.departed: dict[str, Shutdown] = {}
         """Hosts that have left while the others went on, and why."""
         self._unsaid: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
         self._turns = 0
@@ -96,7 +79,7 @@ class Member:
             self._hello["order"] = self.generation.own
         self.number = self._store.count("arrivals", 1)
         self._store.put(f"{self.number}/beat", 0)
-        self._store.tell(f"{self.number}/hello", self._hello)
+        self._store.announce(f"{self.number}/hello", self._hello)
         self._suspects, self._lease = False, Lease(min(GRACE_SECONDS, term.seconds))
         self.called = (term.number, 0)
         """The latest generation for which hosts are called together."""
@@ -106,15 +89,15 @@ class Member:
         self._say(generation[0], "NUMBER/account", dict(account))
         self._say(generation[0], f"report/{generation[1]}/NUMBER", dict(what))
 
-    def broken(self, generation: tuple[int, int], hosts: Sequence[int], torn: bool) -> None:
+    def broken(self, generation: tuple[int, int], hosts: Sequence[int], by_new: bool) -> None:
         """Others cannot be reached.
 
         Args:
             generation: of which hosts.
             hosts: who, by their numbers in the store, as far as is known.
-            torn: by new connections either.
+            by_new: by new connections either.
         """
-        self._say(generation[0], f"broken/{generation[1]}/NUMBER", {"hosts": [*hosts], "torn": torn})
+        self._say(generation[0], f"broken/{generation[1]}/NUMBER", {"hosts": [*hosts], "by_new": by_new})
 
     def suspect(self) -> None:
         """The first host cannot be reached: where it decides nothing either it has less time."""
@@ -137,6 +120,12 @@ class Member:
         self._say(self.term.number, "NUMBER/left", True)
         self._end.set()
         self._thread.join(self._timeout)
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether the others go on without this host."""
+        out = self.generation is not None and self.generation.own is None
+        return out or any(why is not None for why in (self.unreachable, self.refused, self.left_behind))
 
     def is_cut_off(self) -> str | None:
         """Why the store cannot be reached any more, if so."""
@@ -162,12 +151,12 @@ class Member:
             Fenced: it is not.
         """
         while not self.is_safe():
-            if self.left_behind or self._lost or self.torn or not self._thread.is_alive():
+            if self.left_behind or self._lost or self.unreachable or not self._thread.is_alive():
                 raise Fenced(certain=self.left_behind is not None)
             time.sleep(BEAT_SECONDS)
 
     def _say(self, term: int, key: str, value: Any) -> None:
-        """Have the thread say it: the store of a torn network may never answer, and the supervisor may not wait."""
+        """Have the thread say it: the store may never answer, and the supervisor may not wait."""
         self._unsaid.put((term, key, value))
 
     def _work(self) -> None:
@@ -225,26 +214,27 @@ class Member:
             while True:
                 term, key, value = self._unsaid.get_nowait()
                 if term == self.term.number:  # else nobody listens any more
-                    self._store.tell(key.replace("NUMBER", str(self.number)), value)
+                    self._store.announce(key.replace("NUMBER", str(self.number)), value)
 
     def _hear(self) -> None:
         store, term = self._store, self.term.number
-        called = store.find("call", int) or 0
+        called = store.find("call") or 0
         if (term, called) > self.called:
-            store.tell(f"{self.number}/answer", called)
+            store.announce(f"{self.number}/answer", called)
             self.called = (term, called)
-        hosts = store.find(f"world/{called}", [{"number": int, **REPORT}])
+        hosts = store.find(f"world/{called}")
         if hosts is not None and (self.generation is None or self.generation.number < self.called):
             own = next((place for place, host in enumerate(hosts) if host["number"] == self.number), None)
             self._miss({host["number"] for host in hosts})
             self.generation = Generation(self.called, tuple(hosts), own, self._accounts(hosts))
-        self.refused = store.find(f"{self.number}/refused", str)
-        self.torn = store.find(f"{self.number}/torn", [str])
-        before, self.failure = self.failure, store.find("failure", FAILURE)
-        if before is None and self.failure is not None:
+        self.refused = store.find(f"{self.number}/refused")
+        self.unreachable = store.find(f"{self.number}/unreachable")
+        if self.failure is None and (found := store.find("failure")) is not None:
+            where = "" if found["usage"] else f"host {found['host']}: "
+            self.failure = Failure(f"{where}{found['message']}", found["traceback"], found["usage"])
             store.count("heard", 1)
-        self.waiting = store.find("waiting", WAITING)
-        ends = store.find("ends", ENDS)
+        self.waiting = store.find("waiting")
+        ends = store.find("ends")
         why = None if ends is None else Shutdown.of(ends["why"])
         self.ends = None if why is None else (ends["host"], why)
         self._poke()
@@ -253,14 +243,14 @@ class Member:
         """See who of the hosts before has left, by the numbers of those that are there."""
         before = self.generation.hosts if self.generation and self.generation.number[0] == self.term.number else ()
         for host in before:
-            gone = None if host["number"] in there else self._store.find(f"{host['number']}/gone", int)
+            gone = None if host["number"] in there else self._store.find(f"{host['number']}/gone")
             if gone is not None and (why := Shutdown.of(gone)) is not None:
-                self.goodbyes = {**self.goodbyes, host["name"]: why}
+                self.departed = {**self.departed, host["name"]: why}
 
     def _accounts(self, hosts: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
         if len({host["account"] for host in hosts}) == 1:
             return ()
-        return tuple(self._store.find(f"{host['number']}/account", ACCOUNT) for host in hosts)
+        return tuple(self._store.find(f"{host['number']}/account") for host in hosts)
 
 
 def _now() -> float:

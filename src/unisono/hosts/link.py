@@ -14,11 +14,12 @@ from contextlib import suppress
 
 from unisono.errors import JobError
 from unisono.frameworks.protocol import Array
-from unisono.hosts.exchange import Exchange, HostGone, SentTooEarly
-from unisono.hosts.gloo import GlooTransport, Torn
-from unisono.hosts.link_setup import Setup
+from unisono.hosts.exchange import Exchange, SentTooEarly
+from unisono.hosts.gloo import GlooTransport, Unreachable
+from unisono.hosts.link_client import Setup, Word
 from unisono.hosts.snapshot import state_arrays, state_digest, tree_arrays, tree_words
-from unisono.hosts.store import Store, torch_distributed
+from unisono.hosts.store import torch_distributed
+from unisono.hosts.transport import ConnectionLost, wait_for
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
 from unisono.runtime.processes.channel import Channel
@@ -42,8 +43,10 @@ class Link:
     """
 
     def __init__(self, setup: Setup, state: HostState, transport: GlooTransport) -> None:
-        self._setup, self._state, self._transport = setup, state, transport
-        self._exchange = Exchange(state, transport, setup.host, setup.hosts)
+        self._generation, self._program = setup.generation, setup.program
+        self._state, self._transport = state, transport
+        self._own = setup.generation.own or 0
+        self._exchange = Exchange(state, transport, self._own, len(setup.generation.hosts))
         self._committed = Words(state.segment, "committed", 0.0)  # waits are long: who computes needs the core
 
     def equalise(self) -> None:
@@ -52,85 +55,79 @@ class Link:
         Raises:
             JobError: it did not arrive as it was sent.
         """
-        setup, state = self._setup, self._state
-        if setup.host not in (setup.source, *setup.receivers):
+        source, receivers = self._generation.source, self._generation.receivers
+        if self._own not in (source, *receivers):
             return
-        self._give(state_arrays(state, setup.program, setup.rounds))
-        self._give(tree_words(state, setup.program, setup.rounds))
-        self._give(tree_arrays(state, setup.program, setup.rounds))
+        wanted = self._generation.hosts[source]
+        at = self._state, self._program.position(wanted["rounds"])[0]
+        for arrays in (state_arrays, tree_words, tree_arrays):  # in turn: words say how large the arrays are
+            self._give(arrays(*at), source, receivers)
         try:
-            found = state_digest(state, setup.program, setup.rounds)
+            found = state_digest(*at)
         except Exception as error:  # it is parsed: bytes that are none may fail in any way
             raise JobError(f"a state must arrive as it was sent; it cannot be read ({error}).") from error
-        if found != setup.digest:
-            raise JobError(f"a state must arrive as it was sent; its digest is {found}, not {setup.digest}.")
+        if found != wanted["digest"]:
+            raise JobError(f"a state must arrive as it was sent; its digest is {found}, not {wanted['digest']}.")
 
-    def _give(self, arrays: Sequence[Array]) -> None:
+    def _give(self, arrays: Sequence[Array], source: int, receivers: Sequence[int]) -> None:
         """Send arrays from the source to who needs them, and wait until they are there."""
-        setup = self._setup
         pending = []
         for array in arrays:
             for at in range(0, array.size, MOST_BYTES):
                 part = array[at : at + MOST_BYTES]
-                if setup.host == setup.source:
-                    pending += [self._transport.send(part, host, 0) for host in setup.receivers]
+                if self._own == source:
+                    pending += [self._transport.send(part, host, 0) for host in receivers]
                 else:
-                    pending.append(self._transport.receive(part, setup.source, 0))
-        for each in pending:
-            each.wait()
+                    pending.append(self._transport.receive(part, source, 0))
+        wait_for(pending)
 
     def run(self) -> None:
         """Exchange round by round until a plan says stop."""
-        while True:
-            plan = self._state.plans.in_force()
-            if plan is None:
-                time.sleep(LOOK_SECONDS)
-                continue
-            if plan.stop:
-                return
+        while not (plan := self._plan()).stop:
             if plan.hosts:
-                self._round(plan)
+                round_ = self._program.at(plan.round)
+                self._exchange.round(plan, round_, self._program.nonempty(round_))
+                self._state.control.publish(Control.EXCHANGED, plan.round + 1)
             for slot in range(plan.slots):
                 self._committed.wait(slot, plan.round + 1)
 
-    def _round(self, plan: Plan) -> None:
-        round_ = self._setup.program.at(plan.round)
-        self._exchange.round(plan, round_, self._setup.program.nonempty(round_))
-        self._state.control.publish(Control.EXCHANGED, plan.round + 1)
+    def _plan(self) -> Plan:
+        """That of the round at hand, once it is there."""
+        while (plan := self._state.plans.in_force()) is None:
+            time.sleep(LOOK_SECONDS)
+        return plan
 
 
 def main(file: int, parent: int) -> None:
-    """Meet the others, make the states equal, exchange; the channel hears "met", then "ready", then "done".
-
-    Instead of each of them it may hear of what has come between: "lost", "torn" or "early".
-    """
+    """Meet the others, make the states equal, exchange; the channel hears how far that is (see `Word`)."""
     die_with_parent(parent)
     channel = Channel(socket.socket(fileno=file))
+    setup: Setup
     setup, files = channel.receive()
     state = HostState(setup.layout, Segment(files[0], setup.layout.segment))
-    lost: tuple[str, tuple[int, ...], str]
+    at, generation = setup.store, setup.generation
     try:
-        store = Store(setup.place, setup.address, serve=False, timeout=setup.timeout)
-        where = torch_distributed().PrefixStore("gloo/{}/{}".format(*setup.generation), store.raw)
-        transport = GlooTransport(where, setup.address, setup.host, setup.hosts, setup.timeout, setup.ports)
+        where = torch_distributed().PrefixStore("gloo/{}/{}".format(*generation.number), at.client().raw)
+        own, count = generation.own or 0, len(generation.hosts)
+        transport = GlooTransport(where, at.own, own, count, at.timeout, setup.ports)
         transport.meet()
-        channel.send(("met", (), ""))
+        channel.send(Word("met"))
         channel.receive()  # the supervisor has noted that the state may change from now on
         link = Link(setup, state, transport)
         link.equalise()
-        channel.send(("ready", (), ""))
+        channel.send(Word("ready"))
         link.run()
-        channel.send(("done", (), ""))
+        channel.send(Word("done"))
         return
-    except HostGone as error:
-        lost = ("lost", (error.host,), str(error))
-    except Torn as error:
-        lost = ("torn", error.hosts, str(error))
+    except ConnectionLost as error:
+        word = Word("lost", (error.host,), str(error))
+    except Unreachable as error:
+        word = Word("unreachable", error.hosts, str(error))
     except SentTooEarly:
-        lost = ("early", (), "a gradient came in two parts: from now on sums are sent when they are whole")
+        word = Word("early", why="a gradient came in two parts: from now on sums are sent when they are whole")
     except (RuntimeError, JobError) as error:  # the store is gone, or a state came damaged
-        lost = ("lost", (), str(error).splitlines()[0])
-    channel.send(lost)
+        word = Word("lost", why=str(error).splitlines()[0])
+    channel.send(word)
     with suppress(EOFError, ConnectionError):
         channel.receive()  # to be killed: the connections to all others hold until they have been called
 

@@ -2,10 +2,10 @@
 
 A *generation* is a set of hosts that exchange with each other. When one of its hosts is lost, or a new one has come,
 all are called together; those that answer are the next generation. Only the process beside the store decides, so
-hosts that cannot reach it can never go on by themselves: two halves of a torn network are never both alive.
+hosts that cannot reach it can never go on by themselves: two parts of a partitioned network are never both alive.
 
-Hosts that reach it, but not each other, are *torn*: where a connection has broken, all are called together, and try new
-ones; of two hosts for whom these fail too, one is left out. It is the one that is torn from the most others, of equal
+Hosts may reach it, but not each other: where a connection has broken, all are called together, and try new ones; of two
+hosts for whom these fail too, one is left out. It is the one for which the most others are unreachable, of equal
 ones the last in order, and never the first of all hosts, which keeps the run folder.
 
 A host that is told to go has come to rest when the others hear of it (or is dead): nobody waits for it.
@@ -19,7 +19,7 @@ from typing import Any
 
 GRACE_SECONDS = 2.0
 """How long a host whose connections have broken may take to answer a call, or for its heart to beat at least, and those
-that are torn from others to say so after the first one: a living one answers at once, and all of them have begun to try
+that cannot reach others to say so after the first one: a living one answers at once, and all of them have begun to try
 at the same time."""
 
 SAID_AFTER_SECONDS = 5.0
@@ -38,9 +38,12 @@ class Seen:
         report: generation → what it said of itself when it was at rest.
         suspected: generations in which another host could not reach it any more.
         broken: generations in which it could not reach another host any more.
-        torn: generation → the hosts whom it could not reach by new connections.
+        unreachable: generation → the hosts whom it could not reach by new connections.
         left: whether it has finished.
         gone: whether it leaves while the others go on.
+        name: how people know it.
+        host: the launcher's number for it.
+        beat: of its heart, when it was last heard.
     """
 
     order: int
@@ -50,9 +53,12 @@ class Seen:
     report: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     suspected: set[int] = field(default_factory=set)
     broken: set[int] = field(default_factory=set)
-    torn: dict[int, Sequence[int]] = field(default_factory=dict)
+    unreachable: dict[int, Sequence[int]] = field(default_factory=dict)
     left: bool = False
     gone: bool = False
+    name: str = ""
+    host: int = 0
+    beat: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,12 @@ class Gathered:
     Attributes:
         generation: which.
         hosts: who belongs to it.
-        torn: who is left out → the hosts whom it cannot reach.
+        unreachable: who is left out → the hosts whom it cannot reach.
     """
 
     generation: int
     hosts: tuple[int, ...]
-    torn: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    unreachable: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class Refused:
     """A host that has come has no place: it is where one has been left out, which could not reach others."""
 
     host: int
-    torn: tuple[int, ...]
+    unreachable: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ class Membership:
     Call(generation=1)
     >>> host.report[1] = {}
     >>> membership.look(0.1, {5: host})
-    Gathered(generation=1, hosts=(5,), torn={})
+    Gathered(generation=1, hosts=(5,), unreachable={})
     """
 
     def __init__(self, expected: int, timeout: float, least: int | None = None, goes_on: bool = False) -> None:
@@ -124,7 +130,7 @@ class Membership:
         self.hosts: tuple[int, ...] = ()
         self._called_at: float | None = None
         self._known: set[int] = set()
-        self._torn_at: float | None = None
+        self._broken_at: float | None = None
         self._enough_at: float | None = None
         self._left_out: dict[str, tuple[int, ...]] = {}
 
@@ -136,7 +142,7 @@ class Membership:
             seen: all hosts that ever came, by number.
         """
         for number, host in seen.items():
-            # It would be torn from the same hosts again, and stop them for nothing.
+            # It would not reach the same hosts again, and stop them for nothing.
             if number not in self._known and host.address in self._left_out:
                 self._known.add(number)
                 return Refused(number, self._left_out[host.address])
@@ -173,10 +179,10 @@ class Membership:
             number not in self._known and not host.gone and not self._is_lost(now, host)
             for number, host in seen.items()
         )
-        if self._torn_at is None and any(self.generation in host.torn for host in staying):
-            self._torn_at = now
-        torn = self._torn_at is not None and now - self._torn_at > GRACE_SECONDS
-        return lost or torn or gone or (new and not self._is_ending(seen))
+        if self._broken_at is None and any(self.generation in host.unreachable for host in staying):
+            self._broken_at = now
+        broken = self._broken_at is not None and now - self._broken_at > GRACE_SECONDS
+        return lost or broken or gone or (new and not self._is_ending(seen))
 
     def _wanted(self, now: float, called_at: float, seen: Mapping[int, Seen]) -> list[int]:
         """Who is to belong to the next generation."""
@@ -214,20 +220,20 @@ class Membership:
         wanted = self._wanted(now, called_at, seen)
         if not wanted or any(coming not in seen[number].report for number in wanted):
             return None
-        torn = self._torn(wanted, seen)
-        if not self._are_enough(now, called_at, len(wanted) - len(torn), seen):
+        out = self._unreachable(wanted, seen)
+        if not self._are_enough(now, called_at, len(wanted) - len(out), seen):
             return None
-        self._left_out |= {seen[number].address: others for number, others in torn.items()}
-        self.generation, self._called_at, self._torn_at = coming, None, None
-        self.hosts = in_order([number for number in wanted if number not in torn], seen)
+        self._left_out |= {seen[number].address: others for number, others in out.items()}
+        self.generation, self._called_at, self._broken_at = coming, None, None
+        self.hosts = in_order([number for number in wanted if number not in out], seen)
         self._known |= set(seen)
-        return Gathered(coming, self.hosts, torn)
+        return Gathered(coming, self.hosts, out)
 
-    def _torn(self, wanted: Sequence[int], seen: Mapping[int, Seen]) -> dict[int, tuple[int, ...]]:
-        """Whom to leave out so that all others reach each other, with the hosts from which each is torn."""
+    def _unreachable(self, wanted: Sequence[int], seen: Mapping[int, Seen]) -> dict[int, tuple[int, ...]]:
+        """Whom to leave out so that all others reach each other, with the hosts that each cannot reach."""
         cannot: dict[int, set[int]] = {number: set() for number in wanted}
         for number in wanted:
-            for other in set(seen[number].torn.get(self.generation, ())) & set(wanted):
+            for other in set(seen[number].unreachable.get(self.generation, ())) & set(wanted):
                 cannot[number].add(other)
                 cannot[other].add(number)
         found = {}

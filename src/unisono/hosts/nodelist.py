@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice, product
 
 from unisono.errors import UsageError
 
@@ -26,7 +26,7 @@ def expand(text: str) -> list[str]:
     >>> expand("r[1-2]n[8-9]")
     ['r1n8', 'r1n9', 'r2n8', 'r2n9']
     """
-    names = list(islice((name for part in _parts(text) for name in _names(part, text)), MOST + 1))
+    names = list(islice(chain.from_iterable(_names(part, text) for part in _parts(text)), MOST + 1))
     if not all(names) or len(names) > MOST:
         raise _unreadable(text)
     return names
@@ -35,21 +35,14 @@ def expand(text: str) -> list[str]:
 def _parts(text: str) -> list[str]:
     """Cut at the commas outside of brackets."""
     parts = re.split(r",(?![^\[]*\])", text)
-    for part in parts:
-        if not re.fullmatch(r"(?:[^\[\],\s]|\[[^\[\]\s]+\])+", part):
-            raise _unreadable(text)
+    if not all(re.fullmatch(r"(?:[^\[\],\s]|\[[^\[\]\s]+\])+", part) for part in parts):
+        raise _unreadable(text)
     return parts
 
 
 def _names(part: str, text: str) -> Iterator[str]:
-    before, bracket, rest = part.partition("[")
-    if not bracket:
-        yield part
-        return
-    inside, _, after = rest.partition("]")
-    for number in _numbers(inside, text):
-        for end in _names(after, text) if after else ("",):
-            yield before + number + end
+    pieces = re.split(r"\[(.*?)\]", part)  # every other one was in brackets
+    return map("".join, product(*([*_numbers(piece, text)] if at % 2 else [piece] for at, piece in enumerate(pieces))))
 
 
 def _numbers(inside: str, text: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from unisono.errors import JobError
 from unisono.hosts.addresses import Machine, dialled, is_loopback, listening, own_address, resolved
 from unisono.hosts.place import Place
 from unisono.hosts.store import START_SECONDS, AnotherRun, NoStore, Store, torch_distributed
-from unisono.hosts.waiting import NotYet, insist
+from unisono.hosts.waiting import NotYet, retry
 
 CONNECT_SECONDS = 5.0
 
@@ -40,7 +40,7 @@ def find_store(
         JobError: it was not found, or cannot be served.
     """
     torch_distributed()
-    patient = partial(insist, say=say, seconds=seconds)
+    patient = partial(retry, say=say, seconds=seconds)
     where, way_out = f"{place.address}:{place.port}, as {place.launcher} says", "MASTER_ADDR is host 0's."
     if place.serves:
         address = patient(
@@ -110,7 +110,7 @@ class _Look:
         make = partial(Store, there, there.address, False, self._timeout, self._timeout)
         try:
             # torch's client waits for ever for what takes its connection and says nothing.
-            return there, insist(make, "", lambda text: None, 2 * self._timeout, "")
+            return there, retry(make, "", lambda text: None, 2 * self._timeout, "")
         except (NoStore, AnotherRun):
             raise
         except JobError as error:

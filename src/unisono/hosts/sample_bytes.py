@@ -17,6 +17,7 @@ import numpy as np
 
 from unisono.errors import JobError
 from unisono.frameworks.protocol import Array, DataFunctions
+from unisono.hosts.arrays import Reader
 from unisono.values.text import excerpt
 from unisono.values.untrusted import Malformed, check, parsed
 
@@ -64,8 +65,8 @@ def decoded(data: bytes, functions: DataFunctions) -> Any:
     length = _HEAD.unpack_from(data)[0] if len(data) >= _HEAD.size else -1
     if not 0 <= length <= len(data) - _HEAD.size:
         raise Malformed(f"{len(data)} bytes that begin with no length of what describes them")
-    reader = _Reader(data, _HEAD.size + length, functions)
-    found = reader.made(parsed(data[_HEAD.size : _HEAD.size + length], _JSON_DEEPEST))
+    reader = Reader(data, _HEAD.size + length)
+    found = _Samples(reader, functions).made(parsed(data[_HEAD.size : _HEAD.size + length], _JSON_DEEPEST))
     if reader.left:
         raise Malformed(f"{reader.left} bytes more than what describes them says")
     return found
@@ -105,16 +106,11 @@ def _foreign(what: str) -> JobError:
     )
 
 
-class _Reader:
+class _Samples:
     """Makes a structure again; arrays are taken in the order in which they were written."""
 
-    def __init__(self, data: bytes, at: int, functions: DataFunctions) -> None:
-        self._data, self._at, self._functions = data, at, functions
-
-    @property
-    def left(self) -> int:
-        """Bytes that no array has taken yet."""
-        return len(self._data) - self._at
+    def __init__(self, reader: Reader, functions: DataFunctions) -> None:
+        self._reader, self._functions = reader, functions
 
     def made(self, description: Any) -> Any:
         if not isinstance(description, list) or len(description) < 2:
@@ -142,15 +138,11 @@ class _Reader:
         return pair[0], self.made(pair[1])
 
     def _array(self, dtype: np.dtype[Any], shape: list[int]) -> Array:
-        size = math.prod(shape) * dtype.itemsize
         if len(shape) > _MOST_AXES or min(shape, default=0) < 0 or max(shape, default=0) > _LONGEST_AXIS:
             raise Malformed(f"an array of shape {excerpt(shape)}")
         if not dtype.itemsize and math.prod(shape) > 1:
             raise Malformed(f"an array of {excerpt(shape)} elements of no bytes")
-        if size > self.left:
-            raise Malformed(f"an array of {size:,} bytes, where {self.left:,} are left")
-        view: Array = np.ndarray(shape, dtype, self._data, self._at)
-        self._at += size
+        view = self._reader.take(dtype, shape)
         _check_values(view)
         return view.copy()
 

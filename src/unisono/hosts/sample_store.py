@@ -19,9 +19,8 @@ from typing import Any
 from unisono.errors import JobError
 from unisono.errors.failure import failure
 from unisono.frameworks.registry import Framework, families, framework
-from unisono.hosts.place import Place
 from unisono.hosts.sample_bytes import decoded, encoded
-from unisono.hosts.store import FAILURE, START_SECONDS, Store
+from unisono.hosts.store import START_SECONDS, Store, StoreAddress
 from unisono.job import Job
 from unisono.runtime.loader.samples import Datasets, RemoteData, samples_at
 from unisono.values.text import excerpt
@@ -30,7 +29,6 @@ from unisono.values.untrusted import Malformed, Maybe, check, parsed
 MOST_BYTES = 4 << 20
 """Of a piece: the store takes no value above 8 MiB."""
 
-ABOUT = {"family": str, "training": int, "evaluation": {str: int}}
 WANTED = {"id": str, "data": [str], "indices": [int], "keys": Maybe([int])}
 HEAD = {"pieces": Maybe(int), "message": Maybe(str), "traceback": Maybe(str)}
 """What hosts say to each other, as `check` says it."""
@@ -109,22 +107,18 @@ class SampleServer:
 
 
 @dataclass(frozen=True)
-class Lender:
+class DataHost:
     """The host that has the data, as another one sees it; opens the store anew in every process.
 
     Attributes:
-        place: where the store is.
-        address: this host's address.
-        timeout: seconds that the store may take to answer.
+        store: where hosts meet.
         host: the number of the host that has the data.
     """
 
-    place: Place
-    address: str
-    timeout: float
+    store: StoreAddress
     host: int
 
-    def borrowed(self, job: Job) -> Job:
+    def with_remote_data(self, job: Job) -> Job:
         """The job with data that are read there."""
         evaluation = None if job.evaluation is None else self.evaluation
         return replace(job, data=self.training, evaluation=evaluation)
@@ -143,8 +137,8 @@ class Lender:
 class _Client:
     """Asks for samples; every process has a client of its own."""
 
-    def __init__(self, lender: Lender) -> None:
-        self._lender, self._process = lender, -1
+    def __init__(self, data_host: DataHost) -> None:
+        self._data_host, self._process = data_host, -1
         self._held: Store | None = None
         started = time.monotonic()
 
@@ -152,21 +146,20 @@ class _Client:
             self._look()
             if time.monotonic() - started > START_SECONDS:
                 raise JobError(
-                    f"the data lie on host {lender.host}, as --data-host says; it has not offered them for "
+                    f"the data lie on host {data_host.host}, as --data-host says; it has not offered them for "
                     f"{START_SECONDS:g} s. See what it says itself."
                 )
 
         with self._reaching():
             pausing(lambda: self._store.raw.check(["data"]), look)
-            self.about: Mapping[str, Any] = self._store.find("data", ABOUT)
+            self.about: Mapping[str, Any] = self._store.find("data")
             if self.about["family"] not in {family.package for family in families()}:
                 raise Malformed(f"no framework is called {excerpt(self.about['family'])}")
 
     @property
     def _store(self) -> Store:
         if self._held is None or self._process != os.getpid():
-            lender, self._process = self._lender, os.getpid()
-            self._held = Store(lender.place, lender.address, False, lender.timeout)
+            self._process, self._held = os.getpid(), self._data_host.store.client()
         return self._held
 
     @contextmanager
@@ -175,17 +168,17 @@ class _Client:
             yield
         except RuntimeError as error:
             raise JobError(
-                f"the data lie on host {self._lender.host}; where samples are asked for cannot be reached any more: "
+                f"the data lie on host {self._data_host.host}; where samples are asked for cannot be reached any more: "
                 f"{str(error).splitlines()[0]}"
             ) from error
         except Malformed as error:
             raise JobError(
-                f"the data lie on host {self._lender.host}; what came from there is not what was asked for: {error}. "
-                "Is the same version of Unisono on all hosts?"
+                f"the data lie on host {self._data_host.host}; what came from there is not what was asked for: "
+                f"{error}. Is the same version of Unisono on all hosts?"
             ) from error
 
     def _look(self) -> None:
-        if (failed := self._store.find("failure", FAILURE)) is not None:
+        if (failed := self._store.find("failure")) is not None:
             raise JobError(f"host {failed['host']}: {failed['message']}", failed["traceback"])
 
     def samples(self, name: tuple[str, ...], indices: Sequence[int], keys: Sequence[int] | None) -> list[Any]:

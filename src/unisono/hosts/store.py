@@ -11,10 +11,10 @@ Everything in it is JSON text under these keys, each term's (see `terms`) under 
     NUMBER/gone          it leaves while the others go on, and why (`Shutdown.word`)
     call                 the generation whose hosts come to rest and report
     report/G/NUMBER      what a host says of itself before generation G
-    broken/G/NUMBER      a host of generation G cannot reach others (their numbers), torn: by new connections either
+    broken/G/NUMBER      a host of generation G cannot reach others (their numbers); whether by new connections either
     NUMBER/account       what it would compute, of what (see `differences`)
     NUMBER/refused       why it cannot train with the others, who go on without it
-    NUMBER/torn          it has no place among the hosts, as it cannot reach some of them (their names)
+    NUMBER/unreachable   it has no place among the hosts, as it cannot reach some of them (their names)
     world/G              the hosts of generation G with their reports, in order
     waiting              for whom hosts wait that have been called together
     ends                 the run ends: who was asked to, and why (`Shutdown.word`)
@@ -30,33 +30,45 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from unisono.errors import JobError, UsageError, way_to_install
+from unisono.hosts.differences import ACCOUNT
 from unisono.hosts.place import Place
 from unisono.values.text import excerpt
 from unisono.values.untrusted import Malformed, Maybe, check, parsed
 
-HELLO = {"host": int, "order": int, "name": str, "address": str}
-REPORT = {
-    "name": str,
-    "workers": int,
-    "rounds": int,
-    "digest": str,
-    "account": str,
-    "lends": bool,
-    "memory": dict,
+_REPORT = {
+    "name": str, "workers": int, "rounds": int, "digest": str, "account": str, "serves_data": bool, "memory": dict,
     "latest": Maybe(list),
+}  # fmt: skip
+
+KINDS: Mapping[str, Any] = {
+    "term": {"number": int, "origin": int, "by": str, "seconds": float, "signs": int, "over": bool},
+    "hello": {"host": int, "order": int, "name": str, "address": str},
+    "beat": int,
+    "answer": int,
+    "left": bool,
+    "gone": int,
+    "call": int,
+    "report": _REPORT,
+    "broken": {"hosts": [int], "by_new": bool},
+    "account": ACCOUNT,
+    "refused": str,
+    "unreachable": [str],
+    "world": [{"number": int, **_REPORT}],
+    "waiting": {"generation": int, "there": [str], "coming": [str], "missing": [int], "wanted": int},
+    "ends": {"host": str, "why": int},
+    "beginning": {"folder": str, "begun": str},
+    "key": str,
+    "failure": {"host": str, "message": str, "traceback": str, "usage": bool},
+    "data": {"family": str, "training": int, "evaluation": {str: int}},
 }
-BROKEN = {"hosts": [int], "torn": bool}
-BEGINNING = {"folder": str, "begun": str}
-FAILURE = {"host": str, "message": str, "traceback": str, "usage": bool}
-WAITING = {"generation": int, "there": [str], "coming": [str], "missing": [int], "wanted": int}
-ENDS = {"host": str, "why": int}
-"""What others leave there, as `check` says it."""
+"""What others leave there, as `check` says it, by the first word of the key that is no number."""
 
 OWNER = "unisono's run"
 """The key, before all prefixes, by which a store that Unisono serves says whose it is: its prefix."""
@@ -143,40 +155,37 @@ class Store:
         """Leave a value."""
         self.raw.set(key, json.dumps(value))
 
-    def find(self, key: str, kind: Any) -> Any:
+    def find(self, key: str) -> Any:
         """A value, or None.
 
-        Args:
-            key: whose.
-            kind: see `check`.
-
         Raises:
-            Malformed: it is of another kind.
+            Malformed: it is not of the key's kind.
         """
-        return self._checked(key, self.raw.get(key), kind) if self.raw.check([key]) else None
+        return self._checked(key, self.raw.get(key)) if self.raw.check([key]) else None
 
-    def find_all(self, keys: Sequence[str], kind: Any) -> list[Any]:
+    def find_all(self, keys: Sequence[str]) -> list[Any]:
         """Values that are there for certain, in one go; see `find`."""
         values = self.raw.multi_get([*keys]) if keys else []
-        return [self._checked(key, value, kind) for key, value in zip(keys, values, strict=True)]
+        return [self._checked(key, value) for key, value in zip(keys, values, strict=True)]
 
-    def _checked(self, key: str, value: bytes, kind: Any) -> Any:
+    def _checked(self, key: str, value: bytes) -> Any:
+        kind = KINDS[next(word for word in key.split("/") if not word.isdigit())]
         try:
             return check(parsed(value), kind)
         except Malformed as error:
             raise Malformed(f"{key!r}, where hosts meet, is not what Unisono leaves there: {error}") from error
 
-    def exchange(self, key: str, before: Any, after: Any, kind: Any) -> Any:
+    def exchange(self, key: str, before: Any, after: Any) -> Any:
         """Put a value in another one's place, if that is there still (None: if there is none).
 
         Returns:
             The value that is there then.
 
         Raises:
-            Malformed: it is of another kind than `kind`.
+            Malformed: it is not of the key's kind.
         """
         expected = "" if before is None else json.dumps(before)
-        return self._checked(key, self.raw.compare_set(key, expected, json.dumps(after)), kind)
+        return self._checked(key, self.raw.compare_set(key, expected, json.dumps(after)))
 
     def within(self, prefix: str) -> Store:
         """The keys of this store that begin with a prefix."""
@@ -188,7 +197,26 @@ class Store:
         """Add to a counter; returns it."""
         return int(self.raw.add(key, more))
 
-    def tell(self, key: str, value: Any) -> None:
+    def announce(self, key: str, value: Any) -> None:
         """Leave a value that others should look at."""
         self.put(key, value)
         self.count("news", 1)
+
+
+@dataclass(frozen=True)
+class StoreAddress:
+    """Where the store is, for a process that is to be a client of it.
+
+    Attributes:
+        place: where hosts meet.
+        own: this host's address on the interface between hosts.
+        timeout: seconds that an answer may take.
+    """
+
+    place: Place
+    own: str
+    timeout: float
+
+    def client(self) -> Store:
+        """A new client; its process and its thread have it for themselves."""
+        return Store(self.place, self.own, False, self.timeout)

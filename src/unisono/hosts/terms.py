@@ -27,8 +27,6 @@ from unisono.runtime.supervisor.stalls import LONGEST_TICK_SECONDS
 LOOK_SECONDS = 0.3
 """Longer than the pause between two signs of life of the process that decides."""
 
-TERM = {"number": int, "origin": int, "by": str, "seconds": float, "signs": int, "over": bool}
-
 
 @dataclass(frozen=True)
 class Term:
@@ -157,13 +155,13 @@ def next_move(own: Term | None, latest: Term | None, *, silent: bool, heard: boo
 
 def latest_term(store: Store) -> Term | None:
     """The term that the store names."""
-    found = store.find("term", TERM)
+    found = store.find("term")
     return None if found is None else Term(**found)
 
 
 def exchange(store: Store, before: Term | None, after: Term) -> Term:
     """Have a term follow another one, unless the store names a third by now; returns the one that it names then."""
-    found = store.exchange("term", None if before is None else asdict(before), asdict(after), TERM)
+    found = store.exchange("term", None if before is None else asdict(before), asdict(after))
     return Term(**found)
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unisono.checkpoint import store
-from unisono.errors import JobError, UsageError
+from unisono.errors import JobError
 from unisono.hosts.account import account_of
-from unisono.hosts.early_errors import Heard
+from unisono.hosts.early_errors import FailedElsewhere
 from unisono.hosts.follower import follow
-from unisono.hosts.group import Cluster, Hosts
-from unisono.hosts.place import Place
+from unisono.hosts.group import HostGroup
+from unisono.hosts.meeting import Meeting
+from unisono.hosts.place import Hosts, Place
 from unisono.hosts.ports import ports_of
-from unisono.hosts.sample_store import Lender
+from unisono.hosts.sample_store import DataHost
+from unisono.hosts.shared_folder import has_finished
 from unisono.observe.progress import Display
-from unisono.observe.run_folder import CHECKPOINTS, RunFolder, fresh, read_run, status_of
+from unisono.observe.run_folder import RunFolder, fresh
 from unisono.runs.execution import Supervised
 from unisono.runs.opening import Start, host_folder, newest, opened
 from unisono.runs.train import train_in_folder
@@ -58,78 +59,50 @@ def train_among_hosts(
     Raises:
         UnisonoError: it failed, here or on another host.
     """
-    request = replace(request, several_hosts=True)
 
-    def account(described: Described) -> dict[str, Any]:
+    def account(described: Described) -> Mapping[str, Any]:
         return account_of(execution.job, described, request.threads, execution.code, execution.arguments)
 
-    companions = Cluster(hosts, account, execution.host.source if hosts.lends else None)
-    with companions.telling():
-        return _train(companions, execution, request, path, start, settings, shown, hosts)
-
-
-def _train(
-    companions: Cluster, execution: Supervised, request: Request, path: Path, start: Start,
-    settings: Settings, shown: Display, hosts: Hosts,
-) -> tuple[Path, bool]:  # fmt: skip
-    where, name, named = hosts.place, hosts.place.name, settings.names_folder
-    try:
-        again = companions.meet(shown.message)  # here an interrupt still ends it at once
-    except JobError as error:
-        gone = where.host and not isinstance(error, Heard)
-        if gone and named and start is Start.AUTO and _has_finished(path):
-            shown.message(f"finished: host 0 is not there any more, and the run in {path} is done")
-            return path, False
-        raise
-    if where.driven:
-        folder, goes_on = RunFolder.reopen(path), start is Start.RESUME
-        begun = folder.begun
-    elif companions.is_first:
+    named = settings.names_folder
+    meeting, name, source = Meeting(hosts), hosts.place.name, execution.host.source if hosts.serves_data else None
+    with meeting.errors_reported():
+        try:
+            again = meeting.come(shown.message)  # here an interrupt still ends it at once
+        except JobError as error:
+            gone = hosts.place.host and not isinstance(error, FailedElsewhere)
+            if gone and named and start is Start.AUTO and has_finished(path):
+                shown.message(f"finished: host 0 is not there any more, and the run in {path} is done")
+                return path, False
+            raise
         start = Start.AUTO if again and named and start is Start.NEW else start
+        folder, path, begun, goes_on = _begun(meeting, path, named, start, shown)
+        request = replace(request, several_hosts=True)
+        if hosts.data_host is not None and not hosts.serves_data:
+            there = DataHost(meeting.run_store, hosts.data_host)
+            request = replace(request, change=there.with_remote_data)
+        group = HostGroup(meeting, account, path, source)
+        if folder is None:
+            own = host_folder(path, name, begun)
+            return own.path, follow(execution, replace(request, folder=None), own, shown, settings, group, path)
+        resumed = newest(folder, shown.message) if goes_on else None
+        folder.fence = group.fence
+        if not hosts.place.driven:  # else the driver has
+            folder.update(key=meeting.key())
+        request = replace(request, folder=folder.path.absolute())
+        left = train_in_folder(execution, request, folder, shown, settings, resumed, group, f"{name} ")
+        return folder.path, left
+
+
+def _begun(
+    meeting: Meeting, path: Path, named: bool, start: Start, shown: Display
+) -> tuple[RunFolder | None, Path, str, bool]:
+    """The run folder, where this host keeps it; its path; when the run in it was begun, and whether that goes on."""
+    if meeting.hosts.place.driven:
+        folder, goes_on = RunFolder.reopen(path), start is Start.RESUME
+    elif meeting.is_first:
         folder, goes_on = opened(path if named else fresh(path), start, shown.message)
-        path, begun = folder.path, folder.begun
-        companions.begins({"folder": str(path), "begun": begun})
+        meeting.begin({"folder": str(folder.path), "begun": folder.begun})
     else:
-        told = companions.beginning()
-        path, begun = path if named else Path(told["folder"]), told["begun"]
-    companions.sees = partial(_holds, path)
-    companions.how_to_go_on = partial(_how_to_go_on, path.absolute())
-    if hosts.data_host is not None and not hosts.lends:
-        lender = Lender(companions.place, companions.address, hosts.timeout, hosts.data_host)
-        request = replace(request, change=lender.borrowed)
-    if not companions.is_first:
-        own = host_folder(path, name, begun)
-        left = follow(execution, replace(request, folder=None), own, shown, settings, companions, name, path)
-        return own.path, left
-    resumed = newest(folder, shown.message) if goes_on else None
-    folder.fence = companions.fence
-    if not where.driven:  # else the driver has
-        folder.update(key=companions.key())
-    request = replace(request, folder=folder.path.absolute())
-    left = train_in_folder(execution, request, folder, shown, settings, resumed, companions, f"{name} ")
-    return folder.path, left
-
-
-def _holds(path: Path, key: str) -> bool:
-    """Whether a folder is that of the run with this key: seen from here, it is."""
-    try:
-        return read_run(path).get("key") == key
-    except UsageError:
-        return False
-
-
-def _has_finished(path: Path) -> bool:
-    """Whether a folder is seen from here, and holds a finished run."""
-    try:
-        return status_of(read_run(path)) == "completed"
-    except UsageError:
-        return False
-
-
-def _how_to_go_on(path: Path) -> str:
-    """What is left of a run that has ended here, and the way on."""
-    found = store.steps(path / CHECKPOINTS)
-    left = f"its newest checkpoint here is {store.at(path / CHECKPOINTS, found[-1])}" if found else (
-        f"no checkpoint is seen from here in {path}"
-    )  # fmt: skip
-    return f"What is kept: {left}. Go on: start it again on all hosts with --resume {path}"
+        found = meeting.beginning()
+        return None, path if named else Path(found["folder"]), found["begun"], False
+    return folder if meeting.is_first else None, folder.path, folder.begun, goes_on

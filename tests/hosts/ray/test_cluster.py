@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from hosts.host_processes import hash_alone, job_file
-from hosts.ray_clusters import SHORT, nodes, training, unisonos
+from hosts.ray.clusters import SHORT, nodes, training, unisonos
 from unisono import Ray, UsageError
 from unisono.hosts.ray.cluster import driver_node, sized
 from waiting import limit, until

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import socket
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unisono.errors import UsageError, way_to_install
+from unisono.hosts.addresses import Machine
+from unisono.hosts.place import Place
 from unisono.settings import Ray
 
 BUSY_SECONDS = 5.0
@@ -170,3 +175,30 @@ def reserved(
         yield group if is_there else None
     finally:
         remove_placement_group(group)
+
+
+def meeting_place(ray: Any, run: str, hosts: int, interface: str | None, ports: range | None) -> Place:
+    """Where the hosts of a new run meet: at this process.
+
+    Args:
+        ray: the package, connected.
+        run: what people call the run.
+        hosts: how many.
+        interface: the network interface between hosts, or None.
+        ports: those on which it may listen, or None.
+
+    Raises:
+        UsageError: none of them is free.
+    """
+    address = str(ray.util.get_node_ip_address())
+    prefix = f"unisono/{run}-{uuid.uuid4().hex[:12]}"
+    place = Place(0, hosts, address, 0, False, prefix, "Ray", "driver", driven=True)
+    if interface is not None:
+        address = Machine.here().of(interface)[0]
+    for port in ports or [0]:
+        with (
+            suppress(OSError),
+            socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as free,
+        ):
+            return replace(place, address=address, port=free.getsockname()[1])
+    raise UsageError(f"hosts meet at a port of {address}, and none of --ports is free there. Give others.")

@@ -6,18 +6,14 @@ place, which comes when Ray has a node for it, and falls in.
 
 from __future__ import annotations
 
-import socket
 import time
-import uuid
 from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unisono.errors import JobError, UsageError
-from unisono.hosts.addresses import Machine
 from unisono.hosts.coordinator import Coordinator
-from unisono.hosts.place import Place
 from unisono.hosts.ray.actor import CALLS, RayHost
 from unisono.hosts.ray.messages import Ended, News, Order
 from unisono.hosts.store import Store
@@ -41,6 +37,21 @@ SAID_SECONDS = 5.0
 
 
 @dataclass
+class _Bundle:
+    """A place in the placement group, and the hosts in it that were lost in a row before they had joined.
+
+    Attributes:
+        strikes: those that were there.
+        failures: with those that never came: Ray notices late that a node is gone.
+        due: when a host is asked for (monotonic seconds); None = one has been asked for, or none is wanted.
+    """
+
+    strikes: int = 0
+    failures: int = 0
+    due: float | None = 0.0
+
+
+@dataclass
 class _Host:
     """A host as the driver sees it.
 
@@ -55,7 +66,7 @@ class _Host:
     """
 
     number: int
-    bundle: int
+    bundle: _Bundle
     actor: Any
     calls: dict[str, Any] = field(default_factory=dict)
     name: str = ""
@@ -70,24 +81,20 @@ class Driver:
     Args:
         ray: the package, connected.
         group: the placement group, a bundle for each host.
-        hosts, cpus: how many hosts, the CPUs of each.
+        cpus: the CPUs of each host.
         order: what each host is to do; its place is filled in here.
         shown: where progress is shown.
         interrupts: whether the run is asked to stop.
     """
 
     def __init__(
-        self, ray: Any, group: Any, hosts: int, cpus: int, order: Order, shown: Display,
-        interrupts: Interrupts,
+        self, ray: Any, group: Any, cpus: int, order: Order, shown: Display, interrupts: Interrupts
     ) -> None:  # fmt: skip
         self._ray, self._group, self._cpus, self._order, self._shown = ray, group, cpus, order, shown
         self._interrupts = interrupts
-        self._count = hosts
+        self._bundles = [_Bundle() for _ in range(order.hosts.place.hosts)]
         self._arrived = 0
         self._hosts: list[_Host] = []
-        self._strikes = [0] * hosts
-        self._wishes: dict[int, float] = {}
-        self._failures = [0] * hosts
         self._said: dict[str, float] = {}
         self._stopping: float | None = None
         self._has_joined = self._has_started = False
@@ -98,17 +105,15 @@ class Driver:
         Raises:
             UsageError, JobError: the run failed.
         """
-        place, timeout = self._order.hosts.place, self._order.hosts.timeout
-        store = Store(place, place.address, True, timeout)
-        term = exchange(store, None, Term(1, 1, place.name, timeout))
-        client = Store(place, place.address, False, timeout)
-        coordinator = Coordinator(client, term, self._count, timeout, self._order.hosts.min_hosts)
+        hosts, place = self._order.hosts, self._order.hosts.place
+        store, client = (Store(place, place.address, serve, hosts.timeout) for serve in (True, False))
+        term = exchange(store, None, Term(1, 1, place.name, hosts.timeout))
+        coordinator = Coordinator(client, term, place.hosts, hosts.timeout, hosts.min_hosts)
         try:
-            for bundle in range(self._count):
-                self._ask(bundle)
             while not self._is_over():
+                self._ask_where_due()
                 self._look()
-                self._leave(coordinator.left_out)
+                self._replace(coordinator.left_out)
             self._conclude()
         except OSError as error:  # Ray's: the raylet of this node is gone
             raise JobError(
@@ -123,11 +128,17 @@ class Driver:
 
     # -- hosts ---------------------------------------------------------------------------------------------
 
-    def _ask(self, bundle: int) -> None:
+    def _ask_where_due(self) -> None:
+        for index, bundle in enumerate(self._bundles):
+            if bundle.due is not None and time.monotonic() >= bundle.due and self._stopping is None:
+                bundle.due = None
+                self._ask(index, bundle)
+
+    def _ask(self, index: int, bundle: _Bundle) -> None:
         """Ask for a host; it comes when Ray has a node for it."""
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
+        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
         actor = self._ray.remote(RayHost).options(
             name=f"{self._order.hosts.place.prefix}/host-{self._arrived}", num_cpus=self._cpus, max_concurrency=CALLS,
             max_restarts=0, scheduling_strategy=strategy,
@@ -146,33 +157,39 @@ class Driver:
         if self._stopping is not None or any(other.ended for other in self._hosts):
             return
         bundle = host.bundle
-        if host.name:  # else it never was there: Ray has not noticed yet that the node is gone
-            self._strikes[bundle] = 0 if host.has_joined else self._strikes[bundle] + 1
-        self._failures[bundle] = 0 if host.has_joined else self._failures[bundle] + 1
+        if host.has_joined:
+            bundle.strikes = bundle.failures = 0
+        else:
+            bundle.strikes += bool(host.name)
+            bundle.failures += 1
         what = f"host {host.name or host.number} is lost ({why})"
-        if self._strikes[bundle] >= STRIKES:
+        if bundle.strikes >= STRIKES:
             if not self._has_joined:
                 raise JobError(f"{what}, {STRIKES} times in a row before the run began. See Ray's logs of its actors.")
             self._shown.message(f"{what}, {STRIKES} times in a row; the others go on without another one")
             return
         if host.name:
             self._shown.message(f"{what}; Ray is asked for another one")
-        self._wishes[bundle] = time.monotonic() + min(0.5 * 2 ** self._failures[bundle], MOST_PAUSE_SECONDS)
+        bundle.due = time.monotonic() + min(0.5 * 2**bundle.failures, MOST_PAUSE_SECONDS)
 
-    def _leave(self, numbers: Set[int]) -> None:
-        """Have others in place of hosts that the run has gone on without: one that hangs is alive to Ray."""
-        for host in [host for host in self._hosts if host.number in numbers and host.ended is None]:
-            self._lost(host, "the others did not hear of it")
+    def _replace(self, left_out: Set[int]) -> None:
+        """Have others in place of hosts that the run has gone on without."""
+        now = time.monotonic()
+        for host in [*self._hosts]:
+            if host.ended is None and host.number in left_out:  # one that hangs is alive to Ray
+                self._lost(host, "the others did not hear of it")
+            elif host.ended and host.ended.failure and now - host.ended_at > PATIENCE_SECONDS:
+                self._lost(host, "the others go on without it")  # it failed alone: they would have been told
 
     # -- the loop ------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         """Hear what has come, for a moment."""
         calls = {call: (host, what) for host in self._hosts for what, call in host.calls.items()}
+        ready = []
         if calls:
             ready, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=LOOK_SECONDS, fetch_local=False)
         else:
-            ready = []
             time.sleep(LOOK_SECONDS)
         for call in ready:
             host, what = calls[call]
@@ -183,13 +200,6 @@ class Driver:
             self._stopping = time.monotonic()
             for host in self._hosts:
                 host.actor.stop.remote()
-        now = time.monotonic()
-        for bundle in [bundle for bundle, due in self._wishes.items() if now >= due and self._stopping is None]:
-            del self._wishes[bundle]
-            self._ask(bundle)
-        for host in [host for host in self._hosts if host.ended and host.ended.failure]:
-            if now - host.ended_at > PATIENCE_SECONDS:  # it failed alone: the others would have been told
-                self._lost(host, "the others go on without it")
 
     def _answered(self, host: _Host, what: str, call: Any) -> None:
         del host.calls[what]
@@ -201,14 +211,7 @@ class Driver:
             self._lost(host, str(error).splitlines()[0].rstrip(". "))
             return
         if what == "name":
-            host.name = f"{answer}-{host.number}"
-            hosts = self._order.hosts
-            place = replace(hosts.place, host=host.number, name=host.name)
-            order = replace(self._order, hosts=replace(hosts, place=place))
-            host.calls = {"run": host.actor.run.remote(order)}
-            host.calls["hear"] = host.actor.hear.remote()
-            if self._stopping is not None:
-                host.actor.stop.remote()
+            self._begin(host, answer)
         elif what == "hear":
             self._show(host, answer)
             if "run" in host.calls:
@@ -222,6 +225,15 @@ class Driver:
                 host.ended, host.ended_at = ended, time.monotonic()
             else:
                 self._lost(host, f"its process ended with {ended.status}")
+
+    def _begin(self, host: _Host, name: str) -> None:
+        """A host is there: have it take part."""
+        host.name, hosts = f"{name}-{host.number}", self._order.hosts
+        place = replace(hosts.place, host=host.number, name=host.name)
+        order = replace(self._order, hosts=replace(hosts, place=place))
+        host.calls = {"run": host.actor.run.remote(order), "hear": host.actor.hear.remote()}
+        if self._stopping is not None:
+            host.actor.stop.remote()
 
     def _is_over(self) -> bool:
         if self._stopping is not None and time.monotonic() - self._stopping > STOP_SECONDS:
@@ -272,30 +284,3 @@ class Driver:
         elif now - self._said.get(text, -SAID_SECONDS) >= SAID_SECONDS:
             self._said[text] = now
             self._shown.message(f"[{host.name}] {text}")
-
-
-def meeting_place(ray: Any, run: str, hosts: int, interface: str | None, ports: range | None) -> Place:
-    """Where the hosts of a new run meet: at this process.
-
-    Args:
-        ray: the package, connected.
-        run: what people call the run.
-        hosts: how many.
-        interface: the network interface between hosts, or None.
-        ports: those on which it may listen, or None.
-
-    Raises:
-        UsageError: none of them is free.
-    """
-    address = str(ray.util.get_node_ip_address())
-    prefix = f"unisono/{run}-{uuid.uuid4().hex[:12]}"
-    place = Place(0, hosts, address, 0, False, prefix, "Ray", "driver", driven=True)
-    if interface is not None:
-        address = Machine.here().of(interface)[0]
-    for port in ports or [0]:
-        with (
-            suppress(OSError),
-            socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as free,
-        ):
-            return replace(place, address=address, port=free.getsockname()[1])
-    raise UsageError(f"hosts meet at a port of {address}, and none of --ports is free there. Give others.")

@@ -28,7 +28,7 @@ from unisono.runtime.processes.lifeline import die_with_parent
 UPDATE_SECONDS = 0.1
 
 
-class Telling:
+class RemoteDisplay:
     """A display that is somewhere else: each call travels.
 
     Args:
@@ -38,14 +38,14 @@ class Telling:
     def __init__(self, channel: Channel) -> None:
         self._channel, self._lock, self._updated = channel, threading.Lock(), 0.0
 
-    def tell(self, *news: Any) -> None:
+    def send(self, *news: Any) -> None:
         """Send; threads take turns. Whoever listened may be gone, and then this process soon is."""
         with self._lock, suppress(OSError):
             self._channel.send(news)
 
     def start(self, steps: int, epochs: int | None, workers: int) -> None:
         """See `Display`."""
-        self.tell("start", steps, epochs, workers)
+        self.send("start", steps, epochs, workers)
 
     def update(self, record: dict[str, Any]) -> None:
         """See `Display`; of fast steps some are left out."""
@@ -53,21 +53,21 @@ class Telling:
         if "loss" in record and now - self._updated < UPDATE_SECONDS:
             return
         self._updated = now if "loss" in record else self._updated
-        self.tell("update", record)
+        self.send("update", record)
 
     def workers(self, alive: int, hosts: int = 1) -> None:
         """See `Display`."""
-        self.tell("workers", alive, hosts)
+        self.send("workers", alive, hosts)
 
     def message(self, text: str) -> None:
         """See `Display`."""
-        self.tell("message", text)
+        self.send("message", text)
 
     def close(self) -> None:
         """See `Display`."""
 
 
-def _ended(order: Order, shown: Telling) -> Ended:
+def _ended(order: Order, shown: RemoteDisplay) -> Ended:
     for entry in reversed(order.path):
         if entry not in sys.path and Path(entry).exists():
             sys.path.insert(0, entry)
@@ -96,8 +96,8 @@ def main(file: int, parent: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray's processes hold SIGINT back, and theirs inherit that
     channel = Channel(socket.socket(fileno=file))
     order, _ = channel.receive()
-    shown = Telling(channel)
-    shown.tell("ended", _ended(order, shown))
+    shown = RemoteDisplay(channel)
+    shown.send("ended", _ended(order, shown))
 
 
 if __name__ == "__main__":

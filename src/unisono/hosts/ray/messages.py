@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unisono.errors.failure import Failure
-from unisono.hosts.group import Hosts
+from unisono.hosts.place import Hosts
 
 News = tuple[Any, ...]
 """The name of a method of `Display`, and its arguments."""

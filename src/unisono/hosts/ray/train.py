@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import JobError, UnisonoError, UsageError
-from unisono.hosts.group import Hosts
+from unisono.hosts.place import Hosts
 from unisono.hosts.ports import ports_of
-from unisono.hosts.ray.cluster import connected, cpus_of, driver_node, reserved, sized
-from unisono.hosts.ray.driver import Driver, meeting_place
+from unisono.hosts.ray.cluster import connected, cpus_of, driver_node, meeting_place, reserved, sized
+from unisono.hosts.ray.driver import Driver
 from unisono.hosts.ray.messages import Order
+from unisono.hosts.shared_folder import manifest
 from unisono.hosts.train import hosts_of, train_among_hosts
 from unisono.machine.platform_check import require_linux
 from unisono.observe.progress import Display
-from unisono.observe.run_folder import RunFolder, fresh, read_run, this_process
+from unisono.observe.run_folder import RunFolder, fresh, this_process
 from unisono.runs.execution import Interrupts, supervised
 from unisono.runs.handle import Run
 from unisono.runs.jobfile import LoadedJob
@@ -68,7 +69,7 @@ def train_on_ray(on: Ray, made: LoadedJob, settings: Settings, path: Path, start
             ) as group:
                 if group is not None:
                     shown.message(f"{hosts} hosts of Ray's with {workers} workers each; run folder {path}")
-                    Driver(ray, group, hosts, workers * threads, order, shown, interrupts).run()
+                    Driver(ray, group, workers * threads, order, shown, interrupts).run()
             _account(path, interrupts.received)
         except UnisonoError as error:
             _account(path, interrupts.received, error)
@@ -123,11 +124,7 @@ def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Displa
     """
     job, settings = work["job"], work["settings"]
     out = Path(settings.out)
-    try:
-        is_same = read_run(out).get("key") == key
-    except UsageError:
-        is_same = False
-    if not is_same:
+    if manifest(out).get("key") != key:
         raise UsageError(
             f"the run folder lies where every host and the driver see it; host {hosts.place.name} does not see "
             f"{out}. Name a folder on a shared file system with --out."

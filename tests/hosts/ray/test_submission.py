@@ -14,7 +14,7 @@ import pytest
 from hosts.host_processes import free_port, job_file
 from hosts.launched import WAITING, waiting_hash
 from hosts.manifests import document
-from hosts.ray_clusters import Nodes, nodes
+from hosts.ray.clusters import Nodes, nodes
 from paths import TESTS
 from waiting import limit, until
 

@@ -12,7 +12,7 @@ import pytest
 
 from hosts.host_processes import hash_alone, job_file
 from hosts.launched import WAITING
-from hosts.ray_clusters import nodes, unisonos
+from hosts.ray.clusters import nodes, unisonos
 from paths import PYTHONPATH
 from waiting import limit, until
 

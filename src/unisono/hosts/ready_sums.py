@@ -12,7 +12,7 @@ Attempts = tuple[int, ...]
 """By slot, the attempt at its share that has left what is read; () once all slots have summed."""
 
 
-class Complete:
+class ReadySums:
     """What an exchange may read.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hosts.ray_clusters import nodes, training, unisonos
+from hosts.ray.clusters import nodes, training, unisonos
 from waiting import scaled, until
 
 pytest.importorskip("ray", reason="the package ray is not installed: pip install '.[ray]'")

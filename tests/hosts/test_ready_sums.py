@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from products import DESCRIPTION, host_state
-from unisono.hosts.complete_sums import Complete
+from unisono.hosts.ready_sums import ReadySums
 from unisono.memory.words import Words
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.state.backward_progress import Reach
@@ -26,8 +26,8 @@ def state() -> Iterator[HostState]:
         yield state
 
 
-def begun(state: HostState) -> tuple[Complete, Reach, Words]:
-    complete, reach, summed = Complete(state), Reach(state), Words(state.segment, "summed", 0.0)
+def begun(state: HostState) -> tuple[ReadySums, Reach, Words]:
+    complete, reach, summed = ReadySums(state), Reach(state), Words(state.segment, "summed", 0.0)
     for slot in range(2):
         reach.begin(slot, PLAN.round)
     complete.begin(PLAN)
@@ -41,7 +41,7 @@ def finish(state: HostState, reach: Reach, summed: Words) -> None:
 
 
 def test_it_waits_for_every_slot(state: HostState) -> None:
-    complete, reach = Complete(state), Reach(state)
+    complete, reach = ReadySums(state), Reach(state)
     complete.begin(PLAN)
     found: list[object] = []
     thread = threading.Thread(target=lambda: found.append(complete.wait_for(1)))
@@ -89,7 +89,7 @@ def test_where_nothing_is_sent_early_every_slot_has_to_have_summed(state: HostSt
 
 @pytest.mark.usefixtures("never_asleep")
 def test_sums_of_the_last_round_are_not_taken_for_this_one_s(state: HostState) -> None:
-    complete, reach, summed = Complete(state), Reach(state), Words(state.segment, "summed", 0.0)
+    complete, reach, summed = ReadySums(state), Reach(state), Words(state.segment, "summed", 0.0)
     complete.begin(PLAN)
     for slot in range(2):
         reach.begin(slot, PLAN.round - 1)
@@ -137,7 +137,7 @@ def test_elsewhere_than_on_x86_attempts_are_ordered_with_sums(
     """An attempt's number is there before its sums are, and read again after them."""
     complete, reach, _ = begun(state)
     seen: list[object] = []
-    monkeypatch.setattr("unisono.hosts.complete_sums.fence", lambda: seen.append("fence"))
+    monkeypatch.setattr("unisono.hosts.ready_sums.fence", lambda: seen.append("fence"))
     monkeypatch.setattr(
         "unisono.runtime.state.backward_progress.fence", lambda: seen.append(("fence", reach.now(0).attempt))
     )
