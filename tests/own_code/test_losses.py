@@ -22,7 +22,7 @@ from jobs import CLASSES, FEATURES, SAMPLES
 from unisono.checkpoint import store
 from unisono.errors import JobError
 from unisono.frameworks.lossrules import check_loss
-from unisono.gradients.finite import all_finite
+from unisono.gradients.arithmetic import all_finite
 
 IGNORED = -100
 

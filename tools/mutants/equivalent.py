@@ -60,14 +60,15 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
     ),
     (
         "gradients/adding.py",
-        "return np.add(leaf(*node[0]), self._add(node[1], leaf, target, depth), out=target)",
+        "return add(leaf(*node[0]), self._add(node[1], leaf, target, depth), target)",
         [
             "leaf(*node[0]), self._add(node[1], leaf, target, depth) → "
             "self._add(node[1], leaf, target, depth), leaf(*node[0])"
         ],
         "a + b is b + a",
     ),
-    ("gradients/adding.py", "return np.add(left, right, out=target)", ["left, right → right, left"], "a + b is b + a"),
+    ("gradients/adding.py", "return add(left, right, target)", ["left, right → right, left"], "a + b is b + a"),
+    ("gradients/arithmetic.py", "return np.add(left, right, out=out)", ["left, right → right, left"], "a + b is b + a"),
     (
         "gradients/adding.py",
         "self._temporaries.append(np.empty(0, np.uint8))",

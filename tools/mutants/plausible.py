@@ -33,7 +33,8 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     Mistake(
         "a short batch is divided by a whole one's size",
         (("runtime/worker/slot.py",
-          "weight = float(self._sums_of(round_)[WEIGHT])", "weight = float(self._job.batch_size)"),),
+          "gradients, float(self._totals(round_)[WEIGHT])\n            self._update.apply",
+          "gradients, float(self._job.batch_size)\n            self._update.apply"),),
         (WILD,),
     ),
     Mistake(
@@ -63,27 +64,24 @@ PLAUSIBLE: tuple[Mistake, ...] = (
         (
             ("runtime/worker/partial_sums.py",
              "self._sums[buffer, place] *= samples", "self._sums[buffer, place] *= 1"),
-            ("runtime/worker/slot.py", "samples = float(self._sums_of(round_)[SAMPLES])",
-             "samples = float(self._program.nonempty(round_))"),
+            ("runtime/worker/buffer_average.py", "float(totals[SAMPLES])", "len(sums)"),
         ),
         (ODD,),
     ),
     Mistake(
         "a buffer gets another one's values",
-        (("runtime/worker/slot.py", "(sums[place] / samples)", "(sums[: new[index].size] / samples)"),),
+        (("runtime/worker/buffer_average.py", "(sums[places[index]]", "(sums[: new[index].size]"),),
         (WILD,),
     ),
     Mistake(
         "a step's buffers are written over the last one's",
-        (("runtime/worker/slot.py",
-          "self._state.buffers(round_.step + 1)", "self._state.buffers(round_.step)"),),
+        (("runtime/worker/buffer_average.py", "state.buffers(updates + 1)", "state.buffers(updates)"),),
         (WILD,),
     ),
     Mistake(
         "the same dropout masks in every step",
         (
-            ("runtime/worker/slot.py", '"compute", round_.step, microbatch', '"compute", microbatch'),
-            ("runtime/worker/pipeline_slot.py", '"compute", round_.step, microbatch', '"compute", microbatch'),
+            ("runtime/worker/microbatch.py", '("compute", round_.step)', '("compute",)'),
         ),
         (WILD,),
     ),
@@ -145,7 +143,7 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     Mistake(
         "numbers of an optimizer's state are read as they are written",
         (("runtime/worker/update.py",
-          "scalars(step + 1)\n        factor", "scalars(step)\n        factor"),),
+          "scalars(round_.step + 1)\n        factor", "scalars(round_.step)\n        factor"),),
         (f"{SAME_BITS}::test_optimizers_agree_with_plain_pytorch[adamw]",),
     ),
     Mistake(
@@ -160,8 +158,8 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "a metric's value is made of another one's sums",
-        (("runtime/worker/slot.py", "ratio(sums[METRICS + 2 * index], sums[METRICS + 2 * index + 1])",
-          "ratio(sums[METRICS + index], sums[METRICS + index + 1])"),),
+        (("runtime/worker/round_record.py", "ratio(totals[METRICS + 2 * index], totals[METRICS + 2 * index + 1])",
+          "ratio(totals[METRICS + index], totals[METRICS + index + 1])"),),
         (SHORT,),
     ),
     # Deaths.

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from unisono.gradients.arithmetic import Array, add
 
 
 class TreeAdder:
@@ -36,10 +35,10 @@ class TreeAdder:
         if isinstance(node[0], int):
             return leaf(*node)
         if isinstance(node[0][0], int):
-            return np.add(leaf(*node[0]), self._add(node[1], leaf, target, depth), out=target)
+            return add(leaf(*node[0]), self._add(node[1], leaf, target, depth), target)
         left = self._add(node[0], leaf, target, depth)
         right = self._add(node[1], leaf, self._temporary(depth, target), depth + 1)
-        return np.add(left, right, out=target)
+        return add(left, right, target)
 
     def _temporary(self, depth: int, like: Array) -> Array:
         while len(self._temporaries) <= depth:

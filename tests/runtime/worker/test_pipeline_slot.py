@@ -18,7 +18,7 @@ from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.rounds import Program
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import LOSS, host_layout
-from unisono.runtime.worker.context import Tools
+from unisono.runtime.worker.context import Context
 from unisono.runtime.worker.lr_schedule import Schedule
 from unisono.runtime.worker.microbatch import Microbatches
 from unisono.runtime.worker.pipeline_slot import Awaited, StageWork
@@ -44,14 +44,14 @@ class Pipe:
     def begin(self, slot: int) -> Iterator[Awaited]:
         """A new owner of the slot, with an adapter of its own as in a process of its own."""
         adapter: Any = Product()
-        tools = Tools(
+        context = Context(
             jobs.make(), self.program, self.state, adapter, Schedule(self.program, adapter), self.take, self.take, {},
-            CUTS[self.stages],
+            CUTS[self.stages], phase=self.count,
         )  # fmt: skip
-        work = StageWork(tools, slot, Microbatches(tools, slot))
+        work = StageWork(context, slot, Microbatches(context, slot))
         self.in_flight[slot] = 0
         round_ = self.program.at(ROUND)
-        return work.passes(self.plan, round_, self.fold.steps, self.count, self.adds)
+        return work.passes(self.plan, round_, self.fold.steps, self.adds)
 
     def take(self, round_: Any, microbatch: int) -> float:
         return 1.0 + microbatch

@@ -32,7 +32,7 @@ from unisono.runtime.rules.rounds import EvaluationSet, Program, Round
 from unisono.runtime.state.host_shares import Agreement
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import HostLayout, Shape, host_layout
-from unisono.runtime.worker.context import Tools
+from unisono.runtime.worker.context import Context, no_phase
 from unisono.runtime.worker.evaluation import check_names, named_by_best
 from unisono.runtime.worker.lr_schedule import Schedule
 from unisono.runtime.worker.worker import Worker
@@ -267,15 +267,16 @@ class Prepared:
         self.framework.data.pin(self.request.threads)
         keep_freed(LARGE_BYTES if self.described.cut is None else STAGE_LARGE_BYTES)
         ring = self.ring(state.segment)
-        tools = Tools(
+        context = Context(
             job=self.job, program=self.program, state=state, adapter=self.adapter, schedule=self.schedule,
             read=lambda round_, microbatch: self.reader().read(round_, microbatch),
             take=take or (lambda round_, microbatch: taken(ring.get(round_, microbatch))),
             reducers=self.framework.data.reducers(), cuts=self.described.cut.cuts if self.described.cut else (),
             recompute=self.request.recompute, timeline=self.request.timeline, trace=self.request.trace,
             copy_every=self.request.checkpoint_steps, copy_evaluations=self.request.checkpoint_evaluations,
+            phase=self.request.phase or no_phase,
         )  # fmt: skip
-        return Worker(member, tools, self.spin_seconds, poke, self.request.phase)
+        return Worker(member, context, self.spin_seconds, poke)
 
 
 def open_data(job: Job, functions: DataFunctions) -> Datasets:

@@ -92,7 +92,7 @@ class _Probe:
                 sums[start + piece.start : start + piece.stop] = values
         update = Update(self._state, self._adapter, 0, chunks)
         action, words = Action(Do.UPDATE, 0, len(chunks)), Words(segment, "progress", 0.0)
-        update.apply(0, 0, (0, 0), weight, None, action, words, lambda phase, round_, slot, chunk: None)
+        update.apply(self._prepared.program.at(0), (0, 0), weight, action, words)
         for chunk in chunks:
             for piece in (piece for piece in chunk.pieces if piece.start == 0):
                 values = self._state.parameter(piece.parameter.number).reshape(-1)[:BLOCK]

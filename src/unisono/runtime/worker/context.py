@@ -16,8 +16,12 @@ from unisono.runtime.worker.lr_schedule import Schedule
 Phase = Callable[[str, int, int, int], None]
 
 
+def no_phase(phase: str, round_: int, slot: int, at: int) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass
-class Tools:
+class Context:
     """What the work of any slot needs, one per process.
 
     Attributes:
@@ -35,6 +39,8 @@ class Tools:
         trace: record a digest of every parameter before each step (`verify`).
         copy_every: steps between checkpoints, or None.
         copy_evaluations: a checkpoint may follow each evaluation.
+        phase: called with (phase, round, slot, microbatch or chunk) between the pieces of work; tests make it fail
+            there.
     """
 
     job: Job
@@ -51,6 +57,7 @@ class Tools:
     trace: bool = False
     copy_every: int | None = None
     copy_evaluations: bool = False
+    phase: Phase = no_phase
 
 
 class WorkerFailed(Exception):

@@ -104,12 +104,11 @@ class EvaluationSums:
         self.sum_names = list(job.metric_functions)
         self._best = named_by_best(job, [one.name for one in program.evaluations])
 
-    def add(self, round_: Round, microbatches: int) -> dict[str, Any]:
+    def add(self, round_: Round) -> dict[str, Any]:
         """Add one wave.
 
         Args:
             round_: the wave.
-            microbatches: how many have samples.
 
         Returns:
             The evaluation's record after its last wave, else nothing.
@@ -121,6 +120,7 @@ class EvaluationSums:
         sums = self._state.segment["totals"]
         totals = sums[round_.wave & 1]
         totals[:] = sums[round_.wave + 1 & 1] if round_.wave else 0
+        microbatches = self._program.nonempty(round_)
         for row in self._state.segment["table"][:microbatches]:
             totals += row
         if self._objects:

@@ -1,4 +1,4 @@
-"""What computing any microbatch of a slot needs: its samples, the model's buffers, a row of the table, a clock."""
+"""A microbatch of a slot from its samples to its row of the table, in one process."""
 
 from __future__ import annotations
 
@@ -11,28 +11,83 @@ from typing import Any
 from unisono.errors import JobError
 from unisono.errors.failure import failure
 from unisono.frameworks.protocol import Array, GradientInParts, Measured
+from unisono.gradients.tree import FoldStep
+from unisono.memory.packing import pack
+from unisono.partition.keys import key
 from unisono.runtime.loader.samples import LoaderFailed
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.control import HANDED
 from unisono.runtime.state.layout import LOSS, METRICS, SAMPLES, SECONDS, WEIGHT
-from unisono.runtime.worker.context import Tools, WorkerFailed
+from unisono.runtime.worker.context import Context, WorkerFailed
+from unisono.runtime.worker.partial_sums import PartialSums
 
 
 class Microbatches:
     """The microbatches that a slot computes in one process.
 
     Args:
-        tools: what the work needs.
+        context: what the work needs.
         slot: whose.
     """
 
-    def __init__(self, tools: Tools, slot: int) -> None:
-        self._tools, self._slot = tools, slot
-        self._table, self._computing = tools.state.segment["table"], tools.state.segment["computing"]
+    def __init__(self, context: Context, slot: int) -> None:
+        self._context, self._slot, self._adapter = context, slot, context.adapter
+        segment = context.state.segment
+        self._table, self._computing, self._used = segment["table"], segment["computing"], segment["used"][slot]
         self.data_seconds = 0.0
         self.events: list[tuple[str, int, float, float]] = []
         """What was done when in this round: (name, microbatch, start, end), where a timeline is wanted."""
+
+    def gradient(self, plan: Plan, round_: Round, step: FoldStep, sums: PartialSums, add: bool) -> None:
+        """Compute a microbatch of the whole model and do its additions.
+
+        Args:
+            plan, round_: the round.
+            step: the microbatch and its additions.
+            sums: where they go.
+            add: whether the gradient is added at once to what it is added to first.
+
+        Raises:
+            WorkerFailed: it failed.
+            GradientInParts: it cannot be added at once.
+        """
+        microbatch, samples = step.microbatch, self._samples(round_, step.microbatch)
+        self._turn_to(plan, microbatch)
+        with self.placed(f"step {round_.step + 1}, microbatch {microbatch}"):
+            batch = self.take(round_, microbatch)
+            started = time.perf_counter()
+            with self.timed("gradient", microbatch):
+                base = self.make_ready(round_, microbatch)
+                measured = self._adapter.gradient(batch, samples, sums.destination(step, add), self._used, add)
+        if base:
+            sums.keep_buffers(self._adapter.live_buffers(), base, samples, microbatch, step.buffer)
+        self.enter(microbatch, measured, samples, time.perf_counter() - started)
+        sums.fold(step, add)
+
+    def evaluate(self, plan: Plan, round_: Round, microbatch: int) -> None:
+        """Compute a microbatch of a wave of an evaluation.
+
+        Raises:
+            WorkerFailed: it failed.
+        """
+        self._turn_to(plan, microbatch)
+        keep, samples = self._context.state.layout.shape.object_metrics, self._samples(round_, microbatch)
+        with self.placed(f"evaluation after step {round_.step}, microbatch {microbatch}"):
+            batch = self.take(round_, microbatch)
+            with self.timed("evaluate", microbatch):
+                self.make_ready(round_, microbatch)
+                measured = self._adapter.evaluate(batch, samples, keep)
+            if keep:
+                outputs = self._context.state.segment[f"outputs/{microbatch}"]
+                pack(measured.outputs, outputs, self._context.reducers)
+        self.enter(microbatch, measured, samples, 0.0)
+
+    def outputs_again(self, round_: Round, microbatch: int) -> Any:
+        """What an earlier wave's microbatch gave, for a successor that did not see it."""
+        batch = self._context.read(round_, microbatch)
+        self.make_ready(round_, microbatch)
+        return self._adapter.evaluate(batch, self._samples(round_, microbatch), True).outputs
 
     def at(self, plan: Plan, microbatch: int) -> None:
         """Say what this slot is at (−1: nothing): who dies here is known to have died of it."""
@@ -45,14 +100,21 @@ class Microbatches:
     def take(self, round_: Round, microbatch: int) -> Any:
         """The samples of a microbatch; counts the time until they are there."""
         started = time.perf_counter()
-        batch = self._tools.take(round_, microbatch)
+        batch = self._context.take(round_, microbatch)
         self.data_seconds += time.perf_counter() - started
         return batch
 
+    def make_ready(self, round_: Round, microbatch: int) -> list[Array]:
+        """Give the model what a microbatch begins with: the round's buffers, returned, and its random numbers."""
+        base = self.load_buffers(round_)
+        what = ("compute", round_.step) if round_.evaluation is None else ("evaluate", round_.wave)
+        self._adapter.seed(key(self._context.job.seed, *what, microbatch))
+        return base
+
     def load_buffers(self, round_: Round) -> list[Array]:
-        """Give the model the buffers that the round begins with."""
-        base = self._tools.state.buffers(round_.step)
-        for live, value in zip(self._tools.adapter.live_buffers(), base, strict=True):
+        """Give the model the buffers that the round begins with; a forward pass may change them in evaluation too."""
+        base = self._context.state.buffers(round_.step)
+        for live, value in zip(self._adapter.live_buffers(), base, strict=True):
             live[...] = value
         return base
 
@@ -66,7 +128,7 @@ class Microbatches:
 
     def _check_count(self, index: int, count: float, microbatch: int) -> None:
         if not 0 <= count < math.inf:
-            name = list(self._tools.job.metric_functions)[index]
+            name = list(self._context.job.metric_functions)[index]
             error = JobError(f"a metric's count must be finite and at least 0; of metrics[{name!r}] it is {count}.")
             raise WorkerFailed(failure(error, f"worker {self._slot}, microbatch {microbatch}"))
 
@@ -92,5 +154,12 @@ class Microbatches:
         """Note for the timeline how long this block takes."""
         started = time.perf_counter()
         yield
-        if self._tools.timeline:
+        if self._context.timeline:
             self.events.append((name, microbatch, started, time.perf_counter()))
+
+    def _turn_to(self, plan: Plan, microbatch: int) -> None:
+        self.at(plan, microbatch)
+        self._context.phase("microbatch", plan.round, self._slot, microbatch)
+
+    def _samples(self, round_: Round, microbatch: int) -> int:
+        return self._context.program.samples(round_, microbatch)

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-import numpy as np
-
 from unisono.frameworks.protocol import Array
+from unisono.gradients.arithmetic import add
 from unisono.gradients.tree import FoldStep
 from unisono.memory.segment import touch
 from unisono.runtime.state.host_state import HostState
@@ -82,7 +81,7 @@ class PartialSums:
         for place, (into, other) in enumerate(step.additions):
             gradients = not (added and place == 0)
             for target, addend in zip(self._parts(into, gradients), self._parts(other, gradients), strict=True):
-                np.add(target, addend, out=target)
+                add(target, addend, target)
 
     def keep_buffers(
         self, found: Sequence[Array], base: Sequence[Array], samples: int, microbatch: int, buffer: int

@@ -16,12 +16,11 @@ from unisono.frameworks.protocol import Array, Crossing, Passed
 from unisono.gradients.tree import FoldStep
 from unisono.memory.crossing import read, write
 from unisono.memory.words import Words
-from unisono.partition.keys import key
 from unisono.partition.stages import schedule
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.control import HANDED
-from unisono.runtime.worker.context import Phase, Tools
+from unisono.runtime.worker.context import Context
 from unisono.runtime.worker.microbatch import Microbatches
 from unisono.runtime.worker.partial_sums import PartialSums
 
@@ -47,30 +46,27 @@ class StageWork:
     """The passes of a slot.
 
     Args:
-        tools: what the work needs.
+        context: what the work needs.
         slot: which slot.
-        desk: its microbatches.
+        microbatches: its microbatches.
     """
 
-    def __init__(self, tools: Tools, slot: int, desk: Microbatches) -> None:
-        self._tools, self._slot, self._desk = tools, slot, desk
-        self._state, self._segment = tools.state, tools.state.segment
-        self._stages = len(tools.cuts) - 1
+    def __init__(self, context: Context, slot: int, microbatches: Microbatches) -> None:
+        self._context, self._slot, self._microbatches = context, slot, microbatches
+        self._state, self._segment = context.state, context.state.segment
+        self._stages = len(context.cuts) - 1
         pipe, self._index = divmod(slot, self._stages)
-        self._stage = tools.adapter.stage(tools.cuts, self._index, tools.recompute)
-        self.sums = PartialSums(tools.state, tools.adapter, pipe, self._stage.parameters, self._stage.buffers)
+        self._stage = context.adapter.stage(context.cuts, self._index, context.recompute)
+        self.sums = PartialSums(context.state, context.adapter, pipe, self._stage.parameters, self._stage.buffers)
         self._used = self._segment["used"][slot]
         self._words = {name: Words(self._segment, name, 0.0) for name in HANDED}
 
-    def passes(
-        self, plan: Plan, round_: Round, steps: Sequence[FoldStep], phase: Phase, adds: bool
-    ) -> Iterator[Awaited]:
+    def passes(self, plan: Plan, round_: Round, steps: Sequence[FoldStep], adds: bool) -> Iterator[Awaited]:
         """Do every pass of a round; yields what has to be waited for, again and again until it is there.
 
         Args:
             plan, round_: the round.
             steps: the microbatches in order, and how their sums are folded.
-            phase: see `Worker`.
             adds: whether gradients are added at once to what they are added to.
 
         Raises:
@@ -82,14 +78,14 @@ class StageWork:
             step, forward = steps[index], do == "forward"
             where, batch = f"step {round_.step + 1}, microbatch {step.microbatch}", None
             if forward:  # while the neighbour computes
-                self._desk.at(plan, step.microbatch)
-                with self._desk.placed(where):
-                    batch = self._desk.take(round_, step.microbatch)
+                self._microbatches.at(plan, step.microbatch)
+                with self._microbatches.placed(where):
+                    batch = self._microbatches.take(round_, step.microbatch)
             yield from self._neighbours(plan, forward, index)
-            self._desk.at(plan, step.microbatch)
-            phase(do, plan.round, self._slot, step.microbatch)
+            self._microbatches.at(plan, step.microbatch)
+            self._context.phase(do, plan.round, self._slot, step.microbatch)
             mark = self._mark(plan, index)
-            with self._desk.placed(where):
+            with self._microbatches.placed(where):
                 if forward:
                     in_flight[index] = self._forward(round_, step.microbatch, batch, mark)
                 else:
@@ -103,8 +99,8 @@ class StageWork:
             return
         name, slot = ("forwarded", self._slot - 1) if forward else ("returned", self._slot + 1)
         value = self._mark(plan, index)
-        self._desk.awaits(name, slot, value)
-        self._desk.at(plan, -1)
+        self._microbatches.awaits(name, slot, value)
+        self._microbatches.at(plan, -1)
         while self._words[name].get(slot) < value:
             yield Awaited(name, slot, value)
 
@@ -112,23 +108,22 @@ class StageWork:
         return plan.round * self._state.layout.shape.passes + index + 1
 
     def _forward(self, round_: Round, microbatch: int, batch: Any, mark: int) -> _InFlight:
-        samples = self._tools.program.samples(round_, microbatch)
+        samples = self._context.program.samples(round_, microbatch)
         received = Crossing() if self._index == 0 else self._received("forward", self._index - 1, microbatch)
-        with self._desk.timed("forward", microbatch):
-            self._desk.load_buffers(round_)
-            self._tools.adapter.seed(key(self._tools.job.seed, "compute", round_.step, microbatch))
+        with self._microbatches.timed("forward", microbatch):
+            self._microbatches.make_ready(round_, microbatch)
             passed = self._stage.forward(batch, samples, received)
             if self._index < self._stages - 1:
                 self._send("forward", self._index, microbatch, passed.sent, "forwarded", mark)
-            live = self._tools.adapter.live_buffers()
+            live = self._context.adapter.live_buffers()
             return _InFlight(passed, samples, [live[index].copy() for index in self._stage.buffers])
 
     def _backward(self, round_: Round, step: FoldStep, done: _InFlight, mark: int, completed: float, add: bool) -> None:
         microbatch = step.microbatch
         last = self._index == self._stages - 1
         received = Crossing() if last else self._received("backward", self._index, microbatch)
-        with self._desk.timed("backward", microbatch):
-            base = self._desk.load_buffers(round_)  # for what is computed again
+        with self._microbatches.timed("backward", microbatch):
+            base = self._microbatches.load_buffers(round_)  # for what is computed again
             into = self.sums.destination(step, add)
             sent = self._stage.backward(done.passed.kept, received, into, self._used, add)
             if self._index:
@@ -136,7 +131,7 @@ class StageWork:
             self.sums.keep_buffers(done.buffers, base, done.samples, microbatch, step.buffer)
             self.sums.fold(step, add)
         if done.passed.measured is not None:
-            self._desk.enter(microbatch, done.passed.measured, done.samples, time.perf_counter() - completed)
+            self._microbatches.enter(microbatch, done.passed.measured, done.samples, time.perf_counter() - completed)
 
     def _received(self, way: str, stage: int, microbatch: int) -> Crossing:
         return Crossing(*read(self._segment[f"{way}/{stage}/{microbatch}"]))
@@ -148,7 +143,7 @@ class StageWork:
             self._words[words].publish(self._slot, mark)
 
 
-def stage_work(tools: Tools, slot: int, slots: int, desk: Microbatches) -> StageWork | None:
+def stage_work(context: Context, slot: int, slots: int, microbatches: Microbatches) -> StageWork | None:
     """A slot's passes; None where the model is not cut, or the slot fills no pipe."""
-    stages = len(tools.cuts) - 1
-    return StageWork(tools, slot, desk) if tools.cuts and slot < slots // stages * stages else None
+    stages = len(context.cuts) - 1
+    return StageWork(context, slot, microbatches) if context.cuts and slot < slots // stages * stages else None

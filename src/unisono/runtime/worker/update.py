@@ -8,7 +8,7 @@ the round is committed. (New values in scratch, copied home, would be as safe an
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,16 @@ import numpy as np
 from unisono.errors import JobError
 from unisono.frameworks.protocol import Array
 from unisono.gradients.adding import TreeAdder
-from unisono.gradients.finite import all_finite
+from unisono.gradients.arithmetic import all_finite, any_of, copy, divide, scale
 from unisono.gradients.norms import block_sums, clip_coefficient, total_norm
 from unisono.gradients.regions import Chunk
 from unisono.memory.segment import aligned, touch
 from unisono.memory.words import Words
 from unisono.runtime.rules.plan import Action, Do, mark
+from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.optimizer_vectors import vector_span
+from unisono.runtime.worker.context import Phase, no_phase
 
 
 class _Guarded:
@@ -63,11 +65,11 @@ class _Guarded:
 
     def save(self) -> None:
         for values, old in self.pairs:
-            np.copyto(old, values)
+            copy(values, old)
 
     def restore(self) -> None:
         for values, old in self.pairs:
-            np.copyto(values, old)
+            copy(old, values)
 
 
 class Update:
@@ -78,10 +80,15 @@ class Update:
         adapter: the framework's adapter.
         slot: whose slice.
         chunks: the slice.
+        clip_norm: limit on the global norm, or None.
+        phase: see `Context`.
     """
 
-    def __init__(self, state: HostState, adapter: Any, slot: int, chunks: Sequence[Chunk]) -> None:
-        self._state, self._slot = state, slot
+    def __init__(
+        self, state: HostState, adapter: Any, slot: int, chunks: Sequence[Chunk], clip_norm: float | None = None,
+        phase: Phase = no_phase,
+    ) -> None:  # fmt: skip
+        self._state, self._slot, self._clip_norm, self._phase = state, slot, clip_norm, phase
         self._chunks = [_Guarded(state, adapter, slot, chunk) for chunk in chunks]
         self._norms = state.layout.norms
         self._adder = TreeAdder()
@@ -117,58 +124,53 @@ class Update:
         """The global gradient norm, once every slot has published its blocks'."""
         return total_norm(self._state.segment["norms"])
 
-    def apply(
-        self, round: int, step: int, tree: Any, weight: float, clip_norm: float | None, action: Action,
-        progress: Words, phase: Callable[[str, int, int, int], None],
-    ) -> None:  # fmt: skip
+    def apply(self, round_: Round, tree: Any, weight: float, action: Action, progress: Words) -> None:
         """Update the slice.
 
         Args:
-            round, step: where the run is.
+            round_: where the run is.
             tree, weight: as in `publish_norms`.
-            clip_norm: limit on the global norm, or None.
             action: UPDATE or RESTORE, the chunk to begin with and the one to stop before.
             progress: the slots' words.
-            phase: see `Worker`.
 
         Raises:
             JobError: a gradient is not finite. Its chunk is as it was, and the round can't be committed any more.
         """
         if weight == 0:
-            self._pass_over(round, step, action, progress)
+            self._pass_over(round_, action, progress)
             return
-        used = np.bitwise_or.reduce(self._state.segment["used"], axis=0)
-        before, after = self._state.scalars(step), self._state.scalars(step + 1)
-        factor = 1.0 if clip_norm is None else clip_coefficient(self.norm(), clip_norm)
+        used = any_of(self._state.segment["used"])
+        before, after = self._state.scalars(round_.step), self._state.scalars(round_.step + 1)
+        factor = 1.0 if self._clip_norm is None else clip_coefficient(self.norm(), self._clip_norm)
         begun = action.do is Do.RESTORE
         for index in range(action.chunk, action.stop):
             chunk = self._chunks[index]
             self._sum(chunk, tree, weight)  # before the values that the optimizer reads next come into the cache
             if factor != 1.0:
-                np.multiply(chunk.gradients, chunk.gradients.dtype.type(factor), out=chunk.gradients)
+                scale(chunk.gradients, factor)
             if begun:
                 chunk.restore()
             else:
                 chunk.save()
-                phase("saved", round, self._slot, index)
-                progress.put(self._slot, mark(round, 2 * index + 1))
-            phase("marked", round, self._slot, index)
+                self._phase("saved", round_.number, self._slot, index)
+                progress.put(self._slot, mark(round_.number, 2 * index + 1))
+            self._phase("marked", round_.number, self._slot, index)
             chunk.updater.step(before, after, used)
-            phase("updated", round, self._slot, index)
-            progress.put(self._slot, mark(round, 2 * index + 2))
+            self._phase("updated", round_.number, self._slot, index)
+            progress.put(self._slot, mark(round_.number, 2 * index + 2))
             begun = False
 
-    def _pass_over(self, round: int, step: int, action: Action, progress: Words) -> None:
+    def _pass_over(self, round_: Round, action: Action, progress: Words) -> None:
         """A step of weight 0 changes nothing: what is double-buffered is copied."""
-        before, after = self._state.scalars(step), self._state.scalars(step + 1)
+        before, after = self._state.scalars(round_.step), self._state.scalars(round_.step + 1)
         for index in range(action.chunk, action.stop):
             for piece in self._chunks[index].chunk.pieces:
                 after[piece.parameter.number] = before[piece.parameter.number]
             region = self._state.layout.regions[self._chunks[index].chunk.region]
             tree = self._state.trees.get(region.optimizer)
             if tree is not None:
-                tree.repeat(step)
-            progress.put(self._slot, mark(round, 2 * index + 2))
+                tree.repeat(round_.step)
+            progress.put(self._slot, mark(round_.number, 2 * index + 2))
 
     def _sum(self, guarded: _Guarded, tree: Any, weight: float) -> None:
         """gradients = (tree sum) / weight."""
@@ -177,7 +179,7 @@ class Update:
         def leaf(pipe: int, buffer: int) -> Array:
             return self._state.gradients(pipe, chunk.region)[buffer, chunk.start : chunk.stop]
 
-        np.divide(self._adder(tree, leaf, out), out.dtype.type(weight), out=out)
+        divide(self._adder(tree, leaf, out), weight, out)
         if not all_finite(out):
             raise _not_finite(chunk, out)
 

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from unisono.errors.failure import Failure, failure
 from unisono.memory.words import Words
 from unisono.runtime.rules.plan import WAITS, Action, Do, Look, Plan, SlotWords, is_over, next_action, owner
-from unisono.runtime.rules.rounds import Program, Round
+from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.control import HANDED, Control
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import MEMBERS
-from unisono.runtime.worker.context import Phase, Tools, WorkerFailed
+from unisono.runtime.worker.context import Context, WorkerFailed
+from unisono.runtime.worker.next_plan import stamp_next
 from unisono.runtime.worker.pipeline_slot import Awaited
 from unisono.runtime.worker.slot import SlotWork
 
@@ -55,24 +56,17 @@ class Worker:
 
     Args:
         member: its number.
-        tools: what the work needs.
+        context: what the work needs.
         spin_seconds: how long waits look before they sleep.
         poke: wakes the supervisor.
-        phase: called with (phase, round, slot, chunk) between the pieces of work; tests make it fail there.
     """
 
-    def __init__(
-        self, member: int, tools: Tools, spin_seconds: float, poke: Callable[[], None], phase: Phase | None = None
-    ) -> None:
-        self._poke = poke
-        self._member, self._tools, self._state = member, tools, tools.state
-        self._program: Program = tools.program
-        self._words = HostWords(tools.state, spin_seconds)
-        self._control = Words(tools.state.segment, "control", spin_seconds)
-        self._heirs = tools.state.heirs
-        self._clipped = tools.job.waits_for_norms
-        self._phase = phase or (lambda phase, round_, slot, chunk: None)
-        self._handed = {name: Words(tools.state.segment, name, HAND_OVER_SPINS * spin_seconds) for name in HANDED}
+    def __init__(self, member: int, context: Context, spin_seconds: float, poke: Callable[[], None]) -> None:
+        state = context.state
+        self._member, self._context, self._state, self._poke = member, context, state, poke
+        self._words = HostWords(state, spin_seconds)
+        self._control = Words(state.segment, "control", spin_seconds)
+        self._handed = {name: Words(state.segment, name, HAND_OVER_SPINS * spin_seconds) for name in HANDED}
         self._awaited: dict[int, Awaited] = {}
         self._slots: dict[tuple[int, int], SlotWork] = {}
 
@@ -92,8 +86,8 @@ class Worker:
                 continue
             if plan.stop:
                 return
-            round_ = self._program.at(plan.round)
-            self._tools.schedule.catch_up(plan.round, self._state.segment)
+            round_ = self._context.program.at(plan.round)
+            self._context.schedule.catch_up(plan.round, self._state.segment)
             if plan.copy:
                 self._poke()
             if not self._round(plan, round_):
@@ -107,14 +101,15 @@ class Worker:
         if plan is not None and not plan.stop:
             for slot in range(min(plan.slots, PREPARED_SLOTS)):
                 self._slot(plan, slot).touch(plan)
-            if plan.round and not self._tools.cuts:
-                self._tools.adapter.rehearse()
+            if plan.round and not self._context.cuts:
+                self._context.adapter.rehearse()
 
     def _round(self, plan: Plan, round_: Round) -> bool:
         """Until the round is over; False when the run ends in it."""
         while True:
             deaths = self._control.get(Control.DEATHS)
-            mine = [slot for slot in range(plan.slots) if owner(plan.members[slot], self._heirs.of) == self._member]
+            owners = [owner(member, self._state.heirs.of) for member in plan.members]
+            mine = [slot for slot, member in enumerate(owners) if member == self._member]
             self._awaited.clear()
             waiting = Action(Do.DONE)
             for slot in mine:
@@ -131,13 +126,13 @@ class Worker:
         work = self._slot(plan, slot)
         work.begin(plan.round)
         due = () if round_.evaluation is not None else work.due
-        clipped = self._clipped and round_.evaluation is None
+        clipped = self._context.job.waits_for_norms and round_.evaluation is None
         while True:
             copied, exchanged = self._control.get(Control.COPIED), self._control.get(Control.EXCHANGED)
             action = next_action(Look(plan, self._words), slot, due, clipped, copied, exchanged)
             if action.do in WAITS:
                 return action
-            self._phase(action.do.name.lower(), plan.round, slot, action.chunk)
+            self._context.phase(action.do.name.lower(), plan.round, slot, action.chunk)
             awaited = self._perform(work, plan, round_, action)
             if awaited is not None:
                 self._awaited[slot] = awaited
@@ -148,7 +143,7 @@ class Worker:
         slot, words = work.slot, self._words
         try:
             if action.do is Do.COMPUTE:
-                awaited = work.compute(plan, round_, self._phase)
+                awaited = work.compute(plan, round_)
                 if awaited is not None:
                     return awaited
                 words.summed.publish(slot, plan.round + 1)
@@ -156,13 +151,13 @@ class Worker:
                 work.publish_norms(plan, round_)
                 words.normed.publish(slot, plan.round + 1)
             elif action.do in (Do.UPDATE, Do.RESTORE):
-                work.update(plan, round_, action, words.progress, self._phase)
+                work.update(plan, round_, action, words.progress)
             else:
                 work.finish(plan, round_)
-                self._phase("stamp", plan.round, slot, 0)
+                self._context.phase("stamp", plan.round, slot, 0)
                 if slot == 0:
-                    work.stamp(plan, round_)
-                self._phase("publish", plan.round, slot, 0)
+                    stamp_next(self._context, plan, round_)
+                self._context.phase("publish", plan.round, slot, 0)
                 words.committed.publish(slot, plan.round + 1)
             return None
         except WorkerFailed:
@@ -178,7 +173,7 @@ class Worker:
         key = (plan.slots, slot)
         if key not in self._slots:
             self._slots = {k: work for k, work in self._slots.items() if k[0] == plan.slots}
-            self._slots[key] = SlotWork(self._tools, plan.slots, slot)
+            self._slots[key] = SlotWork(self._context, plan.slots, slot)
         return self._slots[key]
 
     def _wait(self, plan: Plan, mine: Sequence[int], do: Do, deaths: int) -> None:
