@@ -31,7 +31,7 @@ def running(slots: int, members: tuple[int, ...]) -> Callable[[], object]:
     state.plans.stamp(plan)
     state.segment["summed"][:, 0] = 1
     training: Any = SimpleNamespace(
-        layout=layout, program=SimpleNamespace(at=lambda _: SimpleNamespace(evaluation=None))
+        layout=layout, program=SimpleNamespace(next=lambda _: SimpleNamespace(evaluation=None))
     )
     run = Running(training, state, lambda record: None)
     return lambda: run.standings(plan, clipped=True)

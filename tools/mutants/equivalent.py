@@ -136,12 +136,6 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
     ("runtime/rules/crew.py", "seats.append(free.pop(0))", ["0 → -1"], "there is one at a time"),
     ("runtime/rules/crew.py", "for member in idle[: max(surplus, 0)]:", ["0 → -1"], "nobody is missing any more"),
     (
-        "runtime/rules/rounds.py",
-        "step = self.at(number).step if number < self.rounds else self.steps",
-        ["< → <="],
-        "the step of a round after the last is the same",
-    ),
-    (
         "checkpoint/store.py",
         'text = json.dumps({**state, "sha256": _digest(state)}, indent=2)',
         ["2) → 3)", "2) → 1)"],

@@ -39,7 +39,7 @@ def in_order(program: Program) -> Iterator[Round]:
 def test_a_round_by_its_number_is_the_one_in_order(program: Program) -> None:
     expected = list(in_order(program))
     assert list(program) == expected
-    assert program.rounds == len(expected)
+    assert [program.next(done) for done in range(program.rounds + 1)] == [*expected, None]
     for round_ in expected:
         counts = [program.samples(round_, m) for m in range(program.batches.microbatches)]
         assert program.nonempty(round_) == sum(1 for count in counts if count)

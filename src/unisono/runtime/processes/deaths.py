@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unisono.errors.failure import MEMORY_WAYS_OUT, Failure
 from unisono.runtime.rules.crew import STRIKES, Work
-from unisono.runtime.rules.rounds import Program
+from unisono.runtime.rules.rounds import Rounds
 
 OWN_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 
@@ -68,19 +68,19 @@ class Death:
         return f"{self.name} ended itself with status {self.status}"
 
 
-def given_up(death: Death, work: Work | None, program: Program, stack: str = "") -> Failure:
+def given_up(death: Death, work: Work | None, rounds: Rounds, stack: str = "") -> Failure:
     """The end of a run in which the same work killed its worker too often.
 
     Args:
         death: the last one.
         work: what it was at; None = it could not work yet.
-        program: the run's rounds.
+        rounds: the run's.
         stack: where the last one stood, in the job's code.
     """
     where = "before it could work"
     if work is not None:
-        round_ = program.at(min(work.round, program.rounds - 1))
-        where = f"step {round_.step + 1}" if round_.evaluation is None else f"evaluation after step {round_.step}"
+        step, round_ = rounds.position(work.round)[0], rounds.next(work.round)
+        where = f"step {step + 1}" if round_ is None or round_.evaluation is None else f"evaluation after step {step}"
         if work.microbatch >= 0:
             where += f", microbatch {work.microbatch}"
         if work.sample >= 0:

@@ -172,11 +172,16 @@ def changed_environment() -> dict[str, str | None]:
     }
 
 
-def in_child(function: Callable[[], Any]) -> Any:
+def _described(error: BaseException) -> Failure:
+    return described_error(error) if isinstance(error, UnisonoError) else failure(error, "outside training")
+
+
+def in_child(function: Callable[[], Any], described: Callable[[BaseException], Failure] = _described) -> Any:
     """What a function returns in a child of this process.
 
     Args:
         function: what it returns or raises travels pickled.
+        described: describes what it raises.
 
     Raises:
         UnisonoError: the function failed, or the child was ended.
@@ -188,7 +193,7 @@ def in_child(function: Callable[[], Any]) -> Any:
         status = 1
         try:
             die_with_parent(parent)
-            Channel(theirs).answer(function, _described)
+            Channel(theirs).answer(function, described)
             status = 0
         finally:
             os._exit(status)
@@ -200,10 +205,6 @@ def in_child(function: Callable[[], Any]) -> Any:
     if isinstance(answer, Failure):
         raise answer.error()
     return answer
-
-
-def _described(error: BaseException) -> Failure:
-    return described_error(error) if isinstance(error, UnisonoError) else failure(error, "outside training")
 
 
 def _answers(channel: Channel, process: int) -> list[Any]:

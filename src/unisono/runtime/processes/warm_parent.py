@@ -11,9 +11,6 @@ the model and writes the first values to shared memory, and every worker makes t
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import faulthandler
 import gc
 import importlib
 import os
@@ -21,35 +18,26 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
 from unisono.errors import JobError, UnisonoError
 from unisono.errors.exits import exits_told
-from unisono.errors.failure import STACK_SIGNAL, Failure, described_error, failure
-from unisono.frameworks.registry import complete_imports, framework
-from unisono.job import Job
-from unisono.machine.descriptors import is_single, shared_by_forks
-from unisono.memory.heap import trim
-from unisono.memory.segment import Segment
-from unisono.runtime.loader.samples import load_ahead
+from unisono.errors.failure import Failure, described_error, failure
+from unisono.frameworks.registry import complete_imports
 from unisono.runtime.preparation.code_files import CodeFile
 from unisono.runtime.preparation.outline import Outline
-from unisono.runtime.preparation.prepare import Described, Prepared, Request, prepare, prepare_again
-from unisono.runtime.preparation.probe import probed
+from unisono.runtime.preparation.prepare import Described, Request
 from unisono.runtime.processes.channel import CLOSED, Channel, NoRoom
+from unisono.runtime.processes.child_life import live
 from unisono.runtime.processes.deaths import CLOSED_STATUS
-from unisono.runtime.processes.job_holder import Again, Holder, again, changed_environment, ended, in_child
+from unisono.runtime.processes.job_holder import Again, Holder, ended, in_child
 from unisono.runtime.processes.lifeline import die_with_parent, fork_for
-from unisono.runtime.processes.printing import print_for_the_supervisor, print_lossily, print_nothing
-from unisono.runtime.processes.profiler import measured, stand_back
-from unisono.runtime.processes.report import tell
+from unisono.runtime.processes.prepared_job import PreparedJob
+from unisono.runtime.processes.printing import print_for_the_supervisor, print_lossily
 from unisono.runtime.processes.signals import SIGNALS
 from unisono.runtime.processes.source import Source
 from unisono.runtime.processes.stacks import answers_in
-from unisono.runtime.state.host_state import HostState
-from unisono.runtime.worker.context import WorkerFailed
 
 _PR_SET_NAME = 15
 
@@ -69,7 +57,7 @@ def main(file: int, supervisor: int, stacks: int) -> None:
 
 
 def _described(verb: str, error: BaseException) -> Failure:
-    if isinstance(error, UnisonoError) and verb in ("take", "apply", "fork"):  # it says where it was raised
+    if isinstance(error, UnisonoError) and verb in ("take", "apply", "fork", "export"):  # it says where it was raised
         return described_error(error)
     return failure(error, f"while the job was set up ({verb})")
 
@@ -87,18 +75,8 @@ def served(parent: Parent) -> int:
         raise
 
 
-@dataclass(frozen=True)
-class Life:
-    """What a child is to be: role ("worker", "loader", "profiler"), its number, its ends of two pipes."""
-
-    role: str
-    number: int
-    output: int
-    report: int
-
-
 class Parent:
-    """What the supervisor may ask for: a public method each, besides `serve`.
+    """What the supervisor may ask for: a public method each, besides `serve`, here or of its `PreparedJob`.
 
     Args:
         channel: the supervisor's messages.
@@ -107,12 +85,7 @@ class Parent:
 
     def __init__(self, channel: Channel, supervisor: int) -> None:
         self._channel, self._supervisor = channel, supervisor
-        self._holder: Holder
-        self._request: Request
-        self._described: Described
-        self._prepared: Prepared
-        self._state: HostState
-        self._event = -1
+        self._job: PreparedJob
         self._usual = gc.get_threshold()
         gc.set_threshold(*_RARELY)
 
@@ -128,21 +101,18 @@ class Parent:
             except NoRoom as error:
                 self._channel.send(failure(error, "while a process was to be started"))
                 continue
-            if verb == "prepare" and self._holder.is_cold:
-                self._request = arguments[0]
-                self._send(partial(self._scout, self._request))
+            if verb == "prepare" and self._job.holder.is_cold:
+                self._scout(*arguments)
                 continue
-            if verb == "export":
-                self._send(partial(self._export, *arguments))
-                continue
-            self._channel.answer(partial(getattr(self, verb), *arguments, *files), partial(_described, verb))
+            act = getattr(self if hasattr(self, verb) else self._job, verb)
+            self._channel.answer(partial(act, *arguments, *files), partial(_described, verb))
 
     def take(self, folder: str, path: list[str], source: Source, how: Again, *files: int) -> Outline | Again | None:
         """Stand where the supervisor stands and take the job (see `Holder`)."""
         os.chdir(folder)
         sys.path[:] = path
-        self._holder = Holder(source.received(files), how)
-        held = self._holder.take()
+        self._job = PreparedJob(Holder(source.received(files), how))
+        held = self._job.holder.take()
         gc.freeze()  # the collector need not look at all that was imported again
         return held
 
@@ -173,87 +143,33 @@ class Parent:
 
     def apply(self, function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
         """What a function of the job returns, in a child."""
-        return in_child(lambda: function(self._holder.job(threads), *arguments))
+        return in_child(lambda: function(self._job.holder.job(threads), *arguments))
 
-    def _job(self) -> Job:
-        """The job as the run has it."""
-        job, change = self._holder.job(self._request.threads), self._request.change
-        return job if change is None else change(job)
+    def export(self, steps: int) -> None:
+        """Leave the model in its framework's own file, from a child."""
+        in_child(partial(self._job.export, steps), partial(failure, where="while the model was saved"))
 
-    def prepare(self, request: Request) -> Described | Again:
-        """Make the job ready here."""
-        self._request = request
-        before = shared_by_forks()
-        self._prepared = prepare(self._job(), request)
-        family = self._prepared.framework.family
-        if not family.forks_after_computing:
-            return Again((family.package,), apart=False, environment=changed_environment())
-        return self._prepared.described if is_single() and self._prepared.reads_apart(before) else again()
-
-    def _send(self, errand: Callable[[], None]) -> None:
-        """Have a child do something and answer for this process."""
-        parent = os.getpid()
+    def _scout(self, request: Request) -> None:
+        """A child makes the job ready and answers for this process: "prepare", then "write"."""
+        self._job.request, parent = request, os.getpid()
         process = os.fork()
         if not process:
             try:
                 die_with_parent(parent)
-                errand()
+                where = partial(failure, where="while the job was set up")
+                if self._channel.answer(partial(self._job.rehearsed, request), where):
+                    (_, *arguments), files = self._channel.receive()
+                    where = partial(failure, where="while the first values were written")
+                    self._channel.answer(partial(self._job.write, *arguments, *files), where)
             finally:
                 os._exit(0)
         _, status = os.waitpid(process, 0)
         if status:
             self._channel.send(Failure(ended(os.waitstatus_to_exitcode(status))))
 
-    def _export(self, steps: int) -> None:
-        self._channel.answer(
-            lambda: self._prepared_worker().export(self._state, steps),
-            partial(failure, where="while the model was saved"),
-        )
-
-    def _scout(self, request: Request) -> None:
-        """Make the job ready: answers "prepare", then "write"."""
-        where = partial(failure, where="while the job was set up")
-        if self._channel.answer(lambda: self._made_ready(request), where):
-            (_, initialise), files = self._channel.receive()
-            self._channel.answer(
-                partial(self.write, initialise, *files), partial(failure, where="while the first values were written")
-            )
-
-    def _made_ready(self, request: Request) -> Described:
-        self._prepared = prepare(self._job(), request)
-        self._prepared.adapter.compile()
-        return self._prepared.described
-
-    def write(self, initialise: bool, segment: int) -> Mapping[str, str]:
-        """Write the first values to shared memory, if so wished, and make the model's parameters views of it; returns
-        what other hosts compare (see `probed`)."""
-        layout = self._prepared.layout
-        self._state = HostState(layout, Segment(segment, layout.segment))
-        if initialise:
-            self._prepared.initialise(self._state)
-        self._prepared.bind(self._state)
-        trim()  # the model's first values are in shared memory now
-        return self._probed() if initialise and self._request.several_hosts else {}
-
-    def _probed(self) -> Mapping[str, str]:
-        """In a process that ends afterwards: the scout, or a child of its own."""
-
-        def quietly() -> dict[str, str]:
-            print_nothing()  # the first step prints it all
-            return probed(self._prepared, self._state)
-
-        found: dict[str, str] = {}
-        with contextlib.suppress(UnisonoError):  # it has crashed, as a worker will
-            found = quietly() if self._holder.is_cold else in_child(quietly)
-        return found
-
     def attend(self, described: Described, segment: int, event: int) -> None:
         """The shared memory is written: get ready to fork."""
-        self._described, self._event = described, event
-        if self._holder.is_cold:
-            self._state = HostState(described.layout, Segment(segment, described.layout.segment))
-        else:
-            os.close(segment)  # "write" has mapped it here
+        self._job.attend(described, segment, event)
         gc.collect()  # else a child's collector would write to every page of objects that it shares with this process
         gc.freeze()
         gc.set_threshold(*self._usual)
@@ -271,29 +187,29 @@ class Parent:
         taken = self.take(*told, *files)
         if isinstance(taken, Again):
             return taken
-        self._request = request
-        if self._holder.is_cold:
-            made = in_child(lambda: self._made_ready(request))
+        job = self._job
+        job.request = request
+        if job.holder.is_cold:
+            made = in_child(lambda: job.rehearsed(request))
         else:
-            made = self.prepare(request)
+            made = job.prepare(request)
             if isinstance(made, Again):
                 return made
-            self.write(False, os.dup(segment))
+            job.write(False, os.dup(segment))
         self.attend(described, segment, event)
-        self.catch_up(round)
+        job.catch_up(round)
         return made.samples, made.code
-
-    def catch_up(self, round: int) -> None:
-        """Bring the schedules to a round, so that a child forked later need not."""
-        if not self._holder.is_cold:
-            self._prepared.catch_up(self._state, round)
 
     def fork(self, role: str, number: int, output: int, report: int, start: int) -> int:
         """Start a child; returns its process number."""
         sys.stdout.flush()
         sys.stderr.flush()
-        life = Life(role, number, output, report)
-        return self._adopted(partial(self._live, life), start, output, report)
+
+        def begin() -> int:
+            self._channel.close()
+            return live(f"{role} {number}", output, report, partial(self._job.live_as(role), number))
+
+        return self._adopted(begin, start, output, report)
 
     def _adopted(self, live: Callable[[], int], start: int, *ends: int) -> int:
         """Fork a child that the supervisor adopts; returns its process number."""
@@ -306,64 +222,6 @@ class Parent:
         finally:
             for end in (start, *ends):
                 os.close(end)
-
-    def _live(self, life: Life) -> int:
-        """A child's life; returns its exit status."""
-        ctypes.CDLL(None).prctl(_PR_SET_NAME, f"unisono-{life.role}".encode(), 0, 0, 0)  # what `ps` and `top` show
-        self._channel.close()
-        os.dup2(life.output, 1)
-        os.dup2(life.output, 2)
-        print_for_the_supervisor()
-        faulthandler.register(STACK_SIGNAL, file=life.report)
-        try:
-            trouble = self._work(life)
-            tell(life.report, trouble)
-            return 0 if trouble is None else 1
-        except OSError as error:
-            return CLOSED_STATUS if error.errno in CLOSED else 1
-        except SystemExit as request:  # the job's code left by itself
-            return request.code if isinstance(request.code, int) and request.code else 1
-        finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-
-    def _work(self, life: Life) -> Failure | None:
-        try:
-            if life.role == "loader":
-                self._load(life.number)
-            elif life.role == "profiler":
-                self._profile()
-            else:
-                self._prepared_worker().worker(life.number, self._state, lambda: os.eventfd_write(self._event, 1)).run()
-            return None
-        except WorkerFailed as error:
-            return error.description
-        except Exception as error:
-            return failure(error, f"{life.role} {life.number}")
-
-    def _prepared_worker(self) -> Prepared:
-        if self._holder.is_cold:
-            self._prepared = prepare_again(self._job(), self._request, self._described)
-            self._prepared.bind(self._state)
-        return self._prepared
-
-    def _profile(self) -> None:
-        stand_back()
-        found = self._state.segment["profile"]
-        self._state = HostState(self._described.layout, self._state.segment.private())
-        prepared = self._prepared_worker()
-        prepared.bind(self._state)
-        found[:] = measured(prepared)
-
-    def _load(self, number: int) -> None:
-        if self._holder.is_cold:
-            job = self._job()
-            self._prepared = Prepared(job, self._request, framework(self._described.framework), self._described)
-        prepared = self._prepared
-        prepared.check_data()
-        share = (number, prepared.layout.shape.loaders)
-        load_ahead(prepared.reader(), prepared.program, prepared.ring(self._state.segment), self._state, share)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A run as a sequence of rounds, known from its start: pure arithmetic on round numbers.
+"""A run as a sequence of rounds. A job's is known from its start: pure arithmetic on round numbers.
 
 A step is one round. An evaluation is a run of rounds too (*waves* of as many microbatches as a step has), so that
 it is shared out, waited for and recovered in the same way.
@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 from unisono.partition.batches import Batches
 
@@ -41,9 +42,19 @@ class Round:
     last: bool = False
 
 
+class Rounds(Protocol):
+    """Who decides what the next round does, and when there is none."""
+
+    def next(self, done: int) -> Round | None:
+        """What is done once so many rounds are; None = the run is over."""
+
+    def position(self, done: int) -> tuple[int, bool]:
+        """(steps done, whether the evaluation due there is done) when so many rounds are done."""
+
+
 @dataclass(frozen=True)
 class Program:
-    """All rounds of a run.
+    """All rounds of a job: see `Rounds`.
 
     Args:
         batches: how the data are cut.
@@ -100,10 +111,15 @@ class Program:
         """The round to do when `step` steps are done, and the evaluation due there too or not."""
         return step + self.evaluations_by(step if evaluated else step - 1) * self.waves_per_evaluation
 
-    def position(self, number: int) -> tuple[int, bool]:
-        """(steps done, whether the evaluation due there is done) when `number` rounds are done."""
-        step = self.at(number).step if number < self.rounds else self.steps
-        return step, self.first_round(step, True) == number != self.first_round(step, False)
+    def next(self, done: int) -> Round | None:
+        """See `Rounds`."""
+        return self.at(done) if done < self.rounds else None
+
+    def position(self, done: int) -> tuple[int, bool]:
+        """See `Rounds`."""
+        round_ = self.next(done)
+        step = self.steps if round_ is None else round_.step
+        return step, self.first_round(step, True) == done != self.first_round(step, False)
 
     def __iter__(self) -> Iterator[Round]:
         """The rounds in order."""

@@ -45,7 +45,7 @@ class CrewControl:
         """Fork a crew that begins with this round, or (copy) with a look at the state; nobody is at work yet."""
         run = self._run
         decisions = run.crew.begin()
-        stop = not go_on or first >= run.described.program.rounds or self._ending.failure is not None
+        stop = not go_on or run.rounds.next(first) is None or self._ending.failure is not None
         run.state.plans.stamp(run.described.opening(first, run.crew.seats, stop, Agreement(run.state), copy))
         self._carry_out(decisions)
 
@@ -124,7 +124,7 @@ class CrewControl:
     def _replace(self, child: Child, death: Death, work: Work | None, stack: str) -> None:
         """Blame what it worked on, where that is to blame; the policy has forked another worker already."""
         if self._is_poison(child, death, work):
-            self._ending.fail(given_up(death, work, self._run.described.program, stack))
+            self._ending.fail(given_up(death, work, self._run.rounds, stack))
         elif child.role == "loader":
             self.children.want("loader", child.number)
 

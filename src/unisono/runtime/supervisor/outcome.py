@@ -51,7 +51,7 @@ class Outcome:
     @property
     def complete(self) -> bool:
         """Whether every round was done."""
-        return self.rounds == self.described.program.rounds
+        return self.described.program.next(self.rounds) is None
 
     @property
     def left(self) -> bool:

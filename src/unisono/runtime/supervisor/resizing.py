@@ -33,7 +33,7 @@ class Resizing:
 
     def waits(self, plan: Plan) -> bool:
         """Whether the run waits for workers, and is neither done nor to stop."""
-        return self.paused and self._ending.shutdown is None and plan.round < self._run.described.program.rounds
+        return self.paused and self._ending.shutdown is None and self._run.rounds.next(plan.round) is not None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what is asked.

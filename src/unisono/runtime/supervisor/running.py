@@ -9,6 +9,7 @@ from unisono.runtime.preparation.prepare import Described
 from unisono.runtime.processes.child import Child
 from unisono.runtime.rules.crew import Crew, Work
 from unisono.runtime.rules.plan import WAITS, Do, Look, Plan, next_action, owner, position
+from unisono.runtime.rules.rounds import Rounds
 from unisono.runtime.state.control import HANDED, Control
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.records import Records
@@ -38,6 +39,7 @@ class Running:
         hand_on: takes each round's record.
 
     Attributes:
+        rounds: who decides what the next one does.
         records: what the slots write about rounds.
         crew: the recovery policy.
         words, control: the slots' words, the supervisor's own.
@@ -47,6 +49,7 @@ class Running:
 
     def __init__(self, described: Described, state: HostState, hand_on: Callable[[dict[str, Any]], None]) -> None:
         self.described, self.state, self.hand_on = described, state, hand_on
+        self.rounds: Rounds = described.program
         self.words, self.control = HostWords(state, 0.0), state.control
         self.records, self.crew = Records(state), Crew(described.layout.shape.slots)
         self.members: dict[int, Child] = {}
@@ -82,7 +85,7 @@ class Running:
 
     def is_done(self, plan: Plan) -> bool:
         """Whether no round is left to do, or the checkpoint before this one has ended the run."""
-        return plan.round >= self.described.program.rounds or self.control.get(Control.END) > plan.round
+        return self.rounds.next(plan.round) is None or self.control.get(Control.END) > plan.round
 
     def is_ending(self, plan: Plan) -> bool:
         """Whether workers end because the run does."""
@@ -119,8 +122,8 @@ class Running:
         return {member: self._standing(look, tuple(slots), clipped) for member, slots in owned.items()}
 
     def _standing(self, look: Look, slots: tuple[int, ...], clipped: bool) -> Standing:
-        plan = look.plan
-        training = self.described.program.at(plan.round).evaluation is None
+        plan, round_ = look.plan, self.rounds.next(look.plan.round)
+        training = round_ is not None and round_.evaluation is None
         copied, exchanged = self.control.get(Control.COPIED), self.control.get(Control.EXCHANGED)
         marks: list[Any] = []
         kind = ""

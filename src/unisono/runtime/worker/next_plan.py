@@ -21,7 +21,7 @@ def stamp_next(context: Context, plan: Plan, round_: Round) -> None:
     if any(other is not None and other.round == number for other in state.plans.read()):
         return
     members, agreement = state.plans.seats(), Agreement(state)
-    next_round = program.at(number) if number < program.rounds else None
+    next_round = program.next(number)
     training = next_round is None or next_round.evaluation is None
     stages = state.layout.shape.stages if training else 1
     hosts = agreement.shares(training)

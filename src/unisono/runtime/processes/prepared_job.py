@@ -1,0 +1,139 @@
+"""The job of a warm parent, made ready: for children that work at once, or that make the model again (see there)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+
+from unisono.errors import UnisonoError
+from unisono.frameworks.registry import framework
+from unisono.job import Job
+from unisono.machine.descriptors import is_single, shared_by_forks
+from unisono.memory.heap import trim
+from unisono.memory.segment import Segment
+from unisono.runtime.loader.samples import load_ahead
+from unisono.runtime.preparation.prepare import Described, Prepared, Request, prepare, prepare_again
+from unisono.runtime.preparation.probe import probed
+from unisono.runtime.processes.job_holder import Again, Holder, again, changed_environment, in_child
+from unisono.runtime.processes.printing import print_nothing
+from unisono.runtime.processes.profiler import measured, stand_back
+from unisono.runtime.state.host_state import HostState
+
+
+class PreparedJob:
+    """What is made of a job, in a warm parent and its children.
+
+    Args:
+        holder: holds the job.
+
+    Attributes:
+        request: what of it, on what.
+    """
+
+    def __init__(self, holder: Holder) -> None:
+        self.holder = holder
+        self.request: Request
+        self._described: Described
+        self._prepared: Prepared
+        self._state: HostState
+        self._event = -1
+
+    def _job(self) -> Job:
+        """The job as the run has it."""
+        job, change = self.holder.job(self.request.threads), self.request.change
+        return job if change is None else change(job)
+
+    def prepare(self, request: Request) -> Described | Again:
+        """Make the job ready here."""
+        before = shared_by_forks()
+        self._make(request)
+        family = self._prepared.framework.family
+        if not family.forks_after_computing:
+            return Again((family.package,), apart=False, environment=changed_environment())
+        return self._prepared.described if is_single() and self._prepared.reads_apart(before) else again()
+
+    def _make(self, request: Request) -> None:
+        self.request = request
+        self._prepared = prepare(self._job(), request)
+
+    def rehearsed(self, request: Request) -> Described:
+        """Make the job ready in a child, which is not forked any more."""
+        self._make(request)
+        self._prepared.adapter.compile()
+        return self._prepared.described
+
+    def write(self, initialise: bool, segment: int) -> Mapping[str, str]:
+        """Write the first values to shared memory, if so wished, and make the model's parameters views of it; returns
+        what other hosts compare (see `probed`)."""
+        layout = self._prepared.layout
+        self._state = HostState(layout, Segment(segment, layout.segment))
+        if initialise:
+            self._prepared.initialise(self._state)
+        self._prepared.bind(self._state)
+        trim()  # the model's first values are in shared memory now
+        return self._probed() if initialise and self.request.several_hosts else {}
+
+    def _probed(self) -> Mapping[str, str]:
+        """In a process that ends afterwards: the scout, or a child of its own."""
+
+        def quietly() -> dict[str, str]:
+            print_nothing()  # the first step prints it all
+            return probed(self._prepared, self._state)
+
+        found: dict[str, str] = {}
+        with contextlib.suppress(UnisonoError):  # it has crashed, as a worker will
+            found = quietly() if self.holder.is_cold else in_child(quietly)
+        return found
+
+    def attend(self, described: Described, segment: int, event: int) -> None:
+        """The shared memory is written: get ready to fork."""
+        self._described, self._event = described, event
+        if self.holder.is_cold:
+            self._state = HostState(described.layout, Segment(segment, described.layout.segment))
+        else:
+            os.close(segment)  # "write" has mapped it here
+
+    def catch_up(self, round: int) -> None:
+        """Bring the schedules to a round, so that a child forked later need not."""
+        if not self.holder.is_cold:
+            self._prepared.catch_up(self._state, round)
+
+    # -- in a child ----------------------------------------------------------------------------------------
+
+    def export(self, steps: int) -> None:
+        """Leave the model in its framework's own file."""
+        self._made_again().export(self._state, steps)
+
+    def live_as(self, role: str) -> Callable[[int], None]:
+        """What a "worker", a "loader" or the "profiler" does, by its number."""
+        lives: dict[str, Callable[[int], None]] = {
+            "worker": self._work, "loader": self._load, "profiler": self._profile,
+        }  # fmt: skip
+        return lives[role]
+
+    def _made_again(self) -> Prepared:
+        if self.holder.is_cold:
+            self._prepared = prepare_again(self._job(), self.request, self._described)
+            self._prepared.bind(self._state)
+        return self._prepared
+
+    def _work(self, number: int) -> None:
+        self._made_again().worker(number, self._state, lambda: os.eventfd_write(self._event, 1)).run()
+
+    def _load(self, number: int) -> None:
+        if self.holder.is_cold:
+            family = framework(self._described.framework)
+            self._prepared = Prepared(self._job(), self.request, family, self._described)
+        prepared = self._prepared
+        prepared.check_data()
+        share = (number, prepared.layout.shape.loaders)
+        load_ahead(prepared.reader(), prepared.program, prepared.ring(self._state.segment), self._state, share)
+
+    def _profile(self, number: int) -> None:
+        stand_back()
+        found = self._state.segment["profile"]
+        self._state = HostState(self._described.layout, self._state.segment.private())
+        prepared = self._made_again()
+        prepared.bind(self._state)
+        found[:] = measured(prepared)
