@@ -39,7 +39,7 @@ from unisono.runtime.preparation.code_files import code_files
 from unisono.runtime.preparation.outline import Outline
 from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.supervisor.outcome import raise_failure
-from unisono.runtime.supervisor.warm_parent_client import Host
+from unisono.runtime.supervisor.warm_parent_client import WarmParent
 from unisono.settings import AUTO, Settings
 from unisono.values import bounds
 from unisono.values.text import excerpt
@@ -87,7 +87,7 @@ def train(job: Job | JobFile, settings: Settings) -> Run:
     return run(job, settings)
 
 
-def run(job: Job | JobFile, settings: Settings, host: Host | None = None) -> Run:
+def run(job: Job | JobFile, settings: Settings, host: WarmParent | None = None) -> Run:
     """Train a job and wait for the end; see `train`.
 
     Args:
@@ -196,8 +196,9 @@ def _check_alone(settings: Settings) -> None:
 
 @contextmanager
 def _held(
-    job: Job | JobFile, settings: Settings, host: Host | None, shown: Display, reporting: AbstractContextManager[None]
-) -> Iterator[Supervised | InProcess]:
+    job: Job | JobFile, settings: Settings, host: WarmParent | None, shown: Display,
+    reporting: AbstractContextManager[None],
+) -> Iterator[Supervised | InProcess]:  # fmt: skip
     """The same for a run; observers, which are functions that run outside workers, are this process's. Ends showing."""
     with closing(shown), reporting:
         if settings.debug:
@@ -264,7 +265,7 @@ def evaluate(
     threads: int = 1,
     at: str | int = "final",
     shown: Display | None = None,
-    host: Host | None = None,
+    host: WarmParent | None = None,
 ) -> dict[str, float]:
     """Evaluate a run's parameters.
 

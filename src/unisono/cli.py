@@ -26,7 +26,7 @@ from unisono.version import __version__
 
 if TYPE_CHECKING:
     from unisono.runs.jobfile import JobFile
-    from unisono.runtime.supervisor.warm_parent_client import Host
+    from unisono.runtime.supervisor.warm_parent_client import WarmParent
 
 
 WORKERS, STEPS, ROUNDS = bounds.MOST_WORKERS, bounds.MOST_ROUNDS, 1000
@@ -91,7 +91,7 @@ def train(
 def _begun(
     file: str, arguments: tuple[str, ...], run_dir: Path | None = None, fields: Mapping[str, Any] | None = None,
     starts: bool = True,
-) -> tuple[JobFile, Host | None]:  # fmt: skip
+) -> tuple[JobFile, WarmParent | None]:  # fmt: skip
     """A job file, and the process that reads it: what that imports takes longest, so it comes before anything else.
 
     Args:
@@ -107,9 +107,9 @@ def _begun(
     job = JobFile.of(file, arguments, fields, _kept(run_dir))
     if started is None:
         return job, None
-    from unisono.runtime.supervisor.warm_parent_client import Host
+    from unisono.runtime.supervisor.warm_parent_client import WarmParent
 
-    host = Host(started)
+    host = WarmParent(started)
     host.begin(job)
     return job, host
 

@@ -33,7 +33,7 @@ from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.runtime.supervisor.other_hosts import Companions
 from unisono.runtime.supervisor.outcome import Outcome
 from unisono.runtime.supervisor.supervisor import Supervisor
-from unisono.runtime.supervisor.warm_parent_client import Host
+from unisono.runtime.supervisor.warm_parent_client import WarmParent
 from unisono.runtime.supervisor.watcher import Watcher
 from unisono.values.text import printable
 
@@ -229,7 +229,7 @@ class Supervised:
     """
 
     job: JobFacts
-    host: Host
+    host: WarmParent
     arguments: Mapping[str, Any] = field(default_factory=dict)
     code: Mapping[str, CodeFile] = field(default_factory=dict)
 
@@ -279,7 +279,7 @@ class InProcess:
 
 @contextmanager
 def supervised(
-    job: Job, host: Host | None = None, say: Callable[[str], None] = lambda text: None
+    job: Job, host: WarmParent | None = None, say: Callable[[str], None] = lambda text: None
 ) -> Iterator[Supervised]:  # fmt: skip
     """A job of this process, to be run by processes of this host.
 
@@ -291,7 +291,7 @@ def supervised(
     Raises:
         UsageError: something in it cannot be pickled, or memory does not suffice.
     """
-    with host or Host() as own, closing(Pickled.of(job, say)) as source:
+    with host or WarmParent() as own, closing(Pickled.of(job, say)) as source:
         own.answers.say = say
         own.begin(source)
         yield Supervised(job, own, code=code_files())
@@ -310,7 +310,7 @@ def checked(job: object) -> Job:
 
 @contextmanager
 def held(
-    job: Job | JobFile, host: Host | None = None, say: Callable[[str], None] = lambda text: None
+    job: Job | JobFile, host: WarmParent | None = None, say: Callable[[str], None] = lambda text: None
 ) -> Iterator[Supervised]:  # fmt: skip
     """A job, held by the process that will fork this host's workers: a file's is read there, and only there.
 
@@ -326,7 +326,7 @@ def held(
         with supervised(checked(job), host, say) as execution:
             yield execution
         return
-    with host or Host() as own:
+    with host or WarmParent() as own:
         own.answers.say = say
         if own.source is not job:
             own.begin(job)
@@ -337,7 +337,7 @@ def held(
 
 def execute(
     job: Job, request: Request, watcher: Watcher, stall_seconds: float | None = None, debug: bool = False,
-    host: Host | None = None,
+    host: WarmParent | None = None,
 ) -> Outcome:  # fmt: skip
     """Run a job's rounds once, without a run folder: for tests and benchmarks.
 

@@ -14,7 +14,7 @@ from unisono.job import Job
 from unisono.partition.layout import Layout
 from unisono.runs.execution import Supervised, held
 from unisono.runs.jobfile import JobFile
-from unisono.runtime.supervisor.warm_parent_client import Host
+from unisono.runtime.supervisor.warm_parent_client import WarmParent
 from unisono.settings import Settings
 from unisono.values import bounds
 
@@ -25,7 +25,7 @@ def verify(
     steps: int = 20,
     message: Callable[[str], None] = print,
     layouts: Sequence[Layout | str] = (),
-    host: Host | None = None,
+    host: WarmParent | None = None,
 ) -> VerifyReport:
     """Train the first steps at each world size, or in each layout; with a killed worker, resumed, and in one process.
 

@@ -13,10 +13,10 @@ from unisono.runtime.state.control import Control
 from unisono.runtime.supervisor.crew_control import CrewControl, is_dead
 from unisono.runtime.supervisor.hangs import Hangs
 from unisono.runtime.supervisor.outputs import OUTPUT
+from unisono.runtime.supervisor.parent_link import WarmParentLost
 from unisono.runtime.supervisor.running import Running
 from unisono.runtime.supervisor.site import Site
 from unisono.runtime.supervisor.succession import Succession
-from unisono.runtime.supervisor.warm_parent_client import HostLost
 
 
 class Rest:
@@ -70,7 +70,7 @@ class Rest:
             failure = None
             try:
                 self._go_on(plan)
-            except HostLost as lost:
+            except WarmParentLost as lost:
                 failure = self._succession.lost(lost)
             except UnisonoError as error:
                 failure = described_error(error)

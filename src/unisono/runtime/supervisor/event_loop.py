@@ -20,12 +20,12 @@ from unisono.runtime.supervisor.children import NotForked
 from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.runtime.supervisor.crew_control import TICK_SECONDS, CrewControl
 from unisono.runtime.supervisor.hangs import CommonPatience, Hangs
+from unisono.runtime.supervisor.parent_link import WarmParentLost
 from unisono.runtime.supervisor.regrouping import Regrouping
 from unisono.runtime.supervisor.resizing import Resizing
 from unisono.runtime.supervisor.running import Running
 from unisono.runtime.supervisor.site import Site
 from unisono.runtime.supervisor.succession import Succession
-from unisono.runtime.supervisor.warm_parent_client import HostLost
 
 FINISH_SECONDS = 2.0
 """Patience with an interrupted run's round before it is abandoned."""
@@ -90,7 +90,7 @@ class EventLoop:
         run."""
         try:
             return act()
-        except HostLost as lost:
+        except WarmParentLost as lost:
             self._ending.stop_for(self._succession.lost(lost))
         except NotForked as error:
             self._ending.stop_for(described_error(error))

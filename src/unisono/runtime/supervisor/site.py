@@ -9,7 +9,7 @@ from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.supervisor.ending import Ending
 from unisono.runtime.supervisor.other_hosts import Companions
 from unisono.runtime.supervisor.outputs import Outputs
-from unisono.runtime.supervisor.warm_parent_client import Host
+from unisono.runtime.supervisor.warm_parent_client import WarmParent
 from unisono.runtime.supervisor.watcher import Caller, Listener, StateKeeper
 
 
@@ -30,7 +30,7 @@ class Site:
 
     job: JobFacts
     request: Request
-    host: Host
+    host: WarmParent
     outputs: Outputs
     listener: Listener
     keeper: StateKeeper

@@ -13,9 +13,9 @@ from unisono.errors.failure import Failure, described_error
 from unisono.runtime.preparation.code_files import check_code
 from unisono.runtime.rules.crew import STRIKES
 from unisono.runtime.supervisor.children import RETRY_SECONDS
+from unisono.runtime.supervisor.parent_link import WarmParentLost
 from unisono.runtime.supervisor.running import Running
 from unisono.runtime.supervisor.site import Site
-from unisono.runtime.supervisor.warm_parent_client import HostLost
 
 
 class Succession:
@@ -32,7 +32,7 @@ class Succession:
         self._files = run.state.segment.file, event
         self._losses, self._due = 0, 0.0
 
-    def lost(self, lost: HostLost) -> Failure | None:
+    def lost(self, lost: WarmParentLost) -> Failure | None:
         """The parent is lost; returns why none takes over any more, if it is so.
 
         Args:
@@ -48,14 +48,14 @@ class Succession:
         """Have another one take over, where there is none.
 
         Raises:
-            HostLost: it could not be started.
+            WarmParentLost: it could not be started.
         """
         if not self._host.is_lost or self.is_over or time.monotonic() < self._due:
             return
         try:
             run = self._run
             self._host.succeed(self._site.request, run.described, run.records.plan.round, self._files, self._stands)
-        except HostLost:
+        except WarmParentLost:
             self._due = time.monotonic() + RETRY_SECONDS
             raise
 
@@ -68,7 +68,7 @@ class Succession:
             self._site.ending.stop_for(described_error(error))
 
     def _compare(self, answer: Any) -> None:
-        if isinstance(answer, HostLost):  # as `lost` hears
+        if isinstance(answer, WarmParentLost):  # as `lost` hears
             return
         if isinstance(answer, Failure):
             raise answer.error()

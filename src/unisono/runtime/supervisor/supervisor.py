@@ -23,7 +23,7 @@ from unisono.runtime.supervisor.outcome import Outcome
 from unisono.runtime.supervisor.outputs import Outputs
 from unisono.runtime.supervisor.running import Running
 from unisono.runtime.supervisor.site import Site
-from unisono.runtime.supervisor.warm_parent_client import Host
+from unisono.runtime.supervisor.warm_parent_client import WarmParent
 from unisono.runtime.supervisor.watcher import Listener, Watcher
 
 
@@ -40,7 +40,7 @@ class Supervisor:
     """
 
     def __init__(
-        self, job: JobFacts, host: Host, request: Request, watcher: Watcher, stall_seconds: float | None = None,
+        self, job: JobFacts, host: WarmParent, request: Request, watcher: Watcher, stall_seconds: float | None = None,
         companions: Companions | None = None,
     ) -> None:  # fmt: skip
         outputs, ending = Outputs(selectors.DefaultSelector()), Ending(watcher.interrupted, companions)
