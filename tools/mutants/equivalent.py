@@ -134,7 +134,12 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         "small numbers have their order in a set",
     ),
     ("runtime/rules/crew.py", "seats.append(free.pop(0))", ["0 → -1"], "there is one at a time"),
-    ("runtime/rules/crew.py", "for member in idle[: max(surplus, 0)]:", ["0 → -1"], "nobody is missing any more"),
+    (
+        "runtime/rules/crew.py",
+        "self.retiring.update(idle[: max(surplus, 0)])",
+        ["0 → -1"],
+        "nobody is missing any more",
+    ),
     (
         "checkpoint/store.py",
         'text = json.dumps({**state, "sha256": _digest(state)}, indent=2)',

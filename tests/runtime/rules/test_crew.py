@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unisono.runtime.rules.crew import STRIKES, Crew, Decision, Fork, Inherit, Retire, Seat, Work
+from unisono.runtime.rules.crew import STRIKES, Crew, Decision, Fork, Inherit, Seat, Work
 from unisono.runtime.rules.plan import owner
 
 Event = tuple[str, int]
@@ -20,7 +20,6 @@ class Stage:
         self.alive: set[int] = set()
         self.heirs: dict[int, int] = {}
         self.seats: tuple[int, ...] = ()
-        self.leaving: set[int] = set()
         self.do(self.crew.begin())
 
     def do(self, decisions: list[Decision]) -> None:
@@ -34,15 +33,12 @@ class Stage:
                 self.heirs[decision.dead] = decision.heir
             elif isinstance(decision, Seat):
                 self.seats = decision.members
-            elif isinstance(decision, Retire):
-                self.leaving.add(decision.member)
 
     def owners(self) -> list[int]:
         return [owner(member, self.heirs.get) for member in self.seats]
 
     def die(self, member: int) -> None:
         self.alive.discard(member)
-        self.leaving.discard(member)
         self.do(self.crew.died(member))
 
 
@@ -62,14 +58,14 @@ def test_every_seat_has_a_living_owner_and_calm_restores_the_world(wanted: int, 
             assert not stage.crew.blame(Work(round_, number))
         elif what == "resize":
             stage.do(stage.crew.resize(number % 6 + 1))
-        elif what == "leave" and stage.leaving - set(stage.owners()):
-            stage.die(min(stage.leaving - set(stage.owners())))
+        elif what == "leave" and stage.crew.retiring - set(stage.owners()):
+            stage.die(min(stage.crew.retiring - set(stage.owners())))
         assert set(stage.owners()) <= stage.alive, "a seat without a living owner hangs the run"
         assert stage.seats
     while stage.crew.coming:
         stage.do(stage.crew.joined(min(stage.crew.coming)))
     assert len(stage.seats) == len(set(stage.owners())) == stage.crew.wanted
-    for member in sorted(stage.leaving):
+    for member in sorted(stage.crew.retiring):
         assert member not in stage.owners()
         stage.die(member)
     assert len(stage.alive) == stage.crew.wanted
@@ -128,7 +124,7 @@ def test_the_least_busy_inherits_and_of_equal_ones_the_eldest() -> None:
 def test_who_retires_inherits_only_where_nobody_else_is() -> None:
     stage = at_work(3)
     stage.do(stage.crew.resize(2))
-    assert stage.leaving == {2}
+    assert stage.crew.retiring == {2}
     assert stage.owners() == [0, 1]
     stage.die(0)
     assert stage.heirs == {0: 1}
@@ -154,11 +150,11 @@ def test_a_smaller_world_ends_those_who_come_too_late_first() -> None:
     stage = at_work(2)
     stage.do(stage.crew.resize(4))
     stage.do(stage.crew.resize(3))
-    assert stage.leaving == {3}
+    assert stage.crew.retiring == {3}
     stage.do(stage.crew.joined(3))
     assert stage.seats == (0, 1), "it has no seat"
     stage.do(stage.crew.resize(1))
-    assert stage.leaving == {1, 2, 3}
+    assert stage.crew.retiring == {1, 2, 3}
     assert stage.owners() == [0]
 
 

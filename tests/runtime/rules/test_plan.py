@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unisono.runtime.rules import plan as protocol
-from unisono.runtime.rules.crew import Crew, Decision, Fork, Inherit, Retire, Seat
+from unisono.runtime.rules.crew import Crew, Decision, Fork, Inherit, Seat
 from unisono.runtime.rules.plan import (
     WAITS,
     Action,
@@ -129,10 +129,9 @@ class World:
                 self.alive |= {decision.member}
             elif isinstance(decision, Inherit):
                 self.heirs[decision.dead] = decision.heir
-            elif isinstance(decision, Seat):
-                self.seats = decision.members
             else:
-                assert isinstance(decision, Retire), decision
+                assert isinstance(decision, Seat), decision
+                self.seats = decision.members
 
     def force(self) -> Plan:
         plan = in_force(self.plans, lambda slot: self.words[slot].committed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import os
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from unisono.errors.failure import STACK_SIGNAL, Failure, failure
 from unisono.runtime.processes.channel import CLOSED
 from unisono.runtime.processes.deaths import CLOSED_STATUS
+from unisono.runtime.processes.lifeline import prctl
 from unisono.runtime.processes.printing import print_for_the_supervisor
 from unisono.runtime.processes.report import tell
 from unisono.runtime.worker.context import WorkerFailed
@@ -31,7 +31,7 @@ def live(name: str, output: int, report: int, work: Callable[[], None]) -> int:
         Its exit status.
     """
     role = name.partition(" ")[0]
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"unisono-{role}".encode(), 0, 0, 0)  # what `ps` and `top` show
+    prctl(_PR_SET_NAME, f"unisono-{role}".encode())  # what `ps` and `top` show
     os.dup2(output, 1)
     os.dup2(output, 2)
     print_for_the_supervisor()

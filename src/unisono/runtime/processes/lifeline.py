@@ -10,7 +10,7 @@ import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 1, 36, 37
 
@@ -22,9 +22,20 @@ _awaited = 0
 _before = 0
 
 
+def prctl(option: int, value: Any) -> None:
+    """Have the kernel do something with this process (see prctl(2)).
+
+    Raises:
+        OSError: it does not.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when the thread that is its parent ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -82,11 +93,9 @@ def _adopt(more: int) -> None:
     with _lock:
         if not _awaited:
             found = ctypes.c_int()
-            ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(found), 0, 0, 0)
+            prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(found))
             _before = found.value
-        library = ctypes.CDLL(None, use_errno=True)
-        if library.prctl(_PR_SET_CHILD_SUBREAPER, 1 if _awaited + more else _before, 0, 0, 0):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        prctl(_PR_SET_CHILD_SUBREAPER, 1 if _awaited + more else _before)
         _awaited += more
 
 

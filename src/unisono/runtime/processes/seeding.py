@@ -6,7 +6,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -64,28 +64,19 @@ class _Finder(MetaPathFinder):
         self._waiting.remove(name)
         spec = find_spec(name)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, name, self._number)
+            self._seed_after(spec.loader, name)
         return spec
 
+    def _seed_after(self, loader: Any, root: str) -> None:
+        execute = loader.exec_module
 
-class _Loader(Loader):
-    def __init__(self, loader: Loader, root: str, number: int) -> None:
-        self._loader, self._root, self._number = loader, root, number
+        def exec_module(module: ModuleType) -> None:
+            del loader.exec_module
+            execute(module)
+            if _draws(module, root):
+                _seed(family_of(_DRAWING[root]), self._number)
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """See `Loader`."""
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """See `Loader`."""
-        assert module.__spec__
-        module.__spec__.loader = module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        if _draws(module, self._root):
-            _seed(family_of(_DRAWING[self._root]), self._number)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
+        loader.exec_module = exec_module
 
 
 def _draws(module: Any, root: str) -> bool:

@@ -47,14 +47,7 @@ class Seat:
     members: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Retire:
-    """End this member once no plan gives it a slot."""
-
-    member: int
-
-
-Decision = Fork | Inherit | Seat | Retire
+Decision = Fork | Inherit | Seat
 
 
 @dataclass
@@ -63,6 +56,12 @@ class Crew:
 
     Args:
         wanted: slots wanted; at least 1.
+        seats: who owns which slot.
+        present, coming: those at work; those that are forked.
+        retiring: those of them that end once no plan gives them a slot.
+        heirs: of the dead.
+        strikes: how often each piece of work was to blame.
+        next_member: the next one's number.
 
     >>> crew = Crew(2)
     >>> crew.begin()
@@ -167,13 +166,10 @@ class Crew:
                 seats.append(sitting[slot])
             elif free:
                 seats.append(free.pop(0))
-        decisions = self._reseat(tuple(seats))
         surplus = len(self._staying) - self.wanted
         idle = sorted(self._staying - set(seats), reverse=True)
-        for member in idle[: max(surplus, 0)]:
-            self.retiring.add(member)
-            decisions.append(Retire(member))
-        return decisions
+        self.retiring.update(idle[: max(surplus, 0)])
+        return self._reseat(tuple(seats))
 
     def _reseat(self, seats: tuple[int, ...]) -> list[Decision]:
         if seats == self.seats:

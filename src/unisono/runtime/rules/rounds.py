@@ -7,7 +7,6 @@ it is shared out, waited for and recovered in the same way.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -63,7 +62,7 @@ class Program:
         evaluations: the evaluation sets.
 
     >>> program = Program(Batches(8, 4, 2, False), 4, None, (EvaluationSet("evaluation", 5),))
-    >>> [(r.step, r.evaluation, r.wave) for r in program]
+    >>> [(r.step, r.evaluation, r.wave) for r in map(program.at, range(8))]
     [(0, None, 0), (1, None, 0), (2, 0, 0), (2, 0, 1), (2, None, 0), (3, None, 0), (4, 0, 0), (4, 0, 1)]
     """
 
@@ -120,10 +119,6 @@ class Program:
         round_ = self.next(done)
         step = self.steps if round_ is None else round_.step
         return step, self.first_round(step, True) == done != self.first_round(step, False)
-
-    def __iter__(self) -> Iterator[Round]:
-        """The rounds in order."""
-        return (self.at(number) for number in range(self.rounds))
 
     def at(self, number: int) -> Round:
         """The round of a number, counted from 0."""

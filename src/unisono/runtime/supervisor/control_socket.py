@@ -13,8 +13,8 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,16 +69,16 @@ class _Listener:
             self.socket = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             self.socket.setblocking(False)
             os.fchmod(self.socket.fileno(), 0o600)  # its file has that mode from the first; a umask is all threads'
-            self._address = held.enter_context(closing(_address(folder)))
-            Path(self._address.path).unlink(missing_ok=True)
-            self.socket.bind(self._address.path)
+            self._address = held.enter_context(_address(folder))
+            Path(self._address).unlink(missing_ok=True)
+            self.socket.bind(self._address)
             self.socket.listen()
             self._held = held.pop_all()
 
     def close(self) -> None:
         """Take it out of the folder, wherever that is now."""
         with suppress(OSError):
-            Path(self._address.path).unlink()
+            Path(self._address).unlink()
         self._held.close()
 
 
@@ -227,16 +227,14 @@ class ControlSocket:
             self._listener.close()
 
 
-class _address:
+@contextmanager
+def _address(folder: Path) -> Iterator[str]:
     """A short address of the socket in a folder, by way of the open folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-        self.path = f"/proc/self/fd/{self._folder}/{SOCKET}"
-
-    def close(self) -> None:
-        """Let go of the folder."""
-        os.close(self._folder)
+    held = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{held}/{SOCKET}"
+    finally:
+        os.close(held)
 
 
 def resize(folder: Path, workers: int) -> int:
@@ -271,8 +269,8 @@ def request(folder: Path, kind: Any, **fields: Any) -> dict[str, Any]:
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
-            with closing(_address(folder)) as address:
-                end.connect(address.path)
+            with _address(folder) as address:
+                end.connect(address)
             end.sendall(json.dumps(fields).encode() + b"\n")
             answer = check(parsed(_line(end)), dict, "an answer")
         if "error" not in answer:

@@ -9,7 +9,7 @@ from unisono.errors.traces import job_frames
 from unisono.machine.cores import Claims
 from unisono.runtime.processes.child import Child
 from unisono.runtime.processes.deaths import Death, given_up
-from unisono.runtime.rules.crew import STRIKES, Decision, Fork, Inherit, Retire, Seat, Work
+from unisono.runtime.rules.crew import STRIKES, Decision, Fork, Inherit, Seat, Work
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.state.control import Control
 from unisono.runtime.state.host_shares import Agreement
@@ -75,8 +75,6 @@ class CrewControl:
                 run.wake_everybody()
             elif isinstance(decision, Seat):
                 run.state.plans.seat(decision.members)
-            elif isinstance(decision, Retire):
-                run.leaving.add(decision.member)
         agreement = Agreement(run.state)
         elsewhere = sum(agreement.workers) - agreement.workers[agreement.host] if agreement.several else 0
         self._site.listener.workers(len(run.crew.present) + elsewhere, max(len(agreement.workers), 1))
@@ -91,10 +89,9 @@ class CrewControl:
     def end_retired(self, plan: Plan) -> None:
         """End the members that no plan gives a slot any more."""
         run = self._run
-        for member in list(run.leaving):
-            if member not in run.owners(plan) and member in run.members:
+        for member in run.crew.retiring & run.members.keys():
+            if member not in run.owners(plan):
                 run.members[member].kill()
-                run.leaving.discard(member)
 
     def ended(self, child: Child) -> None:
         """A worker or loader has ended: let others go on at once, then see why."""
@@ -144,7 +141,6 @@ class CrewControl:
         self._hangs.forget(child)
         if child.role == "worker":
             del self._run.members[child.number]
-            self._run.leaving.discard(child.number)
         return self.children.bury(child)
 
     def end_workers(self) -> bool:

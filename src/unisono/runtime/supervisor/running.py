@@ -44,7 +44,6 @@ class Running:
         crew: the recovery policy.
         words, control: the slots' words, the supervisor's own.
         members: the workers' processes by member number.
-        leaving: members that end once no plan gives them a slot.
     """
 
     def __init__(self, described: Described, state: HostState, hand_on: Callable[[dict[str, Any]], None]) -> None:
@@ -53,7 +52,6 @@ class Running:
         self.words, self.control = HostWords(state, 0.0), state.control
         self.records, self.crew = Records(state), Crew(described.layout.shape.slots)
         self.members: dict[int, Child] = {}
-        self.leaving: set[int] = set()
 
     def begin(self, first: int) -> None:
         """No worker is there: the next ones begin with this round."""
@@ -64,7 +62,6 @@ class Running:
 
     def crew_anew(self, wanted: int) -> None:
         """All workers have ended: others of this number are to come."""
-        self.leaving.clear()
         self.control.publish(Control.STOP, 0)
         self.crew = Crew(wanted, next_member=self.crew.next_member)
 
