@@ -242,8 +242,7 @@ def test_three_in_a_row_end_the_run_with_all_that_was_learnt(tmp_path: Path) -> 
 
 
 def test_one_that_is_stopped_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "FLOOR_SECONDS", 2.0)
-    monkeypatch.setattr(answers, "MULTIPLE", 3.0)
+    monkeypatch.setattr(answers, "patience_after", lambda longest: 300.0 if longest is None else max(2.0, 3 * longest))
     run = Run(tmp_path)
 
     def ended() -> int:

@@ -10,8 +10,7 @@ GROUPS = {
     "partition": ["partition/*.py"],
     "rules": [
         "runtime/rules/*.py", "runtime/state/backward_progress.py", "runtime/state/host_shares.py",
-        "runtime/state/records.py", "runtime/supervisor/stalls.py", "runtime/worker/lr_schedule.py",
-        "hosts/membership.py", "hosts/ready_sums.py",
+        "runtime/state/records.py", "runtime/worker/lr_schedule.py", "hosts/membership.py", "hosts/ready_sums.py",
     ],
     "checkpoint": ["checkpoint/*.py"],
     "memory": ["memory/*.py"],

@@ -17,7 +17,7 @@ from unisono.hosts.store import Store
 from unisono.hosts.terms import Lease, Move, Silence, Term, latest_term, next_move
 from unisono.observe.run_folder import Fenced
 from unisono.runtime.rules.shutdown import Shutdown
-from unisono.runtime.supervisor.stalls import Patience
+from unisono.runtime.rules.stalls import Patience
 
 BEAT_SECONDS = 0.1
 FIRST = -1

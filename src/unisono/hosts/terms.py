@@ -22,7 +22,7 @@ from enum import Enum
 
 from unisono.errors import JobError
 from unisono.hosts.store import START_SECONDS, Store
-from unisono.runtime.supervisor.stalls import LONGEST_TICK_SECONDS
+from unisono.runtime.rules.stalls import LONGEST_TICK_SECONDS
 
 LOOK_SECONDS = 0.3
 """Longer than the pause between two signs of life of the process that decides."""

@@ -13,6 +13,9 @@ from pathlib import Path
 from unisono.errors.failure import STACK_SIGNAL
 from unisono.errors.traces import is_own_file, is_standard_file
 
+STACK_SECONDS = 0.5
+"""Between asking for a stack and the kill: time to write it."""
+
 _FRAME = re.compile(r'^ +File "(.*)", line (\d+) in (.*)$', re.M)
 _CALLS = {
     "_seeded": "model()", "open_data": "data()", "_execute": "the job's file", "_made": "job()", "_import": "imports",

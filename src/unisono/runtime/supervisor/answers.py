@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from unisono.runtime.processes.stacks import Asked, place_in
+from unisono.runtime.processes.stacks import STACK_SECONDS, Asked, place_in
+from unisono.runtime.rules.stalls import Patience, patience_after
 from unisono.runtime.supervisor.delays import Delays
-from unisono.runtime.supervisor.stalls import FLOOR_SECONDS, MULTIPLE, STACK_SECONDS, UNKNOWN_SECONDS, Patience
 
 SAY_SECONDS = 10.0
 SET_UP = ("take", "print_to", "prepare", "write", "attend")
@@ -106,7 +106,7 @@ class Answers:
             return self.stall_seconds
         parts = (*SET_UP, SUCCEED) if verb == SUCCEED else (verb,)
         seen = [self._longest[part] for part in parts if part in self._longest]
-        return max(FLOOR_SECONDS, MULTIPLE * sum(seen)) if seen else UNKNOWN_SECONDS
+        return patience_after(sum(seen) if seen else None)
 
     def _news(self, waited: float) -> None:
         """Ask for the stack every ten seconds, and say at the next look what it tells."""

@@ -13,6 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+LOOK_SECONDS = 0.25
+"""Between two looks: each asks the kernel about every thread of those that stand still."""
+
 
 @dataclass(frozen=True)
 class Thread:

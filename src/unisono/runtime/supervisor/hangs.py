@@ -7,11 +7,12 @@ from collections.abc import Iterable
 
 from unisono.errors.failure import STACK_SIGNAL
 from unisono.runtime.processes.child import Child
+from unisono.runtime.processes.stacks import STACK_SECONDS
 from unisono.runtime.rules.plan import Plan
-from unisono.runtime.supervisor.delays import Delays, is_stopped
+from unisono.runtime.rules.stalls import BEGINNING, Patience, Stalls
+from unisono.runtime.supervisor.delays import LOOK_SECONDS, Delays, is_stopped
 from unisono.runtime.supervisor.running import Running, Standing
 from unisono.runtime.supervisor.site import Site
-from unisono.runtime.supervisor.stalls import BEGINNING, LOOK_SECONDS, STACK_SECONDS, Patience, Stalls
 
 
 class Hangs:

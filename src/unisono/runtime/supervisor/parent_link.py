@@ -20,8 +20,8 @@ from unisono.runtime.processes.deaths import Death
 from unisono.runtime.processes.lifeline import reap, status_of
 from unisono.runtime.processes.start import warm_parent
 from unisono.runtime.supervisor.answers import Answers, Silence, readable
+from unisono.runtime.supervisor.delays import LOOK_SECONDS
 from unisono.runtime.supervisor.outputs import Outputs
-from unisono.runtime.supervisor.stalls import LOOK_SECONDS
 
 
 class WarmParentLost(JobError):

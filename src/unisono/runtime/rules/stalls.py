@@ -5,12 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
-LOOK_SECONDS = 0.25
-"""Between two looks: each asks the kernel about every thread of those that stand still."""
-
-STACK_SECONDS = 0.5
-"""Between asking for a stack and the kill: time to write it."""
-
 FLOOR_SECONDS = 10.0
 MULTIPLE = 20.0
 UNKNOWN_SECONDS = 300.0
@@ -54,6 +48,15 @@ class Patience:
         """
         self.spent += min(max(elapsed_seconds - held_up, 0.0), LONGEST_TICK_SECONDS)
         return self.spent > self.seconds
+
+
+def patience_after(longest: float | None) -> float:
+    """Seconds for a piece of work.
+
+    Args:
+        longest: seconds of the longest one of its kind so far; None = nobody has finished any.
+    """
+    return UNKNOWN_SECONDS if longest is None else max(FLOOR_SECONDS, MULTIPLE * longest)
 
 
 @dataclass
@@ -118,9 +121,7 @@ class Stalls:
             return UNKNOWN_SECONDS
         if self.seconds is not None:
             return self.seconds
-        if kind not in self._longest:
-            return UNKNOWN_SECONDS
-        return max(FLOOR_SECONDS, MULTIPLE * self._longest[kind])
+        return patience_after(self._longest.get(kind))
 
     def forget(self, who: Hashable) -> None:
         """It is dead, or waits for others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unisono.runtime.supervisor.stalls import BEGINNING, FLOOR_SECONDS, MULTIPLE, UNKNOWN_SECONDS, Stalls
+from unisono.runtime.rules.stalls import BEGINNING, FLOOR_SECONDS, MULTIPLE, UNKNOWN_SECONDS, Stalls
 
 
 def still(
