@@ -99,8 +99,7 @@ class Crew:
 
     def died(self, member: int) -> list[Decision]:
         """A member is dead, for whatever reason: others go on at once."""
-        for group in (self.present, self.coming, self.retiring):
-            group.discard(member)
+        self.left(member)
         decisions: list[Decision] = [*self._fork(self.wanted - len(self._staying))]
         heir = self._least_busy()
         self.heirs[member] = heir
