@@ -109,7 +109,7 @@ class Meeting:
         """Come only to leave an error where the others hear it, no longer than they bear silence."""
         self._find(say, self.hosts.timeout)
         self.term = self._enter(self.hosts.timeout)
-        if self.is_first:
+        if self.term.by == self.me:
             self.decide(self.term, self.hosts.place.hosts)  # so that the term lives, and is found
         self._report(error)
         if self.coordinator is not None:
