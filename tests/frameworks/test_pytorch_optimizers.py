@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -58,9 +57,9 @@ def test_a_path_that_the_job_has_chosen_is_kept() -> None:
 def test_a_probe_of_an_elementwise_optimizer_is_small_and_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     probe, probed = optimizers._probe, []
 
-    def counted(master: Any, tensors: Iterable[tuple[int, torch.Tensor]]) -> Any:
-        probed.extend(tensor.numel() for _, tensor in tensors)
-        return probe(master, tensors)  # type: ignore[arg-type]
+    def counted(master: Any, group: Any, tensor: torch.Tensor) -> Any:
+        probed.append(tensor.numel())
+        return probe(master, group, tensor)
 
     monkeypatch.setattr(optimizers, "_probe", counted)
     shapes = [(300, 200), (100, 400), (300, 200), (500,)]
@@ -78,9 +77,9 @@ def test_a_probe_of_an_elementwise_optimizer_is_small_and_made_once(monkeypatch:
 def test_an_optimizer_of_whole_tensors_is_probed_once_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     probe, probed = optimizers._probe, []
 
-    def counted(master: Any, tensors: Any) -> Any:
-        probed.extend(tuple(tensor.shape) for _, tensor in tensors)
-        return probe(master, tensors)
+    def counted(master: Any, group: Any, tensor: torch.Tensor) -> Any:
+        probed.append(tuple(tensor.shape))
+        return probe(master, group, tensor)
 
     monkeypatch.setattr(optimizers, "_probe", counted)
     values = [torch.ones(shape, requires_grad=True) for shape in [(30, 20), (20,), (30, 20)]]

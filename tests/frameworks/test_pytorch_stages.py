@@ -68,7 +68,7 @@ class Compared:
     def whole(self, batch: Any, samples: int) -> list[Any]:
         self.load(self.base)
         self.made.seed(5)
-        used = np.zeros(len(self.made._named), np.uint8)
+        used = np.zeros(len(self.made._owners), np.uint8)
         measured = self.made.gradient(batch, samples, self.into, used)
         return [*self.result(measured, used), [b.tobytes() for b in self.buffers()]]
 
@@ -83,7 +83,7 @@ class Compared:
                 after[index] = live[index]
             kept.append(passed)
             received = through(passed.sent)
-        used = np.zeros(len(self.made._named), np.uint8)
+        used = np.zeros(len(self.made._owners), np.uint8)
         received = Crossing()
         for stage, passed in zip(reversed(stages), reversed(kept), strict=True):
             self.load(self.base)
@@ -108,7 +108,7 @@ def check(made: Adapter, *batches: Any) -> int:
     assert torch.equal(state, torch.get_rng_state())
     assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(compared.base, compared.buffers(), strict=True))
     assert all(parameter.grad is None for parameter in made.model.parameters())
-    assert sorted({n for unit in units for n in unit.parameters}) == list(range(len(made._named)))
+    assert sorted({n for unit in units for n in unit.parameters}) == list(range(len(made._owners)))
     expected = [compared.whole(*batch) for batch in batches]
     assert len(units) > 1
     for cuts in all_cuts(len(units)):
@@ -455,7 +455,7 @@ def test_microbatches_may_overlap() -> None:
         first = stages[0].forward(*images(count), Crossing())
         last = stages[1].forward(*images(count), through(first.sent))
         flying.append((first, last))
-    used = np.zeros(len(made._named), np.uint8)
+    used = np.zeros(len(made._owners), np.uint8)
     for (first, last), expected in zip(flying, whole, strict=True):
         sent = through(stages[1].backward(last.kept, Crossing(), compared.into, used))
         stages[0].backward(first.kept, sent, compared.into, used)

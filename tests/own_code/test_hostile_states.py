@@ -17,7 +17,8 @@ import torch
 
 from own_code.optimizers import Own
 from unisono.errors import JobError
-from unisono.frameworks.pytorch.whole import Kept
+from unisono.frameworks.pytorch.whole import WholeOptimizer
+from unisono.frameworks.pytorch.whole_probe import probe
 
 
 class Helper:
@@ -56,15 +57,15 @@ class Loud:
         Loud.gone += 1
 
 
-def kept() -> Kept:
+def kept() -> WholeOptimizer:
     torch.manual_seed(0)
     model = torch.nn.Linear(2, 2)
-    return Kept(Remembering(model.parameters()), model, "optimizer")
+    return WholeOptimizer(Remembering(model.parameters()), model, "optimizer")
 
 
 def saved() -> tuple[Any, dict[str, Any]]:
     one = kept()
-    one.probe()
+    probe(one)
     parameters = one.master.param_groups[0]["params"]
     one.step([(p, torch.ones_like(p)) for p in parameters], range(0))
     plain, arrays = one.content()

@@ -50,7 +50,7 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "losses are averaged over microbatches, whatever their weights",
-        (("frameworks/pytorch/model.py", "return result * samples, float(samples)", "return result, 1.0"),),
+        (("frameworks/pytorch/passes.py", "return result * samples, float(samples)", "return result, 1.0"),),
         (ODD,),
     ),
     Mistake(
@@ -132,7 +132,7 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "an optimizer's own settings are not kept",
-        (("frameworks/pytorch/whole.py", "self._own.setdefault(group, set()).update(names)", "pass"),),
+        (("frameworks/pytorch/whole.py", "self.own.setdefault(group, set()).update(names)", "pass"),),
         ("tests/own_code/test_optimizers.py::test_its_state_outlives_workers[prodigy]",),
     ),
     Mistake(
@@ -148,7 +148,7 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "evaluation in training mode",
-        (("frameworks/pytorch/model.py", "        self._modes.evaluate()\n", ""),),
+        (("frameworks/pytorch/passes.py", "        self.modes.evaluate()\n", ""),),
         (WILD,),
     ),
     Mistake(

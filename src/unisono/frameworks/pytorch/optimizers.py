@@ -109,14 +109,10 @@ def plain_settings(master: Optimizer) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _probe(master: Optimizer, tensors: Sequence[tuple[int, torch.Tensor]]) -> Optimizer:
-    """Run the class on stand-in tensors (group index, values) and return the optimizer with its state."""
-    groups = [{**settings(group), "params": []} for group in master.param_groups]
-    for index, tensor in tensors:
-        groups[index]["params"].append(tensor)
-    optimizer = clone(master, [group for group in groups if group["params"]])
-    for _, tensor in tensors:
-        tensor.grad = torch.linspace(-1, 1, tensor.numel(), dtype=tensor.dtype).reshape(tensor.shape)
+def _probe(master: Optimizer, group: Mapping[str, Any], tensor: torch.Tensor) -> Optimizer:
+    """Run the class on a stand-in of a group's parameters and return the optimizer with its state."""
+    optimizer = clone(master, [{**settings(group), "params": [tensor]}])
+    tensor.grad = torch.linspace(-1, 1, tensor.numel(), dtype=tensor.dtype).reshape(tensor.shape)
     optimizer.step()
     return optimizer
 
@@ -228,7 +224,7 @@ def _alike(
     place = index, probed, parameter.dtype
     if place not in alike:
         tensor = _stand_in(probed, parameter.dtype)
-        alike[place] = _kept(_probe(master, [(index, tensor)]), tensor)
+        alike[place] = _kept(_probe(master, master.param_groups[index], tensor), tensor)
     if kind != "elementwise":
         return alike[place]
     lying = tuple(parameter.shape)
@@ -237,7 +233,7 @@ def _alike(
 
 def _kept(optimizer: Optimizer, tensor: torch.Tensor) -> State:
     """What an optimizer keeps of a tensor."""
-    found: dict[str, tuple[tuple[int, ...], str] | Callable[[float], Any]] = {}
+    found: dict[str, Any] = {}
     for key, value in optimizer.state[tensor].items():
         if isinstance(value, torch.Tensor) and value.dim():
             found[key] = tuple(value.shape), str(value.dtype).removeprefix("torch.")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from unisono.errors import UsageError
-from unisono.frameworks.pytorch.stages.operations import Recording
+from unisono.frameworks.pytorch.stages.operations import Operation, Recording
 from unisono.frameworks.pytorch.stages.replay import used_slots
 
 BY_HAND = (
     "Cut it by hand: Job(stages=[…]), the forward pass in pieces, or Job(split_points=[…]), names of submodules; "
     "see docs/layouts.md."
 )
+
+
+NOT_CAST = frozenset(
+    {"Embedding", "embedding", "EmbeddingBag", "embedding_bag", "t", "T", "mT", "transpose", "permute", "view",
+     "reshape", "__getitem__"}
+)  # fmt: skip
+"""What takes a parameter as it is under autocast."""
 
 
 def crossing(recording: Recording) -> list[tuple[int, ...]]:
@@ -26,10 +33,53 @@ def crossing(recording: Recording) -> list[tuple[int, ...]]:
     return result[::-1]
 
 
-def crossing_bytes(recording: Recording) -> list[int]:
-    """Per boundary the bytes that would cross forward."""
-    facts = recording.facts
-    return [sum(facts[slot].size for slot in slots) for slots in crossing(recording)]
+def barred_by_use(operations: Sequence[Operation], written_buffers: set[int], cached_casts: bool) -> dict[int, str]:
+    """Boundaries between operations that belong together, and why.
+
+    Args:
+        operations: in program order.
+        written_buffers: those that the model changes.
+        cached_casts: autocast casts a parameter once for all its uses.
+    """
+    barred: dict[int, str] = {}
+
+    def together(why: str, uses: Callable[[Operation], set[int]], among: set[int]) -> None:
+        for number in among:
+            at = [index for index, operation in enumerate(operations) if number in uses(operation)]
+            if at:
+                barred.update(dict.fromkeys(range(at[0] + 1, at[-1] + 1), why))
+
+    together("a buffer that it changes is used by several operations", lambda op: op.buffers, written_buffers)
+    if cached_casts:
+        together(
+            "autocast casts a parameter once for all its uses",
+            lambda op: set() if op.name in NOT_CAST else op.parameters,
+            set().union(*(operation.parameters for operation in operations)),
+        )
+    return barred
+
+
+def barred_by_writes(
+    operations: Sequence[Operation], moved_to: Sequence[int], created: Mapping[int, int],
+    written: Sequence[tuple[int, int]],
+) -> dict[int, str]:  # fmt: skip
+    """Boundaries between what makes a tensor and what changes it in place, and why.
+
+    Args:
+        operations: in program order.
+        moved_to: the index among them of each operation that was recorded.
+        created, written: see `Values`.
+    """
+    barred: dict[int, str] = {}
+    for storage, at in written:
+        made = created.get(storage)
+        if made is None:
+            continue
+        writer = operations[moved_to[at]]
+        first, last = (0, len(operations)) if made < 0 else (moved_to[made], moved_to[at])
+        why = f"{writer.name} at {writer.place} changes a tensor in place"
+        barred.update(dict.fromkeys(range(first + 1, last + 1), why))
+    return barred
 
 
 def narrow(recording: Recording) -> tuple[int, ...]:
@@ -37,7 +87,7 @@ def narrow(recording: Recording) -> tuple[int, ...]:
 
     What uses no parameter is no unit: a stage that computes again would keep its input for nothing.
     """
-    sizes = crossing_bytes(recording)
+    sizes = [sum(recording.facts[slot].size for slot in slots) for slots in crossing(recording)]
     last = len(recording.operations) - 1
     found: list[int] = []
     following = last + 1

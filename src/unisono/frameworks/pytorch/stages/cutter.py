@@ -3,82 +3,77 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
 from unisono.errors import UsageError
 from unisono.frameworks.protocol import Unit
-from unisono.frameworks.pytorch.stages import generators
+from unisono.frameworks.pytorch.passes import Passes
 from unisono.frameworks.pytorch.stages.boundaries import BY_HAND, Marks, at_split_points, crossing, narrow
 from unisono.frameworks.pytorch.stages.measuring import measured_units
-from unisono.frameworks.pytorch.stages.operations import Recording, Slot
-from unisono.frameworks.pytorch.stages.parts import Parts
-from unisono.frameworks.pytorch.stages.recorder import ReadsValueError, Recorder, untouched
+from unisono.frameworks.pytorch.stages.operations import ReadsValueError, Recording, Slot
+from unisono.frameworks.pytorch.stages.pieces import record_pieces
+from unisono.frameworks.pytorch.stages.recorder import Recorder
 from unisono.frameworks.pytorch.stages.replay import compiled
 from unisono.frameworks.pytorch.stages.segment import Segment
 from unisono.frameworks.pytorch.stages.stage import StageProgram, TorchStage
 from unisono.frameworks.pytorch.stages.trees import leaves
+from unisono.frameworks.pytorch.stages.uses import Uses, untouched
 
 RECORDINGS_KEPT = 64
+
+Made = TypeVar("Made")
 
 
 class Cutter:
     """Cuts one adapter's model.
 
     Args:
-        parts: the adapter's.
+        passes: the adapter's.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, passes: Passes) -> None:
+        self._passes = passes
         self._opaque: set[str] = set()
         self._recordings: dict[Any, Recording] = {}
         self._marks: Marks | None = None
 
     def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
         """See `Adapter.units`."""
-        with untouched(self._parts.model):
+        with untouched(self._passes.model):
             recording = self._recording(batch[0])
             self._mark(recording)
             bounds = self._bounds(recording)
-            cuts = tuple(range(len(bounds)))
-            program = self._program(batch[0], cuts, 0, (0, len(cuts) - 1), True)
-            names = [self._name(recording, first) for first in bounds[:-1]]
-            uses = [self._uses(recording, a, b) for a, b in itertools.pairwise(bounds)]
-            uses[0] = self._with_the_unused(uses)
-            return measured_units(self._parts, program, batch, samples, names, uses)
+            program = self._program(batch[0], range(len(bounds)))
+            firsts = [recording.operations[first] for first in bounds[:-1]]
+            names = [operation.scope or operation.name for operation in firsts]
+            return measured_units(self._passes, program, batch, samples, names, self._uses(recording, bounds))
 
     def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> TorchStage:
         """See `Adapter.stage`."""
         if self._marks is None:
-            inputs, _ = self._parts.example()
+            inputs, _ = self._passes.example()
             self._mark(self._recording(inputs))
         programs: dict[Any, StageProgram] = {}
+        units = range(cuts[index], cuts[index + 1] + 1) if recompute else cuts[index : index + 2]
 
         def program(inputs: Any) -> StageProgram:
-            key = self._signature(inputs)
-            if key not in programs:
-                if len(programs) >= RECORDINGS_KEPT:
-                    programs.clear()
-                programs[key] = self._program(inputs, cuts, index, (cuts[index], cuts[index + 1]), recompute)
-            return programs[key]
+            return _known(programs, self._signature(inputs), lambda: self._program(inputs, units))
 
         recording = next(iter(self._recordings.values()))
         bounds = self._bounds(recording)
-        uses = [self._uses(recording, bounds[a], bounds[b]) for a, b in itertools.pairwise(cuts)]
-        uses[0] = self._with_the_unused(uses)
-        before = set().union(*(set(parameters) for parameters, _ in uses[:index]))
-        parameters = tuple(number for number in uses[index][0] if number not in before)
-        return TorchStage(
-            self._parts, program, tuple(n for n in parameters if n in self._parts.trained), uses[index][1], recompute
-        )
+        uses = self._uses(recording, [bounds[unit] for unit in cuts])
+        earlier = set[int]().union(*(parameters for parameters, _ in uses[:index]))
+        owned = (uses[index][0] - earlier) & self._passes.trained
+        buffers = tuple(sorted(uses[index][1]))
+        return TorchStage(self._passes, program, tuple(sorted(owned)), buffers, recompute)
 
     # -- recording -----------------------------------------------------------------------------------------
 
     def _signature(self, inputs: Any) -> Any:
-        if self._parts.job.stages is not None:
+        if self._passes.job.stages is not None:
             return None  # a piece is computed as it is
         if isinstance(inputs, torch.Tensor):
             return inputs.shape, inputs.dtype
@@ -88,23 +83,20 @@ class Cutter:
         )
 
     def _recording(self, inputs: Any) -> Recording:
-        key = self._signature(inputs)
-        if key not in self._recordings:
-            if len(self._recordings) >= RECORDINGS_KEPT:
-                self._recordings.clear()
-            self._recordings[key] = self._record(inputs)
-        return self._recordings[key]
+        return _known(self._recordings, self._signature(inputs), lambda: self._record(inputs))
 
     def _record(self, inputs: Any) -> Recording:
-        parts = self._parts
-        parts.modes.train()
+        passes = self._passes
+        passes.modes.train()
+        cached_casts = passes.job.precision == "bfloat16"
         while True:
-            recorder = self._recorder(inputs)
+            uses = Uses(passes.parameters, passes.buffers)
             try:
-                with untouched(parts.model), parts.explained(inputs, parts.trained), parts.autocast():
-                    if parts.job.stages is not None:
-                        return recorder.record_pieces(parts.job.stages, parts.model, inputs)
-                    return recorder.record(lambda: parts.forward(inputs))
+                with untouched(passes.model), passes.explained(inputs, passes.trained), passes.autocast():
+                    if passes.job.stages is not None:
+                        return record_pieces(passes.job.stages, passes.model, inputs, uses, cached_casts)
+                    recorder = Recorder(passes.model, uses, self._opaque, inputs)
+                    return recorder.record(lambda: passes.forward(inputs), cached_casts)
             except ReadsValueError as reads:
                 if not reads.scope:
                     raise UsageError(
@@ -113,21 +105,16 @@ class Cutter:
                     ) from reads
                 self._opaque.add(reads.scope)
 
-    def _recorder(self, inputs: Any) -> Recorder:
-        parts = self._parts
-        numbers = {id(parameter): number for number, parameter in enumerate(parts.parameters)}
-        return Recorder(parts.model, numbers, parts.buffers, self._opaque, inputs, parts.job.precision == "bfloat16")
-
     # -- boundaries ----------------------------------------------------------------------------------------
 
     def _mark(self, recording: Recording) -> None:
-        points = self._parts.job.split_points
-        if self._parts.job.stages is not None:
+        points = self._passes.job.split_points
+        if self._passes.job.stages is not None:
             boundaries: tuple[int, ...] = tuple(
                 p for p in range(1, len(recording.operations)) if p not in recording.barred
             )
         elif points is not None:
-            names = [name for name, _ in self._parts.model.named_modules(remove_duplicate=False)]
+            names = [name for name, _ in self._passes.model.named_modules(remove_duplicate=False)]
             boundaries = at_split_points(recording, points, names)
         else:
             boundaries = narrow(recording)
@@ -140,80 +127,55 @@ class Cutter:
         assert self._marks is not None
         return (0, *self._marks.within(recording), len(recording.operations))
 
-    @staticmethod
-    def _name(recording: Recording, first: int) -> str:
-        operation = recording.operations[first]
-        return operation.scope or operation.name
-
-    @staticmethod
-    def _uses(recording: Recording, first: int, last: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        among = recording.operations[first:last]
-        parameters: set[int] = set().union(*(operation.parameters for operation in among))
-        buffers: set[int] = set().union(*(operation.buffers for operation in among))
-        return tuple(sorted(parameters)), tuple(sorted(buffers))
-
-    def _with_the_unused(self, uses: Sequence[Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """What the first unit or stage uses, and all that none does."""
-        buffers = [index for index, place in enumerate(self._parts.buffers) if place.tensor is not None]
-        every = (range(len(self._parts.parameters)), buffers)
-        found = []
-        for kind, numbers in enumerate(every):
-            elsewhere = set().union(*(set(use[kind]) for use in uses))
-            found.append(tuple(sorted(set(uses[0][kind]) | (set(numbers) - elsewhere))))
-        return found[0], found[1]
+    def _uses(self, recording: Recording, bounds: Sequence[int]) -> list[tuple[set[int], set[int]]]:
+        """The parameters and buffers that each part of the model uses; the first one has those that none does."""
+        uses = [(recording.parameters(a, b), recording.buffers(a, b)) for a, b in itertools.pairwise(bounds)]
+        buffers = {index for index, place in enumerate(self._passes.buffers) if place.tensor is not None}
+        uses[0][0].update(set(range(len(self._passes.parameters))) - recording.parameters())
+        uses[0][1].update(buffers - recording.buffers())
+        return uses
 
     # -- programs ------------------------------------------------------------------------------------------
 
-    def _program(
-        self, inputs: Any, cuts: tuple[int, ...], index: int, units: tuple[int, int], by_unit: bool
-    ) -> StageProgram:
+    def _program(self, inputs: Any, units: Sequence[int]) -> StageProgram:
         recording = self._recording(inputs)
         bounds, slots = self._bounds(recording), crossing(recording)
-        ends = range(units[0], units[1] + 1) if by_unit else units
-        edges = [bounds[unit] for unit in ends]
+        edges = [bounds[unit] for unit in units]
         first, last = edges[0], edges[-1]
         segments = tuple(self._segment(recording, slots, a, b) for a, b in itertools.pairwise(edges))
         received = None
         if recording.facts:
             facts = [recording.facts[slot] for slot in slots[first]]
             received = tuple((fact.dtype, fact.needs) for fact in facts) if first else ()
-        return StageProgram(
-            segments,
-            received,
-            self._drawn(recording, first),
-            self._drawn(recording, last),
-            self._shared(recording, first),
-            self._shared(recording, last),
-        )
+        drawn_after = recording.draws(0, last) if last < len(recording.operations) else ()
+        borrowed, lent = self._shared(recording, first), self._shared(recording, last)
+        return StageProgram(segments, received, recording.draws(0, first), drawn_after, borrowed, lent)
 
     def _segment(self, recording: Recording, slots: Sequence[tuple[int, ...]], first: int, last: int) -> Segment:
         end = last == len(recording.operations)
         given = recording.outputs if end else tuple(Slot(number) for number in slots[last])
-        operations = recording.operations[first:last]
-        parameters = set(self._uses(recording, first, last)[0]) & self._parts.trained
-        earlier = set(self._uses(recording, 0, first)[0])
+        parameters = recording.parameters(first, last) & self._passes.trained
         return Segment(
-            self._parts,
-            compiled(operations, slots[first], given),
+            self._passes,
+            compiled(recording.operations[first:last], slots[first], given),
             not recording.facts,
             end,
-            self._parts.job.precision == "bfloat16",
+            self._passes.job.precision == "bfloat16",
             tuple(sorted(parameters)),
-            frozenset(parameters - earlier),
-            tuple(self._parts.buffers[n] for n in self._uses(recording, first, last)[1] if n in recording.written),
-            self._ordered({kind for operation in operations for kind in operation.draws}),
+            frozenset(parameters - recording.parameters(0, first)),
+            tuple(self._passes.buffers[n] for n in sorted(recording.buffers(first, last) & recording.written)),
+            recording.draws(first, last),
         )
 
-    def _drawn(self, recording: Recording, boundary: int) -> tuple[str, ...]:
-        if boundary == len(recording.operations):
-            return ()
-        return self._ordered({kind for operation in recording.operations[:boundary] for kind in operation.draws})
-
-    @staticmethod
-    def _ordered(kinds: set[str]) -> tuple[str, ...]:
-        return tuple(kind for kind in generators.KINDS if kind in kinds)
-
     def _shared(self, recording: Recording, boundary: int) -> tuple[int, ...]:
-        before = set(self._uses(recording, 0, boundary)[0])
-        after = set(self._uses(recording, boundary, len(recording.operations))[0])
-        return tuple(sorted(before & after & self._parts.trained))
+        both = recording.parameters(0, boundary) & recording.parameters(boundary)
+        return tuple(sorted(both & self._passes.trained))
+
+
+def _known(known: dict[Any, Made], key: Any, make: Callable[[], Made]) -> Made:
+    """What is known by a key, or made now; what was known goes when it is too much."""
+    if key not in known:
+        if len(known) >= RECORDINGS_KEPT:
+            known.clear()
+        known[key] = make()
+    return known[key]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from unisono.frameworks.protocol import Unit
-from unisono.frameworks.pytorch.stages.parts import Parts
+from unisono.frameworks.pytorch.passes import Passes
 from unisono.frameworks.pytorch.stages.segment import Computed, Flowing
 from unisono.frameworks.pytorch.stages.stage import StageProgram
 
@@ -18,18 +18,18 @@ REPETITIONS = 3
 
 
 def measured_units(
-    parts: Parts, program: StageProgram, batch: Any, samples: int, names: Sequence[str], uses: Sequence[Any]
+    passes: Passes, program: StageProgram, batch: Any, samples: int, names: Sequence[str], uses: Sequence[Any]
 ) -> tuple[Unit, ...]:
     """Run a program of one segment a unit a few times.
 
     Args:
-        parts: the adapter's.
+        passes: the adapter's.
         program: of the whole model.
         batch, samples: the microbatch.
         names: of the units.
         uses: per unit the parameters and buffers that it uses.
     """
-    into = {number: torch.empty_like(parts.parameters[number]) for number in parts.trained}
+    into = {number: torch.empty_like(passes.parameters[number]) for number in passes.trained}
     forward: list[list[float]] = [[] for _ in names]
     backward: list[list[float]] = [[] for _ in names]
     for repetition in range(1 + REPETITIONS):
@@ -49,7 +49,7 @@ def measured_units(
             tensors = [t.detach().requires_grad_(t.requires_grad) for t in computed.given.tensors]
             flowing = Flowing(tensors, computed.given.nest)
         if not repetition:
-            own = {parts.parameters[number].untyped_storage()._cdata for number in range(len(parts.parameters))}
+            own = {passes.parameters[number].untyped_storage()._cdata for number in range(len(passes.parameters))}
             kept = [sum(size for storage, size in found.items() if storage not in own) for found in keeps]
             crosses = [sum(t.numel() * t.element_size() for t in computed.given.tensors) for computed in done]
         gradients: list[torch.Tensor | None] = []
@@ -61,8 +61,8 @@ def measured_units(
     return tuple(
         Unit(
             name,
-            tuple(uses[at][0]),
-            tuple(uses[at][1]),
+            tuple(sorted(uses[at][0])),
+            tuple(sorted(uses[at][1])),
             statistics.median(forward[at][1:]),
             statistics.median(backward[at][1:]),
             kept[at] + crosses[at],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from unisono.frameworks.pytorch.stages.generators import KINDS
 
 Path = tuple[Any, ...]
 
@@ -87,3 +90,41 @@ class Recording:
     facts: dict[int, SlotFacts]
     barred: dict[int, str]
     written: frozenset[int]
+
+    def parameters(self, first: int = 0, last: int | None = None) -> set[int]:
+        """The numbers of those that some of the operations use."""
+        return set().union(*(operation.parameters for operation in self.operations[first:last]))
+
+    def buffers(self, first: int = 0, last: int | None = None) -> set[int]:
+        """The indices of those that some of the operations use."""
+        return set().union(*(operation.buffers for operation in self.operations[first:last]))
+
+    def draws(self, first: int, last: int) -> tuple[str, ...]:
+        """The generators that some of the operations move."""
+        moved = set[str]().union(*(operation.draws for operation in self.operations[first:last]))
+        return tuple(kind for kind in KINDS if kind in moved)
+
+
+class ReadsValueError(Exception):
+    """The model reads a value while it computes, so a recording of it holds for this microbatch only.
+
+    Args:
+        scope: the module in which it does so ("" for the model itself).
+        what: the operation.
+        place: its file and line.
+    """
+
+    def __init__(self, scope: str, what: str, place: str) -> None:
+        super().__init__(what)
+        self.scope, self.what, self.place = scope, what, place
+
+
+def place() -> str:
+    """The innermost line of the user's own code."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if "/torch/" not in file and "/unisono/frameworks/" not in file:
+            return f"{file}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "the model's forward"

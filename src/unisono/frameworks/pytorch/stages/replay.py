@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unisono.frameworks.pytorch.stages.operations import BufferPlace, InputLeaf, Operation, Path, Slot
+from unisono.frameworks.pytorch.stages.trees import leaves
 
 
 class Source:
@@ -30,7 +31,7 @@ class Source:
             return f"{self.constant(value.holder)}[{value.key!r}]"
         if value is None or isinstance(value, bool) or type(value) in (int, str):
             return repr(value)
-        if not self._refers(value):
+        if not any(isinstance(leaf, Slot | InputLeaf | BufferPlace) for _, leaf in leaves(value)):
             return self.constant(value)
         if isinstance(value, Mapping):
             return "{" + ", ".join(f"{key!r}: {self.text(item)}" for key, item in value.items()) + "}"
@@ -40,9 +41,6 @@ class Source:
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return f"{self.constant(type(value))}({items})"
         return f"({items})" if isinstance(value, tuple) else f"[{items}]"
-
-    def _refers(self, value: Any) -> bool:
-        return any(True for _ in slots_and_parts(value))
 
     def call(self, operation: Operation, last_used: Sequence[int]) -> list[str]:
         """The lines of one operation.
@@ -64,24 +62,9 @@ class Source:
         return [*lines, *(f"del v{number}" for number in last_used)]
 
 
-def slots_and_parts(value: Any) -> Any:
-    """The slots, parts of the inputs and places of buffers in a nest."""
-    if isinstance(value, Slot | InputLeaf | BufferPlace):
-        yield value
-    elif isinstance(value, slice):
-        for item in (value.start, value.stop, value.step):
-            yield from slots_and_parts(item)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from slots_and_parts(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from slots_and_parts(item)
-
-
 def used_slots(value: Any) -> set[int]:
     """The numbers of the slots in a nest."""
-    return {found.number for found in slots_and_parts(value) if isinstance(found, Slot)}
+    return {leaf.number for _, leaf in leaves(value) if isinstance(leaf, Slot)}
 
 
 def compiled(operations: Sequence[Operation], taken: Sequence[int], given: Any) -> Callable[..., Any]:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from unisono.frameworks.protocol import Measured
+from unisono.frameworks.pytorch.passes import Passes
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
-from unisono.frameworks.pytorch.stages.parts import Parts
 from unisono.frameworks.pytorch.stages.travel import packed, unpacked
 
 
@@ -55,7 +55,7 @@ class Segment:
     """The program of one or more units.
 
     Attributes:
-        parts: the adapter's.
+        passes: the adapter's.
         replay: (inputs, *values) → values, or the model's outputs from the last segment.
         nested: values are nests, as in a job's own stages.
         last: the loss follows.
@@ -66,7 +66,7 @@ class Segment:
         draws: the generators that it moves.
     """
 
-    parts: Parts
+    passes: Passes
     replay: Callable[..., Any]
     nested: bool
     last: bool
@@ -80,17 +80,17 @@ class Segment:
         """Compute; whatever needs a gradient starts a graph of its own."""
         leaves = [t.detach().requires_grad_() if t.requires_grad else t for t in flowing.tensors]
         values: Sequence[Any] = leaves
-        elsewhere = self.parts.trained.difference(self.parameters)
-        with self.parts.explained(batch[0], elsewhere), self.parts.autocast(), _own_buffers(self.written):
+        elsewhere = self.passes.trained.difference(self.parameters)
+        with self.passes.explained(batch[0], elsewhere), self.passes.autocast(), _own_buffers(self.written):
             if self.cached_casts:
                 values = [t.view_as(t) if t.requires_grad and t.dtype == torch.float32 else t for t in leaves]
             if flowing.nest is not None:
                 values = unpacked(flowing.nest, iter(values))
             result = self.replay(batch[0], *values)
             if self.last:
-                total, weight = self.parts.loss(result, batch[1], samples)
+                total, weight = self.passes.loss(result, batch[1], samples)
         if self.last:
-            return Computed(leaves, Flowing(()), total, self.parts.measured(total, weight, result, batch[1]))
+            return Computed(leaves, Flowing(()), total, self.passes.measured(total, weight, result, batch[1]))
         if not self.nested:
             return Computed(leaves, Flowing(result))
         tensors: list[torch.Tensor] = []
@@ -117,16 +117,16 @@ class Segment:
         Returns:
             The gradients of those of its first tensors that need one.
         """
-        destinations, used = self.parts.into, self.parts.used
+        destinations, used = self.passes.into, self.passes.used
         needing = [tensor for tensor in computed.given.tensors if tensor.requires_grad]
         pairs = [(root, g) for root, g in zip(needing, gradients, strict=True) if g is not None]
         for number in self.parameters:
-            parameter = self.parts.parameters[number]
+            parameter = self.passes.parameters[number]
             # What later segments have left comes first in the sum: autograd starts with its roots.
             if number in partial:
                 pairs.append((parameter, partial.pop(number)))
             destinations[number] = into[number] if number in self.owned else torch.empty_like(parameter)
-            used[number], self.parts.adding[number] = 0, add and number in self.owned
+            used[number], self.passes.adding[number] = 0, add and number in self.owned
         if computed.total is not None and computed.total.requires_grad:
             computed.total.backward()  # type: ignore[no-untyped-call]
         elif pairs:

@@ -10,8 +10,8 @@ import torch
 
 from unisono.frameworks.leaving import leave
 from unisono.frameworks.protocol import Array, Crossing, Passed
+from unisono.frameworks.pytorch.passes import Passes
 from unisono.frameworks.pytorch.stages import generators
-from unisono.frameworks.pytorch.stages.parts import Parts
 from unisono.frameworks.pytorch.stages.segment import Computed, Flowing, Segment
 from unisono.frameworks.pytorch.stages.travel import as_array, as_tensor, kinds_of
 
@@ -57,22 +57,22 @@ class TorchStage:
     """See `unisono.frameworks.protocol.Stage`.
 
     Args:
-        parts: the adapter's.
+        passes: the adapter's.
         program: (inputs) → the program for their shapes.
         parameters, buffers: that belong to the stage.
         recompute: see `Adapter.stage`.
     """
 
     def __init__(
-        self, parts: Parts, program: Callable[[Any], StageProgram], parameters: tuple[int, ...],
+        self, passes: Passes, program: Callable[[Any], StageProgram], parameters: tuple[int, ...],
         buffers: tuple[int, ...], recompute: bool,
     ) -> None:  # fmt: skip
         self.parameters, self.buffers = parameters, buffers
-        self._parts, self._program, self._recompute = parts, program, recompute
+        self._passes, self._program, self._recompute = passes, program, recompute
 
     def forward(self, batch: Any, samples: int, received: Crossing) -> Passed:
         """See `Stage.forward`."""
-        self._parts.modes.train()
+        self._passes.modes.train()
         program = self._program(batch[0])
         flowing = self._enter(program, received)
         kept = _Kept(program, batch, samples, [])
@@ -111,7 +111,7 @@ class TorchStage:
         program, done = kept.program, kept.done
         arrays = received.arrays
         partial = {
-            number: as_tensor(array, self._parts.parameters[number].dtype)
+            number: as_tensor(array, self._passes.parameters[number].dtype)
             for number, array in zip(program.lent, arrays[len(arrays) - len(program.lent) :], strict=True)
             if array is not None
         }
@@ -132,7 +132,7 @@ class TorchStage:
                     for tensor, array in zip(needing, given, strict=True)
                 ]
             gradients = segment.backward(computed, gradients, partial, into, add)
-            owned_used += [number for number in segment.owned if self._parts.used[number]]
+            owned_used += [number for number in segment.owned if self._passes.used[number]]
         used[owned_used] = 1
         for number in set(self.parameters).difference(owned_used):
             leave(0, into[number].numpy(), add)

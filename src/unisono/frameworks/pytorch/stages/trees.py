@@ -1,4 +1,4 @@
-"""Nested tuples, lists and mappings: their leaves, and the same nest with other leaves."""
+"""Nested tuples, lists, mappings and slices: their leaves, and the same nest with other leaves."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Every leaf with the keys that lead to it; what is no tuple, list or mapping is a leaf."""
+    """Every leaf with the keys that lead to it; what is no tuple, list, mapping or slice is a leaf."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from leaves(item, (*path, key))
     elif isinstance(value, tuple | list):
         for index, item in enumerate(value):
             yield from leaves(item, (*path, index))
+    elif isinstance(value, slice):
+        yield from leaves({"start": value.start, "stop": value.stop, "step": value.step}, path)
     else:
         yield path, value
 

@@ -1,0 +1,60 @@
+"""Which optimizer trains which parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from unisono.errors import UsageError
+
+TRAINED_DTYPES = ("float32", "float64")
+
+
+def dtype_name(tensor: torch.Tensor) -> str:
+    """NumPy's name of the dtype ("bfloat16" for the one that NumPy lacks)."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def owners_of(
+    named: Sequence[tuple[str, torch.nn.Parameter]], masters: Sequence[Any]
+) -> tuple[tuple[int | None, ...], dict[int, int]]:
+    """Per parameter the index of its optimizer, None when it is frozen; and of the trained ones their group.
+
+    What no optimizer holds is frozen, and optimizers keep no frozen ones.
+
+    Args:
+        named: the model's parameters.
+        masters: the job's optimizers.
+
+    Raises:
+        UsageError: an optimizer holds another parameter, or one of another dtype; nothing is trained.
+    """
+    numbers = {id(parameter): number for number, (_, parameter) in enumerate(named)}
+    owners: list[int | None] = [None] * len(named)
+    group_of: dict[int, int] = {}
+    for index, master in enumerate(masters):
+        for group_index, group in enumerate(master.param_groups):
+            for parameter in group["params"]:
+                number = numbers.get(id(parameter))
+                if number is None:
+                    raise UsageError(
+                        "job.optimizer may only hold parameters of the model it is given; it holds one that "
+                        "model.named_parameters() does not list. Register it in the model."
+                    )
+                if not parameter.requires_grad:
+                    continue
+                if dtype_name(parameter) not in TRAINED_DTYPES:
+                    raise UsageError(
+                        f"trained parameters are float32 or float64; {named[number][0]!r} is "
+                        f"{dtype_name(parameter)}. Keep it float32 and set precision='bfloat16'."
+                    )
+                owners[number], group_of[number] = index, group_index
+            group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+    if not group_of:
+        raise UsageError("nothing to train: job.optimizer holds no parameter with requires_grad=True.")
+    for (_, parameter), owner in zip(named, owners, strict=True):
+        if owner is None:
+            parameter.requires_grad_(False)
+    return tuple(owners), group_of

@@ -1,0 +1,236 @@
+"""The passes of a PyTorch model in one process: a microbatch's loss, its gradient as it comes, its evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from unisono.errors import JobError
+from unisono.frameworks.leaving import leave
+from unisono.frameworks.lossrules import check_loss, no_graph
+from unisono.frameworks.protocol import Array, GradientInParts, Measured
+from unisono.frameworks.pytorch import determinism
+from unisono.frameworks.pytorch.attributes import shapes, watched
+from unisono.frameworks.pytorch.data import seed_everything
+from unisono.frameworks.pytorch.modes import Modes, without_gradients
+from unisono.frameworks.pytorch.stages.operations import BufferPlace
+from unisono.frameworks.pytorch.stages.trees import leaves
+from unisono.frameworks.pytorch.watching import Watch
+from unisono.job import Job
+
+
+def _tensors(nest: Any) -> list[torch.Tensor]:
+    return [leaf for _, leaf in leaves(nest) if isinstance(leaf, torch.Tensor)]
+
+
+def _sums(metrics: Mapping[str, Any], outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
+    pairs = [metric(outputs, targets) for metric in metrics.values()]
+    return tuple((float(total), float(count)) for total, count in pairs)
+
+
+class Passes:
+    """What computes microbatches, for the whole model and for its stages.
+
+    Args:
+        job, model: the job and its model.
+        modes: the modes of its modules.
+        example: () → some microbatch.
+
+    Attributes:
+        named, parameters: every parameter, by number, with its name and without.
+        trained: the numbers of the trained ones.
+        buffers: every buffer, by index.
+        into, used, adding: where the gradient hooks write, and where they add.
+    """
+
+    def __init__(self, job: Job, model: torch.nn.Module, modes: Modes, example: Callable[[], Any]) -> None:
+        self.job, self.model, self.modes, self.example = job, model, modes, example
+        self.named = list(model.named_parameters())
+        self.parameters = [parameter for _, parameter in self.named]
+        self.trained = frozenset(n for n, parameter in enumerate(self.parameters) if parameter.requires_grad)
+        self._named_places = [
+            (f"{prefix}.{leaf}" if prefix else leaf, BufferPlace(module._buffers, leaf))
+            for prefix, module in model.named_modules()
+            for leaf, _ in module.named_buffers(recurse=False)
+        ]
+        self.buffers = [place for _, place in self._named_places]
+        self.into: list[torch.Tensor | None] = [None] * len(self.named)
+        self.used, self.adding = np.zeros((2, len(self.named)), dtype=np.uint8)
+        self._listeners: list[Callable[[int], None]] = []
+        self._watches: dict[frozenset[int], Watch] = {}
+        self._attributes = watched(model, job.loss)
+        self._key = 0
+        for number in self.trained:
+            hook = self._receiver(number)
+            self.parameters[number].register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+
+    def _receiver(self, number: int) -> Callable[[torch.Tensor], None]:
+        """Sends a gradient to the buffer of the microbatch at hand as soon as autograd has it.
+
+        Copying beats letting autograd add into a zeroed view: half the bytes, and they are still in the cache. Where
+        the buffer holds the sum that this microbatch is added to next, adding at once saves writing and reading it.
+        """
+        # Not `self`: a parameter whose hook holds the parameter is never freed.
+        destinations, used, adding, listeners = self.into, self.used, self.adding, self._listeners
+
+        def receive(parameter: torch.Tensor) -> None:
+            gradient, into = parameter.grad, destinations[number]
+            assert gradient is not None
+            assert into is not None
+            parameter.grad = None
+            if gradient.is_sparse:
+                gradient = gradient.to_dense()
+            if used[number] and adding[number]:
+                raise GradientInParts
+            if used[number] or adding[number]:
+                into.add_(gradient)
+            else:
+                into.copy_(gradient)
+            used[number] = 1
+            for listener in listeners:
+                listener(number)
+
+        return receive
+
+    def named_buffers(self) -> list[tuple[str, torch.Tensor]]:
+        """The buffers that are there now, by their names."""
+        return [(name, place.tensor) for name, place in self._named_places if place.tensor is not None]
+
+    def seed(self, key: int) -> None:
+        """Seed every generator of this process."""
+        self._key = key
+        seed_everything(key)
+
+    def forget(self) -> None:
+        """What the parameters are may be another from here on."""
+        for watch in self._watches.values():
+            watch.forget()
+
+    # -- a microbatch --------------------------------------------------------------------------------------
+
+    def gradient(
+        self, batch: Any, samples: int, into: Sequence[Any], used: Array, add: bool,
+        listener: Callable[[int], None] | None,
+    ) -> Measured:  # fmt: skip
+        """See `Adapter.gradient`; the listener hears of each parameter's as it comes."""
+        inputs, targets = batch
+        self.modes.train()
+        self.into[:] = into
+        self.used[:], self.adding[:] = 0, add
+        self._listeners[:] = [listener] if listener else []
+        with self.explained(inputs), self.autocast():
+            outputs = self.forward(inputs)
+            total, weight = self.loss(outputs, targets, samples)
+        if total.requires_grad:
+            with determinism.explained():
+                total.backward()  # type: ignore[no-untyped-call]
+        used |= self.used
+        for flag, tensor in zip(self.used, self.into, strict=True):
+            if tensor is not None and not flag:
+                leave(0, tensor.numpy(), add)
+        self.into[:] = [None] * len(self.into)
+        return self.measured(total, weight, outputs, targets)
+
+    def rehearse(self) -> None:
+        """See `Adapter.rehearse`."""
+        with contextlib.suppress(Exception):
+            inputs, targets = self.example()
+            self.modes.train()
+            self.seed(0)
+            with self.autocast():
+                total, _ = self._weighted(self.forward(inputs), targets, 1)
+            torch.autograd.grad(total, [self.parameters[number] for number in sorted(self.trained)], allow_unused=True)
+
+    def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
+        """See `Adapter.evaluate`."""
+        inputs, targets = batch
+
+        def answer() -> tuple[Any, torch.Tensor, float]:
+            outputs = self.forward(inputs)
+            total, weight = self._weighted(outputs, targets, samples)
+            return outputs if self.job.predict is None else self.job.predict(self.model, inputs), total, weight
+
+        self.modes.evaluate()
+        with self.explained(inputs), self.autocast():
+            outputs, total, weight = without_gradients(answer, lambda: seed_everything(self._key))
+            with torch.no_grad():
+                metrics = _sums(self.job.metric_functions, outputs, targets)
+        return Measured(total.item(), weight, metrics, (outputs, targets) if keep_outputs else None)
+
+    # -- its parts -----------------------------------------------------------------------------------------
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The block in which the forward pass and the loss run."""
+        if self.job.precision == "bfloat16":
+            return torch.autocast("cpu", dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def forward(self, inputs: Any) -> Any:
+        """The model's outputs."""
+        if self.job.stages is not None:
+            return functools.reduce(lambda value, piece: piece(self.model, value), self.job.stages, inputs)
+        if self.job.forward is not None:
+            return self.job.forward(self.model, inputs)
+        if isinstance(inputs, tuple) and not hasattr(inputs, "_fields"):  # a named tuple is one thing
+            return self.model(*inputs)
+        if isinstance(inputs, Mapping):
+            return self.model(**inputs)
+        return self.model(inputs)
+
+    def _weighted(self, outputs: Any, targets: Any, samples: int) -> tuple[torch.Tensor, float]:
+        """Σ loss and its weight."""
+        result = self.job.loss(outputs, targets)
+        if isinstance(result, tuple):
+            total, weight = result
+            return torch.as_tensor(total), float(weight)
+        if not isinstance(result, torch.Tensor) or result.numel() != 1:
+            shape = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
+            raise JobError(
+                f"job.loss must return one number (the mean over samples) or (total, weight); received {shape}. "
+                "Use reduction='mean', or return (losses.sum(), losses.numel())."
+            )
+        return result * samples, float(samples)
+
+    def loss(self, outputs: Any, targets: Any, samples: int) -> tuple[torch.Tensor, float]:
+        """Σ loss, which is finite and has a graph, and its weight."""
+        total, weight = self._weighted(outputs, targets, samples)
+        check_loss(total.item(), weight, lambda: all(bool(t.isfinite().all()) for t in _tensors(outputs)))
+        if weight and not total.requires_grad:
+            raise no_graph(any(tensor.requires_grad for tensor in _tensors(outputs)))
+        return total, weight
+
+    def measured(self, total: torch.Tensor, weight: float, outputs: Any, targets: Any) -> Measured:
+        """What is measured of a training pass."""
+        with torch.no_grad():
+            return Measured(total.item(), weight, _sums(self.job.training_metrics, outputs, targets))
+
+    @contextlib.contextmanager
+    def explained(self, inputs: Any, elsewhere: frozenset[int] = frozenset()) -> Iterator[None]:
+        """A block that explains known errors of a forward pass, and refuses what it may not change.
+
+        Args:
+            inputs: the pass's.
+            elsewhere: parameters that another stage may be updating.
+        """
+        if elsewhere not in self._watches:
+            named = [pair for number, pair in enumerate(self.named) if number not in elsewhere]
+            self._watches[elsewhere] = Watch(self.model, named)
+        watch = self._watches[elsewhere]
+        before = watch.look()
+        try:
+            with self._attributes.one_pass(lambda: shapes(inputs)), determinism.explained():
+                yield
+        except Exception as error:
+            watch.check(before)
+            if not (isinstance(error, ValueError) and "Expected more than 1 value per channel" in str(error)):
+                raise
+            raise JobError(
+                "BatchNorm needs at least two samples in a microbatch; this one has a single one. "
+                "Set drop_last=True, or choose fewer microbatches so that each has more samples."
+            ) from error
+        watch.check(before)
