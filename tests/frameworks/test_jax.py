@@ -28,8 +28,9 @@ from faults import Fault, Script, hash_of, run, undisturbed
 from frameworks.kits import jax as kit  # first: it holds XLA's threads
 from frameworks.kits.samples import CLASSES, FEATURES, Pairs, arrays
 from unisono.errors import UsageError
+from unisono.frameworks.arrays import aligned_copy
 from unisono.frameworks.jax import transformations
-from unisono.frameworks.jax.memory import Shared, aligned_copy
+from unisono.frameworks.jax.memory import Shared
 from unisono.frameworks.jax.optimizers import TILE, Optimizer
 from unisono.frameworks.jax.optimizers import _leaves as state_leaves
 from unisono.frameworks.jax.updates import TileUpdate

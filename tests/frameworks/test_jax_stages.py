@@ -22,7 +22,7 @@ from flax import linen, nnx
 from frameworks.kits.samples import CLASSES, FEATURES, arrays
 from unisono import Job
 from unisono.errors import JobError, UsageError
-from unisono.frameworks.jax.memory import aligned_copy
+from unisono.frameworks.arrays import aligned_copy
 from unisono.frameworks.jax.model import Adapter
 from unisono.frameworks.protocol import Crossing, Passed
 from unisono.memory.crossing import read, write

@@ -23,13 +23,14 @@ import unisono  # noqa: E402
 from faults import hash_of, run, undisturbed  # noqa: E402
 from frameworks.kits.samples import CLASSES, FEATURES, Pairs, arrays  # noqa: E402
 from unisono.errors import JobError, UsageError  # noqa: E402
+from unisono.frameworks.arrays import aligned_zeros  # noqa: E402
 from unisono.frameworks.keras import backends  # noqa: E402
 from unisono.frameworks.keras.building import AVERAGES, version  # noqa: E402
 from unisono.frameworks.keras.data import Data  # noqa: E402
 from unisono.frameworks.keras.model import Adapter  # noqa: E402
 from unisono.frameworks.keras.optimizers import Rule  # noqa: E402
 from unisono.frameworks.keras.update_rules import UpdateRules, agree  # noqa: E402
-from unisono.frameworks.keras.updates import TILES, Stepper, aligned  # noqa: E402
+from unisono.frameworks.keras.updates import TILES, Stepper  # noqa: E402
 from unisono.frameworks.keras.variables import value_of  # noqa: E402
 
 BACKEND = backends.load()
@@ -120,7 +121,7 @@ def test_a_rule_is_the_optimizers_own_step(name: str) -> None:
 
 
 def _held(values: Any) -> Any:
-    array = aligned(values.size, values.dtype).reshape(values.shape)
+    array = aligned_zeros(values.shape, values.dtype)
     array[...] = values
     return array
 
@@ -395,7 +396,7 @@ def test_random_numbers_with_hidden_state_are_refused() -> None:
 
 def test_parameters_are_views_of_shared_memory() -> None:
     held = adapter(kit.make())
-    arrays_ = [aligned(int(np.prod(s.shape)), s.dtype).reshape(s.shape) for s in held.describe().parameters]
+    arrays_ = [aligned_zeros(s.shape, s.dtype) for s in held.describe().parameters]
     held.bind(arrays_)
     for array, variable in zip(arrays_, held.model.weights, strict=True):
         array[...] = 7

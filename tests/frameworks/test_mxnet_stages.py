@@ -20,9 +20,9 @@ from frameworks.kits import mxnet as kit  # noqa: E402
 from frameworks.kits.samples import CLASSES, FEATURES, arrays  # noqa: E402
 from unisono import Job, Layout  # noqa: E402
 from unisono.errors import UsageError  # noqa: E402
+from unisono.frameworks.arrays import aligned_zeros  # noqa: E402
 from unisono.frameworks.mxnet.data import Data  # noqa: E402
 from unisono.frameworks.mxnet.model import Adapter  # noqa: E402
-from unisono.frameworks.mxnet.parameters import private  # noqa: E402
 from unisono.frameworks.protocol import Crossing, Unit  # noqa: E402
 from unisono.memory.crossing import read, write  # noqa: E402
 from unisono.partition.stages import schedule  # noqa: E402
@@ -59,7 +59,7 @@ class Machine:
         Data().seed_model(job.seed)
         self.adapter = Adapter(job, job.model(), 6, lambda: (inputs[:1], targets[:1]))
         self.description = self.adapter.describe()
-        shared = [private(np.zeros(spec.shape, spec.dtype)) for spec in self.description.parameters]
+        shared = [aligned_zeros(spec.shape, spec.dtype) for spec in self.description.parameters]
         self.base = [live.copy() for live in self.adapter.live_buffers()]
         self.adapter.initial(shared)
         self.adapter.bind(shared)
@@ -146,7 +146,7 @@ class Machine:
 
     @staticmethod
     def send(memory: dict[Any, Any], way: str, index: int, m: int, what: Crossing) -> None:
-        memory[way, index, m] = private(np.zeros(ENTRY, np.uint8))
+        memory[way, index, m] = aligned_zeros(ENTRY, np.uint8)
         write(what.arrays, what.plain, memory[way, index, m])
 
     @staticmethod

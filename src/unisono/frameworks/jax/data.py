@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from jax._src.array import ArrayImpl  # public is only jax.Array, which is abstract: pickle looks a class up as it is
 
+from unisono.frameworks.arrays import aligned_copy
 from unisono.frameworks.jax import threads as xla
-from unisono.frameworks.jax.memory import aligned_copy
 from unisono.frameworks.protocol import Array, DataFunctions
 from unisono.memory.packing import Reducers
 

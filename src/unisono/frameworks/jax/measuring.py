@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from unisono.frameworks.cuts import timed
 from unisono.frameworks.jax.cutcompute import Pieces, Traced
 from unisono.frameworks.jax.purity import explained
 from unisono.frameworks.jax.stages import Process
 from unisono.frameworks.protocol import Unit
-
-REPETITIONS = 5
-"""Measurements of a pass, of which the median counts."""
 
 
 def units(process: Process, batch: Any, samples: int) -> tuple[Unit, ...]:
@@ -29,7 +24,7 @@ def units(process: Process, batch: Any, samples: int) -> tuple[Unit, ...]:
     with explained():
         for program in traced.programs:
             given = program.given(known.parameters, memory, leaves, known.key, batch[1], np.float32(samples))
-            (gave, residuals), seconds = _timed(partial(program.forward, given))
+            (gave, residuals), seconds = timed(partial(program.forward, given), jax.block_until_ready)
             forward.append(seconds)
             kept.append(residuals)
             leaves = gave.leaves
@@ -62,19 +57,9 @@ def _backward_seconds(traced: Traced, kept: list[Any]) -> list[float]:
             after = dict(before[0]), dict(before[1])
             return *after, Pieces.backward(one, *after, before[2])
 
-        (gradients, flowing, leaves), taken = _timed(backward)
+        (gradients, flowing, leaves), taken = timed(backward, jax.block_until_ready)
         seconds.append(taken)
     return seconds[::-1]
-
-
-def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """(result, median of the seconds); the first call, which compiles, does not count."""
-    result, seconds = jax.block_until_ready(function()), []
-    for _ in range(REPETITIONS):
-        started = time.perf_counter()
-        jax.block_until_ready(function())
-        seconds.append(time.perf_counter() - started)
-    return result, statistics.median(seconds)
 
 
 def _bytes(leaf: Any) -> int:

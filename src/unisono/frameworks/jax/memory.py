@@ -9,19 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unisono.frameworks.arrays import ALIGNMENT
 from unisono.frameworks.protocol import Array
-
-ALIGNMENT = 64
-
-
-def aligned_copy(values: Any) -> Array:
-    """A private copy that begins on a 64-byte boundary."""
-    values = np.asarray(values)
-    raw = np.empty(values.nbytes + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    copy: Array = raw[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
-    copy[...] = values
-    return copy
 
 
 class Shared:

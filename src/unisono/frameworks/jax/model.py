@@ -17,12 +17,13 @@ from safetensors.numpy import load_file
 
 from unisono.errors import UsageError
 from unisono.frameworks import protocol
+from unisono.frameworks.arrays import aligned_copy
 from unisono.frameworks.jax import measuring, transformations
 from unisono.frameworks.jax.compute import Compute, key_words
 from unisono.frameworks.jax.cutcompute import CutCompute
 from unisono.frameworks.jax.data import Data, check_held
 from unisono.frameworks.jax.forms import form_of
-from unisono.frameworks.jax.memory import Shared, aligned_copy, host
+from unisono.frameworks.jax.memory import Shared, host
 from unisono.frameworks.jax.optimizers import Optimizer
 from unisono.frameworks.jax.pieces import chained, first_counts, pieces_of, refusal, whole
 from unisono.frameworks.jax.results import measured, numbers

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from unisono.frameworks.cuts import owners
 from unisono.frameworks.jax.cutcompute import CutCompute, Known, Pieces, Traced
 from unisono.frameworks.jax.memory import Shared, host
 from unisono.frameworks.jax.purity import explained
@@ -60,8 +61,8 @@ class Stage:
         self._start, self._stop = cuts[index], cuts[index + 1]
         known = process.known()
         traced = process.compute.traced(known, process.example())
-        owners = _first_users(traced, len(known.parameters))
-        self.parameters = tuple(n for n, piece in enumerate(owners) if self._start <= piece < self._stop)
+        found = owners([piece.parameters for piece in traced.uses], range(len(known.parameters)))
+        self.parameters = tuple(n for n, piece in found.items() if self._start <= piece < self._stop)
         writers = {i: number for number, piece in enumerate(traced.uses) for i in piece.writes}  # the last one of each
         self.buffers = tuple(
             i for i, number in sorted(writers.items())
@@ -137,15 +138,6 @@ class Stage:
         leaves, memory, parameters = (arrived[start:end] for start, end in pairwise(ends))
         flowing = {index: value for index, value in zip(joint.memory, memory, strict=True) if value is not None}
         return leaves, flowing, dict(zip(joint.tied, parameters, strict=True))
-
-
-def _first_users(traced: Traced, parameters: int) -> list[int]:
-    """Per parameter the first piece that uses it; the first one of all where none does."""
-    owners = dict[int, int]()
-    for number, piece in enumerate(traced.uses):
-        for parameter in piece.parameters:
-            owners.setdefault(parameter, number)
-    return [owners.get(parameter, 0) for parameter in range(parameters)]
 
 
 def _sent(value: Any) -> Array:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from unisono.frameworks.jax.memory import Shared, aligned_copy, host
+from unisono.frameworks.arrays import aligned_zeros
+from unisono.frameworks.jax.memory import Shared, host
 from unisono.frameworks.jax.optimizers import TILE, Optimizer
 from unisono.frameworks.protocol import Array
 from unisono.gradients.regions import Chunk, Region
@@ -93,7 +94,7 @@ def _packed(short: list[list[Array]]) -> list[_Operand]:
     """Put short pieces beside each other into private tiles."""
     operands = []
     while short:
-        private = [aligned_copy(np.zeros(TILE, array.dtype)) for array in short[0]]
+        private = [aligned_zeros(TILE, array.dtype) for array in short[0]]
         parts: list[list[tuple[Array, Array]]] = [[] for _ in private]
         at = 0
         while short and at + short[0][0].size <= TILE:

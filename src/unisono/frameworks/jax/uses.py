@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Var
 
+from unisono.frameworks.cuts import across
+
 
 @dataclass(frozen=True)
 class Uses:
@@ -74,14 +76,13 @@ class Joint:
 def joints(pieces: Sequence[Uses], memory: Sequence[Any]) -> tuple[Joint, ...]:
     """After each piece, what crosses; nothing after the last one."""
     found: list[Joint] = []
-    later, wanted = set[int](), set[int]()  # parameters and memory that later pieces use
+    wanted = set[int]()  # memory that later pieces use
     for number in reversed(range(len(pieces))):
         changed = {index for piece in pieces[: number + 1] for index in piece.writes}
-        before = {parameter for piece in pieces[: number + 1] for parameter in piece.parameters}
         crossing = sorted(wanted & changed)
         flowing = [index for index in crossing if differentiable(memory[index])]
-        found.append(Joint(tuple(crossing), tuple(flowing), tuple(sorted(later & before))))
-        later |= set(pieces[number].parameters)
+        tied = across([piece.parameters for piece in pieces], number + 1)
+        found.append(Joint(tuple(crossing), tuple(flowing), tuple(sorted(tied))))
         wanted = wanted - set(pieces[number].writes) | set(pieces[number].reads)
     return tuple(reversed(found))
 

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from unisono.errors import UsageError
 from unisono.frameworks import protocol
+from unisono.frameworks.arrays import aligned_copy
 from unisono.frameworks.fitting import fitting
 from unisono.frameworks.keras import backends, losses, optimizers
 from unisono.frameworks.keras.building import (
@@ -26,7 +27,6 @@ from unisono.frameworks.keras.building import (
 )
 from unisono.frameworks.keras.functions import Functions
 from unisono.frameworks.keras.update_rules import UpdateRules
-from unisono.frameworks.keras.updates import aligned
 from unisono.frameworks.keras.variables import Variables, dtype_of, of_keras, of_module, value_of
 from unisono.frameworks.leaving import leave
 from unisono.frameworks.lossrules import check_loss, no_graph
@@ -66,7 +66,7 @@ class Adapter(protocol.Adapter):
         refuse_summed_penalties(self.model)
         self._variables = self._sorted()
         self._rules = self._update_rules(steps)
-        self._live = [_copied(value_of(v), self._backend) for v in self._variables.buffers]
+        self._live = [aligned_copy(self._backend.array(value_of(v))) for v in self._variables.buffers]
         self._buffers = [self._backend.alias(array) for array in self._live]
         self._parameters = [value_of(v) for v in self._variables.parameters]
         self._seeds: list[Any] = []
@@ -330,14 +330,6 @@ def _refuse_pieces(job: Job) -> None:
 
 def _specs(names: Sequence[str], variables: Sequence[Any]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(n, tuple(v.shape), dtype_of(v)) for n, v in zip(names, variables, strict=True))
-
-
-def _copied(tensor: Any, backend: Any) -> Array:
-    """The tensor's values in memory of their own, 64-byte aligned."""
-    values = backend.array(tensor)
-    copy = aligned(values.size, values.dtype).reshape(values.shape)
-    copy[...] = values
-    return copy
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from unisono.frameworks.arrays import aligned_zeros
 from unisono.frameworks.keras import optimizers
 from unisono.frameworks.keras.optimizers import Rule
-from unisono.frameworks.keras.updates import TILES, Stepper, TensorUpdate, Tiles, TileUpdate, aligned
+from unisono.frameworks.keras.updates import TILES, Stepper, TensorUpdate, Tiles, TileUpdate
 from unisono.frameworks.keras.variables import dtype_of, value_of
 from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.protocol import Array, ChunkUpdate, StateSpec
@@ -112,7 +113,7 @@ def agree(tiles: Tiles, size: int) -> bool:
     rule = tiles[TILES[0]].rule
     results = []
     for length in (TILES[0], size):
-        arrays = [aligned(size, rule.dtype) for _ in range(2 + len(rule.slots))]
+        arrays = [aligned_zeros(size, rule.dtype) for _ in range(2 + len(rule.slots))]
         arrays[0][:] = np.linspace(0.5, 2, size)
         for array, first in zip(arrays[2:], rule.first_slots, strict=True):
             array[:] = first

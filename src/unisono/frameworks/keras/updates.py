@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from unisono.frameworks.arrays import aligned_zeros
 from unisono.frameworks.keras.optimizers import ITERATIONS, Rule
 from unisono.frameworks.protocol import Array
 from unisono.gradients.regions import BLOCK, CHUNK, Chunk
@@ -99,7 +100,7 @@ class _Run:
         size = next(size for size in TILES if size >= self._length)
         self._fills = size == self._length
         self._place = _Place(
-            self._parts if self._fills else [aligned(size, part.dtype) for part in self._parts], backend
+            self._parts if self._fills else [aligned_zeros(size, part.dtype) for part in self._parts], backend
         )
         self._stepper = tiles[size]
 
@@ -165,7 +166,7 @@ class TileUpdate:
 
     def _idle(self, row: list[float]) -> list[float]:
         """The numbers after a step in which no parameter here had a gradient: those of a step on zeros."""
-        return self._least.run([aligned(BLOCK, span.dtype) for span in self._spans], row)
+        return self._least.run([aligned_zeros(BLOCK, span.dtype) for span in self._spans], row)
 
     def _cut(self, flags: tuple[int, ...]) -> list[_Run]:
         """The runs of a step in which these pieces have a gradient."""
@@ -247,11 +248,3 @@ class _Group:
             result = [float(self._backend.array(number)) for number in numbers]
         for number in self._numbers:
             after[number, :width] = [1.0, *result]
-
-
-def aligned(size: int, dtype: Any) -> Array:
-    """Zeros on a 64-byte boundary."""
-    kind = np.dtype(dtype)
-    raw = np.zeros(size * kind.itemsize + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start : start + size * kind.itemsize].view(kind)

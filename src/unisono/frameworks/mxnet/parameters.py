@@ -15,7 +15,6 @@ from mxnet.ndarray import NDArray
 from unisono.errors import UsageError
 from unisono.frameworks.mxnet.seeding import seed_everything
 from unisono.frameworks.protocol import Array, TensorSpec
-from unisono.memory.segment import aligned
 from unisono.partition.keys import key
 
 TRAINED_DTYPES = ("float32", "float64")
@@ -43,15 +42,6 @@ def over(array: Array) -> Any:
 def over_legacy(array: Array) -> Any:
     """The same as an `mxnet.nd` array, which is what optimizers work on."""
     return mxnet.nd.from_numpy(array.view(), zero_copy=True)
-
-
-def private(values: Array) -> Array:
-    """A copy of this process's own, 64-byte aligned."""
-    raw = np.empty(aligned(values.nbytes) + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    copy = raw[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
-    copy[...] = values
-    return copy
 
 
 def names(model: Block) -> dict[str, Parameter]:

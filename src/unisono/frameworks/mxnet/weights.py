@@ -14,6 +14,7 @@ from mxnet import autograd
 from mxnet.gluon import Block
 
 from unisono.errors import JobError, SpoiledError, UsageError
+from unisono.frameworks.arrays import aligned_copy
 from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.protocol import Array
 from unisono.frameworks.watched import Samples, refusal
@@ -51,7 +52,7 @@ class Weights:
         self.trained = {n: p for n, (_, p) in enumerate(self.parameters) if p.grad_req != "null"}
         if not self.trained:
             raise UsageError("nothing to train: every parameter of the model has grad_req='null'.")
-        self.live = [held.private(parameter.data().asnumpy()) for _, parameter in self.buffers]
+        self.live = [aligned_copy(parameter.data().asnumpy()) for _, parameter in self.buffers]
         for (_, parameter), array in zip(self.buffers, self.live, strict=True):
             parameter._data = [held.over(array)]
         self.training = False

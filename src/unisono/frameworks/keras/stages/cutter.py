@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from unisono.errors import UsageError
+from unisono.frameworks.cuts import across
 from unisono.frameworks.keras.stages.measuring import measured_units
 from unisono.frameworks.keras.stages.parts import Parts
 from unisono.frameworks.keras.stages.program import Program
@@ -58,10 +59,9 @@ class Cutter:
     def _joined(self, unit: int) -> bool:
         """Whether the model can't be cut after this unit: a layer used on both sides keeps statistics, which one stage
         must hold, or what would cross is no plain array."""
-        earlier = frozenset[int]().union(*(uses.buffers for uses in self._uses[: unit + 1]))
-        later = frozenset[int]().union(*(uses.buffers for uses in self._uses[unit + 1 :]))
-        across = set(self._program.crossing(self._program.units[unit + 1]))
-        return bool(earlier & later) or any(not s.dense and across & set(s.gives) for s in self._program.steps)
+        crossing = set(self._program.crossing(self._program.units[unit + 1]))
+        parted = across([uses.buffers for uses in self._uses], unit + 1)
+        return bool(parted) or any(not s.dense and crossing & set(s.gives) for s in self._program.steps)
 
 
 def _refuse_regularizers(model: Any) -> None:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
+from unisono.frameworks.arrays import restoring
+from unisono.frameworks.cuts import received, timed
 from unisono.frameworks.keras.stages.stage import Stage
 from unisono.frameworks.protocol import Array, Crossing
-
-REPETITIONS = 3
-"""Measurements of a unit, of which the median counts."""
 
 
 @dataclass(frozen=True)
@@ -36,35 +31,17 @@ def measured_units(stages: Sequence[Stage], live: Sequence[Array], batch: Any, s
         live: the buffers' arrays.
         batch, samples: the microbatch.
     """
-    before = [array.copy() for array in live]
-    received, done, backward = Crossing(), [], []
-    for stage in stages:
-        passed, seconds = _timed(partial(stage.forward, batch, samples, received))
-        done.append((passed, seconds))
-        received = _copied(passed.sent)
-    received = Crossing()
-    for stage, (passed, _) in zip(reversed(stages), reversed(done), strict=True):
-        (_, sent), seconds = _timed(partial(stage.gradients, passed.kept, received))
-        backward.append(seconds)
-        received = _copied(sent)
-    for array, values in zip(live, before, strict=True):
-        array[...] = values
+    before, done, backward = Crossing(), [], []
+    with restoring(live):
+        for stage in stages:
+            done.append(timed(partial(stage.forward, batch, samples, before)))
+            before = received(done[-1][0].sent)
+        after = Crossing()
+        for stage, (passed, _) in zip(reversed(stages), reversed(done), strict=True):
+            (_, sent), seconds = timed(partial(stage.gradients, passed.kept, after))
+            backward.append(seconds)
+            after = received(sent)
     return [
         Measurement(up, down, passed.kept.bytes, sum(a.nbytes for a in passed.sent.arrays if a is not None))
         for (passed, up), down in zip(done, reversed(backward), strict=True)
     ]
-
-
-def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """(result, median of the seconds); the first call, which traces, does not count."""
-    result, seconds = function(), []
-    for _ in range(REPETITIONS):
-        started = time.perf_counter()
-        result = function()
-        seconds.append(time.perf_counter() - started)
-    return result, statistics.median(seconds)
-
-
-def _copied(crossing: Crossing) -> Crossing:
-    """As a neighbour receives it: in other memory."""
-    return Crossing(tuple(a if a is None else np.array(a) for a in crossing.arrays), crossing.plain)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from unisono.frameworks.cuts import across, owners
 from unisono.frameworks.keras.stages.program import Program, Step
 
 
@@ -62,7 +63,7 @@ def span_of(program: Program, uses: Sequence[Uses], trained: Sequence[int], cuts
     """
     parameters = [frozenset[int]().union(*(u.parameters for u in uses[a:b])) for a, b in pairwise(cuts)]
     buffers = frozenset[int]().union(*(u.buffers for u in uses[cuts[index] : cuts[index + 1]]))
-    stages = {n: [stage for stage, used in enumerate(parameters) if n in used] or [0] for n in trained}
+    here, further = (tuple(sorted(across(parameters, place).intersection(trained))) for place in (index, index + 1))
     start, end = program.units[cuts[index]], program.units[cuts[index + 1]]
     return Span(
         first=index == 0,
@@ -73,7 +74,7 @@ def span_of(program: Program, uses: Sequence[Uses], trained: Sequence[int], cuts
         uses=tuple(sorted(parameters[index])),
         trained=tuple(sorted(parameters[index].intersection(trained))),
         buffers=tuple(sorted(buffers)),
-        owned=tuple(n for n, found in stages.items() if found[0] == index),
-        carried_here=tuple(n for n, found in stages.items() if found[0] < index <= found[-1]),
-        carried_next=tuple(n for n, found in stages.items() if found[0] <= index < found[-1]),
+        owned=tuple(n for n, stage in owners(parameters, trained).items() if stage == index),
+        carried_here=here,
+        carried_next=further,
     )

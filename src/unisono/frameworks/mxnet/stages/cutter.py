@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from hashlib import blake2b
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import mxnet
 import numpy as np
 from mxnet.gluon import Block
 
 from unisono.errors import UsageError
+from unisono.frameworks.arrays import restoring
+from unisono.frameworks.cuts import across, received, timed
 from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.stages.draws import found_draws
@@ -22,11 +21,6 @@ from unisono.frameworks.mxnet.stages.pieces import Recorded, entered, filled, pi
 from unisono.frameworks.mxnet.stages.stage import CutModel, Process, Stage
 from unisono.frameworks.protocol import Crossing, Measured, Unit
 from unisono.job import Job
-
-REPETITIONS = 3
-"""Measurements of a unit, of which the median counts."""
-
-Result = TypeVar("Result")
 
 
 class _Cost(NamedTuple):
@@ -68,10 +62,12 @@ class Cutter:
 
     def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
         """See `Adapter.units`."""
-        with self.restoring():
+        with restoring(self.process.weights.live):
             costs = self._costs(batch, samples)
         count = self.count
-        places = [place for place in range(1, count) if not self._share_buffers(place)]
+        # A cut that parts two uses of the same statistics leaves no stage to keep them.
+        buffers = [piece.buffers for piece in self._pieces]
+        places = [place for place in range(1, count) if not across(buffers, place)]
         good = set(places)
         for part in _variants(samples):
             good -= _Trial(self, _chosen(batch, part), len(part)).differing(sorted(good))
@@ -100,22 +96,6 @@ class Cutter:
         costs[-1] = _Cost(costs[-1].forward + forward, costs[-1].backward + backward, costs[-1].bytes)
         return costs
 
-    def _share_buffers(self, place: int) -> bool:
-        """Whether a cut would part two uses of the same statistics: one stage keeps them."""
-        earlier = {buffer for piece in self._pieces[:place] for buffer in piece.buffers}
-        return any(earlier & set(piece.buffers) for piece in self._pieces[place:])
-
-    @contextmanager
-    def restoring(self) -> Iterator[None]:
-        """Afterwards the buffers are as before."""
-        live = self.process.weights.live
-        before = [array.copy() for array in live]
-        try:
-            yield
-        finally:
-            for array, values in zip(live, before, strict=True):
-                array[...] = values
-
     @cached_property
     def _model(self) -> CutModel:
         inputs, targets = as_framework(tuple(self.process.example()))
@@ -125,7 +105,7 @@ class Cutter:
             total, weight = self.process.loss(outputs, targets, len(value.arrays[0]))
             self.process.measured(total, weight, outputs, targets)
 
-        with self.restoring(), self.process.training():
+        with restoring(self.process.weights.live), self.process.training():
             draws, loss_draws = found_draws(self._pieces, value, finish)
         return CutModel(self.process, self._pieces, draws, loss_draws)
 
@@ -151,22 +131,15 @@ def _chosen(value: Any, samples: list[int]) -> Any:
 
 
 def _timed(forward: Callable[[], Recorded]) -> tuple[Recorded, float, float]:
-    """A recording, and the medians of the seconds of its two passes; the first of each does not count."""
-    ups, downs = [], []
-    for _ in range(1 + REPETITIONS):
-        recorded, seconds = _seconds(forward)
-        ups.append(seconds)
-        ones = [filled(1, array.shape, array.dtype) for array in recorded.value.arrays]
-        downs.append(_seconds(partial(recorded.backward, ones))[1])
-    return recorded, statistics.median(ups[1:]), statistics.median(downs[1:])
+    """A recording, and the seconds of its two passes."""
+    mxnet.nd.waitall()
+    recorded, up = timed(forward, _finished)
+    ones = [filled(1, array.shape, array.dtype) for array in recorded.value.arrays]
+    return recorded, up, timed(partial(recorded.backward, ones), _finished)[1]
 
 
-def _seconds(function: Callable[[], Result]) -> tuple[Result, float]:
+def _finished(result: Any) -> None:
     mxnet.nd.waitall()
-    started = time.perf_counter()
-    result = function()
-    mxnet.nd.waitall()
-    return result, time.perf_counter() - started
 
 
 class _Trial:
@@ -193,7 +166,7 @@ class _Trial:
         return self.differing(places[:half]) | self.differing(places[half:]) if half else set(places)
 
     def _bits(self, compute: Callable[[], Measured]) -> tuple[Any, ...]:
-        with self._cutter.restoring():
+        with restoring(self._process.weights.live):
             self._used[...] = 0
             self._process.seed(0)
             measured = compute()
@@ -202,22 +175,15 @@ class _Trial:
 
     def _staged(self, cuts: tuple[int, ...]) -> Measured:
         stages = [self._cutter.stage(cuts, index, False) for index in range(len(cuts) - 1)]
-        received, kept, measured = Crossing(), [], None
+        crossing, kept, measured = Crossing(), [], None
         for stage in stages:
             self._process.seed(0)
-            passed = stage.forward(self._batch, self._samples, received)
+            passed = stage.forward(self._batch, self._samples, crossing)
             kept.append(passed.kept)
-            received, measured = _copied(passed.sent), passed.measured
-        after = [array.copy() for array in self._process.weights.live]
-        received = Crossing()
-        for stage, one in zip(reversed(stages), reversed(kept), strict=True):
-            received = _copied(stage.backward(one, received, self._into, self._used))
-        for live, values in zip(self._process.weights.live, after, strict=True):
-            live[...] = values
+            crossing, measured = received(passed.sent), passed.measured
+        crossing = Crossing()
+        with restoring(self._process.weights.live):
+            for stage, one in zip(reversed(stages), reversed(kept), strict=True):
+                crossing = received(stage.backward(one, crossing, self._into, self._used))
         assert measured is not None, "the last stage measures"
         return measured
-
-
-def _copied(crossing: Crossing) -> Crossing:
-    """As a neighbour receives it: in other memory."""
-    return Crossing(tuple(None if array is None else held.private(array) for array in crossing.arrays), crossing.plain)

@@ -16,6 +16,8 @@ from typing import Any
 import mxnet
 from mxnet import autograd
 
+from unisono.frameworks.arrays import restoring
+from unisono.frameworks.cuts import owners
 from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.stages.draws import Draw, draw_again, drawn
@@ -81,14 +83,6 @@ class CutModel:
         uses = Counter(number for piece in self.pieces for number in piece.trained)
         return {number for number, count in uses.items() if count > 1}
 
-    def owners(self, cuts: Sequence[int]) -> dict[int, int]:
-        """Per trained parameter the first stage that uses it; the first of all where none does."""
-        found = dict.fromkeys(self.process.weights.trained, 0)
-        for stage in reversed(range(len(cuts) - 1)):
-            for piece in self.pieces[cuts[stage] : cuts[stage + 1]]:
-                found.update(dict.fromkeys(piece.trained, stage))
-        return found
-
 
 @dataclass(frozen=True)
 class _Kept:
@@ -121,7 +115,8 @@ class Stage:
         self._pieces = model.pieces[self._start : self._stop]
         self._last = self._stop == len(model.pieces)
         self._catches_up = any(model.draws[self._start : self._stop]) or (self._last and model.loss_draws)
-        self.parameters = tuple(n for n, owner in model.owners(cuts).items() if owner == index)
+        first = owners([piece.trained for piece in model.pieces], model.process.weights.trained)
+        self.parameters = tuple(n for n, piece in first.items() if self._start <= piece < self._stop)
         self.buffers = tuple(sorted({b for piece in self._pieces for b in piece.buffers}))
 
     # -- forward -------------------------------------------------------------------------------------------
@@ -156,12 +151,9 @@ class Stage:
 
     def _draw_again(self, before: _Before) -> None:
         """Move the generators to where the stages before have left theirs."""
-        live = self._process.weights.live
-        kept = [array.copy() for array in live]
         self._process.seed(before.seed)  # another stage may have drawn in this process since
-        draw_again(self._model.pieces, before.draws)
-        for array, values in zip(live, kept, strict=True):  # a block may keep statistics of what it sees
-            array[...] = values
+        with restoring(self._process.weights.live):  # a block may keep statistics of what it sees
+            draw_again(self._model.pieces, before.draws)
 
     def _move_buffers(self, before: _Before, units: Sequence[tuple[int, Value, Recorded]]) -> None:
         """Let BatchNorm move its running statistics, which it does in its backward pass.
