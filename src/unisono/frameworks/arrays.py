@@ -23,7 +23,8 @@ def aligned_zeros(shape: int | Sequence[int], dtype: Any) -> Array:
     size = kind.itemsize * int(np.prod(shape))
     raw = np.zeros(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size].view(kind).reshape(shape)
+    zeros: Array = raw[start : start + size].view(kind).reshape(shape)
+    return zeros
 
 
 def aligned_copy(values: Any) -> Array:

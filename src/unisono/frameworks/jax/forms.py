@@ -13,6 +13,7 @@ from flax import linen, nnx
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.fitting import fitting
 from unisono.frameworks.jax.memory import path_words
+from unisono.frameworks.jobs import called
 from unisono.frameworks.protocol import Array
 from unisono.frameworks.watched import refusal
 from unisono.job import Job
@@ -90,14 +91,6 @@ def _check(form: Form) -> None:
             )
 
 
-def _spread(call: Function, inputs: Any, **settings: Any) -> Any:
-    if isinstance(inputs, tuple) and not hasattr(inputs, "_fields"):  # a named tuple is one thing
-        return call(*inputs, **settings)
-    if isinstance(inputs, Mapping):
-        return call(**inputs, **settings)
-    return call(inputs, **settings)
-
-
 class NnxForm:
     """A flax.nnx module: its `nnx.Param`s are trained, its other variables are state, its streams are reseeded."""
 
@@ -123,7 +116,7 @@ class NnxForm:
         model = nnx.merge(self._graphs[training], parameters, streams, state)
         keys = {tag: jax.random.fold_in(key, number) for number, tag in enumerate(self._tags)}
         nnx.reseed(model, policy="match_shape", **keys)
-        outputs = _spread(model, inputs) if function is None else function(model, inputs)
+        outputs = called(model, inputs) if function is None else function(model, inputs)
         nnx.pop(model, nnx.Intermediate)
         graph, after, _, state = nnx.split(model, nnx.Param, nnx.RngState, ...)
         if graph != self._graphs[training]:
@@ -215,7 +208,7 @@ def linen_form(job: Job, module: linen.Module, example: Callable[[], Any]) -> Va
     def initialise(key: Any) -> Any:
         parameters, dropout = jax.random.split(key)
         streams = {"params": parameters, "dropout": dropout}
-        return _spread(lambda *args, **named: module.init(streams, *args, **named, **modes(False)), inputs)
+        return called(lambda *args, **named: module.init(streams, *args, **named, **modes(False)), inputs)
 
     def apply(variables: Any, inputs: Any, key: Any, training: bool) -> Any:
         other, dropout = jax.random.split(key)
@@ -224,7 +217,7 @@ def linen_form(job: Job, module: linen.Module, example: Callable[[], Any]) -> Va
         call = lambda *args, **named: module.apply(  # noqa: E731
             variables, *args, rngs=streams, mutable=mutable or False, **named, **modes(training)
         )
-        return _spread(call, inputs)
+        return called(call, inputs)
 
     variables = linen.meta.unbox(jax.jit(initialise)(jax.random.key(job.seed)))
     return VariablesForm(dict(variables), apply, module)

@@ -26,12 +26,13 @@ from unisono.frameworks.jax.forms import form_of
 from unisono.frameworks.jax.memory import Shared, host
 from unisono.frameworks.jax.optimizers import Optimizer
 from unisono.frameworks.jax.pieces import chained, first_counts, pieces_of, refusal, whole
-from unisono.frameworks.jax.results import measured, numbers
+from unisono.frameworks.jax.results import measured
 from unisono.frameworks.jax.stages import Process, Stage
 from unisono.frameworks.jax.threads import HELD
 from unisono.frameworks.jax.updates import TileUpdate, WholeUpdate
+from unisono.frameworks.jobs import description, refuse, sums
 from unisono.frameworks.leaving import leave
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, TensorSpec, Unit
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, TensorSpec, Unit
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 
@@ -42,16 +43,14 @@ class Adapter(protocol.Adapter):
     can_add = True
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
-        if job.schedule is not None:
-            raise UsageError(
-                "a JAX job's schedule is part of its optax transformation; received job.schedule. Write "
-                "optimizer=lambda steps: optax.adam(optax.cosine_decay_schedule(1e-3, steps))."
-            )
-        if job.split_points is not None:
-            raise UsageError(
-                f"a JAX model names no places where its forward pass could be cut; received split_points="
-                f"{job.split_points!r}. Write the forward pass as Job(stages=[…])."
-            )
+        refuse(
+            job, ["schedule"], "a JAX job's schedule is part of its optax transformation",
+            "Write optimizer=lambda steps: optax.adam(optax.cosine_decay_schedule(1e-3, steps))",
+        )  # fmt: skip
+        refuse(
+            job, ["split_points"], "a JAX model names no places where its forward pass could be cut",
+            "Write the forward pass as Job(stages=[…])",
+        )  # fmt: skip
         if not callable(job.loss):
             raise UsageError(f"job.loss of a JAX job must be a function; received {job.loss!r}.")
         model = chained(model)
@@ -101,18 +100,11 @@ class Adapter(protocol.Adapter):
             TensorSpec(name, shared.array.shape, str(shared.array.dtype))
             for name, shared in zip(form.state_names, self._live, strict=True)
         )
-        return ModelDescription(
-            parameters=parameters,
-            owners=(0,) * len(parameters),
-            kinds=(optimizer.kind,),
-            states=(optimizer.spec,),
-            buffers=buffers,
-            saved=(
-                *(Source(spec.name, "parameter", number) for number, spec in enumerate(parameters)),
-                *(Source(spec.name, "buffer", index) for index, spec in enumerate(buffers)),
-            ),
-            optimizers=({"class": "+".join(name for name, _ in parts), "groups": [settings for _, settings in parts]},),
-            fingerprint={
+        names = "+".join(name for name, _ in parts)
+        return description(
+            parameters, range(len(parameters)), buffers,
+            (optimizer.kind, optimizer.spec, {"class": names, "groups": [settings for _, settings in parts]}),
+            {
                 "framework": f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}",
                 "numpy": np.__version__,
                 "xla": jax.devices()[0].client.platform_version.replace("\n", " "),
@@ -120,9 +112,9 @@ class Adapter(protocol.Adapter):
                 "device": jax.default_backend(),
                 "xla_threads": os.environ.get(HELD, "not held"),
                 "precision": self._job.precision,
-                "optimizer": f"{'+'.join(name for name, _ in parts)}:{optimizer.kind}",
+                "optimizer": f"{names}:{optimizer.kind}",
             },
-        )
+        )  # fmt: skip
 
     # -- binding -------------------------------------------------------------------------------------------
 
@@ -219,7 +211,7 @@ class Adapter(protocol.Adapter):
             self._parameters, self._state(), self._key, batch, samples, keep_outputs
         )
         kept = (jax.tree.map(host, outputs), jax.tree.map(host, batch[1])) if keep_outputs else None
-        return Measured(float(total), float(weight), numbers(metrics), kept)
+        return Measured(float(total), float(weight), sums(metrics), kept)
 
     def metric_objects(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Adapter.metric_objects`: those of flax.nnx take their values by keyword."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from unisono.frameworks.jobs import sums
 from unisono.frameworks.lossrules import check_loss
 from unisono.frameworks.protocol import Measured
 
@@ -16,9 +17,4 @@ def measured(total: Any, weight: Any, metrics: Any) -> Measured:
     """
     loss, number = float(total), float(weight)
     check_loss(loss, number, lambda: None)
-    return Measured(loss, number, numbers(metrics))
-
-
-def numbers(pairs: Any) -> tuple[tuple[float, float], ...]:
-    """Metrics' (sum, count) pairs as plain numbers."""
-    return tuple((float(total), float(count)) for total, count in pairs)
+    return Measured(loss, number, sums(metrics))

@@ -11,6 +11,7 @@ import numpy as np
 from unisono.errors import UsageError
 from unisono.frameworks.keras import backends
 from unisono.frameworks.keras.data import Data
+from unisono.frameworks.keras.variables import is_keras
 from unisono.job import Job
 
 AVERAGES = (3, 14)
@@ -24,11 +25,6 @@ def version() -> tuple[int, ...]:
     True
     """
     return tuple(map(int, keras.__version__.split(".")[:2]))
-
-
-def is_keras(model: Any) -> bool:
-    """Whether it is a Keras model (or layer); else it is a `tf.Module`."""
-    return isinstance(model, keras.layers.Layer)
 
 
 def in_precision(model: Any, precision: str) -> Any:

@@ -8,9 +8,8 @@ from typing import Any
 import keras
 
 from unisono.frameworks.keras import losses
-from unisono.frameworks.keras.building import is_keras
 from unisono.frameworks.keras.forward import Forward, KerasForward, ModuleForward
-from unisono.frameworks.keras.variables import Variables
+from unisono.frameworks.keras.variables import Variables, is_keras
 
 
 def wide(output: Any) -> Any:

@@ -12,22 +12,22 @@ import keras
 import numpy as np
 from safetensors.numpy import load_file
 
-from unisono.errors import UsageError
 from unisono.frameworks import protocol
 from unisono.frameworks.arrays import aligned_copy
 from unisono.frameworks.fitting import fitting
+from unisono.frameworks.jobs import CUTS_BY_HAND, description, refuse, sums
 from unisono.frameworks.keras import backends, losses, optimizers
 from unisono.frameworks.keras.building import (
     built,
     in_precision,
-    is_keras,
     refuse_own_steps,
     refuse_summed_penalties,
-    version,
 )
+from unisono.frameworks.keras.cutting import cutter_of
 from unisono.frameworks.keras.functions import Functions
+from unisono.frameworks.keras.stages.parts import Parts
 from unisono.frameworks.keras.update_rules import UpdateRules
-from unisono.frameworks.keras.variables import Variables, dtype_of, of_keras, of_module, value_of
+from unisono.frameworks.keras.variables import check, dtype_of, of_model, value_of
 from unisono.frameworks.leaving import leave
 from unisono.frameworks.lossrules import check_loss, no_graph
 from unisono.frameworks.protocol import (
@@ -35,16 +35,12 @@ from unisono.frameworks.protocol import (
     ChunkUpdate,
     Measured,
     ModelDescription,
-    Source,
     Stage,
     TensorSpec,
     Unit,
 )
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
-
-KNOWN_GRAPHS = ((3, 10), (3, 15))
-"""The first and the last Keras whose graph of layers, which is no public interface, can be cut into stages."""
 
 
 class Adapter(protocol.Adapter):
@@ -54,18 +50,24 @@ class Adapter(protocol.Adapter):
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
         self._job, self._backend, self._example = job, backends.load(), example
-        if job.schedule is not None:
-            raise UsageError(
-                "a Keras optimizer's learning rate follows a keras.optimizers.schedules.LearningRateSchedule; received "
-                "job.schedule. Write optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(...)), or "
-                "optimizer=lambda steps: ... if it depends on the run's length."
-            )
-        _refuse_pieces(job)
+        refuse(
+            job, ["schedule"],
+            "a Keras optimizer's learning rate follows a keras.optimizers.schedules.LearningRateSchedule",
+            "Write optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(...)), or optimizer=lambda "
+            "steps: ... if it depends on the run's length",
+        )  # fmt: skip
+        refuse(
+            job, CUTS_BY_HAND, "a Keras model is cut between its layers, which it names itself",
+            "Leave it out: a Sequential or functional model can be cut after any layer",
+        )  # fmt: skip
         self.model = built(in_precision(model, job.precision), job, example)
         refuse_own_steps(self.model)
         refuse_summed_penalties(self.model)
-        self._variables = self._sorted()
-        self._rules = self._update_rules(steps)
+        held = self._variables = of_model(self.model, self._backend.NAME != "JAX")
+        check(held)
+        optimizer = optimizers.made(job.optimizer, steps)
+        self._settings = {"class": type(optimizer).__name__, "groups": [_plain(optimizer.get_config())]}
+        self._rules = UpdateRules(optimizer, {n: held.parameters[n] for n in held.trained}, self._backend)
         self._live = [aligned_copy(self._backend.array(value_of(v))) for v in self._variables.buffers]
         self._buffers = [self._backend.alias(array) for array in self._live]
         self._parameters = [value_of(v) for v in self._variables.parameters]
@@ -78,56 +80,27 @@ class Adapter(protocol.Adapter):
     def restored(job: Job, model: Any, path: Path, example: Callable[[], Any]) -> Any:
         """See `Adapter.restored`."""
         model = built(in_precision(model, job.precision), job, example)
-        held = of_keras(model, False) if is_keras(model) else of_module(model)
+        held = of_model(model, False)
         values = load_file(path)
         named = zip((*held.names, *held.buffer_names), (*held.parameters, *held.buffers), strict=True)
         for name, variable in named:
             variable.assign(fitting(values, name, variable.shape))
         return model
 
-    def _sorted(self) -> Variables:
-        if is_keras(self.model):
-            return of_keras(self.model, self._backend.NAME != "JAX")
-        return of_module(self.model)
-
-    # -- description ---------------------------------------------------------------------------------------
-
-    def _update_rules(self, steps: int) -> UpdateRules:
-        held = self._variables
-        if not held.trained:
-            raise UsageError("nothing to train: the model has no trainable variable. Set layer.trainable = True.")
-        for name, variable in zip((*held.names, *held.buffer_names), (*held.parameters, *held.buffers), strict=True):
-            if dtype_of(variable) in ("bfloat16", "float16"):
-                raise UsageError(
-                    f"a model's variables are float32 or float64; {name!r} is {dtype_of(variable)}. Keep them float32 "
-                    "and set precision='bfloat16'."
-                )
-        optimizer = optimizers.made(self._job.optimizer, steps)
-        self._settings = {"class": type(optimizer).__name__, "groups": [_plain(optimizer.get_config())]}
-        return UpdateRules(optimizer, {n: held.parameters[n] for n in held.trained}, self._backend)
-
     def describe(self) -> ModelDescription:
         """See `Adapter.describe`."""
-        held = self._variables
-        trained = set(held.trained)
-        saved = [Source(name, "parameter" if n in trained else "frozen", n) for n, name in enumerate(held.names)]
-        saved += [Source(name, "buffer", index) for index, name in enumerate(held.buffer_names)]
-        return ModelDescription(
-            parameters=_specs(held.names, held.parameters),
-            owners=tuple(0 if n in trained else None for n in range(len(held.names))),
-            kinds=(self._rules.kind,),
-            states=(self._rules.state(),),
-            buffers=_specs(held.buffer_names, held.buffers),
-            saved=tuple(saved),
-            optimizers=(self._settings,),
-            fingerprint={
+        held, rules = self._variables, self._rules
+        return description(
+            _specs(held.names, held.parameters), held.trained, _specs(held.buffer_names, held.buffers),
+            (rules.kind, rules.state(), self._settings),
+            {
                 "framework": f"keras {keras.__version__}, {self._backend.version()}",
                 "numpy": np.__version__,
                 "device": "cpu",
                 "precision": self._job.precision,
-                "optimizer": f"{self._settings['class']}:{self._rules.kind}",
+                "optimizer": f"{self._settings['class']}:{rules.kind}",
             },
-        )
+        )  # fmt: skip
 
     # -- binding -------------------------------------------------------------------------------------------
 
@@ -206,47 +179,26 @@ class Adapter(protocol.Adapter):
     def _measured(self, total: Any, weight: Any, outputs: Any, targets: Any) -> Measured:
         loss, number = float(self._backend.array(total)), float(self._backend.array(weight))
         check_loss(loss, number, lambda: all(map(self._is_finite, keras.tree.flatten(outputs))))
-        return Measured(loss, number, self._metrics(self._job.training_metrics, outputs, targets))
+        return Measured(loss, number, sums(metric(outputs, targets) for metric in self._job.training_metrics.values()))
 
     def _is_finite(self, output: Any) -> bool:
         return bool(np.isfinite(self._backend.array(output)).all())
 
     def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
         """See `Adapter.units`."""
-        units: tuple[Unit, ...] = self._cutter().units(batch, samples)
+        units: tuple[Unit, ...] = cutter_of(self._job, self._parts()).units(batch, samples)
         return units
 
     def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
         """See `Adapter.stage`."""
-        stage: Stage = self._cutter().stage(cuts, index, recompute)
+        stage: Stage = cutter_of(self._job, self._parts()).stage(cuts, index, recompute)
         return stage
 
-    def _cutter(self) -> Any:
-        if self._backend.NAME != "TensorFlow":
-            raise UsageError(
-                f"Keras models are cut into stages on TensorFlow; this one runs on {self._backend.NAME}. Set "
-                "KERAS_BACKEND=tensorflow before Keras is imported, or train with pipeline=1."
-            )
-        first, last = KNOWN_GRAPHS
-        if not first <= version() <= last:
-            raise UsageError(
-                f"Keras models are cut into stages with Keras {first[0]}.{first[1]} to {last[0]}.{last[1]}, whose "
-                f"inner graphs are known; this one is Keras {keras.__version__}. Install one of those, or train with "
-                "pipeline=1."
-            )
-        if self._job.forward is not None:
-            raise UsageError(
-                "a Keras model that is cut is called layer by layer; received job.forward, which calls it in its own "
-                "way. Make that a part of the model, or train with pipeline=1."
-            )
-        from unisono.frameworks.keras.stages import cutter, parts  # they need TensorFlow
-
-        return cutter.Cutter(
-            parts.Parts(
-                self.model, self._variables, self._backend, losses.made(self._job.loss),
-                lambda: (self._parameters, self._buffers, self._seeds),
-                self._tensors, self._count, self._measured, self._live,
-            )
+    def _parts(self) -> Parts:
+        return Parts(
+            self.model, self._variables, self._backend, losses.made(self._job.loss),
+            lambda: (self._parameters, self._buffers, self._seeds),
+            self._tensors, self._count, self._measured, self._live,
         )  # fmt: skip
 
     def _tensors(self, batch: Any) -> tuple[Any, Any]:
@@ -262,13 +214,6 @@ class Adapter(protocol.Adapter):
     def _count(self, samples: int) -> Any:
         return self._backend.tensor(np.asarray(samples, np.float32))
 
-    def _metrics(self, functions: Mapping[str, Any], outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
-        pairs = []
-        for metric in functions.values():
-            total, count = metric(outputs, targets)
-            pairs.append((float(total), float(count)))
-        return tuple(pairs)
-
     def metric_objects(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Adapter.metric_objects`."""
         return losses.fed(metrics)
@@ -282,7 +227,7 @@ class Adapter(protocol.Adapter):
         predict = self._job.predict
         if predict is not None:
             outputs = self._backend.eagerly(lambda: predict(self.model, given[0]))
-        metrics = self._metrics(self._job.metric_functions, outputs, given[1])
+        metrics = sums(metric(outputs, given[1]) for metric in self._job.metric_functions.values())
         kept = keras.tree.map_structure(self._kept, (outputs, given[1])) if keep_outputs else None
         return Measured(float(self._backend.array(total)), float(self._backend.array(weight)), metrics, kept)
 
@@ -317,15 +262,6 @@ class Adapter(protocol.Adapter):
     def learning_rate(self) -> float:
         """See `Adapter.learning_rate`."""
         return self._rules.learning_rate(self._steps_seen)
-
-
-def _refuse_pieces(job: Job) -> None:
-    for name in ("stages", "split_points"):
-        if getattr(job, name) is not None:
-            raise UsageError(
-                f"a Keras model is cut between its layers, which it names itself; received job.{name}. Leave it out: "
-                "a Sequential or functional model can be cut after any layer."
-            )
 
 
 def _specs(names: Sequence[str], variables: Sequence[Any]) -> tuple[TensorSpec, ...]:

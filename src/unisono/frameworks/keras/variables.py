@@ -10,6 +10,8 @@ import keras
 from keras.src.backend import random_seed_dtype  # nothing public names a generator's state
 from keras.src.random.seed_generator import global_seed_generator
 
+from unisono.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Variables:
@@ -30,6 +32,32 @@ class Variables:
     buffers: list[Any]
     buffer_names: list[str]
     seeds: list[Any]
+
+
+def is_keras(model: Any) -> bool:
+    """Whether it is a Keras model (or layer); else it is a `tf.Module`."""
+    return isinstance(model, keras.layers.Layer)
+
+
+def of_model(model: Any, with_global_seed: bool) -> Variables:
+    """The variables of a model that has all of them; see `of_keras`."""
+    return of_keras(model, with_global_seed) if is_keras(model) else of_module(model)
+
+
+def check(held: Variables) -> None:
+    """Refuse what cannot be trained, or not in shared memory.
+
+    Raises:
+        UsageError: nothing is trainable, or a variable is of a half precision.
+    """
+    if not held.trained:
+        raise UsageError("nothing to train: the model has no trainable variable. Set layer.trainable = True.")
+    for name, variable in zip((*held.names, *held.buffer_names), (*held.parameters, *held.buffers), strict=True):
+        if dtype_of(variable) in ("bfloat16", "float16"):
+            raise UsageError(
+                f"a model's variables are float32 or float64; {name!r} is {dtype_of(variable)}. Keep them float32 and "
+                "set precision='bfloat16'."
+            )
 
 
 def of_keras(model: Any, with_global_seed: bool) -> Variables:

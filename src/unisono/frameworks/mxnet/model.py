@@ -12,17 +12,17 @@ import mxnet
 import numpy as np
 from mxnet import autograd
 from mxnet.gluon import Block
-from mxnet.ndarray import NDArray
 from safetensors.numpy import load_file
 
-from unisono.errors import JobError, UsageError
 from unisono.frameworks import protocol
 from unisono.frameworks.fitting import fitting
+from unisono.frameworks.jobs import description
 from unisono.frameworks.leaving import leave_first
-from unisono.frameworks.lossrules import check_loss, no_graph
+from unisono.frameworks.lossrules import no_graph
 from unisono.frameworks.mxnet import determinism, engine
 from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.mxnet.attributes import shapes, watched
+from unisono.frameworks.mxnet.calls import Calls
 from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.metrics import adapted, as_float
 from unisono.frameworks.mxnet.optimizers import Master, built
@@ -37,44 +37,14 @@ from unisono.job import Job
 from unisono.partition.keys import key
 
 
-def _check_job(job: Job, model: Any) -> None:
-    if not isinstance(model, Block):
-        raise UsageError(
-            f"the model of an MXNet job is a gluon Block; received {type(model).__name__}. Write model=Net or "
-            "model=lambda: Net(...); wrap a Symbol in gluon.SymbolBlock."
-        )
-    if not callable(job.loss):
-        raise UsageError(
-            f"the loss of an MXNet job is a gluon loss or a function (outputs, targets); received {job.loss!r}. Write "
-            "loss=gluon.loss.SoftmaxCrossEntropyLoss()."
-        )
-    if job.precision != "float32":
-        raise UsageError(
-            f"MXNet jobs compute in float32: its mixed precision was made for GPUs and rewrites the graph; received "
-            f"precision={job.precision!r}. Leave it out."
-        )
-    for name in ("stages", "split_points"):
-        if getattr(job, name) is not None:
-            raise UsageError(
-                f"a gluon Sequential is cut between its blocks, without being told where; received job.{name}. Leave "
-                "it out."
-            )
-
-
-def _finite(total: Any, weight: float, outputs: Any) -> float:
-    loss = as_float(total)
-    check_loss(loss, weight, lambda: bool(np.isfinite(outputs.asnumpy()).all()))
-    return loss
-
-
 class Adapter(protocol.Adapter):
     """See `unisono.frameworks.protocol.Adapter`."""
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
         self._job, self._example = job, example
-        _check_job(job, model)
+        self._calls = Calls(job, model)
         self.model: Block = model
-        held.initialise(model, job.seed, lambda: as_framework(example()), self._forward)
+        held.initialise(model, job.seed, lambda: as_framework(example()), self._calls.forward)
         self._weights = Weights(model)
         self._attributes = watched(model, job.loss)
         self._master = Master(built(job.optimizer, job.schedule, steps), self._weights.trained)
@@ -100,28 +70,24 @@ class Adapter(protocol.Adapter):
 
     def describe(self) -> ModelDescription:
         """See `Adapter.describe`."""
-        weights = self._weights
+        weights, master = self._weights, self._master
         places = {id(p): ("parameter" if n in weights.trained else "frozen", n)
                   for n, (_, p) in enumerate(weights.parameters)}  # fmt: skip
         places.update({id(parameter): ("buffer", index) for index, (_, parameter) in enumerate(weights.buffers)})
-        return ModelDescription(
-            parameters=tuple(held.spec(*pair) for pair in weights.parameters),
-            owners=tuple(0 if number in weights.trained else None for number in range(len(weights.parameters))),
-            kinds=(self._master.kind,),
-            states=(self._master.spec,),
-            buffers=tuple(held.spec(*pair) for pair in weights.buffers),
-            saved=tuple(Source(name, *places[id(p)]) for name, p in weights.names.items()),  # type: ignore[arg-type]
-            optimizers=(self._master.settings,),
-            fingerprint={
+        return description(
+            [held.spec(*pair) for pair in weights.parameters], weights.trained,
+            [held.spec(*pair) for pair in weights.buffers], (master.kind, master.spec, master.settings),
+            {
                 "framework": f"mxnet {mxnet.__version__}",
                 "numpy": np.__version__,
                 "cpu_capability": engine.cpu_capability(),
                 "device": "cpu",
                 "precision": self._job.precision,
                 "engine": "naive" if engine.is_naive() else "threaded",
-                "optimizer": self._master.name,
+                "optimizer": master.name,
             },
-        )
+            [Source(name, *places[id(parameter)]) for name, parameter in weights.names.items()],  # type: ignore[arg-type]
+        )  # fmt: skip
 
     # -- binding -------------------------------------------------------------------------------------------
 
@@ -168,40 +134,9 @@ class Adapter(protocol.Adapter):
 
     # -- microbatches --------------------------------------------------------------------------------------
 
-    def _forward(self, inputs: Any) -> Any:
-        if self._job.forward is not None:
-            return self._job.forward(self.model, inputs)
-        if isinstance(inputs, Mapping):
-            raise JobError(
-                f"gluon blocks take their inputs by position; received a mapping of {', '.join(map(str, inputs))}. "
-                "Pass forward=(model, inputs) -> outputs."
-            )
-        spread = isinstance(inputs, tuple) and not hasattr(inputs, "_fields")  # a named tuple is one thing
-        return self.model(*inputs) if spread else self.model(inputs)
-
-    def _loss(self, outputs: Any, targets: Any, samples: int) -> tuple[Any, float]:
-        """(Σ loss, weight) of what the job's loss gave: one value a sample, their mean, or (total, weight)."""
-        result = self._job.loss(outputs, targets)
-        if isinstance(result, tuple):
-            return result[0], as_float(result[1])
-        shape = result.shape if isinstance(result, NDArray) else None
-        if shape is not None and int(np.prod(shape)) == samples:
-            return result.sum(), float(samples)
-        if shape is not None and int(np.prod(shape)) == 1:
-            return result * samples, float(samples)
-        raise JobError(
-            f"job.loss must return one value a sample ({samples} here), their mean, or (total, weight); received "
-            f"{type(result).__name__ if shape is None else shape}. gluon's losses do the first; else return "
-            "(losses.sum(), losses.size)."
-        )
-
     def metric_objects(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Adapter.metric_objects`."""
         return {name: adapted(name, metric) for name, metric in metrics.items()}
-
-    def _metrics(self, functions: Mapping[str, Any], outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
-        pairs = [metric(outputs, targets) for metric in functions.values()]
-        return tuple((as_float(total), as_float(count)) for total, count in pairs)
 
     def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[tuple[Array, Any]]:
         """One microbatch's destinations, in the order of the trained parameters: arrays and MXNet's over them."""
@@ -217,12 +152,12 @@ class Adapter(protocol.Adapter):
         try:
             one_pass = self._attributes.one_pass(lambda: shapes(inputs))
             with self._weights.unchanged(), one_pass, autograd.record():
-                outputs = self._forward(inputs)
-                total, weight = self._loss(outputs, targets, samples)
+                outputs = self._calls.forward(inputs)
+                total, weight = self._calls.loss(outputs, targets, samples)
                 mxnet.nd.waitall()
         finally:
             self._weights.training = False
-        loss = _finite(total, weight, outputs)
+        loss = self._calls.finite(total, weight, outputs)
         determinism.check(total, self.model)
         total.backward()
         mxnet.nd.waitall()
@@ -233,7 +168,7 @@ class Adapter(protocol.Adapter):
                 used[number] = 1
             else:
                 destination[...] = 0
-        return Measured(loss, weight, self._metrics(self._job.training_metrics, outputs, targets))
+        return Measured(loss, weight, self._calls.metrics(self._job.training_metrics, outputs, targets))
 
     # -- stages --------------------------------------------------------------------------------------------
 
@@ -247,15 +182,11 @@ class Adapter(protocol.Adapter):
 
     @functools.cached_property
     def _cutter(self) -> Cutter:
-        def measured(total: Any, weight: float, outputs: Any, targets: Any) -> Measured:
-            metrics = self._metrics(self._job.training_metrics, outputs, targets)
-            return Measured(_finite(total, weight, outputs), weight, metrics)
-
         return Cutter(
             self._job, self.model,
             Process(
-                self._weights, self._loss, measured, self._example, self.seed, lambda: self._seeded, self.gradient,
-                self.gradient_buffers,
+                self._weights, self._calls.loss, self._calls.measured, self._example, self.seed, lambda: self._seeded,
+                self.gradient, self.gradient_buffers,
             ),
         )  # fmt: skip
 
@@ -266,10 +197,10 @@ class Adapter(protocol.Adapter):
         inputs, targets = as_framework(tuple(batch))
         self._weights.use_copies(self._step)
         with self._attributes.one_pass(lambda: shapes(inputs)), autograd.pause():
-            outputs = self._forward(inputs)
-            total, weight = self._loss(outputs, targets, samples)
+            outputs = self._calls.forward(inputs)
+            total, weight = self._calls.loss(outputs, targets, samples)
             predicted = outputs if self._job.predict is None else self._job.predict(self.model, inputs)
-            metrics = self._metrics(self._job.metric_functions, predicted, targets)
+            metrics = self._calls.metrics(self._job.metric_functions, predicted, targets)
         mxnet.nd.waitall()
         return Measured(as_float(total), weight, metrics, (predicted, targets) if keep_outputs else None)
 
