@@ -15,7 +15,7 @@ import json
 import sys
 from pathlib import Path
 
-from unisono.commands.comparison import code_lines
+from unisono.commands.compare import code_lines
 
 HERE = Path(__file__).parent
 PAGE = HERE / "choosing-a-framework.md"

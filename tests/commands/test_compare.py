@@ -15,7 +15,7 @@ from rich.console import Console
 
 import jobs
 from paths import PYTHONPATH
-from unisono.commands.comparison import Comparison, Measurement, code_lines, contenders, turns
+from unisono.commands.compare import Comparison, Measurement, code_lines, contenders, turns
 from unisono.errors import UsageError
 from waiting import limit, until
 
@@ -115,7 +115,8 @@ def test_an_interrupt_ends_the_run_at_hand_and_shows_what_there_is(folder: Path)
 
 
 def measurement(seconds: float, workers: int = 2, batch: int = 32) -> Measurement:
-    return Measurement(workers, (seconds,) * 3, (batch / seconds,) * 3, 1.5, 2**30, 0.25, (batch, 8), "torch 2")
+    record = {"step_seconds": seconds, "samples_per_second": batch / seconds, "loss": 0.25}
+    return Measurement(workers, [record] * 3, 1.5, 2**30, (batch, 8), "torch 2")
 
 
 def test_the_table_takes_medians_of_timed_runs_and_names_the_fastest() -> None:
@@ -141,10 +142,10 @@ def test_the_table_takes_medians_of_timed_runs_and_names_the_fastest() -> None:
 def test_every_job_takes_each_place_in_turn() -> None:
     jobs = contenders(["a.py", "b.py:other", "c.py"], ["b.py=/env/python"], None, "python")
     assert [job.python for job in jobs] == ["python", "/env/python", "python"]
-    made = list(turns(jobs, (1, 2), 2))
+    made = turns(jobs, (1, 2), 2)
     assert len(made) == 3 * 2 * 3
     for number, first in enumerate(("a.py", "b.py:other", "c.py")):
-        assert next(turn for turn in made if turn.number == number).contender.spec == first
+        assert next(job for turn, job, _ in made if turn == number).spec == first
 
 
 def test_lines_of_code_leave_out_comments_docstrings_and_blank_lines() -> None:

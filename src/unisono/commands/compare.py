@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import os
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+import tokenize
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import psutil
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
 
-from unisono.commands.comparison import Comparison, Measurement, Turn, code_lines, contenders, counted, turns, worlds
 from unisono.errors import JobError, UsageError
 from unisono.machine.cores import physical_count
 from unisono.machine.devices import usable_cores
@@ -31,6 +37,7 @@ from unisono.values.text import printable
 from unisono.values.untrusted import Malformed, check
 from unisono.version import __version__
 
+BACKENDS = ("tensorflow", "jax", "torch")
 LOOK_SECONDS = 0.01
 WEIGH_SECONDS = 0.1
 MOST_WARM_UP = 10
@@ -38,6 +45,219 @@ _MANIFEST = {
     "world": {"workers": int}, "job": {"batch_size": int, "microbatches": int}, "fingerprint": {"framework": str},
 }  # fmt: skip
 _RECORD = {"step_seconds": float, "samples_per_second": float, "loss": float}
+_LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A job in an environment.
+
+    Attributes:
+        spec: FILE.py or FILE.py:NAME.
+        python: the interpreter that trains it.
+        name: how tables name it, backend aside.
+        backend: Keras's backend, or None for the environment's own choice.
+    """
+
+    spec: str
+    python: str
+    name: str
+    backend: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The job file."""
+        return self.spec.partition(":")[0]
+
+    @property
+    def label(self) -> str:
+        """How tables name it."""
+        return f"{self.name} ({self.backend})" if self.backend else self.name
+
+
+def contenders(specs: Sequence[str], pythons: Sequence[str], backends: str | None, here: str) -> tuple[Contender, ...]:
+    """Who competes.
+
+    Args:
+        specs: FILE.py[:NAME] of each job.
+        pythons: FILE=PATH assignments of interpreters.
+        backends: Keras backends with commas between them, for a single job.
+        here: the interpreter of jobs without an assignment.
+
+    Raises:
+        UsageError: a job twice, an interpreter of no job, backends of several jobs, an unknown backend.
+
+    >>> [contender.label for contender in contenders(["jobs/k.py"], [], "jax,torch", "python")]
+    ['k (jax)', 'k (torch)']
+    """
+    twice = [spec for spec in specs if specs.count(spec) > 1]
+    if twice:
+        raise UsageError(f"compare takes each job once; received {twice[0]} {specs.count(twice[0])} times.")
+    short = [spec.rpartition("/")[2].replace(".py", "") for spec in specs]
+    names = short if len(set(short)) == len(short) else specs
+    jobs = [Contender(spec, here, name) for spec, name in zip(specs, names, strict=True)]
+    for assignment in pythons:
+        name, _, path = assignment.partition("=")
+        if not path or not any(name in (job.spec, job.file) for job in jobs):
+            raise UsageError(
+                f"--python names the interpreter of a job as FILE=PATH, with FILE one of {', '.join(specs)}; received "
+                f"{assignment!r}."
+            )
+        jobs = [replace(job, python=path) if name in (job.spec, job.file) else job for job in jobs]
+    if backends is None:
+        return tuple(jobs)
+    if len(jobs) > 1:
+        raise UsageError(
+            f"--backends compares one Keras job over its backends; received {len(jobs)} jobs. Name one job, or leave "
+            "--backends out."
+        )
+    wanted = backends.split(",")
+    if not set(wanted) <= set(BACKENDS) or len(set(wanted)) < len(wanted):
+        raise UsageError(
+            f"--backends takes different ones of {', '.join(BACKENDS)} with commas between them; received {backends!r}."
+        )
+    return tuple(replace(jobs[0], backend=name) for name in wanted)
+
+
+def turns(jobs: Sequence[Contender], workers: Sequence[int], rounds: int) -> list[tuple[int, Contender, int]]:
+    """(round, job, workers) of each run: every job at every number of workers, in another order each round. Round 0
+    warms file caches and weighs memory, and is not timed.
+
+    >>> a, b = contenders(["a.py", "b.py"], [], None, "python")
+    >>> [(number, job.spec) for number, job, _ in turns([a, b], [2], 2)]
+    [(0, 'a.py'), (0, 'b.py'), (1, 'b.py'), (1, 'a.py'), (2, 'a.py'), (2, 'b.py')]
+    """
+    places = range(len(jobs))
+    return [
+        (number, jobs[(number + place) % len(jobs)], count)
+        for number in range(rounds + 1) for count in workers for place in places
+    ]  # fmt: skip
+
+
+def code_lines(source: str) -> int:
+    """Lines of Python that are neither blank, comments nor docstrings.
+
+    >>> code_lines('"Title."' + chr(10) + '# why' + chr(10) + 'x = (1,' + chr(10) + '     2)')
+    2
+    """
+    ast.parse(source)
+    found: set[int] = set()
+    statement: list[tokenize.TokenInfo] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.NEWLINE:
+            if any(each.type != tokenize.STRING for each in statement):
+                found.update(line for each in statement for line in range(each.start[0], each.end[0] + 1))
+            statement = []
+        elif token.type not in _LAYOUT:
+            statement.append(token)
+    return len(found)
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker{'s' * (count != 1)}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one run gave.
+
+    Attributes:
+        workers: how many really worked.
+        records: of the steps after warm-up.
+        start_seconds: from the start of the command until the first step was done.
+        peak_bytes: the highest PSS seen over all its processes.
+        batch: (batch size, microbatches) of the job.
+        framework: its name and version.
+    """
+
+    workers: int
+    records: Sequence[Mapping[str, float]]
+    start_seconds: float
+    peak_bytes: int
+    batch: tuple[int, int]
+    framework: str
+
+
+@dataclass
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        jobs: who competed.
+        workers: the numbers of workers.
+        rounds: how many timed runs each makes.
+        lines: lines of code, by job file.
+        runs: (job, workers) → its runs so far, of which the first is not timed.
+        failures: job → the number of workers at which it failed, and its error.
+        interrupted: the signal that ended the comparison early, if any.
+    """
+
+    jobs: tuple[Contender, ...]
+    workers: tuple[int, ...]
+    rounds: int
+    lines: dict[str, int]
+    runs: dict[tuple[Contender, int], list[Measurement]] = field(default_factory=dict)
+    failures: dict[Contender, tuple[int, str]] = field(default_factory=dict)
+    interrupted: int | None = None
+
+    @property
+    def exit_status(self) -> int:
+        """0 all were measured, 1 a job failed, 128 + signal when interrupted."""
+        return 128 + self.interrupted if self.interrupted else int(bool(self.failures))
+
+    def _median(self, job: Contender, workers: int, name: str) -> float:
+        """Over all steps of the timed runs; 0 without one."""
+        timed = self.runs.get((job, workers), [])[1:]
+        return statistics.median([record[name] for run in timed for record in run.records] or [0.0])
+
+    def render(self) -> RenderableType:
+        """The table for a terminal, and what it says."""
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+        table.add_column("job", overflow="fold")
+        for name in ("workers", "ms/step", "samples/s", "MiB", "start", "loss", "lines"):
+            table.add_column(name, justify="right")
+        for job in self.jobs:
+            for count in self.workers:
+                table.add_row(job.label if count == self.workers[0] else "", *self._cells(job, count))
+        return Group(table, *self._verdicts(), *self._notes())
+
+    def _cells(self, job: Contender, workers: int) -> list[str]:
+        runs = self.runs.get((job, workers), [])
+        if len(runs) < 2:
+            return [str(workers), "failed" if job in self.failures else "not run", *["–"] * 5]
+        untimed, *timed = runs
+        rate, seconds = (self._median(job, workers, name) for name in ("samples_per_second", "step_seconds"))
+        return [
+            str(workers) if untimed.workers == workers else f"{untimed.workers} (of {workers})",
+            f"{1e3 * seconds:.2f}", f"{rate:.0f}", f"{untimed.peak_bytes / 2**20:.0f}",
+            f"{statistics.median(run.start_seconds for run in timed):.1f}", f"{timed[-1].records[-1]['loss']:.4f}",
+            str(self.lines[job.file]),
+        ]  # fmt: skip
+
+    def _verdicts(self) -> Iterator[str]:
+        """Who is fastest at each number of workers."""
+        for count in self.workers:
+            rates = {job.label: self._median(job, count, "samples_per_second") for job in self.jobs}
+            best, *others = sorted((name for name in rates if rates[name]), key=lambda name: -rates[name]) or [""]
+            if others:
+                slower = ", ".join(f"{name} needs {rates[best] / rates[name]:.2f} × its time" for name in others)
+                yield f"{_workers(count)}: {best} is fastest; {slower}."
+
+    def _notes(self) -> Iterator[str]:
+        yield ""
+        first = {job: runs[0] for job in self.jobs for (other, _), runs in self.runs.items() if other == job}
+        for job, run in first.items():
+            yield f"{job.label}: {run.framework}"
+        if len({run.batch for run in first.values()}) > 1:
+            batches = "; ".join(f"{job.label} {run.batch[0]} in {run.batch[1]}" for job, run in first.items())
+            yield f"Samples of a batch and its microbatches differ, so compare samples/s, not steps: {batches}."
+        yield (
+            f"\nMedians of {self.rounds} run{'s' * (self.rounds != 1)} of each, made in turn after one that is not "
+            "timed.\nMiB: peak PSS of all processes. start: seconds from the command to the end of the first step.\n"
+            "loss: of the last step (each framework draws its own first values). lines: of code in the file."
+        )
+        for job, (count, text) in self.failures.items():
+            yield f"\n{job.label} failed at {_workers(count)}:\n{text}"
 
 
 def compare(
@@ -67,55 +287,49 @@ def compare(
         UsageError: wrong use.
     """
     require_linux()
-    jobs = contenders(specs, pythons, backends, sys.executable)
-    counts = tuple(map(bounds.workers, worlds(physical_count(usable_cores())) if workers is None else workers))
+    jobs, cores = contenders(specs, pythons, backends, sys.executable), physical_count(usable_cores())
+    if workers is None:
+        workers = [2**power for power in range(cores.bit_length()) if 2**power < cores] + [cores]
+    counts = tuple(map(bounds.workers, workers))
     steps, rounds = bounds.whole("steps", steps, 2), bounds.whole("rounds", rounds)
     if not counts or len(set(counts)) < len(counts):
         raise UsageError(f"--workers takes different numbers; received {','.join(map(str, counts)) or 'none'}.")
-    lines = {job.file: _lines(job.file) for job in jobs}
+    found = Comparison(jobs, counts, rounds, {})
+    for file in {job.file for job in jobs}:
+        try:
+            found.lines[file] = code_lines(code_of(Path(file)).decode())
+        except (SyntaxError, ValueError) as error:
+            raise UsageError(f"a job is a Python file; {file} is not: {error}.") from error
     for python in dict.fromkeys(job.python for job in jobs):
         _check_interpreter(python)
-    found = Comparison(jobs, counts, rounds, lines)
     interrupts = Interrupts()
     with interrupts.handled():
-        for turn in turns(jobs, counts, rounds):
-            if turn.contender in found.failures:
+        for number, job, count in turns(jobs, counts, rounds):
+            if job in found.failures:
                 continue
             try:
-                measured = measure(turn, steps, interrupts)
+                measured = _measured(job, count, steps, not number, interrupts)
             except JobError as error:
-                found.failures[turn.contender] = (turn.workers, str(error))
-                message(f"{turn.contender.label} failed at {counted(turn.workers, 'worker')}; the others go on")
+                found.failures[job] = (count, str(error))
+                message(f"{job.label} failed at {_workers(count)}; the others go on")
                 continue
             if measured is None:
                 found.interrupted = interrupts.received
                 break
-            found.runs.setdefault((turn.contender, turn.workers), []).append(measured)
-            message(_told(turn, rounds, measured))
+            found.runs.setdefault((job, count), []).append(measured)
+            name = f"round {number} of {rounds}" if number else "warm-up"
+            middle = 1e3 * statistics.median(record["step_seconds"] for record in measured.records)
+            message(f"{name}: {job.label}, {_workers(count)}: {middle:.2f} ms a step")
     return found
-
-
-def _told(turn: Turn, rounds: int, measured: Measurement) -> str:
-    name = f"round {turn.number} of {rounds}" if turn.number else "warm-up"
-    middle = 1e3 * statistics.median(measured.step_seconds)
-    return f"{name}: {turn.contender.label}, {counted(turn.workers, 'worker')}: {middle:.2f} ms a step"
-
-
-def _lines(file: str) -> int:
-    try:
-        return code_lines(code_of(Path(file)).decode())
-    except (SyntaxError, ValueError) as error:
-        raise UsageError(f"a job is a Python file; {file} is not: {error}.") from error
 
 
 def _check_interpreter(python: str) -> None:
     """An interpreter must have this Unisono."""
     command = [python, "-c", "from unisono.version import __version__; print(__version__)"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
+        version = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     except OSError as error:
         raise UsageError(f"--python names a Python interpreter; {python!r} cannot be run: {error}.") from error
-    version = done.stdout.strip()
     if version != __version__:
         has = f"has version {version}" if version else "has none"
         raise UsageError(
@@ -124,55 +338,41 @@ def _check_interpreter(python: str) -> None:
         )
 
 
-def measure(turn: Turn, steps: int, interrupts: Interrupts) -> Measurement | None:
-    """Train a job's first steps in a process of its own.
-
-    Args:
-        turn: whose, at how many workers.
-        steps: how many.
-        interrupts: ends it early.
-
-    Returns:
-        What the run gave; None when interrupted.
+def _measured(job: Contender, workers: int, steps: int, weigh: bool, interrupts: Interrupts) -> Measurement | None:
+    """Train a job's first steps by the command, in a session of its own: what a terminal sends reaches it through this
+    process only. None when interrupted.
 
     Raises:
         JobError: it failed.
     """
+    command = [job.python, "-m", "unisono", "train", job.spec, "--workers", str(workers), "--steps", str(steps)]
+    environment = {**os.environ, **({"KERAS_BACKEND": job.backend} if job.backend else {})}
     with temporary_folder(COMPARE) as folder:
         out, errors = folder / "run", folder / "errors"
         started = time.monotonic()
         with errors.open("w") as file:
-            process = _started(turn, steps, out, file.fileno())
-        first, peak = _watch(process, out / METRICS, turn.number == 0, interrupts)
+            process = subprocess.Popen(
+                [*command, "--out", str(out)], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=file, start_new_session=True, preexec_fn=partial(die_with_parent, os.getpid()),
+            )  # fmt: skip
+        first, peak = _watch(process, out / METRICS, weigh, interrupts)
         if interrupts():
             return None
         if process.returncode:
-            raise JobError(printable(error_text(errors.read_text(errors="replace"))) or _ended(process.returncode))
+            said = printable(error_text(errors.read_text(errors="replace")))
+            raise JobError(said or f"the command ended with status {process.returncode} and said nothing.")
         return _measurement(out, first - started, peak)
-
-
-def _started(turn: Turn, steps: int, out: Path, errors: int) -> subprocess.Popen[bytes]:
-    """The command, in a session of its own: what a terminal sends reaches it through this process only."""
-    job = turn.contender
-    command = [job.python, "-m", "unisono", "train", job.spec, "--workers", str(turn.workers), "--steps", str(steps)]
-    environment = {**os.environ, **({"KERAS_BACKEND": job.backend} if job.backend else {})}
-    return subprocess.Popen(
-        [*command, "--out", str(out)], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=errors, start_new_session=True, preexec_fn=partial(die_with_parent, os.getpid()),
-    )  # fmt: skip
 
 
 def _watch(process: subprocess.Popen[bytes], metrics: Path, weigh: bool, interrupts: Interrupts) -> tuple[float, int]:
     """Until the process ends: when its first record came, and the highest PSS seen (reading it slows a run)."""
-    first, peak, next_weighing = 0.0, 0, 0.0
-    root = psutil.Process(process.pid)
-    asked = False
+    first, peak, next_weighing, asked = 0.0, 0, 0.0, False
     while process.poll() is None:
         now = time.monotonic()
         if not first and metrics.exists() and metrics.stat().st_size:
             first = now
         if weigh and now >= next_weighing:
-            peak, next_weighing = max(peak, proportional_bytes(root)), now + WEIGH_SECONDS
+            peak, next_weighing = max(peak, _proportional_bytes(process.pid)), now + WEIGH_SECONDS
         if interrupts() and not asked:
             asked = True
             process.send_signal(signal.SIGTERM)
@@ -181,14 +381,11 @@ def _watch(process: subprocess.Popen[bytes], metrics: Path, weigh: bool, interru
     return first or time.monotonic(), peak
 
 
-def proportional_bytes(root: psutil.Process) -> int:
-    """PSS of a process and its descendants: shared pages count once.
-
-    Args:
-        root: the process; 0 once it has ended.
-    """
+def _proportional_bytes(pid: int) -> int:
+    """PSS of a process and its descendants, where shared pages count once; 0 once it has ended."""
     total = 0
     with suppress(psutil.Error):
+        root = psutil.Process(pid)
         for process in [root, *root.children(recursive=True)]:
             with suppress(psutil.Error):
                 total += process.memory_full_info().pss
@@ -206,11 +403,7 @@ def error_text(errors: str) -> str:
     return "\n".join(lines[ours[-1] :]).removeprefix("unisono: ") if ours else "\n".join(lines[-10:])
 
 
-def _ended(status: int) -> str:
-    return f"the command ended with status {status} and said nothing."
-
-
-def _measurement(out: Path, first_step_seconds: float, peak: int) -> Measurement:
+def _measurement(out: Path, start_seconds: float, peak: int) -> Measurement:
     """What a run has left, which may be another version's of Unisono.
 
     Raises:
@@ -223,14 +416,6 @@ def _measurement(out: Path, first_step_seconds: float, peak: int) -> Measurement
             raise Malformed(f"no step is in {METRICS}")
     except Malformed as error:
         raise JobError(f"the run has ended well, but its folder cannot be read: {error}.") from error
-    timed = records[min(MOST_WARM_UP, len(records) // 5) :]
-    return Measurement(
-        workers=manifest["world"]["workers"],
-        step_seconds=tuple(record["step_seconds"] for record in timed),
-        samples_per_second=tuple(record["samples_per_second"] for record in timed),
-        first_step_seconds=first_step_seconds,
-        peak_bytes=peak,
-        loss=records[-1]["loss"],
-        batch=(manifest["job"]["batch_size"], manifest["job"]["microbatches"]),
-        framework=printable(manifest["fingerprint"]["framework"]),
-    )
+    job, about = manifest["job"], printable(manifest["fingerprint"]["framework"])
+    batch, timed = (job["batch_size"], job["microbatches"]), records[min(MOST_WARM_UP, len(records) // 5) :]
+    return Measurement(manifest["world"]["workers"], timed, start_seconds, peak, batch, about)
