@@ -193,6 +193,7 @@ def slow():
 """
 
 
+@pytest.mark.thorough
 def test_a_newcomer_that_is_told_to_go_while_it_gets_ready_disturbs_nobody(tmp_path: Path) -> None:
     job_file(tmp_path, HELD.format(more="").replace("jobs.Wild,", "slow,"))
     (tmp_path / "job.py").write_text((tmp_path / "job.py").read_text() + SLOW)
@@ -226,6 +227,7 @@ def test_with_too_few_hosts_the_others_wait_for_another(tmp_path: Path, expected
     assert steps_of(tmp_path) == list(range(1, 81))
 
 
+@pytest.mark.thorough
 def test_who_waits_answers_ctrl_c_with_a_checkpoint(tmp_path: Path, expected: str) -> None:
     with running(tmp_path, (1, 1, 1), "--checkpoint-every", "5", "--min-hosts", "3", *NEVER) as hosts:
         until(lambda: hosts[0].steps() > 5)

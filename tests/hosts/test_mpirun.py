@@ -79,6 +79,7 @@ def test_a_unisono_that_is_told_to_go(network: Network, tmp_path: Path, expected
     assert hashes(output) == [expected]
 
 
+@pytest.mark.few("of rank 0")
 @pytest.mark.parametrize(
     ("lost", "flags"), [(0, ["--enable-recovery"]), (1, [])], ids=["of rank 0", "without --enable-recovery"]
 )

@@ -58,6 +58,7 @@ def test_a_torn_cable_parts_a_host(tmp_path: Path, network: Network) -> None:
 
 @pytest.mark.hosts
 @pytest.mark.parametrize("network", [3], indirect=True)
+@pytest.mark.few("before-3")
 @pytest.mark.parametrize("when", ["before", "while"])
 def test_of_two_that_cannot_reach_each_other_one_is_left_out(
     tmp_path: Path, network: Network, expected: str, when: str

@@ -97,6 +97,7 @@ def test_a_job_that_is_cancelled(slurm: Slurm, tmp_path: Path, expected: str) ->
     assert set(hashes(output)) == {expected}
 
 
+@pytest.mark.thorough
 def test_the_first_nodes_lost_unisono(slurm: Slurm, tmp_path: Path, expected: str) -> None:
     process = srun(slurm, tmp_path, *GOES_ON)
     until(lambda: has_checkpoint(tmp_path))
@@ -123,6 +124,7 @@ exec srun {flags} {train}
 """
 
 
+@pytest.mark.few("by Slurm-3")
 @pytest.mark.parametrize("flags", [[], ["--no-kill"]], ids=["by Slurm", "by hand"])
 def test_the_first_node_lost_and_the_job_requeued(
     slurm: Slurm, tmp_path: Path, expected: str, flags: list[str]

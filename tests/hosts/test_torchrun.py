@@ -73,7 +73,7 @@ class Agent:
         return hashes(self.output)[-1]
 
 
-@pytest.mark.few("none", "host 0's")
+@pytest.mark.few("host 0's")
 @pytest.mark.parametrize("lost", [None, 0, 1], ids=["none", "host 0's", "host 1's"])
 def test_unisono_lost_under_a_living_agent(network: Network, tmp_path: Path, expected: str, lost: int | None) -> None:
     agents = [Agent(network, host, tmp_path, static(network, host)) for host in range(2)]
@@ -96,6 +96,7 @@ def test_a_host_lost_with_its_agent(network: Network, tmp_path: Path, expected: 
     until(lambda: hashes(agents[0].output) == [expected])  # torchrun itself waits on, for the other agent
 
 
+@pytest.mark.few("c10d")
 @pytest.mark.parametrize("rendezvous", [static, c10d])
 def test_host_0_lost_with_its_agent(network: Network, tmp_path: Path, expected: str, rendezvous: type) -> None:
     agents = [Agent(network, host, tmp_path, rendezvous(network, host)) for host in range(2)]

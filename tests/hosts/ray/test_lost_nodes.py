@@ -74,6 +74,7 @@ def test_a_host_that_hangs_is_replaced(tmp_path: Path, expected: str) -> None:
         train.check(expected, 200)
 
 
+@pytest.mark.few("the first")
 @pytest.mark.parametrize("first", [False, True], ids=["another one", "the first"])
 def test_a_host_that_is_told_to_go_is_replaced(tmp_path: Path, expected: str, first: bool) -> None:
     with nodes(2) as cluster, training(tmp_path, cluster, "--checkpoint-every", 5) as train:
