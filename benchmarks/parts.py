@@ -29,7 +29,8 @@ from unisono.machine.devices import usable_cores
 from unisono.memory.segment import Segment, SegmentLayout
 from unisono.memory.words import Words
 from unisono.observe.progress import Silent
-from unisono.runs.execution import Observation, execute
+from unisono.runs.execution import execute
+from unisono.runs.observation import Observation
 from unisono.runtime.preparation.prepare import Request
 
 HERE = Path(__file__).parent

@@ -13,7 +13,8 @@ from typing import Any
 from unisono import Job
 from unisono.checkpoint.parameters import sha256_of
 from unisono.observe.progress import Silent
-from unisono.runs.execution import Observation, execute
+from unisono.runs.execution import execute
+from unisono.runs.observation import Observation
 from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.supervisor.outcome import Outcome, raise_failure
 from warm import host_for

@@ -18,7 +18,7 @@ import unisono
 from jobs import CLASSES, FEATURES
 from unisono.errors import JobError
 from unisono.memory.segment import Segment, SegmentLayout
-from unisono.runs.train import FolderObservation
+from unisono.runs.recorder import Recorder
 
 MEBI = 1 << 20
 WIDE = 4 * MEBI // 4 // FEATURES
@@ -104,16 +104,16 @@ def test_a_resumed_run_does_not_keep_its_checkpoint(tmp_path: Path, monkeypatch:
     job = jobs.make(Wide, steps=2, optimizer=lambda model: torch.optim.AdamW(model.parameters()))
     run = unisono.train(job, out=tmp_path / "run", workers=1)
     values: list[int] = []
-    restore = FolderObservation.restore
+    restore = Recorder.restore
 
-    def restored(self: FolderObservation, *given: Any) -> tuple[int, bool]:
+    def restored(self: Recorder, *given: Any) -> tuple[int, bool]:
         assert self.resumed
         before, size = private_bytes(), sum(a.nbytes for a in self.resumed.optimizer.arrays.values())
         result = restore(self, *given)
         values.extend((before - private_bytes(), size))
         return result
 
-    monkeypatch.setattr(FolderObservation, "restore", restored)
+    monkeypatch.setattr(Recorder, "restore", restored)
     unisono.train(replace(job, steps=3), resume=run.directory, workers=1)
     given_back, size = values
     assert size > 8 * MEBI

@@ -21,8 +21,9 @@ import psutil
 
 from unisono.machine.devices import usable_cores
 from unisono.observe.progress import Silent
-from unisono.runs.execution import Observation, execute
+from unisono.runs.execution import execute
 from unisono.runs.jobfile import load
+from unisono.runs.observation import Observation
 from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.supervisor.outcome import raise_failure
 

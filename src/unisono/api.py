@@ -27,9 +27,11 @@ from unisono.hosts.train import hosts_of, train_among_hosts
 from unisono.job import Job
 from unisono.observe.progress import Beside, Display, display, quiet
 from unisono.observe.run_folder import RunFolder, fresh, read_run
-from unisono.runs.execution import InProcess, Interrupts, Observation, Supervised, checked, held, supervised
+from unisono.runs.execution import InProcess, Supervised, checked, held, supervised
 from unisono.runs.handle import Run
+from unisono.runs.interrupts import Interrupts
 from unisono.runs.jobfile import JobFile, LoadedJob
+from unisono.runs.observation import Observation
 from unisono.runs.opening import Start, folder_of, newest, opened
 from unisono.runs.request import request_of
 from unisono.runs.saved import parameters_file

@@ -15,7 +15,8 @@ import jobs
 from unisono import Job, UsageError, by_length
 from unisono.errors import JobError
 from unisono.observe.progress import Silent
-from unisono.runs.execution import Observation, execute
+from unisono.runs.execution import execute
+from unisono.runs.observation import Observation
 from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.supervisor.outcome import raise_failure
 

@@ -14,7 +14,8 @@ from faults import CORES, KILLS, Fault, Script, hash_of, run, undisturbed
 from unisono import Job, Layout
 from unisono.errors import UsageError
 from unisono.observe.progress import Silent
-from unisono.runs.execution import Observation, execute
+from unisono.runs.execution import execute
+from unisono.runs.observation import Observation
 from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.supervisor.outcome import raise_failure
 from waiting import until

@@ -17,7 +17,8 @@ from unisono import Job
 from unisono.checkpoint.parameters import sha256_of
 from unisono.frameworks.pytorch.model import Adapter
 from unisono.observe.progress import Silent
-from unisono.runs.execution import Observation, execute
+from unisono.runs.execution import execute
+from unisono.runs.observation import Observation
 from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.supervisor.outcome import raise_failure
 

@@ -16,7 +16,8 @@ import torch
 import jobs
 from faults import CORES, hash_of, undisturbed
 from unisono.observe.progress import Silent
-from unisono.runs.execution import Observation, execute
+from unisono.runs.execution import execute
+from unisono.runs.observation import Observation
 from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.rules.shutdown import ASKED, Shutdown
 from waiting import until

@@ -222,7 +222,7 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "a resumed run begins with a new optimizer",
-        (("runs/train.py", "self.resumed.optimizer.arrays, standing.step)", "{}, standing.step)"),),
+        (("runs/recorder.py", "self.resumed.optimizer.arrays, standing.step)", "{}, standing.step)"),),
         ("tests/runs/test_train.py::test_a_resumed_run_has_the_bits_of_the_undisturbed_one",),
     ),
     # Several hosts, and memory.

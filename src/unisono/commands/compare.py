@@ -28,7 +28,7 @@ from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
 from unisono.observe.metrics import METRICS, read_metrics
 from unisono.observe.run_folder import read_run
-from unisono.runs.execution import Interrupts
+from unisono.runs.interrupts import Interrupts
 from unisono.runs.jobfile import code_of
 from unisono.runtime.processes.leftovers import COMPARE, temporary_folder
 from unisono.runtime.processes.lifeline import die_with_parent

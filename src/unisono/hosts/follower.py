@@ -18,8 +18,11 @@ from unisono.observe.logs import LineLog
 from unisono.observe.outlet import Outlet
 from unisono.observe.progress import Beside, Display
 from unisono.observe.run_folder import SOCKET, RunFolder, read_run, this_process
-from unisono.runs.execution import Execution, Interrupts, Observation
-from unisono.runs.train import FolderObservation, conclude, interrupted
+from unisono.runs.ending import conclude, interrupted
+from unisono.runs.execution import Execution
+from unisono.runs.interrupts import Interrupts
+from unisono.runs.observation import Observation
+from unisono.runs.recorder import Recorder
 from unisono.runtime.preparation.prepare import Described, Request
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState
@@ -46,8 +49,8 @@ class FollowerObservation(Observation):
     folder: RunFolder = field(kw_only=True)
     keeper: Keeper = field(kw_only=True)
     name: str = field(kw_only=True)
-    successor: Callable[[Keeper], FolderObservation] = field(kw_only=True)
-    kept: FolderObservation | None = field(kw_only=True, default=None)
+    successor: Callable[[Keeper], Recorder] = field(kw_only=True)
+    kept: Recorder | None = field(kw_only=True, default=None)
     recent: deque[dict[str, Any]] = field(kw_only=True, default_factory=lambda: deque(maxlen=MOST_RECENT))
 
     def __post_init__(self) -> None:
@@ -150,9 +153,9 @@ def follow(
         lambda best: run_folder.update(best=dict(best)), fence=run_folder.fence,
     )  # fmt: skip
 
-    def successor(keeper: Keeper) -> FolderObservation:
+    def successor(keeper: Keeper) -> Recorder:
         run_folder.fields = read_run(run_folder.path)
-        kept = FolderObservation(
+        kept = Recorder(
             job, display, interrupts, folder=run_folder, settings=settings, keeper=keeper,
             code=execution.code, request=replace(request, timeline=False), host=f"{name} ", started=started,
             takes_over=True,

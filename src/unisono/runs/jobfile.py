@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.machinery
 import importlib.util
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from functools import partial
 from numbers import Integral
 from pathlib import Path
@@ -23,12 +20,13 @@ from unisono.errors.traces import user_traceback
 from unisono.frameworks.registry import families, hold_threads, named_beside, settle_environment
 from unisono.job import Job
 from unisono.partition.keys import key
+from unisono.runs.job_arguments import defaults_of, parse
 from unisono.runtime.preparation.code_files import CodeFile
 from unisono.runtime.processes.seeding import seed_all, seeded
 from unisono.runtime.processes.source import Recipe
 from unisono.values import bounds
 from unisono.values.text import excerpt
-from unisono.values.typed_json import arguments_read, arguments_written
+from unisono.values.typed_json import arguments_written
 
 
 def _is_needed(name: str) -> bool:
@@ -144,7 +142,7 @@ class JobFile:
         if not callable(made):
             raise UsageError(f"{self.spec} must be a Job or a function that returns one; it is {type(made).__name__}.")
         arguments = parse(made, self.assignments, self.kept)
-        return Recipe(partial(self._made, made, arguments), made, arguments_written(arguments, _defaults(made)))
+        return Recipe(partial(self._made, made, arguments), made, arguments_written(arguments, defaults_of(made)))
 
     def loaded(self, travels: bool = False, threads: int | None = None) -> LoadedJob:
         """Run the file in this process, and take its job.
@@ -265,69 +263,3 @@ def _user(call: Any, what: str) -> Any:
         raise JobError(f"{what}: {exit_told(request)}", user_traceback(request)) from request
     except Exception as error:
         raise JobError(f"{what}: {type(error).__name__}", user_traceback(error)) from error
-
-
-def _defaults(function: Any) -> dict[str, Any]:
-    """A job function's arguments with their defaults."""
-    parameters = inspect.signature(function).parameters
-    missing = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-    if missing:
-        raise UsageError(f"a job function's arguments must have defaults; {missing[0]!r} has none.")
-    return {name: parameter.default for name, parameter in parameters.items()}
-
-
-def parse(function: Any, assignments: Sequence[str], kept: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All arguments of a job function: its defaults, with the assignments parsed to their types.
-
-    Args:
-        function: the job's.
-        assignments: key=value.
-        kept: see `JobFile`.
-
-    Raises:
-        UsageError: an argument that it does not take, or a value of the wrong kind.
-
-    >>> parse(lambda lr=0.1, epochs=5, wide=False: None, ["lr=3e-4", "wide=true"], {"lr": 1.0, "epochs": 3})
-    {'lr': 0.0003, 'epochs': 3, 'wide': True}
-    """
-    defaults = _defaults(function)
-    values = {**defaults, **arguments_read(kept or {}, defaults)}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or key not in values:
-            raise UsageError(
-                f"arguments of the job are key=value with key one of {', '.join(values) or '(none)'}; received "
-                f"{assignment!r}."
-            )
-        values[key] = _value(key, text, defaults[key])
-    return values
-
-
-_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-def _kind(default: Any) -> str:
-    """What an argument takes, as a person says it."""
-    if isinstance(default, Enum):
-        return f"one of {', '.join(type(default).__members__)}"
-    return (
-        "true or false" if isinstance(default, bool) else "a whole number" if isinstance(default, int) else "a number"
-    )
-
-
-def _value(key: str, text: str, default: Any) -> Any:
-    try:
-        if isinstance(default, Enum):
-            return type(default)[text]
-        if isinstance(default, bool):
-            return _TRUTH[text.lower()]
-        if isinstance(default, int | float | str):
-            return type(default)(text)
-        if isinstance(default, Path):
-            return Path(text)
-    except (ValueError, KeyError) as error:
-        raise UsageError(f"{key} takes {_kind(default)} (as its default {default!r}); received {text!r}.") from error
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):  # what is no literal is text
-        return text

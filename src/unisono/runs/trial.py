@@ -10,7 +10,9 @@ from functools import partial
 from unisono.errors import JobError, UsageError
 from unisono.observe.progress import quiet
 from unisono.partition.layout import Layout
-from unisono.runs.execution import Interrupts, Observation, Supervised
+from unisono.runs.execution import Supervised
+from unisono.runs.interrupts import Interrupts
+from unisono.runs.observation import Observation
 from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.supervisor.outcome import raise_failure
 

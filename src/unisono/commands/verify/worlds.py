@@ -16,9 +16,11 @@ from unisono.checkpoint.store import Checkpoint
 from unisono.errors import JobError
 from unisono.observe.progress import quiet
 from unisono.partition.layout import Layout
-from unisono.runs.execution import Execution, Interrupts, Observation, Supervised
+from unisono.runs.execution import Execution, Supervised
+from unisono.runs.interrupts import Interrupts
+from unisono.runs.observation import Observation
 from unisono.runs.request import request_of
-from unisono.runs.train import standing_after
+from unisono.runs.resuming import standing_after
 from unisono.runtime.preparation.prepare import Described, Request
 from unisono.runtime.processes.leftovers import VERIFY, temporary_folder
 from unisono.runtime.state.host_state import HostState

@@ -19,7 +19,7 @@ from unisono.hosts.ray.messages import Ended, News, Order
 from unisono.hosts.store import Store
 from unisono.hosts.terms import Term, exchange
 from unisono.observe.progress import Display
-from unisono.runs.execution import Interrupts
+from unisono.runs.interrupts import Interrupts
 
 LOOK_SECONDS = 0.2
 PATIENCE_SECONDS = 20.0

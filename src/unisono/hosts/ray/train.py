@@ -19,8 +19,9 @@ from unisono.hosts.train import hosts_of, train_among_hosts
 from unisono.machine.platform_check import require_linux
 from unisono.observe.progress import Display
 from unisono.observe.run_folder import RunFolder, fresh, this_process
-from unisono.runs.execution import Interrupts, supervised
+from unisono.runs.execution import supervised
 from unisono.runs.handle import Run
+from unisono.runs.interrupts import Interrupts
 from unisono.runs.jobfile import LoadedJob
 from unisono.runs.opening import Start, opened
 from unisono.runs.request import request_of
