@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from products import DESCRIPTION, shape
 from sums import along
 from unisono.frameworks.protocol import TensorSpec
+from unisono.gradients.hosts import host_shares, spans
 from unisono.gradients.tree import Node, expression, fold
 from unisono.hosts.exchange import Exchange
 from unisono.memory.segment import Segment
 from unisono.partition.batches import Batches
-from unisono.partition.hosts import host_shares, spans
 from unisono.runtime.rules.folding import ALL_HOSTS, folding
 from unisono.runtime.rules.plan import Plan, even
 from unisono.runtime.rules.rounds import Program
-from unisono.runtime.state.backward_progress import Reach
+from unisono.runtime.state.backward_progress import BackwardProgress
 from unisono.runtime.state.control import Control
-from unisono.runtime.state.host_shares import Agreement
+from unisono.runtime.state.host_shares import HostShares
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import FLOATING, host_layout
 from waiting import limit
@@ -162,7 +162,7 @@ def host_state(leaves: Leaves, plan: Plan, total: int, layout: Any, host: int) -
 def test_every_host_ends_with_the_sums_of_one(
     workers: list[int], microbatches: int, empty: int, most: int, changed: tuple[bool, ...]
 ) -> None:
-    with patch.multiple("unisono.partition.hosts", MOST_ELEMENTS=most, LEAST_ELEMENTS=1):  # few spans, or many
+    with patch.multiple("unisono.gradients.hosts", MOST_ELEMENTS=most, LEAST_ELEMENTS=1):  # few spans, or many
         _exchange(workers, microbatches, empty, changed)
 
 
@@ -180,7 +180,7 @@ def _exchange(workers: list[int], microbatches: int, empty: int, changed: tuple[
         plan = Plan(ROUND, boundaries, tuple(range(count)), hosts=shares)
         state = host_state(leaves, plan, total, layout, host)
         state.segment["used"][0, 1] = host == len(workers) - 1
-        Agreement(state).begin(host, workers)
+        HostShares(state).begin(host, workers)
         exchange = Exchange(state, Post(mail, host), host, len(workers))
         threads.append(threading.Thread(target=exchange.round, args=(plan, program.at(ROUND), total)))
         states.append(state)
@@ -212,7 +212,7 @@ def _exchange(workers: list[int], microbatches: int, empty: int, changed: tuple[
             assert not changed[index] or np.array_equal(state.segment[f"buffer_first/{index}"], values)
         assert np.array_equal(state.segment["table"][:total], leaves.table[:total])
         assert np.array_equal(state.segment["used"][-1], np.bitwise_or.reduce(used[:host] + used[host + 1 :], axis=0))
-        assert Agreement(state).stop
+        assert HostShares(state).stop
     for state in (*states, alone):
         state.segment.close()
 
@@ -225,11 +225,11 @@ def test_what_is_sent_early_stays_as_it_was() -> None:
     plans = [Plan(ROUND, shares[host : host + 2], (0,), hosts=shares) for host in (0, 1)]
     states = [host_state(leaves, plan, total, layout, host) for host, plan in enumerate(plans)]
     for host, state in enumerate(states):
-        Agreement(state).begin(host, [1, 1])
+        HostShares(state).begin(host, [1, 1])
     states[0].segment["summed"][:, 0] = ROUND
-    reach = Reach(states[0])
-    reach.begin(0, ROUND)
-    reach.whole(0)
+    progress = BackwardProgress(states[0])
+    progress.begin(0, ROUND)
+    progress.whole(0)
     theirs = next(span for span in spans([layout.regions[0].length], 2) if span.host == 1)
     posts = (Written(mail, 0, states[0], slice(theirs.start, theirs.stop)), Post(mail, 1))
     threads = []

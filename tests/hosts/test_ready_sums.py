@@ -11,7 +11,7 @@ from products import DESCRIPTION, host_state
 from unisono.hosts.ready_sums import ReadySums
 from unisono.memory.words import Words
 from unisono.runtime.rules.plan import Plan
-from unisono.runtime.state.backward_progress import Reach
+from unisono.runtime.state.backward_progress import BackwardProgress
 from unisono.runtime.state.control import Control
 from unisono.runtime.state.host_state import HostState
 from waiting import limit
@@ -26,31 +26,31 @@ def state() -> Iterator[HostState]:
         yield state
 
 
-def begun(state: HostState) -> tuple[ReadySums, Reach, Words]:
-    complete, reach, summed = ReadySums(state), Reach(state), Words(state.segment, "summed", 0.0)
+def begun(state: HostState) -> tuple[ReadySums, BackwardProgress, Words]:
+    complete, progress, summed = ReadySums(state), BackwardProgress(state), Words(state.segment, "summed", 0.0)
     for slot in range(2):
-        reach.begin(slot, PLAN.round)
+        progress.begin(slot, PLAN.round)
     complete.begin(PLAN)
-    return complete, reach, summed
+    return complete, progress, summed
 
 
-def finish(state: HostState, reach: Reach, summed: Words) -> None:
+def finish(state: HostState, progress: BackwardProgress, summed: Words) -> None:
     for slot in range(2):
-        reach.whole(slot)
+        progress.whole(slot)
         summed.publish(slot, PLAN.round + 1)
 
 
 def test_it_waits_for_every_slot(state: HostState) -> None:
-    complete, reach = ReadySums(state), Reach(state)
+    complete, progress = ReadySums(state), BackwardProgress(state)
     complete.begin(PLAN)
     found: list[object] = []
     thread = threading.Thread(target=lambda: found.append(complete.wait_for(1)))
-    reach.begin(0, PLAN.round)
-    reach.whole(0)
+    progress.begin(0, PLAN.round)
+    progress.whole(0)
     thread.start()
-    reach.begin(1, PLAN.round)
-    reach.begin(1, PLAN.round)  # whose first attempt has left nothing: who does not wait finds an earlier one
-    reach.listener(1)(TOTAL - 1)
+    progress.begin(1, PLAN.round)
+    progress.begin(1, PLAN.round)  # whose first attempt has left nothing: who does not wait finds an earlier one
+    progress.listener(1)(TOTAL - 1)
     thread.join(limit())
     assert found == [(1, 2)]
     assert complete.holds((1, 2))
@@ -76,9 +76,9 @@ def never_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("late", [0, 1])
 def test_where_nothing_is_sent_early_every_slot_has_to_have_summed(state: HostState, late: int) -> None:
     state.control.publish(Control.WHOLE, 1)
-    complete, reach, summed = begun(state)
+    complete, progress, summed = begun(state)
     for slot in range(2):
-        reach.whole(slot)
+        progress.whole(slot)
         summed.publish(slot, PLAN.round + (slot != late))
     for wait in (lambda: complete.wait_for(1), complete.wait_for_all):
         with pytest.raises(Waits):
@@ -89,11 +89,11 @@ def test_where_nothing_is_sent_early_every_slot_has_to_have_summed(state: HostSt
 
 @pytest.mark.usefixtures("never_asleep")
 def test_sums_of_the_last_round_are_not_taken_for_this_one_s(state: HostState) -> None:
-    complete, reach, summed = ReadySums(state), Reach(state), Words(state.segment, "summed", 0.0)
+    complete, progress, summed = ReadySums(state), BackwardProgress(state), Words(state.segment, "summed", 0.0)
     complete.begin(PLAN)
     for slot in range(2):
-        reach.begin(slot, PLAN.round - 1)
-        reach.whole(slot)
+        progress.begin(slot, PLAN.round - 1)
+        progress.whole(slot)
         summed.publish(slot, PLAN.round)
     with pytest.raises(Waits):
         complete.wait_for(1)
@@ -102,14 +102,14 @@ def test_sums_of_the_last_round_are_not_taken_for_this_one_s(state: HostState) -
 
 
 def test_a_successor_s_beginning_is_noticed(state: HostState) -> None:
-    complete, reach, summed = begun(state)
+    complete, progress, summed = begun(state)
     for slot in range(2):
-        reach.whole(slot)
+        progress.whole(slot)
     attempts = complete.wait_for(TOTAL)
     assert attempts
-    reach.begin(1, PLAN.round)  # its owner has died before it said that it had summed
+    progress.begin(1, PLAN.round)  # its owner has died before it said that it had summed
     assert not complete.holds(attempts)
-    finish(state, reach, summed)
+    finish(state, progress, summed)
     assert complete.wait_for(TOTAL) == ()
     assert complete.holds(())
     complete.wait_for_all()
@@ -117,13 +117,13 @@ def test_a_successor_s_beginning_is_noticed(state: HostState) -> None:
 
 
 def test_a_gradient_in_two_parts_is_noticed_and_then_nothing_is_early(state: HostState) -> None:
-    complete, reach, summed = begun(state)
-    listen = reach.listener(0)
+    complete, progress, summed = begun(state)
+    listen = progress.listener(0)
     listen(TOTAL - 1)
-    reach.whole(1)
+    progress.whole(1)
     assert complete.holds(complete.wait_for(1))
     listen(TOTAL - 1)
-    finish(state, reach, summed)
+    finish(state, progress, summed)
     assert not complete.was_sound
     assert state.control.get(Control.WHOLE)
     complete.begin(PLAN)
@@ -135,15 +135,15 @@ def test_elsewhere_than_on_x86_attempts_are_ordered_with_sums(
     state: HostState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An attempt's number is there before its sums are, and read again after them."""
-    complete, reach, _ = begun(state)
+    complete, progress, _ = begun(state)
     seen: list[object] = []
     monkeypatch.setattr("unisono.hosts.ready_sums.fence", lambda: seen.append("fence"))
     monkeypatch.setattr(
-        "unisono.runtime.state.backward_progress.fence", lambda: seen.append(("fence", reach.now(0).attempt))
+        "unisono.runtime.state.backward_progress.fence", lambda: seen.append(("fence", progress.now(0).attempt))
     )
-    reach.begin(0, PLAN.round)
+    progress.begin(0, PLAN.round)
     assert seen.pop() == ("fence", 2)
-    now = Reach.now
-    monkeypatch.setattr(Reach, "now", lambda *given: seen.append("look") or now(*given))
+    now = BackwardProgress.now
+    monkeypatch.setattr(BackwardProgress, "now", lambda *given: seen.append("look") or now(*given))
     complete.holds((2, 1))
     assert seen == ["fence", "look", "look"]

@@ -10,7 +10,7 @@ SPINNING = "only speed: how long one looks before one sleeps"
 EQUIVALENT: list[tuple[str, str, list[str], str]] = [
     ("partition/stages.py", "found = {0: [_Split(0, 0, (0,))]}", ["(0, → (1,", "(0, → (-1,"], "all begin with it"),
     (
-        "partition/hosts.py",
+        "gradients/hosts.py",
         "MOST_ELEMENTS, LEAST_ELEMENTS = 1 << 20, 1 << 16",
         ["1 << 20 → 2 << 20", "20 → 21", "20 → 19", "1 << 16 → 2 << 16", "16 → 17", "16 → 15"],
         SPEED,
@@ -37,7 +37,7 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
     ),
     (
         "runtime/state/backward_progress.py",
-        'self._words, self._control = Words(state.segment, "reached", 0.0), state.control',
+        'self._words, self._control = Words(state.segment, "backward_progress", 0.0), state.control',
         ["0.0 → 1.0"],
         SPINNING,
     ),
@@ -103,7 +103,7 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         "a tensor's unit ends with it",
     ),
     (
-        "partition/hosts.py",
+        "gradients/hosts.py",
         "ends = [stop - turn * k // hosts for k in range(hosts + 1)]",
         ["1) → 2)"],
         "one end more, which nobody reads",
@@ -147,7 +147,7 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         "JSON says the same",
     ),
     (
-        "partition/hosts.py",
+        "gradients/hosts.py",
         "each = min(MOST_ELEMENTS, max(LEAST_ELEMENTS, stop // (2 * hosts)))",
         ["2 * → 3 *", "2 * → 1 *", "2 * → 2 +"],
         SPEED,

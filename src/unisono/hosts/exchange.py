@@ -24,7 +24,7 @@ from unisono.runtime.rules.folding import ALL_HOSTS
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.control import Control
-from unisono.runtime.state.host_shares import Agreement
+from unisono.runtime.state.host_shares import HostShares
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import FLOATING
 
@@ -50,7 +50,7 @@ class Exchange:
         self._state, self._segment, self._buffer_specs = state, state.segment, state.layout.description.buffers
         self._transport, self._host, self._hosts = transport, host, hosts
         self._others = [other for other in range(hosts) if other != host]
-        self._agreement, self._ready, self._adder = Agreement(state), ReadySums(state), TreeAdder()
+        self._shares, self._ready, self._adder = HostShares(state), ReadySums(state), TreeAdder()
         self._gradients = GradientExchange(state, transport, host, hosts, self._ready)
 
     def round(self, plan: Plan, round_: Round, total: int) -> None:
@@ -103,7 +103,7 @@ class Exchange:
             changed |= theirs[1]
         used[-1] = others[: used.shape[1]] if training else 0
         workers, shutdowns, asked = zip(*(map(int, found[host]) for host in range(self._hosts)), strict=True)
-        self._agreement.agree(workers, shutdowns, max(asked))
+        self._shares.agree(workers, shutdowns, max(asked))
         of_buffers: Array = changed[: len(self._buffer_specs)]
         return of_buffers
 

@@ -26,7 +26,7 @@ from unisono.hosts.waiting import SAY_SECONDS, until
 from unisono.runtime.preparation.prepare import Described
 from unisono.runtime.processes.source import Source
 from unisono.runtime.rules.shutdown import Shutdown, leavers
-from unisono.runtime.state.host_shares import Agreement
+from unisono.runtime.state.host_shares import HostShares
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.other_hosts import Joined, Own
 from unisono.runtime.supervisor.watcher import Listener
@@ -134,7 +134,7 @@ class HostGroup:
                 return misfit
             hosts, place = generation.hosts, generation.own or 0
             state.plans.withdraw()
-            Agreement(state).begin(place, [host["workers"] for host in hosts])
+            HostShares(state).begin(place, [host["workers"] for host in hosts])
             if len(hosts) == 1 or self._linked(generation, described, state, interrupted):
                 self._has_state = True
                 self._departures.joined(hosts, place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from unisono.memory.words import Words, fence
 from unisono.runtime.rules.plan import Plan
-from unisono.runtime.state.backward_progress import Reach
+from unisono.runtime.state.backward_progress import BackwardProgress
 from unisono.runtime.state.control import Control
 from unisono.runtime.state.host_state import HostState
 
@@ -20,7 +20,7 @@ class ReadySums:
     """
 
     def __init__(self, state: HostState) -> None:
-        self._reach, self._control = Reach(state), state.control
+        self._progress, self._control = BackwardProgress(state), state.control
         self._summed = Words(state.segment, "summed", 0.0)
 
     def begin(self, plan: Plan) -> None:
@@ -50,14 +50,14 @@ class ReadySums:
 
     def _attempt(self, slot: int, count: int) -> int:
         while True:
-            now = self._reach.now(slot)
+            now = self._progress.now(slot)
             if now.round == self._plan.round and now.gradients >= count:
                 return now.attempt
-            self._reach.wait(slot, now)
+            self._progress.wait(slot, now)
 
     def holds(self, attempts: Attempts) -> bool:
         """Whether what was read since `wait_for` was complete all the time."""
         fence()  # the numbers of attempts are read after the sums
-        found = tuple(self._reach.now(slot).attempt for slot in range(len(attempts)))
+        found = tuple(self._progress.now(slot).attempt for slot in range(len(attempts)))
         self._was_early = self._was_early or bool(attempts)
         return found == attempts

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sums import along
-from unisono.gradients.hosts import nodes_of, swapped
+from unisono.gradients.hosts import host_shares, nodes_of, swapped
 from unisono.gradients.tree import Node, expression, root
-from unisono.partition.hosts import host_shares
 from unisono.runtime.rules.folding import ALL_HOSTS, folding
 from unisono.runtime.rules.plan import Plan, even
 

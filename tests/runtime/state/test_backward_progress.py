@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from products import DESCRIPTION, host_state, shape
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
-from unisono.runtime.state.backward_progress import Reach, Reached
+from unisono.runtime.state.backward_progress import BackwardProgress, Progress
 from unisono.runtime.state.control import Control
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import host_layout
@@ -30,34 +30,34 @@ def state() -> Iterator[HostState]:
 @given(st.permutations(TRAINED))
 def test_what_is_said_to_be_complete_is_complete(order: list[int]) -> None:
     with host_state(2, 4, 4) as state:
-        reach = Reach(state)
-        reach.begin(1, 5)
-        listen, came = reach.listener(1), set()
+        progress = BackwardProgress(state)
+        progress.begin(1, 5)
+        listen, came = progress.listener(1), set()
         for number in order:
             listen(number)
             came.add(number)
-            said = range(TOTAL - reach.now(1).gradients, TOTAL)
+            said = range(TOTAL - progress.now(1).gradients, TOTAL)
             assert came.issuperset(number for number in said if number in TRAINED)
-        assert reach.now(1) == Reached(5, 1, TOTAL)
+        assert progress.now(1) == Progress(5, 1, TOTAL)
         assert not state.control.get(Control.WHOLE)
 
 
 def test_a_successor_is_another_attempt_and_has_nothing_yet(state: HostState) -> None:
-    reach = Reach(state)
-    reach.begin(0, 3)
-    reach.whole(0)
-    before = reach.now(0)
-    reach.begin(0, 3)
-    assert reach.now(0) == Reached(3, 2, 0)
-    assert reach.now(0).word() > before.word()
-    reach.begin(0, 4)
-    assert reach.now(0) == Reached(4, 1, 0)
+    progress = BackwardProgress(state)
+    progress.begin(0, 3)
+    progress.whole(0)
+    before = progress.now(0)
+    progress.begin(0, 3)
+    assert progress.now(0) == Progress(3, 2, 0)
+    assert progress.now(0).word() > before.word()
+    progress.begin(0, 4)
+    assert progress.now(0) == Progress(4, 1, 0)
 
 
 def test_a_gradient_that_comes_twice_is_noticed(state: HostState) -> None:
-    reach = Reach(state)
-    reach.begin(0, 0)
-    listen = reach.listener(0)
+    progress = BackwardProgress(state)
+    progress.begin(0, 0)
+    listen = progress.listener(0)
     listen(TRAINED[-1])
     assert not state.control.get(Control.WHOLE)
     listen(TRAINED[-1])
@@ -65,47 +65,47 @@ def test_a_gradient_that_comes_twice_is_noticed(state: HostState) -> None:
 
 
 def test_nothing_of_an_earlier_generation_is_left(state: HostState) -> None:
-    reach = Reach(state)
-    reach.begin(0, 3)
-    reach.whole(0)
+    progress = BackwardProgress(state)
+    progress.begin(0, 3)
+    progress.whole(0)
     state.begin(3)
-    assert reach.now(0) == Reached(0, 0, 0)
+    assert progress.now(0) == Progress(0, 0, 0)
 
 
 @example(2**31 - 1, 2**12 - 1, 2**20 - 1)
 @given(st.integers(0, 2**31 - 1), st.integers(0, 2**12 - 1), st.integers(0, 2**20 - 1))
 def test_a_word_holds_what_there_can_be(round_: int, attempt: int, gradients: int) -> None:
-    reached = Reached(round_, attempt, gradients)
-    assert Reached.of(reached.word()) == reached
+    reached = Progress(round_, attempt, gradients)
+    assert Progress.of(reached.word()) == reached
     assert reached.word() < 2**63
 
 
 def test_attempts_are_counted_round_and_round(state: HostState) -> None:
-    reach = Reach(state)
-    Words(state.segment, "reached", 0.0).publish(1, Reached(3, 2**12 - 1, 2).word())
-    reach.begin(1, 3)
-    assert reach.now(1) == Reached(3, 0, 0)
-    assert reach.now(0) == Reached(0, 0, 0)
+    progress = BackwardProgress(state)
+    Words(state.segment, "backward_progress", 0.0).publish(1, Progress(3, 2**12 - 1, 2).word())
+    progress.begin(1, 3)
+    assert progress.now(1) == Progress(3, 0, 0)
+    assert progress.now(0) == Progress(0, 0, 0)
 
 
 def test_what_is_not_trained_is_not_waited_for() -> None:
     owners = (None, 0, None, 0, None)
     description = replace(DESCRIPTION, parameters=(*DESCRIPTION.parameters, DESCRIPTION.parameters[0]), owners=owners)
     layout = host_layout(description, shape(2, 1, 4))
-    reach = Reach(HostState(layout, Segment.create(layout.segment)))
+    progress = BackwardProgress(HostState(layout, Segment.create(layout.segment)))
     said = []
     for order in ((1, 3), (3, 1)):
-        reach.begin(1, 5)
-        listen = reach.listener(1)
+        progress.begin(1, 5)
+        listen = progress.listener(1)
         for number in order:
             listen(number)
-            said.append(reach.now(1).gradients)
+            said.append(progress.now(1).gradients)
     assert said == [0, 5, 3, 5]
 
 
 def test_who_waits_sleeps_until_there_is_more(state: HostState, monkeypatch: pytest.MonkeyPatch) -> None:
     waited = []
     monkeypatch.setattr(Words, "wait", lambda words, index, value: waited.append((index, value)))
-    reach = Reach(state)
-    reach.wait(1, Reached(3, 1, 2))
-    assert waited == [(1, Reached(3, 1, 2).word() + 1)]
+    progress = BackwardProgress(state)
+    progress.wait(1, Progress(3, 1, 2))
+    assert waited == [(1, Progress(3, 1, 2).word() + 1)]

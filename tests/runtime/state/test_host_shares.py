@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from products import host_state
-from unisono.partition.hosts import host_shares
+from unisono.gradients.hosts import host_shares
 from unisono.runtime.rules.shutdown import Shutdown
-from unisono.runtime.state.host_shares import Agreement
+from unisono.runtime.state.host_shares import HostShares
 
 
 def test_each_number_is_read_where_it_was_written() -> None:
     with host_state(1, 2, 8) as state:
-        agreed = Agreement(state)
+        agreed = HostShares(state)
         agreed.begin(1, [1, 1])
         assert (agreed.host, agreed.several, agreed.stop, agreed.asked, agreed.workers) == (1, True, False, 0, [1, 1])
         leaves = Shutdown(True, 15)
@@ -27,17 +27,17 @@ def test_each_number_is_read_where_it_was_written() -> None:
 def test_hosts_share_every_round_but_one_whose_metric_objects_are_fed(object_metrics: bool) -> None:
     shares = host_shares(8, [2, 3])
     with host_state(1, 2, 8, object_metrics) as state:
-        agreed = Agreement(state)
+        agreed = HostShares(state)
         agreed.begin(1, [2, 3])
-        assert agreed.shares(training=True) == shares
-        assert agreed.shares(training=False) == (() if object_metrics else shares)
+        assert agreed.of_round(training=True) == shares
+        assert agreed.of_round(training=False) == (() if object_metrics else shares)
         assert agreed.own(shares) == range(shares[1], shares[2])
         assert agreed.own(()) == range(8)
 
 
 def test_a_host_alone_shares_nothing() -> None:
     with host_state(1, 2, 8) as state:
-        agreed = Agreement(state)
+        agreed = HostShares(state)
         agreed.begin(0, [3])
         assert not agreed.several
-        assert agreed.shares(training=True) == ()
+        assert agreed.of_round(training=True) == ()

@@ -19,7 +19,7 @@ from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import RECORDS
 from unisono.runtime.state.records import Records, merged
 from unisono.runtime.worker import microbatch as microbatches
-from unisono.runtime.worker import slot
+from unisono.runtime.worker import round_record, slot
 
 
 class Clock:
@@ -48,7 +48,7 @@ def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def test_waiting_for_samples_is_told_apart_from_computing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (microbatches, slot):
+    for module in (microbatches, round_record, slot):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: Clock.now))
     _, records, _ = run(jobs.make(steps=3, data=SlowToRead(), loss=loss, drop_last=True))
     spent = [[sum(record[f"{part}_seconds"]) for part in ("data", "compute")] for record in records]

@@ -23,7 +23,7 @@ from unisono.partition.keys import key
 from unisono.partition.order import epoch_order
 from unisono.runtime.rules.plan import Plan, is_over
 from unisono.runtime.rules.rounds import Program, Round
-from unisono.runtime.state.host_shares import Agreement
+from unisono.runtime.state.host_shares import HostShares
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import ROUNDS_AHEAD, HostLayout
 
@@ -223,7 +223,7 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
     """
     index, loaders = share
     committed, at = Words(state.segment, "committed", 0.0), state.segment["reading"]
-    agreement = Agreement(state)
+    shares = HostShares(state)
 
     def begun(sample: int) -> None:
         at[index, 1] = sample + 1
@@ -236,7 +236,7 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
             continue
         if plan.round >= program.rounds:
             return
-        for number, microbatch in _ahead(program, plan, agreement):
+        for number, microbatch in _ahead(program, plan, shares):
             round_ = program.at(number)
             if (number + microbatch) % loaders != index or ring.has(round_, microbatch):
                 continue
@@ -258,12 +258,12 @@ def _is_replaced(state: HostState, committed: Words, plan: Plan) -> bool:
     return state.plans.in_force() != plan
 
 
-def _ahead(program: Program, plan: Plan, agreement: Agreement) -> Iterator[tuple[int, int]]:
+def _ahead(program: Program, plan: Plan, shares: HostShares) -> Iterator[tuple[int, int]]:
     """(round, microbatch) of what this host needs soon, as far as the present shares tell."""
     for number in range(plan.round, min(plan.round + ROUNDS_AHEAD, program.rounds)):
         round_ = program.at(number)
-        hosts = plan.hosts if number == plan.round else agreement.shares(round_.evaluation is None)
-        run = agreement.own(hosts)
+        hosts = plan.hosts if number == plan.round else shares.of_round(round_.evaluation is None)
+        run = shares.own(hosts)
         for microbatch in range(run.start, min(run.stop, program.nonempty(round_))):
             yield number, microbatch
 

@@ -29,7 +29,7 @@ from unisono.runtime.preparation.cutting import Cut, cut_in_stages, probe_microb
 from unisono.runtime.preparation.data_digests import digest_of, set_digests
 from unisono.runtime.rules.plan import Plan, even
 from unisono.runtime.rules.rounds import EvaluationSet, Program, Round
-from unisono.runtime.state.host_shares import Agreement
+from unisono.runtime.state.host_shares import HostShares
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import HostLayout, Shape, host_layout
 from unisono.runtime.worker.context import Context, no_phase
@@ -114,7 +114,7 @@ class Described:
     samples: str = ""
 
     def opening(
-        self, first: int, members: tuple[int, ...], stop: bool, agreement: Agreement | None = None, copy: bool = False
+        self, first: int, members: tuple[int, ...], stop: bool, shares: HostShares | None = None, copy: bool = False
     ) -> Plan:
         """The plan of the round that a crew begins with.
 
@@ -122,14 +122,14 @@ class Described:
             first: that round.
             members: who sits where.
             stop: whether the run ends instead.
-            agreement: what hosts have agreed on; None = there is one.
+            shares: what hosts have agreed on; None = there is one.
             copy: whether the supervisor looks at the state first.
         """
         shape = self.layout.shape
         training = first >= self.program.rounds or self.program.at(first).evaluation is None
         stages = shape.stages if training else 1
-        hosts = agreement.shares(training) if agreement else ()
-        own = agreement.own(hosts) if agreement else range(shape.microbatches)
+        hosts = shares.of_round(training) if shares else ()
+        own = shares.own(hosts) if shares else range(shape.microbatches)
         boundaries = tuple(own.start + boundary for boundary in even(len(own), len(members) // stages))
         return Plan(first, boundaries, members, stages, copy, stop, hosts=hosts)
 

@@ -18,11 +18,11 @@ from unisono.runtime.state.host_state import HostState
 _COUNT, _ATTEMPT = 20, 12  # bits of the word
 
 
-class Reached(NamedTuple):
+class Progress(NamedTuple):
     """What a slot's word says.
 
-    >>> Reached.of(Reached(3, 1, 7).word())
-    Reached(round=3, attempt=1, gradients=7)
+    >>> Progress.of(Progress(3, 1, 7).word())
+    Progress(round=3, attempt=1, gradients=7)
     """
 
     round: int
@@ -34,12 +34,12 @@ class Reached(NamedTuple):
         return (self.round << _ATTEMPT | self.attempt) << _COUNT | self.gradients
 
     @staticmethod
-    def of(word: int) -> Reached:
+    def of(word: int) -> Progress:
         """Read `word` back."""
-        return Reached(word >> _COUNT + _ATTEMPT, word >> _COUNT & (1 << _ATTEMPT) - 1, word & (1 << _COUNT) - 1)
+        return Progress(word >> _COUNT + _ATTEMPT, word >> _COUNT & (1 << _ATTEMPT) - 1, word & (1 << _COUNT) - 1)
 
 
-class Reach:
+class BackwardProgress:
     """The words of a host.
 
     Args:
@@ -50,13 +50,13 @@ class Reach:
         owners = state.layout.description.owners
         self._trained = [number for number, owner in enumerate(owners) if owner is not None]
         self.total = len(owners)
-        self._words, self._control = Words(state.segment, "reached", 0.0), state.control
+        self._words, self._control = Words(state.segment, "backward_progress", 0.0), state.control
 
     def begin(self, slot: int, round: int) -> None:
         """Somebody begins to compute the slot's share of a round."""
-        before = Reached.of(self._words.get(slot))
+        before = Progress.of(self._words.get(slot))
         attempt = (before.attempt + 1) % (1 << _ATTEMPT) if before.round == round else 1
-        self._words.publish(slot, Reached(round, attempt, 0).word())
+        self._words.publish(slot, Progress(round, attempt, 0).word())
         fence()  # nothing of the new attempt is there before its number
 
     def listener(self, slot: int) -> Callable[[int], None]:
@@ -65,7 +65,7 @@ class Reach:
         One that comes again had not been complete: sums are whole before they are sent from then on, and who has sent
         early learns it before the round's exchange ends.
         """
-        now = Reached.of(self._words.get(slot))
+        now = Progress.of(self._words.get(slot))
         missing, order = set(self._trained), list(self._trained)
 
         def listen(number: int) -> None:
@@ -84,13 +84,13 @@ class Reach:
 
     def whole(self, slot: int) -> None:
         """Everything of the slot's share is computed."""
-        now = Reached.of(self._words.get(slot))
+        now = Progress.of(self._words.get(slot))
         self._words.publish(slot, now._replace(gradients=self.total).word())
 
-    def now(self, slot: int) -> Reached:
+    def now(self, slot: int) -> Progress:
         """How far a slot has come."""
-        return Reached.of(self._words.get(slot))
+        return Progress.of(self._words.get(slot))
 
-    def wait(self, slot: int, seen: Reached) -> None:
+    def wait(self, slot: int, seen: Progress) -> None:
         """Return once the word says more than what was seen."""
         self._words.wait(slot, seen.word() + 1)

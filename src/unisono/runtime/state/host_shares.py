@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unisono.partition.hosts import host_shares
+from unisono.gradients.hosts import host_shares
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState
 
@@ -12,7 +12,7 @@ HEAD = 3
 """Numbers before the workers of each host, and why each is to go: this host, how many hosts, copies asked for."""
 
 
-class Agreement:
+class HostShares:
     """The hosts of a run and what they last agreed on; one host has nobody to agree with.
 
     Args:
@@ -20,7 +20,7 @@ class Agreement:
     """
 
     def __init__(self, state: HostState) -> None:
-        self._area = state.segment["agreement"]
+        self._area = state.segment["host_shares"]
         self._shape = state.layout.shape
 
     def begin(self, host: int, workers: Sequence[int]) -> None:
@@ -72,7 +72,7 @@ class Agreement:
         """Workers of each host."""
         return [int(count) for count in self._area[HEAD : HEAD + int(self._area[1])]]
 
-    def shares(self, training: bool) -> tuple[int, ...]:
+    def of_round(self, training: bool) -> tuple[int, ...]:
         """The hosts' shares of a round's microbatches; () where this host computes all of them.
 
         Args:

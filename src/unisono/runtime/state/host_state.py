@@ -29,7 +29,7 @@ class HostState(SavedState):
         """Set every word to the start of a round; nobody works yet."""
         for name in ("summed", "normed", "committed"):
             self.segment[name][:, 0] = round
-        self.segment["reached"][:, 0] = 0  # the same round may be shared out otherwise than it was
+        self.segment["backward_progress"][:, 0] = 0  # the same round may be shared out otherwise than it was
         for word in (Control.DRAINED, Control.COPIED, Control.EXCHANGED):
             self.control.publish(word, round)
         self.segment["used"][-1] = 0  # what other hosts have used: they may be gone

@@ -164,13 +164,13 @@ def _regions(description: ModelDescription) -> tuple[Region, ...]:
 def _add_words(layout: HostLayout) -> None:
     """By which processes speak to each other."""
     shape, add = layout.shape, layout.segment.add
-    for name in (*SlotWords._fields, *HANDED, "reached", "computing"):
+    for name in (*SlotWords._fields, *HANDED, "backward_progress", "computing"):
         add(name, "int64", (shape.most, 8))
     add("control", "int64", (Control.COUNT, 8))
     add("ready", "int64", (layout.ring, 8))
     add("reading", "int64", (shape.loaders, 8))
     add("plans", "int64", (2, 9 + 3 * shape.most))
-    add("agreement", "int64", (3 + 2 * shape.most,))
+    add("host_shares", "int64", (3 + 2 * shape.most,))
     add("seats", "int64", (shape.most,))
     for name in ("heirs", "joined"):
         add(name, "int64", (MEMBERS,))

@@ -12,7 +12,7 @@ from unisono.runtime.processes.deaths import Death, given_up
 from unisono.runtime.rules.crew import STRIKES, Decision, Fork, Inherit, Seat, Work
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.state.control import Control
-from unisono.runtime.state.host_shares import Agreement
+from unisono.runtime.state.host_shares import HostShares
 from unisono.runtime.state.layout import MEMBERS
 from unisono.runtime.supervisor.answers import readable
 from unisono.runtime.supervisor.children import Children
@@ -46,7 +46,7 @@ class CrewControl:
         run = self._run
         decisions = run.crew.begin()
         stop = not go_on or run.rounds.next(first) is None or self._ending.failure is not None
-        run.state.plans.stamp(run.described.opening(first, run.crew.seats, stop, Agreement(run.state), copy))
+        run.state.plans.stamp(run.described.opening(first, run.crew.seats, stop, HostShares(run.state), copy))
         self._carry_out(decisions)
 
     def _begun(self, child: Child) -> None:
@@ -75,7 +75,7 @@ class CrewControl:
                 run.wake_everybody()
             elif isinstance(decision, Seat):
                 run.state.plans.seat(decision.members)
-        agreement = Agreement(run.state)
+        agreement = HostShares(run.state)
         elsewhere = sum(agreement.workers) - agreement.workers[agreement.host] if agreement.several else 0
         self._site.listener.workers(len(run.crew.present) + elsewhere, max(len(agreement.workers), 1))
 

@@ -9,7 +9,7 @@ from unisono.errors.failure import Failure
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.shutdown import Fate, fate
 from unisono.runtime.state.control import Control
-from unisono.runtime.state.host_shares import Agreement
+from unisono.runtime.state.host_shares import HostShares
 from unisono.runtime.supervisor.at_rest import Rest
 from unisono.runtime.supervisor.crew_control import CrewControl
 from unisono.runtime.supervisor.other_hosts import Companions, Own
@@ -65,11 +65,11 @@ class Regrouping:
         """Whether the hosts are to meet anew now; the run may have failed elsewhere instead."""
         self._ending.fail(self._others.trouble())
         # Where some leave, all have exchanged, and come to rest after the same round.
-        return self._ending.failure is None and self._others.is_called and not Agreement(self._run.state).stop
+        return self._ending.failure is None and self._others.is_called and not HostShares(self._run.state).stop
 
     def goes_on_with_fewer(self, plan: Plan) -> bool:
         """All workers have ended; returns whether that was because other hosts leave, and this one goes on."""
-        agreement, ending = Agreement(self._run.state), self._ending
+        agreement, ending = HostShares(self._run.state), self._ending
         if not agreement.stop or self._run.is_done(plan):
             return False
         shutdowns = agreement.shutdowns

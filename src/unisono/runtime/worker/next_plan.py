@@ -6,7 +6,7 @@ from unisono.runtime.rules.balance import balanced
 from unisono.runtime.rules.plan import Plan, following
 from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.control import Control
-from unisono.runtime.state.host_shares import Agreement
+from unisono.runtime.state.host_shares import HostShares
 from unisono.runtime.worker.context import Context
 
 
@@ -20,15 +20,15 @@ def stamp_next(context: Context, plan: Plan, round_: Round) -> None:
     state, program, number = context.state, context.program, plan.round + 1
     if any(other is not None and other.round == number for other in state.plans.read()):
         return
-    members, agreement = state.plans.seats(), Agreement(state)
+    members, shares = state.plans.seats(), HostShares(state)
     next_round = program.next(number)
     training = next_round is None or next_round.evaluation is None
     stages = state.layout.shape.stages if training else 1
-    hosts = agreement.shares(training)
-    boundaries = _boundaries(context, plan, round_, len(members), stages, agreement.own(hosts))
+    hosts = shares.of_round(training)
+    boundaries = _boundaries(context, plan, round_, len(members), stages, shares.own(hosts))
     stop, asked = bool(state.control.get(Control.STOP)), state.control.get(Control.ASKED)
-    if agreement.several:  # all of them make the same plan, of what they agreed on
-        stop, asked = agreement.stop, agreement.asked
+    if shares.several:  # all of them make the same plan, of what they agreed on
+        stop, asked = shares.stop, shares.asked
     due = _copy_is_due(context, round_, next_round)
     state.plans.stamp(following(plan, boundaries, members, stages, due, asked, stop or next_round is None, hosts))
 

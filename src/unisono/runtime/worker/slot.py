@@ -22,7 +22,7 @@ from unisono.runtime.rules.balance import smoothed
 from unisono.runtime.rules.folding import Folding, folding
 from unisono.runtime.rules.plan import Action, Plan, position
 from unisono.runtime.rules.rounds import Round
-from unisono.runtime.state.backward_progress import Reach
+from unisono.runtime.state.backward_progress import BackwardProgress
 from unisono.runtime.state.control import Control
 from unisono.runtime.state.layout import RECORDS, SECONDS, WEIGHT
 from unisono.runtime.worker.buffer_average import average_buffers
@@ -42,7 +42,7 @@ class SlotWork:
         self._context, self.slot = context, slot
         self._job, self._program, self._adapter = context.job, context.program, context.adapter
         self._state, self._segment, self._layout = context.state, context.state.segment, context.state.layout
-        self._reach = Reach(context.state)
+        self._progress = BackwardProgress(context.state)
         self._table, self._used = self._segment["table"], self._segment["used"]
         self.due = self._layout.due(slots, slot)
         slice_ = self._layout.slices(slots)[slot]
@@ -97,7 +97,7 @@ class SlotWork:
             if self.slot == 0:
                 self._used[plan.slots : -1] = 0  # of slots that a larger plan had
             if plan.hosts:
-                self._reach.begin(self.slot, plan.round)
+                self._progress.begin(self.slot, plan.round)
             self._adapter.refresh(round_.step)
             self._passes = self._computing(plan, round_)
         started, reading = time.perf_counter(), self._microbatches.data_seconds
@@ -110,7 +110,7 @@ class SlotWork:
         if awaited is None:
             self._passes = None
             if plan.hosts:
-                self._reach.whole(self.slot)
+                self._progress.whole(self.slot)
             self._microbatches.at(plan, -1)
         return awaited
 
@@ -130,7 +130,7 @@ class SlotWork:
         elif self._sums:
             for step in steps:
                 if plan.hosts and step is steps[-1]:
-                    self._adapter.on_gradient = self._reach.listener(self.slot)
+                    self._adapter.on_gradient = self._progress.listener(self.slot)
                 self._microbatches.gradient(plan, round_, step, self._sums, self._adds and bool(step.additions))
             self._adapter.on_gradient = None
 

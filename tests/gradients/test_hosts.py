@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unisono.partition.hosts import LEAST_ELEMENTS, MOST_ELEMENTS, host_shares, spans
+from unisono.gradients.hosts import LEAST_ELEMENTS, MOST_ELEMENTS, host_shares, spans
 
 
 @given(st.integers(1, 64), st.lists(st.integers(1, 9), min_size=1, max_size=9))
