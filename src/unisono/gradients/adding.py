@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from unisono.gradients.arithmetic import Array, add
+from unisono.gradients.arithmetic import add
+from unisono.values.arrays import Array
 
 
 class TreeAdder:

@@ -6,12 +6,10 @@ All work in place, on vectors of one dtype. A gradient is divided and scaled in 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from unisono.values.arrays import Array
 
 
 def add(left: Array, right: Array, out: Array) -> Array:

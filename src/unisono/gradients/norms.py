@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unisono.gradients.regions import BLOCK, Piece, Region
+from unisono.values.arrays import Array
 
 ROW = 256
 """Elements of a row. A block's rows are added one after another, then the row halves: halving from the start takes
 NumPy twice the time."""
 
 
-def block_sums(values: NDArray[np.floating], out: NDArray[np.float64]) -> None:
+def block_sums(values: Array, out: Array) -> None:
     """Write Σ x² of each block of a piece that starts on a block boundary.
 
     Args:
@@ -34,7 +34,7 @@ def block_sums(values: NDArray[np.floating], out: NDArray[np.float64]) -> None:
         out[whole] = halved(rows_added(squares[whole * BLOCK :]))
 
 
-def rows_added(values: NDArray[np.floating]) -> NDArray[np.floating]:
+def rows_added(values: Array) -> Array:
     """The sum of the rows that the last axis is cut into, the first row first; the last row may be short.
 
     >>> rows_added(np.repeat([1.0, 2.0, 4.0], [ROW, ROW, 3]))[[0, 2, 3, -1]].tolist()
@@ -44,13 +44,13 @@ def rows_added(values: NDArray[np.floating]) -> NDArray[np.floating]:
     if size <= ROW:
         return values
     whole = size // ROW * ROW
-    total: NDArray[np.floating] = values[..., :whole].reshape(*values.shape[:-1], -1, ROW).sum(axis=-2)
+    total: Array = values[..., :whole].reshape(*values.shape[:-1], -1, ROW).sum(axis=-2)
     if whole < size:
         total[..., : size - whole] += values[..., whole:]
     return total
 
 
-def halved(values: NDArray[np.floating]) -> NDArray[np.floating]:
+def halved(values: Array) -> Array:
     """The sum over the last axis, which is overwritten: second halves are added to first ones, down to one number.
 
     Halves are those of the next power of two, as if there were zeros at the end.
@@ -92,6 +92,6 @@ def clip_coefficient(norm: float, limit: float) -> float:
     return min(1.0, limit / (norm + 1e-6))
 
 
-def total_norm(partials: NDArray[np.float64]) -> float:
+def total_norm(partials: Array) -> float:
     """√Σ of the partials, added in order."""
     return float(np.sqrt(np.add.accumulate(partials)[-1])) if partials.size else 0.0

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from unisono.values.arrays import Array
 
 BLOCK = 4096
 """Elements of a block: the grain of slices, undo chunks and norms; a multiple of 64."""
@@ -44,7 +45,7 @@ class Parameter:
         """The element after its last."""
         return self.offset + self.size
 
-    def of(self, vector: NDArray[Any]) -> NDArray[Any]:
+    def of(self, vector: Array) -> Array:
         """Its elements in a vector of its region, in its shape."""
         return vector[self.offset : self.end].reshape(self.shape)
 

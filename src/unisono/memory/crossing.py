@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unisono.errors import JobError
 from unisono.memory.segment import aligned
-
-Array = NDArray[Any]
+from unisono.values.arrays import Array
 
 MOST_AXES = 8
 _HEAD = struct.Struct("=2q")

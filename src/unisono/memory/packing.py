@@ -13,16 +13,15 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from numpy.typing import NDArray
-
 from unisono.errors import JobError
 from unisono.memory.segment import aligned
+from unisono.values.arrays import Array
 
 Reducers = Mapping[type, Callable[[Any], Any]]
 """How objects of a class are sent: as in `copyreg.dispatch_table`."""
 
 
-def pack(value: Any, into: NDArray[Any], reducers: Reducers) -> None:
+def pack(value: Any, into: Array, reducers: Reducers) -> None:
     """Write a structure.
 
     Args:
@@ -33,13 +32,7 @@ def pack(value: Any, into: NDArray[Any], reducers: Reducers) -> None:
     Raises:
         JobError: it does not fit.
     """
-    buffers: list[pickle.PickleBuffer] = []
-    file = io.BytesIO()
-    pickler = pickle.Pickler(file, protocol=5, buffer_callback=buffers.append)
-    pickler.dispatch_table = {**copyreg.dispatch_table, **reducers}
-    pickler.dump(value)
-    skeleton = file.getvalue()
-    raws = [buffer.raw() for buffer in buffers]
+    skeleton, raws = _pickled(value, reducers)
     head = struct.pack(f"={2 + len(raws)}q", len(raws), len(skeleton), *(len(raw) for raw in raws))
     at = aligned(len(head) + len(skeleton))
     needed = at + sum(aligned(len(raw)) for raw in raws)
@@ -62,23 +55,24 @@ def packed_bytes(value: Any, reducers: Reducers) -> int:
     >>> packed_bytes({"a": np.zeros(3)}, {})
     24
     """
-    buffers: list[pickle.PickleBuffer] = []
-    pickler = pickle.Pickler(io.BytesIO(), protocol=5, buffer_callback=buffers.append)
-    pickler.dispatch_table = {**copyreg.dispatch_table, **reducers}
-    pickler.dump(value)
-    return sum(len(buffer.raw()) for buffer in buffers)
+    return sum(map(len, _pickled(value, reducers)[1]))
 
 
 def dumps(value: Any, reducers: Reducers) -> bytes:
     """A small structure as bytes for `pickle.loads`; tensors are sent as in `pack`."""
-    file = io.BytesIO()
-    pickler = pickle.Pickler(file, protocol=5)
+    return _pickled(value, reducers, apart=False)[0]
+
+
+def _pickled(value: Any, reducers: Reducers, apart: bool = True) -> tuple[bytes, list[memoryview]]:
+    """The skeleton and, apart from it, the arrays' bytes."""
+    file, buffers = io.BytesIO(), list[pickle.PickleBuffer]()
+    pickler = pickle.Pickler(file, protocol=5, buffer_callback=buffers.append if apart else None)
     pickler.dispatch_table = {**copyreg.dispatch_table, **reducers}
     pickler.dump(value)
-    return file.getvalue()
+    return file.getvalue(), [buffer.raw() for buffer in buffers]
 
 
-def unpack(source: NDArray[Any]) -> Any:
+def unpack(source: Array) -> Any:
     """Read a structure that `pack` wrote; its arrays are views of `source` until the framework copies them."""
     raw = memoryview(source)  # type: ignore[arg-type]
     count, skeleton = struct.unpack_from("=2q", raw)

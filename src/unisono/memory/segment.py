@@ -10,12 +10,11 @@ import ctypes
 import mmap
 import os
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unisono.errors import JobError
+from unisono.values.arrays import Array
 
 ALIGNMENT = 64
 PAGE = 4096
@@ -34,7 +33,7 @@ def aligned(size: int, alignment: int = ALIGNMENT) -> int:
     return -(-size // alignment) * alignment
 
 
-def touch(array: NDArray[Any]) -> None:
+def touch(array: Array) -> None:
     """Map a contiguous array's pages into this process; the kernel does it in one go (Linux >= 5.14) in 3/4 of the time
     that faults one by one take."""
     start = array.ctypes.data // PAGE * PAGE
@@ -73,7 +72,7 @@ class Segment:
         self.layout = layout
         self.map = mmap.mmap(file, max(layout.size, PAGE), flags=flags)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
-        self._arrays: dict[str, NDArray[Any]] = {}
+        self._arrays: dict[str, Array] = {}
 
     @classmethod
     def create(cls, layout: SegmentLayout) -> Segment:
@@ -96,7 +95,7 @@ class Segment:
         """The same memory, but what is written to it through this one is seen by nobody else."""
         return Segment(self.file, self.layout, mmap.MAP_PRIVATE)
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
+    def __getitem__(self, name: str) -> Array:
         array = self._arrays.get(name)
         if array is None:
             area = self.layout.areas[name]

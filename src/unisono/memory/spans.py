@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unisono.memory.segment import ALIGNMENT
+from unisono.values.arrays import Array
 
-View = tuple[NDArray[Any], Callable[..., Any], tuple[Any, ...]]
+View = tuple[Array, Callable[..., Any], tuple[Any, ...]]
 """An array over an object's memory, and (array, *arguments) → the object."""
 
 Views = Mapping[type, Callable[[Any], View | None]]
@@ -41,7 +41,7 @@ class Span(NamedTuple):
     held: int
 
     @staticmethod
-    def of(array: NDArray[Any]) -> Span:
+    def of(array: Array) -> Span:
         """The memory of an array that has elements."""
         steps = [(count - 1) * stride for count, stride in zip(array.shape, array.strides, strict=True)]
         start = array.ctypes.data + sum(step for step in steps if step < 0)
@@ -49,7 +49,7 @@ class Span(NamedTuple):
         return Span(start, stop, _core(array).nbytes)
 
 
-def _core(array: NDArray[Any]) -> NDArray[Any]:
+def _core(array: Array) -> Array:
     """An array without the repetitions that a stride of 0 makes."""
     return array[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.strides)]
 
@@ -87,7 +87,7 @@ class Piece:
         return _placed, (pickle.PickleBuffer(bytes_), self.start % ALIGNMENT)
 
 
-def _placed(buffer: Any, at: int) -> NDArray[Any]:
+def _placed(buffer: Any, at: int) -> Array:
     held = np.frombuffer(buffer, np.uint8)
     if held.ctypes.data % ALIGNMENT == at and held.flags.writeable:
         return held
@@ -115,11 +115,11 @@ class MappedFile:
         return _opened, (self.name, self.mode, self.offset, self.size)
 
 
-def _opened(name: str, mode: Any, offset: int, size: int) -> NDArray[Any]:
+def _opened(name: str, mode: Any, offset: int, size: int) -> Array:
     return np.memmap(name, np.uint8, mode, offset, (size,))
 
 
-def mapping_of(array: NDArray[Any]) -> np.memmap[Any, Any] | None:
+def mapping_of(array: Array) -> np.memmap[Any, Any] | None:
     """The mapping of a file that an array is a view of, where the file is what other processes see too."""
     base: Any = array
     while isinstance(base, np.ndarray):
@@ -143,7 +143,7 @@ class Pieces:
         self._pieces: dict[int, Piece] = {}
         self._files: dict[int, MappedFile] = {}
 
-    def view(self, array: NDArray[Any]) -> tuple[Any, ...]:
+    def view(self, array: Array) -> tuple[Any, ...]:
         """What `viewed` makes the array of again."""
         if (mapped := mapping_of(array)) is not None:
             key = id(mapped._mmap)  # type: ignore[attr-defined]
@@ -162,7 +162,7 @@ class Pieces:
         return Piece(copy.ctypes.data, copy.nbytes, copy), 0, array.shape, strides, array.dtype, array.flags.writeable
 
 
-def _in(piece: Piece | MappedFile, array: NDArray[Any]) -> tuple[Any, ...]:
+def _in(piece: Piece | MappedFile, array: Array) -> tuple[Any, ...]:
     offset = array.ctypes.data - piece.start
     return piece, offset, array.shape, array.strides, array.dtype, array.flags.writeable
 
@@ -171,6 +171,6 @@ def viewed(
     piece: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any, writeable: bool
 ) -> Any:
     """A view as it was, over a piece that has arrived."""
-    array: NDArray[Any] = np.ndarray(shape, dtype, piece, offset, strides)
+    array: Array = np.ndarray(shape, dtype, piece, offset, strides)
     array.flags.writeable = writeable and array.flags.writeable
     return array

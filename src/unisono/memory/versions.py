@@ -14,8 +14,8 @@ import numpy as np
 
 from unisono.errors import JobError
 from unisono.memory import crossing
-from unisono.memory.crossing import Array
 from unisono.memory.segment import ALIGNMENT, aligned
+from unisono.values.arrays import Array
 
 
 class Versions:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
-
-Array = NDArray[Any]
+from unisono.values.arrays import Array
 
 
 class Arrays(Protocol):

@@ -7,11 +7,11 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unisono.trees import marks
 from unisono.trees.references import Classes
 from unisono.trees.writer import DICTS, SEQUENCES
+from unisono.values.arrays import Array
 from unisono.values.text import excerpt
 from unisono.values.untrusted import Malformed, Maybe, check
 
@@ -30,7 +30,7 @@ _FORMS: dict[str, tuple[Any, ...]] = {
 _SCALARS = (type(None), bool, int, float, str)
 
 
-def check_tree(tree: Any, values: Mapping[str, NDArray[Any]], classes: Classes) -> None:
+def check_tree(tree: Any, values: Mapping[str, Array], classes: Classes) -> None:
     """Hold a tree to what `Writer` writes.
 
     Args:
@@ -73,7 +73,7 @@ def _within(node: list[Any]) -> Iterable[Any]:
             check(value, wanted)
 
 
-def _check_rest(node: list[Any], values: Mapping[str, NDArray[Any]], classes: Classes) -> None:
+def _check_rest(node: list[Any], values: Mapping[str, Array], classes: Classes) -> None:
     """What is made by a node can be made, and is of a class that is known."""
     kind, *rest = node
     if kind == "object" and rest[1] is not None and not marks.can_be_made(classes.named(rest[1])):

@@ -9,17 +9,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unisono.trees import marks
 from unisono.trees.arrays import Arrays
 from unisono.trees.grammar import check_tree
 from unisono.trees.references import Classes
 from unisono.trees.writer import DICTS, SEQUENCES, Fixed
+from unisono.values.arrays import Array
 from unisono.values.text import excerpt
 from unisono.values.untrusted import Malformed, check
-
-Array = NDArray[Any]
 
 
 class Reader:

@@ -15,14 +15,12 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unisono.errors import JobError
 from unisono.trees import marks
 from unisono.trees.arrays import Arrays
 from unisono.trees.references import Classes
-
-Array = NDArray[Any]
+from unisono.values.arrays import Array
 
 Path = tuple[str, ...]
 Fixed = dict[Path, tuple[Any, Any]]

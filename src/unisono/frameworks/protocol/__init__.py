@@ -7,10 +7,11 @@ An adapter's class is an `Adapter`: a `Model`, an `Optimizer` and `Stages`. Its 
 from typing import Protocol
 
 from unisono.frameworks.protocol.data import DataFunctions
-from unisono.frameworks.protocol.description import Array, ModelDescription, Source, StateSpec, TensorSpec
+from unisono.frameworks.protocol.description import ModelDescription, Source, StateSpec, TensorSpec
 from unisono.frameworks.protocol.model import GradientInParts, Measured, Model
 from unisono.frameworks.protocol.optimizer import ChunkUpdate, Optimizer
 from unisono.frameworks.protocol.stages import Crossing, Passed, Stage, Stages, Unit
+from unisono.values.arrays import Array
 
 __all__ = [
     "Adapter",

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from unisono.frameworks.pairs import stacked
-from unisono.frameworks.protocol.description import Array
 from unisono.memory.packing import Reducers
 from unisono.memory.spans import Views
+from unisono.values.arrays import Array
 
 
 class DataFunctions(Protocol):

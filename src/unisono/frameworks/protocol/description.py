@@ -7,11 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from numpy.typing import NDArray
-
 from unisono.gradients.regions import Kind
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

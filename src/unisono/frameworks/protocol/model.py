@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from unisono.frameworks.protocol.description import Array, ModelDescription
+from unisono.frameworks.protocol.description import ModelDescription
 from unisono.job import Job
+from unisono.values.arrays import Array
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from unisono.frameworks.protocol.description import Array
 from unisono.gradients.regions import Chunk, Region
 from unisono.memory.versions import Versions
+from unisono.values.arrays import Array
 
 
 class ChunkUpdate(Protocol):

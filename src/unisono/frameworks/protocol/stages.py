@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from unisono.errors import UsageError
-from unisono.frameworks.protocol.description import Array
 from unisono.frameworks.protocol.model import Measured
+from unisono.values.arrays import Array
 
 
 @dataclass(frozen=True)

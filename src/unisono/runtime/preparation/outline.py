@@ -5,47 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from unisono.job import Job
-
-
-class JobFacts(Protocol):
-    """The part of a job that its supervisor looks at: a `Job` has it, and so has an `Outline` of one."""
-
-    @property
-    def epochs(self) -> int | None:
-        """See `Job`."""
-
-    @property
-    def best(self) -> tuple[str, str] | None:
-        """See `Job`."""
-
-    @property
-    def patience(self) -> int | None:
-        """See `Job`."""
-
-    @property
-    def waits_for_norms(self) -> bool:
-        """See `Job`."""
-
-    @property
-    def observers(self) -> Sequence[Callable[[dict[str, Any]], None]]:
-        """See `Job`."""
-
-    @property
-    def is_evaluated(self) -> bool:
-        """See `Job`."""
-
-    @property
-    def is_observed(self) -> bool:
-        """See `Job`."""
-
-    def described(self) -> dict[str, Any]:
-        """See `Job`."""
-
-    def identity(self) -> dict[str, Any]:
-        """See `Job`."""
 
 
 @dataclass(frozen=True)
@@ -99,3 +61,7 @@ class Outline:
     def identity(self) -> dict[str, Any]:
         """See `Job`."""
         return self._identity
+
+
+JobFacts = Job | Outline
+"""What a job's supervisor looks at."""
