@@ -31,8 +31,8 @@ def hold_to_one_hash(
     """
     expected, records = undisturbed(job)
     script = Script(folder, deaths)
-    for workers, phase in [(2, script), *([(1, None), (3, None)] if all_of_them else [])]:
-        outcome, found, _ = run(job, workers, phase=phase)
+    for workers, hook in [(2, {"phase": script}), *([(1, {}), (3, {})] if all_of_them else [])]:
+        outcome, found, _ = run(job, workers, **hook)
         raise_failure(outcome)
         assert hash_of(outcome) == expected, f"{workers} workers"
         assert _results(found) == _results(records)

@@ -25,6 +25,7 @@ from unisono.runs.execution import execute
 from unisono.runs.jobfile import load
 from unisono.runs.observation import Observation
 from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor.outcome import raise_failure
 
 PATIENCE = 60.0

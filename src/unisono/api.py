@@ -39,7 +39,7 @@ from unisono.runs.train import train_in_folder
 from unisono.runs.trial import fastest
 from unisono.runtime.preparation.code_files import code_files
 from unisono.runtime.preparation.outline import Outline
-from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor.outcome import raise_failure
 from unisono.runtime.supervisor.warm_parent_client import WarmParent
 from unisono.settings import AUTO, Settings

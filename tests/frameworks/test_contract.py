@@ -22,9 +22,10 @@ from unisono.hosts.sample_bytes import decoded, encoded
 from unisono.hosts.snapshot import state_digest
 from unisono.memory.segment import Segment
 from unisono.runtime.loader.samples import RemoteData, samples_at
-from unisono.runtime.preparation.prepare import Request, prepare
+from unisono.runtime.preparation.prepare import prepare
 from unisono.runtime.preparation.probe import probed
 from unisono.runtime.processes.profiler import measured
+from unisono.runtime.rules.request import Request
 from unisono.runtime.state.host_state import HostState
 
 

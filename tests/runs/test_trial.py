@@ -16,7 +16,7 @@ from unisono.errors import JobError
 from unisono.partition.layout import Layout
 from unisono.runs.execution import supervised
 from unisono.runs.trial import candidates, fastest
-from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.rules.request import Request
 
 
 @pytest.mark.parametrize("workers", range(1, 13))

@@ -22,7 +22,9 @@ from unisono.observe.progress import Silent
 from unisono.runs.execution import execute
 from unisono.runs.observation import Observation
 from unisono.runtime.preparation.prepare import Request
+from unisono.runs.execution import Observation, execute
 from unisono.runtime.processes.child import Birth
+from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor import answers, children
 from unisono.runtime.supervisor.outcome import Outcome
 from waiting import until

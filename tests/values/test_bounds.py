@@ -25,7 +25,8 @@ from unisono.hosts.launchers import place
 from unisono.partition.batches import Batches
 from unisono.partition.layout import Layout
 from unisono.runs.jobfile import JobFile
-from unisono.runtime.preparation.prepare import Request, prepare
+from unisono.runtime.preparation.prepare import prepare
+from unisono.runtime.rules.request import Request
 
 LONG = 10**5000
 """More digits than Python writes without being asked twice."""

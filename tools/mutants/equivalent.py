@@ -83,7 +83,6 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         "nobody reads it",
     ),
     ("memory/crossing.py", "rest = [0] * (MOST_AXES - array.ndim)", ["[0] → [1]", "[0] → [-1]"], "nobody reads it"),
-    ("memory/packing.py", "pickler = pickle.Pickler(file, protocol=5)", ["5 → 4"], "it is read as well"),
     (
         "memory/packing.py",
         "return pickle.loads(source[start : start + skeleton].tobytes(), buffers=buffers)",

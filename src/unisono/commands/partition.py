@@ -19,7 +19,8 @@ from unisono.partition.layout import Layout
 from unisono.partition.stages import bubble
 from unisono.runs.request import request_of
 from unisono.runtime.preparation.cutting import Cut
-from unisono.runtime.preparation.prepare import Prepared, prepare
+from unisono.runtime.preparation.prepare import prepare
+from unisono.runtime.preparation.prepared import Prepared
 from unisono.runtime.rules.plan import Plan
 from unisono.settings import Settings
 

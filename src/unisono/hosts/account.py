@@ -11,7 +11,7 @@ from unisono.machine.kernels import chosen_by
 from unisono.runtime.preparation.code_files import CodeFile
 from unisono.runtime.preparation.digest import job_digest
 from unisono.runtime.preparation.outline import JobFacts
-from unisono.runtime.preparation.prepare import Described
+from unisono.runtime.preparation.prepared import Described
 from unisono.version import __version__
 
 

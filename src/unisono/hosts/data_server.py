@@ -16,7 +16,7 @@ from unisono.errors.failure import Failure, failure
 from unisono.frameworks.registry import made
 from unisono.hosts.sample_store import SampleServer
 from unisono.hosts.store import StoreAddress
-from unisono.runtime.preparation.prepare import open_data
+from unisono.runtime.preparation.open_data import open_data
 from unisono.runtime.processes.channel import Channel, started
 from unisono.runtime.processes.lifeline import die_with_parent
 from unisono.runtime.processes.source import Source

@@ -17,10 +17,10 @@ import numpy as np
 
 from unisono.frameworks.protocol import Array
 from unisono.gradients.adding import TreeAdder
+from unisono.gradients.hosts import Span, spans
 from unisono.hosts.additions import Additions
 from unisono.hosts.ready_sums import ReadySums
 from unisono.hosts.transport import Pending, Transport, wait_for
-from unisono.gradients.hosts import Span, spans
 from unisono.runtime.rules.folding import ALL_HOSTS
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.state.host_state import HostState

@@ -23,7 +23,7 @@ from unisono.hosts.shared_folder import manifest
 from unisono.hosts.snapshot import state_digest
 from unisono.hosts.terms import Term, succeed
 from unisono.hosts.waiting import SAY_SECONDS, until
-from unisono.runtime.preparation.prepare import Described
+from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.processes.source import Source
 from unisono.runtime.rules.shutdown import Shutdown, leavers
 from unisono.runtime.state.host_shares import HostShares

@@ -22,7 +22,8 @@ from unisono.observe.run_folder import RunFolder, fresh
 from unisono.runs.execution import Supervised
 from unisono.runs.opening import Start, host_folder, newest, opened
 from unisono.runs.train import train_in_folder
-from unisono.runtime.preparation.prepare import Described, Request
+from unisono.runtime.preparation.prepared import Described
+from unisono.runtime.rules.request import Request
 from unisono.settings import Settings
 
 

@@ -9,8 +9,10 @@ from unisono.errors.failure import Failure
 from unisono.errors.traces import user_traceback
 from unisono.job import Job
 from unisono.memory.segment import Segment
-from unisono.runtime.preparation.prepare import Prepared, Request, prepare
+from unisono.runtime.preparation.prepare import prepare
+from unisono.runtime.preparation.prepared import Prepared
 from unisono.runtime.rules.plan import Plan, position
+from unisono.runtime.rules.request import Request
 from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.control import Control
 from unisono.runtime.state.host_state import HostState

@@ -19,7 +19,7 @@ from unisono.observe.run_folder import read_run, signal_of, status_of
 from unisono.runs.jobfile import JobFile, job_of
 from unisono.runs.saved import parameters_file
 from unisono.runtime.loader.samples import Example
-from unisono.runtime.preparation.prepare import open_data
+from unisono.runtime.preparation.open_data import open_data
 from unisono.runtime.supervisor import control_socket as control
 from unisono.runtime.supervisor.answers import readable
 from unisono.values import bounds

@@ -7,7 +7,7 @@ from typing import Any
 from unisono.machine.cores import physical_count
 from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
-from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.rules.request import Request
 from unisono.settings import Settings
 
 

@@ -13,7 +13,7 @@ from unisono.frameworks.registry import framework
 from unisono.runtime.loader.samples import RemoteData
 from unisono.runtime.preparation import data_digests
 from unisono.runtime.preparation.data_digests import set_digests
-from unisono.runtime.preparation.prepare import open_data
+from unisono.runtime.preparation.open_data import open_data
 
 FUNCTIONS = framework("pytorch").data
 

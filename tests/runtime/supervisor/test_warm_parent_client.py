@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 import jobs
-from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.processes.source import Pickled
+from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor import parent_link
 from unisono.runtime.supervisor.outputs import Outputs
 from unisono.runtime.supervisor.parent_link import WarmParentLost

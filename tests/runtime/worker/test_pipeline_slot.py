@@ -15,6 +15,7 @@ from unisono.gradients.tree import fold
 from unisono.memory.segment import Segment
 from unisono.partition.batches import Batches
 from unisono.runtime.rules.plan import Plan
+from unisono.runtime.rules.request import Request
 from unisono.runtime.rules.rounds import Program
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import LOSS, host_layout
@@ -45,8 +46,8 @@ class Pipe:
         """A new owner of the slot, with an adapter of its own as in a process of its own."""
         adapter: Any = Product()
         context = Context(
-            jobs.make(), self.program, self.state, adapter, Schedule(self.program, adapter), self.take, self.take, {},
-            CUTS[self.stages], phase=self.count,
+            jobs.make(), Request(1, 1, (0,), phase=self.count), self.program, self.state, adapter,
+            Schedule(self.program, adapter), self.take, self.take, {}, CUTS[self.stages],
         )  # fmt: skip
         work = StageWork(context, slot, Microbatches(context, slot))
         self.in_flight[slot] = 0

@@ -15,7 +15,7 @@ from unisono.frameworks.registry import made
 from unisono.job import Job
 from unisono.partition.order import epoch_order
 from unisono.runtime.loader.samples import Example
-from unisono.runtime.preparation.prepare import open_data
+from unisono.runtime.preparation.open_data import open_data
 
 Finding = Kind | Literal["padding", "statistics", "random"]
 

@@ -22,7 +22,10 @@ from unisono.runs.observation import Observation
 from unisono.runs.request import request_of
 from unisono.runs.resuming import standing_after
 from unisono.runtime.preparation.prepare import Described, Request
+from unisono.runs.train import standing_after
+from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.processes.leftovers import VERIFY, temporary_folder
+from unisono.runtime.rules.request import Request
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.outcome import Outcome, raise_failure
 from unisono.settings import Settings

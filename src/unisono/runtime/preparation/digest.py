@@ -7,7 +7,7 @@ from typing import Any
 
 from unisono.errors import UsageError
 from unisono.runtime.preparation.outline import JobFacts
-from unisono.runtime.preparation.prepare import Described
+from unisono.runtime.preparation.prepared import Described
 
 FIXED = ("parameters", "optimizers", "batch_size", "seed", "order", "drop_last", "data_length")
 """Without these the same a checkpoint's position or values mean nothing."""

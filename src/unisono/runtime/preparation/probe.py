@@ -18,7 +18,7 @@ from unisono.gradients.regions import BLOCK, Chunk
 from unisono.memory.words import Words
 from unisono.partition.keys import key
 from unisono.runtime.loader.samples import taken
-from unisono.runtime.preparation.prepare import Prepared
+from unisono.runtime.preparation.prepared import Prepared
 from unisono.runtime.rules.plan import Action, Do
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.worker.update import Update

@@ -13,11 +13,13 @@ from unisono.machine.descriptors import is_single, shared_by_forks
 from unisono.memory.heap import trim
 from unisono.memory.segment import Segment
 from unisono.runtime.loader.samples import load_ahead
-from unisono.runtime.preparation.prepare import Described, Prepared, Request, prepare, prepare_again
+from unisono.runtime.preparation.prepare import prepare, prepare_again
+from unisono.runtime.preparation.prepared import Described, Prepared
 from unisono.runtime.preparation.probe import probed
 from unisono.runtime.processes.job_holder import Again, Holder, again, changed_environment, in_child
 from unisono.runtime.processes.printing import print_nothing
 from unisono.runtime.processes.profiler import measured, stand_back
+from unisono.runtime.rules.request import Request
 from unisono.runtime.state.host_state import HostState
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from unisono.errors import SpoiledError
 from unisono.memory.heap import LARGE_BYTES, keep_freed
-from unisono.runtime.preparation.prepare import Described, Prepared
+from unisono.runtime.preparation.prepared import Described, Prepared
 from unisono.runtime.processes.printing import print_nothing
 
 BEGIN_SECONDS = 10.0

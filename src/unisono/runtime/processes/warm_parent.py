@@ -27,7 +27,7 @@ from unisono.errors.failure import Failure, described_error, failure
 from unisono.frameworks.registry import complete_imports
 from unisono.runtime.preparation.code_files import CodeFile
 from unisono.runtime.preparation.outline import Outline
-from unisono.runtime.preparation.prepare import Described, Request
+from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.processes.channel import CLOSED, Channel, NoRoom
 from unisono.runtime.processes.child_life import live
 from unisono.runtime.processes.deaths import CLOSED_STATUS
@@ -38,6 +38,7 @@ from unisono.runtime.processes.printing import print_for_the_supervisor, print_l
 from unisono.runtime.processes.signals import SIGNALS
 from unisono.runtime.processes.source import Source
 from unisono.runtime.processes.stacks import answers_in
+from unisono.runtime.rules.request import Request
 
 _PR_SET_NAME = 15
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from unisono.errors.failure import Failure
-from unisono.runtime.preparation.prepare import Described
+from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.watcher import Listener

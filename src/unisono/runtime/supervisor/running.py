@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from unisono.runtime.preparation.prepare import Described
+from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.processes.child import Child
 from unisono.runtime.rules.crew import Crew, Work
 from unisono.runtime.rules.plan import WAITS, Do, Look, Plan, next_action, owner, position

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unisono.runtime.preparation.outline import JobFacts
-from unisono.runtime.preparation.prepare import Request
+from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor.ending import Ending
 from unisono.runtime.supervisor.other_hosts import Companions
 from unisono.runtime.supervisor.outputs import Outputs

@@ -13,8 +13,8 @@ from unisono.errors.failure import Failure, described_error
 from unisono.frameworks.registry import family_of
 from unisono.memory.segment import Segment
 from unisono.runtime.preparation.outline import JobFacts
-from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.processes.profiler import Profiler
+from unisono.runtime.rules.request import Request
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.ending import Ending
 from unisono.runtime.supervisor.event_loop import EventLoop

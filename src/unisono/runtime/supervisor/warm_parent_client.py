@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from unisono.runtime.preparation.outline import Outline
-from unisono.runtime.preparation.prepare import Described, Request
+from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.processes.channel import Channel
 from unisono.runtime.processes.job_holder import Again
 from unisono.runtime.processes.lifeline import Adoption
 from unisono.runtime.processes.source import Source
+from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor.answers import SUCCEED
 from unisono.runtime.supervisor.parent_link import Copy, ParentLink, Started
 

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from unisono.observe.logs import LineLog
-from unisono.runtime.preparation.prepare import Described
+from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.control_socket import ControlSocket

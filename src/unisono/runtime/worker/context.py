@@ -9,15 +9,10 @@ from typing import Any
 from unisono.errors.failure import Failure
 from unisono.job import Job
 from unisono.memory.packing import Reducers
+from unisono.runtime.rules.request import Request
 from unisono.runtime.rules.rounds import Program, Round
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.worker.lr_schedule import Schedule
-
-Phase = Callable[[str, int, int, int], None]
-
-
-def no_phase(phase: str, round_: int, slot: int, at: int) -> None:
-    """Nobody wants to know."""
 
 
 @dataclass
@@ -26,6 +21,7 @@ class Context:
 
     Attributes:
         job: the job.
+        request: what the run asks of this host.
         program: its rounds.
         state: the host's shared state.
         adapter: the framework's adapter, bound to the shared parameters.
@@ -34,16 +30,10 @@ class Context:
         read: (round, microbatch) → (inputs, targets), read again by this process.
         reducers: how tensors are sent (evaluation outputs).
         cuts: how the model is cut (see `Adapter.stage`); nothing = it is computed whole.
-        recompute: see `Adapter.stage`.
-        timeline: note what is done when.
-        trace: record a digest of every parameter before each step (`verify`).
-        copy_every: steps between checkpoints, or None.
-        copy_evaluations: a checkpoint may follow each evaluation.
-        phase: called with (phase, round, slot, microbatch or chunk) between the pieces of work; tests make it fail
-            there.
     """
 
     job: Job
+    request: Request
     program: Program
     state: HostState
     adapter: Any
@@ -52,12 +42,6 @@ class Context:
     read: Callable[[Round, int], Any]
     reducers: Reducers
     cuts: tuple[int, ...] = ()
-    recompute: bool = False
-    timeline: bool = False
-    trace: bool = False
-    copy_every: int | None = None
-    copy_evaluations: bool = False
-    phase: Phase = no_phase
 
 
 class WorkerFailed(Exception):

@@ -12,9 +12,9 @@ import numpy as np
 from unisono.errors import JobError, UsageError
 from unisono.job import Job
 from unisono.memory.packing import unpack
-from unisono.runtime.rules.rounds import Program, Round
-from unisono.runtime.state.host_state import HostState
+from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.layout import LOSS, METRICS, RECORD_BYTES, WEIGHT
+from unisono.runtime.worker.context import Context
 
 
 def ratio(total: float, count: float) -> float:
@@ -85,24 +85,15 @@ class EvaluationSums:
     """Adds up the waves of an evaluation (slot 0 does so).
 
     Args:
-        job: the job.
-        program: its rounds.
-        state: the host's shared state.
-        objects: name → metric object with `update(outputs, targets)`, `compute()` and `reset()`.
+        context: what the work needs.
         again: (round, microbatch) → (outputs, targets) of an earlier wave, for a process that did not see it.
     """
 
-    def __init__(
-        self, job: Job, program: Program, state: HostState, objects: Mapping[str, Any],
-        again: Callable[[Round, int], Any],
-    ) -> None:  # fmt: skip
-        self._program = program
-        self._state = state
-        self._again = again
-        self._fed = -1
-        self._objects = objects
-        self.sum_names = list(job.metric_functions)
-        self._best = named_by_best(job, [one.name for one in program.evaluations])
+    def __init__(self, context: Context, again: Callable[[Round, int], Any]) -> None:
+        self._program, self._state, self._again, self._fed = context.program, context.state, again, -1
+        self._objects = context.adapter.metric_objects(context.job.metric_objects)
+        self._functions = list(context.job.metric_functions)
+        self._best = named_by_best(context.job, [one.name for one in context.program.evaluations])
 
     def add(self, round_: Round) -> dict[str, Any]:
         """Add one wave.
@@ -167,7 +158,7 @@ class EvaluationSums:
         assert round_.evaluation is not None
         prefix = _prefix(self._program.evaluations[round_.evaluation].name)
         record: dict[str, Any] = {"step": round_.step, f"{prefix}/loss": ratio(totals[LOSS], totals[WEIGHT])}
-        for index, metric in enumerate(self.sum_names):
+        for index, metric in enumerate(self._functions):
             record[f"{prefix}/{metric}"] = ratio(totals[METRICS + 2 * index], totals[METRICS + 2 * index + 1])
         for metric_name, metric in self._objects.items():
             record.update(_numbers(f"{prefix}/{metric_name}", metric.compute()))

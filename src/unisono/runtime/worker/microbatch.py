@@ -154,12 +154,12 @@ class Microbatches:
         """Note for the timeline how long this block takes."""
         started = time.perf_counter()
         yield
-        if self._context.timeline:
+        if self._context.request.timeline:
             self.events.append((name, microbatch, started, time.perf_counter()))
 
     def _turn_to(self, plan: Plan, microbatch: int) -> None:
         self.at(plan, microbatch)
-        self._context.phase("microbatch", plan.round, self._slot, microbatch)
+        self._context.request.phase("microbatch", plan.round, self._slot, microbatch)
 
     def _samples(self, round_: Round, microbatch: int) -> int:
         return self._context.program.samples(round_, microbatch)

@@ -48,5 +48,5 @@ def _boundaries(
 
 def _copy_is_due(context: Context, round_: Round, next_round: Round | None) -> bool:
     if round_.evaluation is not None:
-        return context.copy_evaluations and (next_round is None or next_round.evaluation is None)
-    return context.copy_every is not None and (round_.step + 1) % context.copy_every == 0
+        return context.request.checkpoint_evaluations and (next_round is None or next_round.evaluation is None)
+    return context.request.checkpoint_steps is not None and (round_.step + 1) % context.request.checkpoint_steps == 0

@@ -56,7 +56,7 @@ class StageWork:
         self._state, self._segment = context.state, context.state.segment
         self._stages = len(context.cuts) - 1
         pipe, self._index = divmod(slot, self._stages)
-        self._stage = context.adapter.stage(context.cuts, self._index, context.recompute)
+        self._stage = context.adapter.stage(context.cuts, self._index, context.request.recompute)
         self.sums = PartialSums(context.state, context.adapter, pipe, self._stage.parameters, self._stage.buffers)
         self._used = self._segment["used"][slot]
         self._words = {name: Words(self._segment, name, 0.0) for name in HANDED}
@@ -83,7 +83,7 @@ class StageWork:
                     batch = self._microbatches.take(round_, step.microbatch)
             yield from self._neighbours(plan, forward, index)
             self._microbatches.at(plan, step.microbatch)
-            self._context.phase(do, plan.round, self._slot, step.microbatch)
+            self._context.request.phase(do, plan.round, self._slot, step.microbatch)
             mark = self._mark(plan, index)
             with self._microbatches.placed(where):
                 if forward:

@@ -55,7 +55,7 @@ class SlotRecords:
     """
 
     def __init__(self, context: Context, slot: int, microbatches: Microbatches) -> None:
-        self._segment, self._timeline = context.state.segment, context.timeline
+        self._segment, self._timeline = context.state.segment, context.request.timeline
         self._slot, self._microbatches = slot, microbatches
         self._started, self._begun = 0.0, -1  # when the round of this number began here
         self.reset()

@@ -45,14 +45,11 @@ class SlotWork:
         self._progress = BackwardProgress(context.state)
         self._table, self._used = self._segment["table"], self._segment["used"]
         self.due = self._layout.due(slots, slot)
-        slice_ = self._layout.slices(slots)[slot]
-        self._update = Update(context.state, context.adapter, slot, slice_, context.job.clip_norm, context.phase)
+        chunks, phase = self._layout.slices(slots)[slot], context.request.phase
+        self._update = Update(context.state, context.adapter, slot, chunks, context.job.clip_norm, phase)
         self._microbatches = Microbatches(context, slot)
         self._records = SlotRecords(context, slot, self._microbatches)
-        self._evaluation = EvaluationSums(
-            context.job, context.program, context.state, context.adapter.metric_objects(context.job.metric_objects),
-            self._microbatches.outputs_again,
-        )  # fmt: skip
+        self._evaluation = EvaluationSums(context, self._microbatches.outputs_again)
         self._staged = stage_work(context, slot, slots, self._microbatches)
         self._sums = self._staged.sums if self._staged else self._sums_of_all()
         self._adds = bool(context.adapter.can_add)
@@ -120,7 +117,7 @@ class SlotWork:
             for microbatch in range(run.start, min(run.stop, self._program.nonempty(round_))):
                 self._microbatches.evaluate(plan, round_, microbatch)
             return
-        if self._context.trace and self.slot == 0:
+        if self._context.request.trace and self.slot == 0:
             begun = any(position(word, plan.round) for word in self._segment["progress"][:, 0].tolist())
             parameters = [] if begun else self._state.parameters()  # a successor may come too late to see them
             self._digests = [blake2b(values.tobytes(), digest_size=8).hexdigest() for values in parameters]
@@ -179,6 +176,6 @@ class SlotWork:
         record = step_record(self._context, round_, totals)
         if self._job.waits_for_norms:
             record["gradient_norm"] = self._update.norm()
-        if self._context.trace:
+        if self._context.request.trace:
             record["digests"] = self._digests
         return record

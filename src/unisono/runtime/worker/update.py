@@ -22,10 +22,10 @@ from unisono.gradients.regions import Chunk
 from unisono.memory.segment import aligned, touch
 from unisono.memory.words import Words
 from unisono.runtime.rules.plan import Action, Do, mark
+from unisono.runtime.rules.request import Phase, no_phase
 from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.optimizer_vectors import vector_span
-from unisono.runtime.worker.context import Phase, no_phase
 
 
 class _Guarded:

@@ -132,7 +132,7 @@ class Worker:
             action = next_action(Look(plan, self._words), slot, due, clipped, copied, exchanged)
             if action.do in WAITS:
                 return action
-            self._context.phase(action.do.name.lower(), plan.round, slot, action.chunk)
+            self._context.request.phase(action.do.name.lower(), plan.round, slot, action.chunk)
             awaited = self._perform(work, plan, round_, action)
             if awaited is not None:
                 self._awaited[slot] = awaited
@@ -154,10 +154,10 @@ class Worker:
                 work.update(plan, round_, action, words.progress)
             else:
                 work.finish(plan, round_)
-                self._context.phase("stamp", plan.round, slot, 0)
+                self._context.request.phase("stamp", plan.round, slot, 0)
                 if slot == 0:
                     stamp_next(self._context, plan, round_)
-                self._context.phase("publish", plan.round, slot, 0)
+                self._context.request.phase("publish", plan.round, slot, 0)
                 words.committed.publish(slot, plan.round + 1)
             return None
         except WorkerFailed:

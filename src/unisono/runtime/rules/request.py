@@ -1,0 +1,56 @@
+"""What a run asks of a host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unisono.job import Job
+from unisono.partition.layout import Layout
+
+Phase = Callable[[str, int, int, int], None]
+
+
+def no_phase(phase: str, round_: int, slot: int, at: int) -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run asks of a host.
+
+    Attributes:
+        workers: slots wanted.
+        threads: threads a worker.
+        layout: how the work is split.
+        recompute: keep only what crosses between a stage's units, and compute the rest again for the backward pass.
+        timeline: have what is done when recorded.
+        cores: the usable cores, best first, for pinning.
+        trace: record parameter digests at each step.
+        evaluate_only: no training step.
+        several_hosts: whether other hosts train with this one.
+        most_steps: stop after so many steps (`verify`).
+        checkpoint_steps: steps between checkpoints, or None.
+        checkpoint_evaluations: a checkpoint may follow each evaluation.
+        change: makes the job that the run has of the one that is held, or None.
+        folder: where a framework that has files for whole models leaves one at the end, or None.
+        phase: called with (phase, round, slot, microbatch or chunk) between the pieces of work; tests and `verify` make
+            it fail there.
+    """
+
+    workers: int
+    threads: int
+    cores: tuple[int, ...]
+    layout: Layout = field(default_factory=Layout)
+    recompute: bool = False
+    timeline: bool = False
+    trace: bool = False
+    evaluate_only: bool = False
+    several_hosts: bool = False
+    most_steps: int | None = None
+    checkpoint_steps: int | None = None
+    checkpoint_evaluations: bool = False
+    change: Callable[[Job], Job] | None = None
+    folder: Path | None = None
+    phase: Phase = no_phase
