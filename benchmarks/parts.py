@@ -31,8 +31,6 @@ from unisono.memory.words import Words
 from unisono.observe.progress import Silent
 from unisono.runs.execution import execute
 from unisono.runs.observation import Observation
-from unisono.runtime.preparation.prepare import Request
-from unisono.runs.execution import Observation, execute
 from unisono.runtime.rules.request import Request
 
 HERE = Path(__file__).parent

@@ -24,7 +24,6 @@ from unisono.observe.progress import Silent
 from unisono.runs.execution import execute
 from unisono.runs.jobfile import load
 from unisono.runs.observation import Observation
-from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor.outcome import raise_failure
 

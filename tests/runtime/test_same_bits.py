@@ -19,8 +19,6 @@ from unisono.frameworks.pytorch.model import Adapter
 from unisono.observe.progress import Silent
 from unisono.runs.execution import execute
 from unisono.runs.observation import Observation
-from unisono.runtime.preparation.prepare import Request
-from unisono.runs.execution import Observation, execute
 from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor.outcome import raise_failure
 

@@ -21,8 +21,6 @@ from faults import CORES, hash_of, undisturbed
 from unisono.observe.progress import Silent
 from unisono.runs.execution import execute
 from unisono.runs.observation import Observation
-from unisono.runtime.preparation.prepare import Request
-from unisono.runs.execution import Observation, execute
 from unisono.runtime.processes.child import Birth
 from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor import answers, children

@@ -23,9 +23,6 @@ from unisono.runs.execution import Execution
 from unisono.runs.interrupts import Interrupts
 from unisono.runs.observation import Observation
 from unisono.runs.recorder import Recorder
-from unisono.runtime.preparation.prepare import Described, Request
-from unisono.runs.execution import Execution, Interrupts, Observation
-from unisono.runs.train import FolderObservation, conclude, interrupted
 from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.rules.request import Request
 from unisono.runtime.rules.shutdown import Shutdown

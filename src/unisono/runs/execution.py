@@ -17,15 +17,8 @@ from unisono.runs.debug import run_here
 from unisono.runs.jobfile import JobFile
 from unisono.runtime.preparation.code_files import CodeFile, code_files
 from unisono.runtime.preparation.outline import JobFacts
-from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.processes.source import Pickled
-from unisono.runtime.preparation.prepared import Described
-from unisono.runtime.processes.signals import handled
-from unisono.runtime.processes.stacks import place_of
 from unisono.runtime.rules.request import Request
-from unisono.runtime.rules.shutdown import OUT_OF_TIME, Shutdown
-from unisono.runtime.state.host_state import HostState
-from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.runtime.supervisor.other_hosts import Companions
 from unisono.runtime.supervisor.outcome import Outcome
 from unisono.runtime.supervisor.supervisor import Supervisor

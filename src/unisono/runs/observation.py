@@ -13,7 +13,7 @@ from unisono.observe.outlet import told_of_waiting
 from unisono.observe.progress import Display
 from unisono.runs.interrupts import Interrupts
 from unisono.runtime.preparation.outline import JobFacts
-from unisono.runtime.preparation.prepare import Described
+from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.processes.stacks import place_of
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState

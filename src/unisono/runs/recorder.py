@@ -25,8 +25,9 @@ from unisono.runs.observation import Observation
 from unisono.runs.resuming import is_before, place_of, resumed_as, standing_after
 from unisono.runtime.preparation.code_files import CodeFile
 from unisono.runtime.preparation.digest import job_digest
-from unisono.runtime.preparation.prepare import Described, Request
+from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.processes.leftovers import remove_unfinished
+from unisono.runtime.rules.request import Request
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.settings import Settings

@@ -10,7 +10,7 @@ from unisono.checkpoint.store import Checkpoint, Standing
 from unisono.runtime.preparation.code_files import changed_files
 from unisono.runtime.preparation.digest import changes
 from unisono.runtime.preparation.outline import JobFacts
-from unisono.runtime.preparation.prepare import Described
+from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.state.host_state import HostState
 
 

@@ -16,21 +16,8 @@ from unisono.runs.ending import conclude, ended_at_once, interrupted
 from unisono.runs.execution import Execution
 from unisono.runs.interrupts import Interrupts
 from unisono.runs.recorder import Recorder
-from unisono.runtime.preparation.prepare import Request
 from unisono.runtime.processes.leftovers import sweep_temporary
-from unisono.observe.run_folder import PARAMETERS, SOCKET, Fenced, RunFolder, this_process
-from unisono.observe.stream import Stream
-from unisono.observe.tensorboard import TensorBoard
-from unisono.observe.timeline import Timeline
-from unisono.runs.execution import Execution, Interrupts, Observation
-from unisono.runtime.preparation.code_files import CodeFile, changed_files
-from unisono.runtime.preparation.digest import changes, job_digest
-from unisono.runtime.preparation.prepared import Described
-from unisono.runtime.processes.leftovers import remove_unfinished, sweep_temporary
 from unisono.runtime.rules.request import Request
-from unisono.runtime.rules.shutdown import ASKED, Shutdown
-from unisono.runtime.state.host_state import HostState
-from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.runtime.supervisor.other_hosts import Companions
 from unisono.settings import Settings
 from unisono.version import __version__

@@ -13,8 +13,6 @@ from unisono.partition.layout import Layout
 from unisono.runs.execution import Supervised
 from unisono.runs.interrupts import Interrupts
 from unisono.runs.observation import Observation
-from unisono.runtime.preparation.prepare import Request
-from unisono.runs.execution import Interrupts, Observation, Supervised
 from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor.outcome import raise_failure
 

@@ -21,8 +21,6 @@ from unisono.runs.interrupts import Interrupts
 from unisono.runs.observation import Observation
 from unisono.runs.request import request_of
 from unisono.runs.resuming import standing_after
-from unisono.runtime.preparation.prepare import Described, Request
-from unisono.runs.train import standing_after
 from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.processes.leftovers import VERIFY, temporary_folder
 from unisono.runtime.rules.request import Request
