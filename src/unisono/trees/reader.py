@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,11 +30,19 @@ class Reader:
     """
 
     def __init__(self, arrays: Arrays, classes: Classes, fixed: Fixed) -> None:
-        self._arrays, self._classes, self._left = arrays, classes, fixed
+        self._arrays, self._classes = arrays, classes
         self._made: dict[int, Any] = {}
         self._filled: set[int] = set()
         self._tensors: list[Any] = []
         self._renewed: dict[int, Any] = {}
+        self._simple: Mapping[str, Callable[..., Any]] = {
+            "same": self._made.__getitem__, "model": arrays.named, "class": classes.named, "constant": arrays.constant,
+            "fixed": lambda path: fixed[tuple(path)][0], "float": float, "bytes": bytes.fromhex,
+            "member": lambda kind, name: getattr(classes.named(kind), name),
+            "number": lambda dtype, data: np.frombuffer(bytes.fromhex(data), dtype)[0],
+            "complex": lambda *parts: complex(*(self._value(part, None) for part in parts)),
+        }  # fmt: skip
+        """What is made by the rest of a node alone."""
         self._values: Mapping[str, Array] = {}
 
     def read(self, content: Mapping[str, Any], values: Mapping[str, Array], into: Any) -> None:
@@ -61,6 +69,8 @@ class Reader:
         if not isinstance(node, list):
             return node
         kind, *rest = node
+        if kind in self._simple:
+            return self._simple[kind](*rest)
         return getattr(self, f"_{kind}", self._sequence if kind in SEQUENCES else self._dict)(node, existing, *rest)
 
     def _target(self, existing: Any, kind: type) -> Any:
@@ -170,33 +180,3 @@ class Reader:
         if not isinstance(method, types.FunctionType | classmethod):
             raise Malformed(f"{excerpt(name)} is no method of a {type(held).__name__}")
         return method.__get__(held, type(held))
-
-    def _same(self, _: Any, existing: Any, number: int) -> Any:
-        return self._made[number]
-
-    def _model(self, _: Any, existing: Any, name: str) -> Any:
-        return self._arrays.named(name)
-
-    def _fixed(self, _: Any, existing: Any, path: list[str]) -> Any:
-        return self._left[tuple(path)][0]
-
-    def _class(self, _: Any, existing: Any, name: str) -> Any:
-        return self._classes.named(name)
-
-    def _member(self, _: Any, existing: Any, kind: str, name: str) -> Any:
-        return getattr(self._classes.named(kind), name)
-
-    def _constant(self, _: Any, existing: Any, plain: Any) -> Any:
-        return self._arrays.constant(plain)
-
-    def _number(self, _: Any, existing: Any, dtype: str, data: str) -> Any:
-        return np.frombuffer(bytes.fromhex(data), dtype)[0]
-
-    def _float(self, _: Any, existing: Any, text: str) -> float:
-        return float(text)
-
-    def _complex(self, _: Any, existing: Any, real: Any, imaginary: Any) -> complex:
-        return complex(self._value(real, None), self._value(imaginary, None))
-
-    def _bytes(self, _: Any, existing: Any, text: str) -> bytes:
-        return bytes.fromhex(text)
