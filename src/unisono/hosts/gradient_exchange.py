@@ -69,7 +69,7 @@ class GradientExchange:
         self._transport, self._host = transport, host
         self._others = [other for other in range(hosts) if other != host]
         self._spans = spans([region.length for region in state.layout.regions], hosts)
-        self._needed = [self._reached_with(span) for span in self._spans]
+        self._needed = [self._ready_with(span) for span in self._spans]
         self._adder = TreeAdder()
         self._rooms: dict[tuple[int, int, int], Array] = {}
 
@@ -139,7 +139,7 @@ class GradientExchange:
             if self._ready.holds(attempts):
                 return values
 
-    def _reached_with(self, span: Span) -> int:
+    def _ready_with(self, span: Span) -> int:
         """How many parameters' gradients, from the last one on, a span takes; none where it lies between two."""
         parameters, total = self._layout.regions[span.region].parameters, len(self._layout.description.parameters)
         found = [each.number for each in parameters if each.offset < span.stop and each.end > span.start]

@@ -75,9 +75,9 @@ class CrewControl:
                 run.wake_everybody()
             elif isinstance(decision, Seat):
                 run.state.plans.seat(decision.members)
-        agreement = HostShares(run.state)
-        elsewhere = sum(agreement.workers) - agreement.workers[agreement.host] if agreement.several else 0
-        self._site.listener.workers(len(run.crew.present) + elsewhere, max(len(agreement.workers), 1))
+        shares = HostShares(run.state)
+        elsewhere = sum(shares.workers) - shares.workers[shares.host] if shares.several else 0
+        self._site.listener.workers(len(run.crew.present) + elsewhere, max(len(shares.workers), 1))
 
     def seat_newcomers(self) -> None:
         """Seat those that can work now."""

@@ -69,12 +69,12 @@ class Regrouping:
 
     def goes_on_with_fewer(self, plan: Plan) -> bool:
         """All workers have ended; returns whether that was because other hosts leave, and this one goes on."""
-        agreement, ending = HostShares(self._run.state), self._ending
-        if not agreement.stop or self._run.is_done(plan):
+        shares, ending = HostShares(self._run.state), self._ending
+        if not shares.stop or self._run.is_done(plan):
             return False
-        shutdowns = agreement.shutdowns
+        shutdowns = shares.shutdowns
         self._others.see_off(shutdowns)
-        found = fate(shutdowns, agreement.host)
+        found = fate(shutdowns, shares.host)
         if found is Fate.ENDS:
             first = next(each for each in shutdowns if each is not None)
             ending.shutdown = replace(ending.shutdown or first, leaves=False)
