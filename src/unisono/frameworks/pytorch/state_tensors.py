@@ -44,6 +44,15 @@ class _Extent:
         )
 
 
+def _spanned(tensors: Sequence[torch.Tensor], alignment: int) -> tuple[torch.Tensor, int]:
+    """The bytes that tensors over one storage lie in, and where these begin in it."""
+    extents = [_Extent.of(tensor) for tensor in tensors]
+    start = min(extent.start for extent in extents) // alignment * alignment
+    stop = max(extent.stop for extent in extents)
+    storage = tensors[0].untyped_storage()
+    return torch.empty(0, dtype=torch.uint8).set_(storage, start, (stop - start,), (1,)), start
+
+
 class StateTensors:
     """See `trees.arrays.Arrays`.
 
@@ -87,57 +96,42 @@ class StateTensors:
 
     def pack(self, held: Sequence[tuple[str, Any]]) -> tuple[list[Any], dict[str, Array]]:
         """See `Arrays.pack`."""
+        entries: list[Any] = [None] * len(held)
+        arrays: dict[str, Array] = {}
         with torch.no_grad():
-            extents = [_Extent.of(tensor) for _, tensor in held]
-            groups: dict[int, list[int]] = {}
-            for index, extent in enumerate(extents):
-                groups.setdefault(extent.storage, []).append(index)
+            by_storage: dict[int, list[int]] = {}
+            for index, (_, tensor) in enumerate(held):
+                by_storage.setdefault(_Extent.of(tensor).storage, []).append(index)
             places = self._places()
-            entries: list[Any] = [None] * len(held)
-            arrays: dict[str, Array] = {}
-            for storage, members in groups.items():
-                self._pack(
-                    storage, [(index, *held[index], extents[index]) for index in members], places, entries, arrays
-                )
+            for storage, members in by_storage.items():
+                name, tensors = held[members[0]][0], [held[index][1] for index in members]
+                packed = self._packed(storage, name, tensors, places.get(storage), arrays)
+                for index, entry in zip(members, packed, strict=True):
+                    entries[index] = entry
         return entries, arrays
 
-    def _pack(
-        self, storage: int, members: list[tuple[int, str, torch.Tensor, _Extent]], places: Mapping[int, str],
-        entries: list[Any], arrays: dict[str, Array],
-    ) -> None:  # fmt: skip
-        parameter = places.get(storage)
-        index, name, tensor, extent = members[0]
+    def _packed(
+        self, storage: int, name: str, tensors: list[torch.Tensor], parameter: str | None, arrays: dict[str, Array]
+    ) -> list[Any]:
+        """The entries of tensors over one storage, whose memory is added to the arrays unless it is a parameter's."""
         if parameter is not None:
             base = _Extent.of(self._parameters[parameter]).start
-            for index, _, tensor, extent in members:
-                entries[index] = ["parameter", parameter, *_described(tensor, extent.start - base)]
-            return
-        if storage in self.gradients:
-            self._own([(tensor, extent) for _, _, tensor, extent in members])
-            members = [(index, name, tensor, _Extent.of(tensor)) for index, name, tensor, _ in members]
-            index, name, tensor, extent = members[0]
-        if len(members) == 1 and tensor.is_contiguous() and tensor.dtype in ARRAYS and tensor.dim() <= MOST_AXES:
-            arrays[name] = tensor.detach().numpy()
-            entries[index] = ["memory", name, *_described(tensor, 0)]
-            return
-        start = min(extent.start for *_, extent in members) // ALIGNMENT * ALIGNMENT
-        stop = max(extent.stop for *_, extent in members)
-        memory = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage(), start, (stop - start,), (1,))
+            return [["parameter", parameter, *_described(each, _Extent.of(each).start - base)] for each in tensors]
+        first = tensors[0]
+        if storage in self.gradients:  # it will be written to
+            memory, start = _spanned(tensors, 1)
+            memory = memory.clone()
+            for each in tensors:
+                each.data = _over(memory, *_described(each, _Extent.of(each).start - start)[:4])
+        if len(tensors) == 1 and first.is_contiguous() and first.dtype in ARRAYS and first.dim() <= MOST_AXES:
+            arrays[name] = first.detach().numpy()
+            return [["memory", name, *_described(first, 0)]]
+        memory, start = _spanned(tensors, ALIGNMENT)
         arrays[name] = memory.numpy()
-        for index, _, tensor, extent in members:
-            entries[index] = ["memory", name, *_described(tensor, extent.start - start)]
+        return [["memory", name, *_described(each, _Extent.of(each).start - start)] for each in tensors]
 
     def _places(self) -> dict[int, str]:
         return {p.untyped_storage().data_ptr(): name for name, p in self._parameters.items() if p.numel()}
-
-    @staticmethod
-    def _own(members: Sequence[tuple[torch.Tensor, _Extent]]) -> None:
-        """Give tensors that share a storage one of their own: the old one will be written to."""
-        start, stop = min(extent.start for _, extent in members), max(extent.stop for _, extent in members)
-        old = torch.empty(0, dtype=torch.uint8).set_(members[0][0].untyped_storage(), start, (stop - start,), (1,))
-        memory = old.clone()
-        for tensor, extent in members:
-            tensor.data = _over(memory, *_described(tensor, extent.start - start)[:4])
 
     def unpack(self, entries: Sequence[Any], arrays: Mapping[str, Array]) -> list[Any]:
         """See `Arrays.unpack`."""
