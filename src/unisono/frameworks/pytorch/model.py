@@ -28,12 +28,12 @@ from unisono.frameworks.pytorch import hooks
 from unisono.frameworks.pytorch import optimizers as torch_optimizers
 from unisono.frameworks.pytorch.chunks import TorchChunkUpdate
 from unisono.frameworks.pytorch.modes import Modes
-from unisono.frameworks.pytorch.ownership import dtype_name, owners_of
+from unisono.frameworks.pytorch.ownership import owners_of
 from unisono.frameworks.pytorch.passes import Passes
 from unisono.frameworks.pytorch.saving import restore, saved_tensors
 from unisono.frameworks.pytorch.schedules import Schedules
 from unisono.frameworks.pytorch.stages.cutter import Cutter
-from unisono.frameworks.pytorch.stages.travel import as_array, as_tensor
+from unisono.frameworks.pytorch.stages.travel import as_array, as_tensor, dtype_name
 from unisono.frameworks.pytorch.watching import check_buffers, check_memory
 from unisono.frameworks.pytorch.whole import whole_optimizers
 from unisono.frameworks.pytorch.whole_probe import probe

@@ -15,6 +15,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 
 from unisono.errors import UsageError
 from unisono.frameworks.protocol import StateSpec
+from unisono.frameworks.pytorch.stages.travel import dtype_name
 from unisono.gradients.regions import Kind
 
 ELEMENTWISE = {
@@ -236,7 +237,7 @@ def _kept(optimizer: Optimizer, tensor: torch.Tensor) -> State:
     found: dict[str, Any] = {}
     for key, value in optimizer.state[tensor].items():
         if isinstance(value, torch.Tensor) and value.dim():
-            found[key] = tuple(value.shape), str(value.dtype).removeprefix("torch.")
+            found[key] = tuple(value.shape), dtype_name(value)
         elif isinstance(value, torch.Tensor):
             found[key] = functools.partial(torch.tensor, dtype=value.dtype)
         elif value is not None:

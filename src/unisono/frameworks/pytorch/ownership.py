@@ -8,13 +8,9 @@ from typing import Any
 import torch
 
 from unisono.errors import UsageError
+from unisono.frameworks.pytorch.stages.travel import dtype_name
 
 TRAINED_DTYPES = ("float32", "float64")
-
-
-def dtype_name(tensor: torch.Tensor) -> str:
-    """NumPy's name of the dtype ("bfloat16" for the one that NumPy lacks)."""
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def owners_of(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from unisono.errors import JobError
+from unisono.frameworks.jobs import called, sums
 from unisono.frameworks.leaving import leave
 from unisono.frameworks.lossrules import check_loss, no_graph
 from unisono.frameworks.protocol import Array, GradientInParts, Measured
@@ -26,11 +27,6 @@ from unisono.job import Job
 
 def _tensors(nest: Any) -> list[torch.Tensor]:
     return [leaf for _, leaf in leaves(nest) if isinstance(leaf, torch.Tensor)]
-
-
-def _sums(metrics: Mapping[str, Any], outputs: Any, targets: Any) -> tuple[tuple[float, float], ...]:
-    pairs = [metric(outputs, targets) for metric in metrics.values()]
-    return tuple((float(total), float(count)) for total, count in pairs)
 
 
 class Passes:
@@ -159,7 +155,7 @@ class Passes:
         with self.explained(inputs), self.autocast():
             outputs, total, weight = without_gradients(answer, lambda: seed_everything(self._key))
             with torch.no_grad():
-                metrics = _sums(self.job.metric_functions, outputs, targets)
+                metrics = sums(metric(outputs, targets) for metric in self.job.metric_functions.values())
         return Measured(total.item(), weight, metrics, (outputs, targets) if keep_outputs else None)
 
     # -- its parts -----------------------------------------------------------------------------------------
@@ -176,11 +172,7 @@ class Passes:
             return functools.reduce(lambda value, piece: piece(self.model, value), self.job.stages, inputs)
         if self.job.forward is not None:
             return self.job.forward(self.model, inputs)
-        if isinstance(inputs, tuple) and not hasattr(inputs, "_fields"):  # a named tuple is one thing
-            return self.model(*inputs)
-        if isinstance(inputs, Mapping):
-            return self.model(**inputs)
-        return self.model(inputs)
+        return called(self.model, inputs)
 
     def _weighted(self, outputs: Any, targets: Any, samples: int) -> tuple[torch.Tensor, float]:
         """Σ loss and its weight."""
@@ -207,7 +199,8 @@ class Passes:
     def measured(self, total: torch.Tensor, weight: float, outputs: Any, targets: Any) -> Measured:
         """What is measured of a training pass."""
         with torch.no_grad():
-            return Measured(total.item(), weight, _sums(self.job.training_metrics, outputs, targets))
+            metrics = sums(metric(outputs, targets) for metric in self.job.training_metrics.values())
+            return Measured(total.item(), weight, metrics)
 
     @contextlib.contextmanager
     def explained(self, inputs: Any, elsewhere: frozenset[int] = frozenset()) -> Iterator[None]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from unisono.frameworks.protocol import Array
+from unisono.frameworks.pytorch.stages.travel import dtype_name
 from unisono.memory.crossing import MOST_AXES
 from unisono.values.text import excerpt
 
@@ -206,7 +207,7 @@ _PASSING = frozenset({"step", "_opt_called", "_step_count"})
 def _described(tensor: torch.Tensor, start: int) -> list[Any]:
     """dtype, shape, strides, place in bytes; whether it is a Parameter, and whether it is trained."""
     return [
-        str(tensor.dtype).removeprefix("torch."), list(tensor.shape), list(tensor.stride()), start,
+        dtype_name(tensor), list(tensor.shape), list(tensor.stride()), start,
         isinstance(tensor, torch.nn.Parameter), tensor.requires_grad,
     ]  # fmt: skip
 

@@ -14,6 +14,7 @@ import torch
 
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.protocol import Array
+from unisono.frameworks.pytorch.stages.travel import dtype_name
 from unisono.frameworks.pytorch.state_tensors import StateTensors
 from unisono.gradients.regions import Kind
 from unisono.memory.versions import Versions
@@ -190,7 +191,7 @@ def whole_optimizers(
         if kind != "whole":
             continue
         name = type(master).__name__
-        dtypes = {str(p.dtype).removeprefix("torch.") for group in master.param_groups for p in group["params"]}
+        dtypes = {dtype_name(p) for group in master.param_groups for p in group["params"]}
         if len(dtypes) > 1:
             raise UsageError(
                 "an optimizer that updates the whole model at once needs parameters of one dtype; "

@@ -11,6 +11,11 @@ from unisono.errors import JobError
 from unisono.frameworks.protocol import Array
 
 
+def dtype_name(tensor: torch.Tensor) -> str:
+    """NumPy's name of the dtype ("bfloat16" for the one that NumPy lacks)."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def as_array(tensor: torch.Tensor) -> Array:
     """The tensor's memory as an array (bfloat16 as uint16)."""
     tensor = tensor.detach()
@@ -33,7 +38,7 @@ def packed(value: Any, tensors: list[torch.Tensor]) -> Any:
     """
     if isinstance(value, torch.Tensor):
         tensors.append(value)
-        return ["tensor", str(value.dtype).removeprefix("torch."), value.requires_grad]
+        return ["tensor", dtype_name(value), value.requires_grad]
     if value is None or isinstance(value, bool | int | float | str):
         return ["plain", value]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
