@@ -40,9 +40,9 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     Mistake(
         "a short batch is cut anew",
         (
-            ("partition/batches.py", "        start = first + microbatch * self.microbatch_size\n",
-             "        size = -(-(end - first) // self.microbatches)\n        start = first + microbatch * size\n"),
-            ("partition/batches.py", "min(start + self.microbatch_size, end)", "min(start + size, end)"),
+            ("partition/batches.py",
+             "batch[microbatch * self.microbatch_size : (microbatch + 1) * self.microbatch_size]",
+             "batch[microbatch * (size := -(-len(batch) // self.microbatches)) : (microbatch + 1) * size]"),
             ("partition/batches.py", "-(-self.samples(step) // self.microbatch_size)",
              "-(-self.samples(step) // -(-self.samples(step) // self.microbatches))"),
         ),

@@ -77,14 +77,8 @@ def _cores(facts: Facts) -> Finding:
 
 def _load(facts: Facts) -> Finding:
     found = f"{facts.load:.2f} processes at work on {facts.all_cores} cores in the last minute"
-    if facts.load < max(0.5, facts.all_cores / 2):
-        return Finding("load", "ok", found)
-    return Finding(
-        "load",
-        "warning",
-        found,
-        "Others take the cores, and every step waits for the slowest worker: end them, or wait.",
-    )
+    mend = "Others take the cores, and every step waits for the slowest worker: end them, or wait."
+    return Finding.of("load", facts.load < max(0.5, facts.all_cores / 2), found, mend)
 
 
 def _cpu(facts: Facts) -> Finding:
@@ -99,23 +93,17 @@ def _accelerators(facts: Facts) -> Finding:
 
 def _memory(facts: Facts) -> Finding:
     found = f"{_size(facts.free_memory_bytes)} free of {_size(facts.devices.memory_bytes)}"
-    if facts.free_memory_bytes < LEAST_FREE_BYTES:
-        mend = (
-            "The kernel kills workers when it runs out: end others, raise the cgroup's limit, or give fewer --workers."
-        )
-        return Finding("memory", "warning", found, mend)
-    if facts.strict_memory:
+    if facts.free_memory_bytes >= LEAST_FREE_BYTES and facts.strict_memory:
         mend = "A process may be refused a fork for memory that it would never touch: sysctl vm.overcommit_memory=0"
         return Finding("memory", "warning", f"{found}; vm.overcommit_memory is 2", mend)
-    return Finding("memory", "ok", found)
+    mend = "The kernel kills workers when it runs out: end others, raise the cgroup's limit, or give fewer --workers."
+    return Finding.of("memory", facts.free_memory_bytes >= LEAST_FREE_BYTES, found, mend)
 
 
 def _huge_pages(facts: Facts) -> Finding:
-    if facts.huge_pages in ("always", "madvise"):
-        return Finding("huge pages", "ok", facts.huge_pages)
     file = "/sys/kernel/mm/transparent_hugepage/enabled"
     mend = f"A large MLP's step took 10 % longer without them: echo madvise > {file}"
-    return Finding("huge pages", "warning", facts.huge_pages or "unknown", mend)
+    return Finding.of("huge pages", facts.huge_pages in ("always", "madvise"), facts.huge_pages or "unknown", mend)
 
 
 def _shared_memory(facts: Facts) -> Finding:
@@ -136,8 +124,8 @@ def _shared_memory(facts: Facts) -> Finding:
 def _folder(name: str, folder: Folder, mend: str) -> Finding:
     if not folder.writable:
         return Finding(name, "wrong", f"{folder.path} takes no files", mend)
-    state: State = "warning" if folder.free_bytes < LEAST_FREE_BYTES else "ok"
-    return Finding(name, state, f"{folder.path}, {_size(folder.free_bytes)} free", mend if state == "warning" else "")
+    found = f"{folder.path}, {_size(folder.free_bytes)} free"
+    return Finding.of(name, folder.free_bytes >= LEAST_FREE_BYTES, found, mend)
 
 
 def _files(facts: Facts) -> Finding:
@@ -153,14 +141,12 @@ def _files(facts: Facts) -> Finding:
 def _tasks(facts: Facts) -> Finding:
     workers, left = len(facts.devices.cores), facts.tasks_left
     found = f"{_number(left)} may still be started"
-    if left >= TASKS + THREADS_PER_WORKER * workers:
-        return Finding("processes", "ok", found)
     state: State = "wrong" if left < TASKS + TASKS_PER_WORKER * workers else "warning"
     mend = (
         f"{workers} workers are {TASKS_PER_WORKER * workers} processes with threads: raise ulimit -u or the cgroup's "
         "pids.max (docker run --pids-limit), or give fewer --workers."
     )
-    return Finding("processes", state, found, mend)
+    return Finding.of("processes", left >= TASKS + THREADS_PER_WORKER * workers, found, mend, state)
 
 
 def _other_limits(facts: Facts) -> Finding:

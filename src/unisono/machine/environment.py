@@ -54,7 +54,7 @@ def _threads(environment: Mapping[str, str], settled: Collection[str]) -> Findin
 
 def _set(name: str, environment: Mapping[str, str], names: Collection[str], mend: str) -> Finding:
     there = _there(environment, names)
-    return Finding(name, "warning", there, mend) if there else Finding(name, "ok", "nothing set")
+    return Finding.of(name, not there, there or "nothing set", mend)
 
 
 def _there(environment: Mapping[str, str], names: Collection[str]) -> str:

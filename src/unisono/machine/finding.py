@@ -23,3 +23,12 @@ class Finding:
     state: State
     found: str
     mend: str = ""
+
+    @staticmethod
+    def of(name: str, fine: bool, found: str, mend: str, otherwise: State = "warning") -> Finding:
+        """What is as it should be, or has to be mended.
+
+        >>> Finding.of("memory", True, "8 GiB", "Buy some."), Finding.of("memory", False, "8 KiB", "Buy some.").state
+        (Finding(name='memory', state='ok', found='8 GiB', mend=''), 'warning')
+        """
+        return Finding(name, "ok", found) if fine else Finding(name, otherwise, found, mend)

@@ -80,10 +80,9 @@ def check_packages(packages: Packages, frameworks: Iterable[str], others: Iterab
 
 
 def _python(packages: Packages) -> Finding:
-    found = f"{packages.unisono}, Python {packages.python}"
-    if SpecifierSet(packages.pythons).contains(packages.python, prereleases=True):
-        return Finding("Unisono", "ok", found)
-    return Finding("Unisono", "wrong", found, f"It needs Python {packages.pythons}: make an environment with one.")
+    fine = SpecifierSet(packages.pythons).contains(packages.python, prereleases=True)
+    mend = f"It needs Python {packages.pythons}: make an environment with one."
+    return Finding.of("Unisono", fine, f"{packages.unisono}, Python {packages.python}", mend, "wrong")
 
 
 def _required(packages: Packages) -> Finding:
@@ -92,11 +91,9 @@ def _required(packages: Packages) -> Finding:
     bad = [each for each in wanted if not _in_range(each, packages.versions.get(each.name))]
     lacking = [each for each in bad if each.name.lower() not in WITHOUT]
     found = ", ".join(f"{each.name} {packages.versions.get(each.name, 'is missing')}" for each in bad or wanted)
-    if not bad:
-        return Finding("packages", "ok", found)
     mend = "pip install " + " ".join(f"'{each.name}{each.specifier}'" for each in bad)
     said = "".join(f"; {WITHOUT[each.name.lower()]}" for each in bad if each not in lacking)
-    return Finding("packages", "wrong" if lacking else "warning", found + said, mend)
+    return Finding.of("packages", not bad, found + said, mend, "wrong" if lacking else "warning")
 
 
 def _extra(packages: Packages, extra: str) -> Finding:
@@ -108,10 +105,9 @@ def _extra(packages: Packages, extra: str) -> Finding:
     found = ", ".join(f"{each.name} {packages.versions[each.name]}" for each in there)
     wrong = [each for each in _of(packages, extra) if each.name in packages.versions]
     wrong = [each for each in wrong if not _in_range(each, packages.versions[each.name])]
-    if not wrong:
-        return Finding(extra, "ok", found)
     ranges = ", ".join(f"{each.name} {each.specifier}" for each in wrong)
-    return Finding(extra, "warning", found, f"Unisono works with {ranges}: {install}, or try it with unisono verify.")
+    mend = f"Unisono works with {ranges}: {install}, or try it with unisono verify."
+    return Finding.of(extra, not wrong, found, mend)
 
 
 def _installed(packages: Packages, extra: str) -> list[Requirement]:

@@ -72,15 +72,13 @@ class Batches:
     def positions(self, step: int, microbatch: int) -> range:
         """Positions in the epoch's order that a microbatch holds; may be empty."""
         _, index = self.locate(step)
-        first = index * self.batch_size
-        end = min(first + self.batch_size, self.length)
-        start = first + microbatch * self.microbatch_size
-        return range(min(start, end), min(start + self.microbatch_size, end))
+        batch = range(self.length)[index * self.batch_size : (index + 1) * self.batch_size]
+        return batch[microbatch * self.microbatch_size : (microbatch + 1) * self.microbatch_size]
 
     def samples(self, step: int) -> int:
         """Samples of a global batch."""
         first = self.locate(step)[1] * self.batch_size
-        return min(first + self.batch_size, self.length) - first
+        return min(self.batch_size, self.length - first)
 
     def nonempty(self, step: int) -> int:
         """Microbatches that hold samples: the first ones."""
