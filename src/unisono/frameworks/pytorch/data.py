@@ -32,16 +32,14 @@ def _as_view(tensor: torch.Tensor) -> Any:
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
     if not plain or tensor.is_conj() or tensor.is_neg() or tensor.__dict__ or not (tensor.numel() and tensor.is_leaf):
         return None
-    bits = _BITS.get(tensor.itemsize) if tensor.dtype not in _NUMPY else None
-    held = tensor.detach() if bits is None else tensor.detach().view(bits)
-    return held.numpy(), _from_view, (None if bits is None else tensor.dtype, tensor.requires_grad)
+    held = tensor.detach()
+    try:
+        return held.numpy(), _from_view, (None, tensor.requires_grad)
+    except TypeError:  # NumPy has no such dtype
+        return held.view(_BITS[tensor.itemsize]).numpy(), _from_view, (tensor.dtype, tensor.requires_grad)
 
 
-_NUMPY = frozenset(
-    {torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int8, torch.int16, torch.int32,
-     torch.int64, torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128}
-)  # fmt: skip
-_BITS = {1: torch.uint8, 2: torch.uint16}
+_BITS = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
 
 
 def _from_view(array: Any, dtype: torch.dtype | None, requires_grad: bool) -> torch.Tensor:
