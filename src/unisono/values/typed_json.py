@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,6 @@ NUMPY_KINDS = "biufcUS"
 
 class CannotKeep(Exception):
     """A value of a type that stands not here."""
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How the values of a type are written and read."""
-
-    write: Callable[[Any], Any]
-    read: Callable[[Any], Any]
 
 
 def _written_array(array: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -69,18 +60,19 @@ def _all_read(value: Any) -> list[Any]:
     return [read(item) for item in value]
 
 
-_FORMS = {
-    "float": (float, _Form(repr, float)),  # those that JSON does not know
-    "complex": (complex, _Form(repr, complex)),
-    "Path": (type(Path()), _Form(str, Path)),
-    "bytes": (bytes, _Form(lambda value: base64.b64encode(value).decode(), lambda value: base64.b64decode(value))),
-    "tuple": (tuple, _Form(_items, lambda value: tuple(_all_read(value)))),
-    "set": (set, _Form(_unordered, lambda value: set(_all_read(value)))),
-    "frozenset": (frozenset, _Form(_unordered, lambda value: frozenset(_all_read(value)))),
-    "dict": (dict, _Form(lambda value: _items(map(list, value.items())), lambda value: dict(_all_read(value)))),
-    "range": (range, _Form(lambda value: [value.start, value.stop, value.step], lambda value: range(*value))),
-    "array": (np.ndarray, _Form(_written_array, _read_array)),
-}  # fmt: skip
+_FORMS: Mapping[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "float": (float, repr, float),  # those that JSON does not know
+    "complex": (complex, repr, complex),
+    "Path": (type(Path()), str, Path),
+    "bytes": (bytes, lambda value: base64.b64encode(value).decode(), base64.b64decode),
+    "tuple": (tuple, _items, lambda value: tuple(_all_read(value))),
+    "set": (set, _unordered, lambda value: set(_all_read(value))),
+    "frozenset": (frozenset, _unordered, lambda value: frozenset(_all_read(value))),
+    "dict": (dict, lambda value: _items(map(list, value.items())), lambda value: dict(_all_read(value))),
+    "range": (range, lambda value: [value.start, value.stop, value.step], lambda value: range(*value)),
+    "array": (np.ndarray, _written_array, _read_array),
+}
+"""By name a type, and how its values are written and read."""
 
 
 def written(value: Any) -> Any:
@@ -104,9 +96,9 @@ def written(value: Any) -> Any:
         return {key: written(item) for key, item in value.items()}
     if isinstance(value, np.generic):
         return {"type": "scalar", "value": _written_array(np.asarray(value))}
-    for name, (known, form) in _FORMS.items():
+    for name, (known, write, _) in _FORMS.items():
         if kind is known:
-            return {"type": name, "value": form.write(value)}
+            return {"type": name, "value": write(value)}
     raise CannotKeep
 
 
@@ -130,7 +122,7 @@ def read(value: Any) -> Any:
         return {key: read(item) for key, item in value.items()}
     if value["type"] == "scalar":
         return _read_array(value["value"])[()]
-    return _FORMS[value["type"]][1].read(value["value"])
+    return _FORMS[value["type"]][2](value["value"])
 
 
 DEFAULT = {"type": "default", "value": "the job function's own"}

@@ -54,7 +54,7 @@ class BackwardProgress:
 
     def begin(self, slot: int, round: int) -> None:
         """Somebody begins to compute the slot's share of a round."""
-        before = Progress.of(self._words.get(slot))
+        before = self.now(slot)
         attempt = (before.attempt + 1) % (1 << _ATTEMPT) if before.round == round else 1
         self._words.publish(slot, Progress(round, attempt, 0).word())
         fence()  # nothing of the new attempt is there before its number
@@ -65,7 +65,7 @@ class BackwardProgress:
         One that comes again had not been complete: sums are whole before they are sent from then on, and who has sent
         early learns it before the round's exchange ends.
         """
-        now = Progress.of(self._words.get(slot))
+        now = self.now(slot)
         missing, order = set(self._trained), list(self._trained)
 
         def listen(number: int) -> None:
@@ -84,7 +84,7 @@ class BackwardProgress:
 
     def whole(self, slot: int) -> None:
         """Everything of the slot's share is computed."""
-        now = Progress.of(self._words.get(slot))
+        now = self.now(slot)
         self._words.publish(slot, now._replace(gradients=self.total).word())
 
     def now(self, slot: int) -> Progress:

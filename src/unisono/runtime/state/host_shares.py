@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from unisono.gradients.hosts import host_shares
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState
+from unisono.values.arrays import Array
 
 HEAD = 3
 """Numbers before the workers of each host, and why each is to go: this host, how many hosts, copies asked for."""
@@ -53,14 +54,12 @@ class HostShares:
     @property
     def shutdowns(self) -> list[Shutdown | None]:
         """Why each host is to go, if it is."""
-        hosts = int(self._area[1])
-        return [Shutdown.of(int(word)) for word in self._area[HEAD + hosts : HEAD + 2 * hosts]]
+        return [Shutdown.of(int(word)) for word in self._of_hosts(1)]
 
     @property
     def stop(self) -> bool:
         """Whether all come to rest before the next round: the run ends, or some leave and the others meet anew."""
-        hosts = int(self._area[1])
-        return bool(self._area[HEAD + hosts : HEAD + 2 * hosts].any())
+        return bool(self._of_hosts(1).any())
 
     @property
     def asked(self) -> int:
@@ -70,7 +69,12 @@ class HostShares:
     @property
     def workers(self) -> list[int]:
         """Workers of each host."""
-        return [int(count) for count in self._area[HEAD : HEAD + int(self._area[1])]]
+        found: list[int] = self._of_hosts(0).tolist()
+        return found
+
+    def _of_hosts(self, row: int) -> Array:
+        hosts = int(self._area[1])
+        return self._area[HEAD + row * hosts :][:hosts]
 
     def of_round(self, training: bool) -> tuple[int, ...]:
         """The hosts' shares of a round's microbatches; () where this host computes all of them.

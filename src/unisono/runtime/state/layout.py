@@ -83,7 +83,6 @@ class HostLayout:
     stage_of: tuple[int, ...] = ()
     """The stage of each parameter, where a stage is updated before the ones before it have summed."""
     _slices: dict[int, list[list[Chunk]]] = field(init=False, default_factory=dict, repr=False)
-    _due: dict[int, list[tuple[int, ...]]] = field(init=False, default_factory=dict, repr=False)
 
     def slices(self, slots: int) -> list[list[Chunk]]:
         """What each slot of a world updates."""
@@ -93,13 +92,8 @@ class HostLayout:
 
     def due(self, slots: int, slot: int) -> tuple[int, ...]:
         """How many of a slot's chunks may be updated once all slots of a stage and of later ones have summed."""
-        if slots not in self._due:
-            stages = range(self.shape.stages)
-            self._due[slots] = [
-                tuple(sum(chunk.stage >= stage for chunk in chunks) for stage in stages)
-                for chunks in self.slices(slots)
-            ]  # fmt: skip
-        return self._due[slots][slot]
+        stages, chunks = range(self.shape.stages), self.slices(slots)[slot]
+        return tuple(sum(chunk.stage >= stage for chunk in chunks) for stage in stages)
 
     @property
     def norms(self) -> NormTable:

@@ -178,39 +178,39 @@ class Worker:
 
     def _wait(self, plan: Plan, mine: Sequence[int], do: Do, deaths: int) -> None:
         """Sleep until the first word that is behind has come, or an owner has changed."""
-        target = plan.round + 1
-        started = time.perf_counter()
+        target, started = plan.round + 1, time.perf_counter()
+
+        def changed() -> bool:
+            return self._control.get(Control.DEATHS) != deaths
+
+        def ended() -> bool:
+            return self._control.get(Control.END) > plan.round or changed()
+
         if do is Do.AWAIT_STAGE:
-            self._wait_for_stages(deaths)
+            self._wait_for_stages(changed)
         elif do is Do.AWAIT_COPY:
-            self._control.wait(Control.COPIED, target, lambda: self._ended(plan, deaths), SHORT_SECONDS)
+            self._control.wait(Control.COPIED, target, ended, SHORT_SECONDS)
         elif do is Do.AWAIT_HOSTS:
-            self._control.wait(
-                Control.EXCHANGED, target, lambda: self._control.get(Control.DEATHS) != deaths, SHORT_SECONDS
-            )
+            self._control.wait(Control.EXCHANGED, target, changed, SHORT_SECONDS)
         else:
             words = {Do.AWAIT_SUMS: self._words.summed, Do.AWAIT_NORMS: self._words.normed}.get(
                 do, self._words.committed
             )
             for slot in sorted(range(plan.slots), key=lambda slot: -(slot % plan.stages)):
                 behind = words.get(slot) < target
-                if not words.wait(slot, target, lambda: self._control.get(Control.DEATHS) != deaths, SHORT_SECONDS):
+                if not words.wait(slot, target, changed, SHORT_SECONDS):
                     break
                 if behind and plan.stages > 1:  # a stage may be complete now
                     break
         if mine and do is not Do.DONE:
             self._slots[plan.slots, mine[0]].waited(time.perf_counter() - started)
 
-    def _wait_for_stages(self, deaths: int) -> None:
+    def _wait_for_stages(self, changed: Callable[[], bool]) -> None:
         """Until something that a slot of its own waits for has been handed over."""
         first, *others = self._awaited.values()
 
         def others_came() -> bool:
-            came = any(self._handed[other.words].get(other.slot) >= other.value for other in others)
-            return came or self._control.get(Control.DEATHS) != deaths
+            return changed() or any(self._handed[word].get(slot) >= value for word, slot, value in others)
 
         look = SEVERAL_SECONDS if others else SHORT_SECONDS
         self._handed[first.words].wait(first.slot, first.value, others_came, look)
-
-    def _ended(self, plan: Plan, deaths: int) -> bool:
-        return self._control.get(Control.END) > plan.round or self._control.get(Control.DEATHS) != deaths
