@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from unisono.errors import UnisonoError
 from unisono.frameworks.registry import framework
@@ -107,23 +107,18 @@ class PreparedJob:
         """Leave the model in its framework's own file."""
         self._made_again().export(self._state, steps)
 
-    def live_as(self, role: str) -> Callable[[int], None]:
-        """What a "worker", a "loader" or the "profiler" does, by its number."""
-        lives: dict[str, Callable[[int], None]] = {
-            "worker": self._work, "loader": self._load, "profiler": self._profile,
-        }  # fmt: skip
-        return lives[role]
-
     def _made_again(self) -> Prepared:
         if self.holder.is_cold:
             self._prepared = prepare_again(self._job(), self.request, self._described)
             self._prepared.bind(self._state)
         return self._prepared
 
-    def _work(self, number: int) -> None:
+    def worker(self, number: int) -> None:
+        """The life of a worker."""
         self._made_again().worker(number, self._state, lambda: os.eventfd_write(self._event, 1)).run()
 
-    def _load(self, number: int) -> None:
+    def loader(self, number: int) -> None:
+        """The life of a loader."""
         if self.holder.is_cold:
             family = framework(self._described.framework)
             self._prepared = Prepared(self._job(), self.request, family, self._described)
@@ -132,7 +127,8 @@ class PreparedJob:
         share = (number, prepared.layout.shape.loaders)
         load_ahead(prepared.reader(), prepared.program, prepared.ring(self._state.segment), self._state, share)
 
-    def _profile(self, number: int) -> None:
+    def profiler(self, number: int) -> None:
+        """The life of the spare process that measures."""
         stand_back()
         found = self._state.segment["profile"]
         self._state = HostState(self._described.layout, self._state.segment.private())

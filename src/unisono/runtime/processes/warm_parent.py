@@ -208,7 +208,7 @@ class Parent:
 
         def begin() -> int:
             self._channel.close()
-            return live(f"{role} {number}", output, report, partial(self._job.live_as(role), number))
+            return live(f"{role} {number}", output, report, partial(getattr(self._job, role), number))
 
         return self._adopted(begin, start, output, report)
 

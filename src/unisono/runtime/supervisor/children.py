@@ -6,6 +6,7 @@ import selectors
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from unisono.errors import JobError
@@ -66,20 +67,18 @@ class Children:
         """
         if not self._wanted or not self._host.is_free or time.monotonic() < self._due:
             return
-        wanted = self._wanted[0]
         try:
-            birth = Birth()
+            self._fork(self._wanted[0])
         except OSError as error:
             self._in_vain(described_error(error))
-            return
+
+    def _fork(self, wanted: _Wanted) -> None:
+        birth, role, number = Birth(), wanted.role, wanted.number
         try:
-            self._host.post(
-                "fork", wanted.role, wanted.number, files=birth.theirs,
-                then=lambda answer: self._forked(wanted, birth, answer),
-            )  # fmt: skip
-        except OSError as error:
+            self._host.post("fork", role, number, files=birth.theirs, then=partial(self._forked, wanted, birth))
+        except OSError:
             birth.fails()
-            self._in_vain(described_error(error))
+            raise
         finally:
             birth.sent()
 

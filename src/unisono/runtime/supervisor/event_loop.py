@@ -115,7 +115,8 @@ class EventLoop:
         self._hear_all()
         plan, ending = run.records.plan, self._ending
         if self._regrouping and not run.is_ending(plan) and ending.failure is None and self._regrouping.is_due():
-            self._regroup(self._regrouping)
+            self._regrouping.regroup()
+            self._finishing = None
             return True
         if ending.failure is not None:
             return True
@@ -124,16 +125,9 @@ class EventLoop:
         self._drain(plan)
         self._have_forked()
         if self._is_over(plan):
-            if not self._regrouping or not self._regrouping.goes_on_with_fewer(plan):
-                return False
-            self._regroup(self._regrouping)
-            return True
+            return self._regrouping is not None and self._regrouping.goes_on_with_fewer(plan)
         self._crew.end_retired(plan)
         return not self._look_after_time(plan)
-
-    def _regroup(self, hosts: Regrouping) -> None:
-        hosts.regroup()
-        self._finishing = None
 
     # -- what happens --------------------------------------------------------------------------------------
 

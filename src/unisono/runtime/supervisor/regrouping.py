@@ -78,7 +78,10 @@ class Regrouping:
         if found is Fate.ENDS:
             first = next(each for each in shutdowns if each is not None)
             ending.shutdown = replace(ending.shutdown or first, leaves=False)
-        return found is Fate.GOES_ON and ending.shutdown is None  # asked to go since then
+        if found is not Fate.GOES_ON or ending.shutdown is not None:  # asked to go since then
+            return False
+        self.regroup()
+        return True
 
     def regroup(self) -> None:
         """Come to rest, meet, go on from the round that the furthest host has done."""
