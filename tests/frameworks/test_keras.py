@@ -30,7 +30,7 @@ from unisono.frameworks.keras.data import Data  # noqa: E402
 from unisono.frameworks.keras.model import Adapter  # noqa: E402
 from unisono.frameworks.keras.optimizers import Rule  # noqa: E402
 from unisono.frameworks.keras.update_rules import UpdateRules, agree  # noqa: E402
-from unisono.frameworks.keras.updates import TILES, Stepper  # noqa: E402
+from unisono.frameworks.keras.updates import TILES, Operands, Stepper  # noqa: E402
 from unisono.frameworks.keras.variables import value_of  # noqa: E402
 
 BACKEND = backends.load()
@@ -108,12 +108,7 @@ def test_a_rule_is_the_optimizers_own_step(name: str) -> None:
     row, generator = rule.first_scalars, np.random.default_rng(1)
     for _ in range(4):
         gradients = [_held(generator.normal(size=v.shape).astype("float32")) for v in ours]
-        given = [[BACKEND.alias(a) for a in group] for group in (held, gradients, slots)]
-        new = stepper(*given, stepper.scalars(row), (0, 1))
-        for group, values, into in ((given[0], new[0], held), (given[2], new[1], slots)):
-            for one, value, array in zip(group, values, into, strict=True):
-                stepper.home(one, value, array)
-        row = [float(BACKEND.array(n)) for n in new[2]]
+        row = stepper.floats(Operands(stepper, held, gradients, slots).step(row, (0, 1)))
         plain.apply([keras.ops.convert_to_tensor(g) for g in gradients], theirs)
     assert row[0] == 4
     for array, variable in zip(held, theirs, strict=True):

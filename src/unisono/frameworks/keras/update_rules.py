@@ -12,7 +12,7 @@ import numpy as np
 from unisono.frameworks.arrays import aligned_zeros
 from unisono.frameworks.keras import optimizers
 from unisono.frameworks.keras.optimizers import Rule
-from unisono.frameworks.keras.updates import TILES, Stepper, TensorUpdate, Tiles, TileUpdate
+from unisono.frameworks.keras.updates import TILES, Operands, Stepper, TensorUpdate, Tiles, TileUpdate
 from unisono.frameworks.keras.variables import dtype_of, value_of
 from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.protocol import Array, ChunkUpdate, StateSpec
@@ -95,10 +95,10 @@ class UpdateRules:
     ) -> ChunkUpdate:  # fmt: skip
         """See `Adapter.chunk_update`."""
         if region.kind == "elementwise":
-            return TileUpdate(chunk, parameters, gradients, state, self._tiles, self._backend)
+            return TileUpdate(chunk, parameters, gradients, state, self._tiles)
         numbers = {piece.parameter.number for piece in chunk.pieces}
         groups = [(stepper, group) for stepper, group in self._whole if numbers & set(group)]
-        return TensorUpdate(chunk, parameters, gradients, state, groups, self._backend)
+        return TensorUpdate(chunk, parameters, gradients, state, groups)
 
     def learning_rate(self, step: int) -> float:
         """The rate of the step after so many."""
@@ -120,10 +120,11 @@ def agree(tiles: Tiles, size: int) -> bool:
         row = rule.first_scalars
         for step in range(2):
             arrays[1][:] = np.linspace(-1, 1 + step, size)
-            after = row
+            after: Sequence[Any] = ()
             for start in range(0, size, length):
-                after = tiles[length].run([array[start : start + length] for array in arrays], row)
-            row = after
+                parameter, gradient, *slots = (array[start : start + length] for array in arrays)
+                after = Operands(tiles[length], [parameter], [gradient], slots).step(row)
+            row = tiles[length].floats(after)
         results.append(arrays)
     return all(np.array_equal(one, other) for one, other in zip(*results, strict=True))
 

@@ -22,49 +22,61 @@ run of neighbours is one tile."""
 
 
 class Stepper:
-    """A rule compiled for one backend."""
+    """A rule compiled for one backend.
+
+    Args:
+        rule: the optimizer over some variables.
+        backend: see `backends`.
+    """
 
     def __init__(self, rule: Rule, backend: Any) -> None:
-        self.rule, self._backend = rule, backend
-        self._types = rule.types()
+        self.rule, self.backend, self.types = rule, backend, rule.types()
         self._compiled: dict[tuple[int, ...], Callable[..., Any]] = {}
 
-    def scalars(self, row: Sequence[float]) -> list[Any]:
-        """Numbers from the table as tensors."""
-        return [self._backend.tensor(np.array(value, dtype=kind))
-                for value, kind in zip(row, self._types, strict=True)]  # fmt: skip
-
-    def __call__(
-        self, parameters: Sequence[Any], gradients: Sequence[Any], slots: Sequence[Any], scalars: Sequence[Any],
-        used: tuple[int, ...],
-    ) -> Any:  # fmt: skip
-        """One step; see `Rule.apply`."""
+    def compiled(self, used: tuple[int, ...]) -> Callable[..., Any]:
+        """`Rule.apply` where these variables have a gradient."""
         if used not in self._compiled:
-            self._compiled[used] = self._backend.compiled(
+            self._compiled[used] = self.backend.compiled(
                 lambda p, g, s, numbers: self.rule.apply(p, g, s, numbers, used)
             )
-        return self._compiled[used](list(parameters), list(gradients), list(slots), list(scalars))
+        return self._compiled[used]
 
-    def run(self, arrays: Sequence[Array], row: Sequence[float]) -> list[float]:
-        """One step in place on parameter, gradient and slots; returns the new numbers."""
-        p, g, *slots = (self._backend.alias(array) for array in arrays)
-        parameters, new_slots, numbers = self([p], [g], slots, self.scalars(row), (0,))
-        for given, result, array in zip((p, *slots), (*parameters, *new_slots), (arrays[0], *arrays[2:]), strict=True):
-            self.home(given, result, array)
-        return [float(self._backend.array(number)) for number in numbers]
-
-    def home(self, given: Any, result: Any, into: Array) -> None:
-        """Bring a result to where it belongs, unless it was made there."""
-        if result is not given and result is not None:
-            np.copyto(into, self._backend.array(result))
+    def floats(self, numbers: Sequence[Any]) -> list[float]:
+        """The numbers that a step gave, for the table."""
+        return [float(self.backend.array(number)) for number in numbers]
 
 
-class _Place:
-    """Arrays that one call of a stepper works on: parameter, gradient and slots, and tensors over them."""
+class Operands:
+    """Arrays that a stepper works on in place.
 
-    def __init__(self, arrays: Sequence[Array], backend: Any) -> None:
-        self.arrays = arrays
-        self.tensors = [backend.alias(array) for array in arrays]
+    Args:
+        stepper: its rule has these variables.
+        parameters, gradients, slots: the arrays.
+    """
+
+    def __init__(
+        self, stepper: Stepper, parameters: Sequence[Array], gradients: Sequence[Array], slots: Sequence[Array]
+    ) -> None:
+        self._stepper, self._changing = stepper, [*parameters, *slots]
+        alias = stepper.backend.alias
+        self._tensors = [[alias(array) for array in group] for group in (parameters, gradients, slots)]
+
+    def step(self, row: Sequence[float], used: tuple[int, ...] = (0,)) -> Sequence[Any]:
+        """One step; returns the new numbers that all parameters share.
+
+        Args:
+            row: the numbers before, from the table.
+            used: which variables have a gradient.
+        """
+        backend, types = self._stepper.backend, self._stepper.types
+        scalars = [backend.tensor(np.array(value, dtype=kind)) for value, kind in zip(row, types, strict=True)]
+        parameters, slots, numbers = self._stepper.compiled(used)(*self._tensors, scalars)
+        given = (*self._tensors[0], *self._tensors[2])
+        for tensor, result, array in zip(given, (*parameters, *slots), self._changing, strict=True):
+            if result is not tensor and result is not None:  # else it was made where it belongs
+                np.copyto(array, backend.array(result))
+        found: Sequence[Any] = numbers
+        return found
 
 
 class Tiles:
@@ -91,34 +103,26 @@ class _Run:
         spans: the chunk's parameters, gradients and slots.
         start, stop: the run's part of them.
         tiles: the steppers of its settings.
-        backend: see `backends`.
     """
 
-    def __init__(self, spans: Sequence[Array], start: int, stop: int, tiles: Tiles, backend: Any) -> None:
-        self._parts = [span[start:stop] for span in spans]
-        self._length = stop - start
-        size = next(size for size in TILES if size >= self._length)
-        self._fills = size == self._length
-        self._place = _Place(
-            self._parts if self._fills else [aligned_zeros(size, part.dtype) for part in self._parts], backend
-        )
-        self._stepper = tiles[size]
+    def __init__(self, spans: Sequence[Array], start: int, stop: int, tiles: Tiles) -> None:
+        parts = [span[start:stop] for span in spans]
+        size = next(size for size in TILES if size >= stop - start)
+        self._padded: list[tuple[Array, Array]] = []
+        if size > stop - start:
+            tile = [aligned_zeros(size, part.dtype) for part in parts]
+            self._padded = [(array[: stop - start], part) for array, part in zip(tile, parts, strict=True)]
+            parts = tile
+        self._operands = Operands(tiles[size], parts[:1], parts[1:2], parts[2:])
 
     def step(self, row: Sequence[float]) -> Sequence[Any]:
-        """One step; returns the new numbers that all parameters share."""
-        arrays, stepper = self._place.arrays, self._stepper
-        if not self._fills:
-            for array, part in zip(arrays, self._parts, strict=True):
-                array[: self._length] = part
-        p, g, *slots = self._place.tensors
-        parameters, new_slots, numbers = stepper([p], [g], slots, stepper.scalars(row), (0,))
-        stepper.home(p, parameters[0], arrays[0])
-        for given, result, array in zip(slots, new_slots, arrays[2:], strict=True):
-            stepper.home(given, result, array)
-        if not self._fills:
-            for array, part in zip(arrays, self._parts, strict=True):
-                part[:] = array[: self._length]
-        return list(numbers)
+        """See `Operands.step`."""
+        for array, part in self._padded:
+            array[:] = part
+        numbers = self._operands.step(row)
+        for array, part in self._padded:
+            part[:] = array
+        return numbers
 
 
 class TileUpdate:
@@ -129,14 +133,13 @@ class TileUpdate:
         parameters, gradients: the chunk's span.
         state: per parameter number its slots by key.
         tiles: per parameter number the steppers of its settings.
-        backend: see `backends`.
     """
 
     def __init__(
         self, chunk: Chunk, parameters: Array, gradients: Array, state: Mapping[int, Mapping[str, Array]],
-        tiles: Mapping[int, Tiles], backend: Any,
+        tiles: Mapping[int, Tiles],
     ) -> None:  # fmt: skip
-        self._chunk, self._backend, self._tiles = chunk, backend, tiles
+        self._chunk, self._tiles = chunk, tiles
         first = chunk.pieces[0].parameter.number
         self._least = tiles[first][BLOCK]
         spans = [self._span(state[first][key], parameters.size) for key in self._least.rule.vectors[0]]
@@ -159,14 +162,15 @@ class TileUpdate:
         numbers: Sequence[Any] = ()
         for run in self._runs[flags]:
             numbers = run.step(row)
-        result = [float(self._backend.array(n)) for n in numbers] if numbers else self._idle(row)
+        result = self._least.floats(numbers or self._idle(row))
         for piece in pieces:
             if piece.start == 0:
                 after[piece.parameter.number, :width] = [1.0, *result]
 
-    def _idle(self, row: list[float]) -> list[float]:
+    def _idle(self, row: list[float]) -> Sequence[Any]:
         """The numbers after a step in which no parameter here had a gradient: those of a step on zeros."""
-        return self._least.run([aligned_zeros(BLOCK, span.dtype) for span in self._spans], row)
+        parameter, gradient, *slots = (aligned_zeros(BLOCK, span.dtype) for span in self._spans)
+        return Operands(self._least, [parameter], [gradient], slots).step(row)
 
     def _cut(self, flags: tuple[int, ...]) -> list[_Run]:
         """The runs of a step in which these pieces have a gradient."""
@@ -181,7 +185,7 @@ class TileUpdate:
             elif flag:
                 found.append((tiles, start, stop))
             adjoining = bool(flag)
-        return [_Run(self._spans, start, stop, tiles, self._backend) for tiles, start, stop in found]
+        return [_Run(self._spans, start, stop, tiles) for tiles, start, stop in found]
 
 
 class TensorUpdate:
@@ -192,15 +196,13 @@ class TensorUpdate:
         parameters, gradients: the chunk's span.
         state: per parameter number its slots by key.
         steppers: (stepper, numbers of the parameters that it steps).
-        backend: see `backends`.
     """
 
     def __init__(
         self, chunk: Chunk, parameters: Array, gradients: Array, state: Mapping[int, Mapping[str, Array]],
-        steppers: Sequence[tuple[Stepper, Sequence[int]]], backend: Any,
+        steppers: Sequence[tuple[Stepper, Sequence[int]]],
     ) -> None:  # fmt: skip
-        self._groups = [_Group(stepper, numbers, chunk, (parameters, gradients, state), backend)
-                        for stepper, numbers in steppers]  # fmt: skip
+        self._groups = [_Group(*pair, chunk, (parameters, gradients, state)) for pair in steppers]
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
@@ -213,9 +215,10 @@ class _Group:
 
     def __init__(
         self, stepper: Stepper, numbers: Sequence[int], chunk: Chunk,
-        held: tuple[Array, Array, Mapping[int, Mapping[str, Array]]], backend: Any,
+        held: tuple[Array, Array, Mapping[int, Mapping[str, Array]]],
     ) -> None:  # fmt: skip
-        self._stepper, self._numbers, self._backend = stepper, numbers, backend
+        self._stepper, self._numbers = stepper, numbers
+        parameters, gradients, state = held
         places = {piece.parameter.number: piece.parameter for piece in chunk.pieces}
         members = [places[number] for number in numbers]
 
@@ -223,28 +226,21 @@ class _Group:
             return [vector[p.offset - chunk.start : p.end - chunk.start].reshape(p.shape) for p in members]
 
         slots = {
-            place: held[2][number][key]
+            place: state[number][key]
             for number, keys in zip(numbers, stepper.rule.vectors, strict=True)
             for key, place in keys.items()
         }
-        self._parameters = _Place(views(held[0]), backend)
-        self._gradients = _Place(views(held[1]), backend)
-        self._slots = _Place([slots[place] for place in range(len(stepper.rule.slots))], backend)
+        ordered = [slots[place] for place in range(len(stepper.rule.slots))]
+        self._operands = Operands(stepper, views(parameters), views(gradients), ordered)
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """One step of the parameters that had a gradient; the count of steps goes on for all."""
-        stepper, rule = self._stepper, self._stepper.rule
-        width = 1 + len(rule.scalars)
+        names = self._stepper.rule.scalars
+        width = 1 + len(names)
         row = before[self._numbers[0], 1:width].tolist()
-        result = [value + (name == ITERATIONS) for name, value in zip(rule.scalars, row, strict=True)]
+        result = [value + (name == ITERATIONS) for name, value in zip(names, row, strict=True)]
         chosen = tuple(index for index, number in enumerate(self._numbers) if used[number])
         if chosen:
-            parameters, slots, numbers = stepper(
-                self._parameters.tensors, self._gradients.tensors, self._slots.tensors, stepper.scalars(row), chosen
-            )
-            for place, values in ((self._parameters, parameters), (self._slots, slots)):
-                for given, value, array in zip(place.tensors, values, place.arrays, strict=True):
-                    stepper.home(given, value, array)
-            result = [float(self._backend.array(number)) for number in numbers]
+            result = self._stepper.floats(self._operands.step(row, chosen))
         for number in self._numbers:
             after[number, :width] = [1.0, *result]
