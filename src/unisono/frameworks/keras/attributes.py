@@ -5,15 +5,12 @@ A backend that compiles runs `call` once for inputs of a kind; an attribute is t
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from hashlib import blake2b
 from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
 
-from unisono.frameworks.attributes import Attributes
+from unisono.frameworks.attributes import Attributes, content
 
 
 def watched(model: Any) -> Attributes:
@@ -23,14 +20,6 @@ def watched(model: Any) -> Attributes:
     return Attributes(
         {_name(layer, model): layer for layer in layers}, common, _content, _content, "add_weight(trainable=False)"
     )
-
-
-def shapes(inputs: Any, training: bool) -> Hashable:
-    """What a forward pass is given, but for the values of tensors."""
-    leaves = [
-        (str(getattr(leaf, "shape", "")), str(getattr(leaf, "dtype", type(leaf)))) for leaf in tree.flatten(inputs)
-    ]
-    return tuple(leaves), training
 
 
 def _name(layer: Any, model: Any) -> str:
@@ -43,7 +32,6 @@ def _content(value: Any) -> Any:
     if not keras.ops.is_tensor(value):
         return None
     try:
-        held = np.asarray(keras.ops.convert_to_numpy(value))
+        return content(np.asarray(keras.ops.convert_to_numpy(value)))
     except Exception:  # traced: it has no values yet
         return id(value)
-    return str(held.dtype), held.shape, blake2b(held.tobytes(), digest_size=16).digest()

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 
 from unisono.errors import JobError
-from unisono.frameworks.keras.attributes import shapes, watched
+from unisono.frameworks.attributes import shapes
+from unisono.frameworks.keras.attributes import watched
 from unisono.frameworks.keras.variables import Variables
 from unisono.frameworks.watched import refusal
 
@@ -70,7 +71,7 @@ class KerasForward:
         ]  # fmt: skip
         with keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False) as scope:
             before = [scope.get_current_value(variable) for variable in held.parameters]
-            with self._attributes.one_pass(lambda: shapes(inputs, training)):
+            with self._attributes.one_pass(lambda: (shapes(inputs), training)):
                 result = after(self._entry(inputs, training=training))
             losses = self._entry.losses
             penalty = sum(losses[1:], losses[0]) if losses else None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from hashlib import blake2b
+from collections.abc import Hashable
 from typing import Any
 
 import mxnet
 from mxnet import autograd, gluon
 
-from unisono.frameworks.attributes import Attributes
+from unisono.frameworks.attributes import Attributes, content, shapes
 
 _COMMON = frozenset(vars(gluon.HybridBlock()))
 
@@ -23,17 +22,9 @@ def watched(model: gluon.Block, loss: Any) -> Attributes:
     return Attributes(holders, _COMMON, _content, _content, "grad_req='null'")
 
 
-def shapes(values: Any) -> Hashable:
+def given(inputs: Any) -> Hashable:
     """What a forward pass is given, but for the values of arrays."""
-    return _shapes(values), autograd.is_training()
-
-
-def _shapes(values: Any) -> Hashable:
-    if isinstance(values, Mapping):
-        return tuple((name, _shapes(value)) for name, value in values.items())
-    if isinstance(values, list | tuple):
-        return tuple(map(_shapes, values))
-    return getattr(values, "shape", type(values).__name__), str(getattr(values, "dtype", ""))
+    return shapes(inputs), autograd.is_training()
 
 
 def _collect(name: str, block: gluon.Block, holders: dict[str, Any]) -> None:
@@ -47,6 +38,5 @@ def _content(value: Any) -> Any:
     if isinstance(value, gluon.Block | gluon.Parameter | gluon.ParameterDict):
         return id(value)
     if isinstance(value, mxnet.nd.NDArray):
-        held = value.asnumpy()
-        return str(held.dtype), held.shape, blake2b(held.tobytes(), digest_size=16).digest()
+        return content(value.asnumpy())
     return None

@@ -21,7 +21,7 @@ from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.lossrules import no_graph
 from unisono.frameworks.mxnet import determinism, engine
 from unisono.frameworks.mxnet import parameters as held
-from unisono.frameworks.mxnet.attributes import shapes, watched
+from unisono.frameworks.mxnet.attributes import given, watched
 from unisono.frameworks.mxnet.calls import Calls
 from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.metrics import adapted, as_float
@@ -150,7 +150,7 @@ class Adapter(protocol.Adapter):
         autograd.mark_variables(trained, [array for _, array in into], "write")  # none of them is fresh now
         self._weights.training = True
         try:
-            one_pass = self._attributes.one_pass(lambda: shapes(inputs))
+            one_pass = self._attributes.one_pass(lambda: given(inputs))
             with self._weights.unchanged(), one_pass, autograd.record():
                 outputs = self._calls.forward(inputs)
                 total, weight = self._calls.loss(outputs, targets, samples)
@@ -185,7 +185,7 @@ class Adapter(protocol.Adapter):
         return Cutter(
             self._job, self.model,
             Process(
-                self._weights, self._calls.loss, self._calls.measured, self._example, self.seed, lambda: self._seeded,
+                self._weights, self._calls, self._example, self.seed, lambda: self._seeded,
                 self.gradient, self.gradient_buffers,
             ),
         )  # fmt: skip
@@ -196,7 +196,7 @@ class Adapter(protocol.Adapter):
         """See `Adapter.evaluate`."""
         inputs, targets = as_framework(tuple(batch))
         self._weights.use_copies(self._step)
-        with self._attributes.one_pass(lambda: shapes(inputs)), autograd.pause():
+        with self._attributes.one_pass(lambda: given(inputs)), autograd.pause():
             outputs = self._calls.forward(inputs)
             total, weight = self._calls.loss(outputs, targets, samples)
             predicted = outputs if self._job.predict is None else self._job.predict(self.model, inputs)

@@ -91,7 +91,7 @@ class Cutter:
                 costs.append(_Cost(forward, backward, value.nbytes))
             last = value
             _, forward, backward = _timed(
-                lambda: record_loss(lambda o: self.process.loss(o, targets, samples), last)[0]
+                lambda: record_loss(lambda o: self.process.calls.loss(o, targets, samples), last)[0]
             )
         costs[-1] = _Cost(costs[-1].forward + forward, costs[-1].backward + backward, costs[-1].bytes)
         return costs
@@ -102,8 +102,8 @@ class Cutter:
         value = entered(inputs)
 
         def finish(outputs: Any) -> None:
-            total, weight = self.process.loss(outputs, targets, len(value.arrays[0]))
-            self.process.measured(total, weight, outputs, targets)
+            total, weight = self.process.calls.loss(outputs, targets, len(value.arrays[0]))
+            self.process.calls.measured(total, weight, outputs, targets)
 
         with restoring(self.process.weights.live), self.process.training():
             draws, loss_draws = found_draws(self._pieces, value, finish)

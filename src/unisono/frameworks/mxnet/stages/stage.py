@@ -19,6 +19,7 @@ from mxnet import autograd
 from unisono.frameworks.arrays import restoring
 from unisono.frameworks.cuts import owners
 from unisono.frameworks.mxnet import parameters as held
+from unisono.frameworks.mxnet.calls import Calls
 from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.stages.draws import Draw, draw_again, drawn
 from unisono.frameworks.mxnet.stages.pieces import Piece, Recorded, Value, entered, filled, marked, record, record_loss
@@ -32,8 +33,7 @@ class Process:
 
     Attributes:
         weights: its parameters.
-        loss: (outputs, targets, samples) → (Σ loss, weight).
-        measured: (Σ loss, weight, outputs, targets) → what the core sees; refuses a loss that is not finite.
+        calls: how the loss and metrics are called.
         example: gives the (inputs, targets) of some microbatch.
         seed: `Adapter.seed`.
         seeded: () → what it was last called with; MXNet can't be asked.
@@ -42,8 +42,7 @@ class Process:
     """
 
     weights: Weights
-    loss: Callable[[Any, Any, int], tuple[Any, float]]
-    measured: Callable[[Any, float, Any, Any], Measured]
+    calls: Calls
     example: Callable[[], Any]
     seed: Callable[[int], None]
     seeded: Callable[[], int]
@@ -142,9 +141,9 @@ class Stage:
                 self._move_buffers(before, moving)
                 return Passed(_Kept(units, None), _sent(value, draws))
             targets = as_framework(targets)
-            loss, weight = record_loss(lambda outputs: self._process.loss(outputs, targets, samples), value)
+            loss, weight = record_loss(lambda outputs: self._process.calls.loss(outputs, targets, samples), value)
         outputs = value.built(value.arrays)
-        measured = self._process.measured(loss.value.arrays[0], weight, outputs, targets)
+        measured = self._process.calls.measured(loss.value.arrays[0], weight, outputs, targets)
         with self._process.training():
             self._move_buffers(before, moving)
         return Passed(_Kept(units, loss), Crossing(), measured)
