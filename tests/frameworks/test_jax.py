@@ -34,6 +34,7 @@ from unisono.frameworks.jax.memory import Shared
 from unisono.frameworks.jax.optimizers import TILE, Optimizer
 from unisono.frameworks.jax.optimizers import _leaves as state_leaves
 from unisono.frameworks.jax.updates import TileUpdate
+from unisono.frameworks.scratch import Scratch
 from unisono.gradients.regions import BLOCK, Region, slices
 from waiting import limit, until
 
@@ -188,10 +189,8 @@ def _updated(optimizer: Optimizer, region: Region, slots: int) -> bytes:
                 for p in chunk.pieces
                 for at in [p.parameter.offset]
             }
-            update = TileUpdate(
-                optimizer, region, chunk, parameters[chunk.start : chunk.stop],
-                aligned_copy(gradient[chunk.start : chunk.stop]), views,
-            )  # fmt: skip
+            span = slice(chunk.start, chunk.stop)
+            update = TileUpdate(optimizer, Scratch(chunk, parameters[span], aligned_copy(gradient[span]), views))
             update.step(rows[step & 1], rows[(step + 1) & 1], np.ones(len(region.parameters)))
     return b"".join(array.tobytes() for array in (parameters, *state.values(), rows))
 

@@ -33,6 +33,7 @@ from unisono.frameworks.jax.updates import TileUpdate, WholeUpdate
 from unisono.frameworks.jobs import description, refuse, sums
 from unisono.frameworks.leaving import leave
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, TensorSpec, Unit
+from unisono.frameworks.scratch import Scratch, States
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 
@@ -123,7 +124,7 @@ class Adapter(protocol.Adapter):
         for leaf, array in zip(self._parameters, parameters, strict=True):
             array[...] = host(leaf)
 
-    def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
+    def initial_state(self, state: States, scalars: Mapping[int, Array]) -> None:
         """See `Adapter.initial_state`."""
         self._optimizer.initial(self._form.parameters, state, scalars)
 
@@ -223,12 +224,11 @@ class Adapter(protocol.Adapter):
     # -- update --------------------------------------------------------------------------------------------
 
     def chunk_update(
-        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array,
-        state: Mapping[int, Mapping[str, Array]],
-    ) -> ChunkUpdate:  # fmt: skip
+        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: States
+    ) -> ChunkUpdate:
         """See `Adapter.chunk_update`."""
         update = TileUpdate if region.kind == "elementwise" else WholeUpdate
-        return update(self._optimizer, region, chunk, parameters, gradients, state)
+        return update(self._optimizer, Scratch(chunk, parameters, gradients, state))
 
     def advance_schedule(self) -> None:
         """See `Adapter.advance_schedule`: optax counts for itself; this count is for the record."""

@@ -22,6 +22,7 @@ from unisono.frameworks.jax import transformations
 from unisono.frameworks.jax.memory import host, path_words
 from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.protocol import Array, StateSpec
+from unisono.frameworks.scratch import States
 from unisono.gradients.regions import Kind
 from unisono.trees.marks import mark
 
@@ -147,7 +148,7 @@ class Optimizer:
                 vectors.setdefault(leaf.key, {})[leaf.number or 0] = (leaf.shape, leaf.storage)
         return StateSpec(vectors, self.scalars)
 
-    def initial(self, parameters: Any, state: Mapping[int, Mapping[str, Array]], rows: Mapping[int, Array]) -> None:
+    def initial(self, parameters: Any, state: States, rows: Mapping[int, Array]) -> None:
         """Write the state before the first step."""
         for row in rows.values():
             row[: 1 + len(self.scalars)] = [1.0, *[0.0] * len(self.scalars)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 from flax import nnx
@@ -14,7 +15,8 @@ from unisono.frameworks.jax.forms import Form, Function, is_state
 from unisono.job import Job
 
 
-class Piece(Protocol):
+@dataclass(frozen=True)
+class Piece(ABC):
     """A piece of a model.
 
     Attributes:
@@ -22,12 +24,10 @@ class Piece(Protocol):
         apply: what the job wrote.
     """
 
-    @property
-    def name(self) -> str: ...
+    name: str
+    apply: Function
 
-    @property
-    def apply(self) -> Function: ...
-
+    @abstractmethod
     def call(
         self, form: Form, parameters: Any, state: Any, counts: list[Any], value: Any, key: Any
     ) -> tuple[Any, Any, list[Any]]:
@@ -43,11 +43,8 @@ class Piece(Protocol):
 
 
 @dataclass(frozen=True)
-class NnxPiece:
+class NnxPiece(Piece):
     """A piece of a flax.nnx module: (model, value) → value."""
-
-    name: str
-    apply: Function
 
     def call(
         self, form: Form, parameters: Any, state: Any, counts: list[Any], value: Any, key: Any
@@ -65,11 +62,9 @@ class NnxPiece:
 
 
 @dataclass(frozen=True)
-class VariablesPiece:
+class VariablesPiece(Piece):
     """A piece of a linen module or of plain variables: like `Job.forward`, with a key of its own."""
 
-    name: str
-    apply: Function
     number: int
 
     def call(

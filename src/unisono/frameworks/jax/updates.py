@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,7 @@ from unisono.frameworks.arrays import aligned_zeros
 from unisono.frameworks.jax.memory import Shared, host
 from unisono.frameworks.jax.optimizers import TILE, Optimizer
 from unisono.frameworks.protocol import Array
-from unisono.gradients.regions import Chunk, Region
-
-States = Mapping[int, Mapping[str, Array]]
+from unisono.frameworks.scratch import Scratch
 
 
 class _Operand:
@@ -44,21 +41,18 @@ class _Operand:
 class TileUpdate:
     """See `ChunkUpdate`: an elementwise transformation over the pieces of a chunk."""
 
-    def __init__(
-        self, optimizer: Optimizer, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: States
-    ) -> None:
-        tile = optimizer.tile(region.dtype)
+    def __init__(self, optimizer: Optimizer, scratch: Scratch) -> None:
+        tile, pieces = optimizer.tile(str(scratch.parameters.dtype)), scratch.chunk.pieces
         self._program = tile.program
         self._leaves, self._scalars = tile.leaves, optimizer.scalars
-        self._owned = [piece.parameter.number for piece in chunk.pieces if piece.start == 0]
-        self._first = chunk.pieces[0].parameter.number
+        self._owned = [piece.parameter.number for piece in pieces if piece.start == 0]
+        self._first = pieces[0].parameter.number
         vectors = [leaf for leaf in tile.leaves if not leaf.is_scalar]
         self._operands: list[_Operand] = []
         short: list[list[Array]] = []
-        for piece in chunk.pieces:
-            start, length = piece.parameter.offset + piece.start - chunk.start, piece.stop - piece.start
-            views = state[piece.parameter.number]
-            arrays = [parameters[start : start + length], gradients[start : start + length]]
+        for piece in pieces:
+            place, length, views = scratch.place(piece), piece.stop - piece.start, scratch.state[piece.parameter.number]
+            arrays = [scratch.parameters[place], scratch.gradients[place]]
             arrays += [views[leaf.key].view(leaf.dtype) for leaf in vectors]
             whole = length // TILE * TILE
             for at in range(0, whole, TILE):
@@ -109,18 +103,16 @@ def _packed(short: list[list[Array]]) -> list[_Operand]:
 class WholeUpdate:
     """See `ChunkUpdate`: any transformation over all parameters at once."""
 
-    def __init__(
-        self, optimizer: Optimizer, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: States
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, scratch: Scratch) -> None:
         self._program = optimizer.whole()
         self._leaves = optimizer.leaves
-        self._numbers = [piece.parameter.number for piece in chunk.pieces]
-        self._parameters, self._gradients = ([
-            Shared(vector[start : start + piece.parameter.size].reshape(piece.parameter.shape))
-            for piece in chunk.pieces
-            for start in [piece.parameter.offset - chunk.start]
-        ] for vector in (parameters, gradients))  # fmt: skip
-        self._state = [Shared(_viewed(state[leaf.number or 0][leaf.key], leaf.dtype)) for leaf in self._leaves]
+        pieces = scratch.chunk.pieces
+        self._numbers = [piece.parameter.number for piece in pieces]
+        self._parameters, self._gradients = (
+            [Shared(vector[scratch.place(piece)].reshape(piece.parameter.shape)) for piece in pieces]
+            for vector in (scratch.parameters, scratch.gradients)
+        )
+        self._state = [Shared(_viewed(scratch.state[leaf.number or 0][leaf.key], leaf.dtype)) for leaf in self._leaves]
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""

@@ -39,6 +39,7 @@ from unisono.frameworks.protocol import (
     TensorSpec,
     Unit,
 )
+from unisono.frameworks.scratch import Scratch, States
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 
@@ -80,10 +81,8 @@ class Adapter(protocol.Adapter):
     def restored(job: Job, model: Any, path: Path, example: Callable[[], Any]) -> Any:
         """See `Adapter.restored`."""
         model = built(in_precision(model, job.precision), job, example)
-        held = of_model(model, False)
         values = load_file(path)
-        named = zip((*held.names, *held.buffer_names), (*held.parameters, *held.buffers), strict=True)
-        for name, variable in named:
+        for name, variable in of_model(model, False).named:
             variable.assign(fitting(values, name, variable.shape))
         return model
 
@@ -109,7 +108,7 @@ class Adapter(protocol.Adapter):
         for variable, array in zip(self._variables.parameters, parameters, strict=True):
             array[...] = self._backend.array(value_of(variable))
 
-    def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
+    def initial_state(self, state: States, scalars: Mapping[int, Array]) -> None:
         """See `Adapter.initial_state`."""
         self._rules.write_first(state, scalars)
 
@@ -118,9 +117,7 @@ class Adapter(protocol.Adapter):
         self._backend.warn_of_threads()
         held = self._variables
         self._parameters = [self._backend.alias(array) for array in parameters]
-        for variable, tensor in zip(
-            (*held.parameters, *held.buffers), (*self._parameters, *self._buffers), strict=True
-        ):
+        for (_, variable), tensor in zip(held.named, (*self._parameters, *self._buffers), strict=True):
             self._backend.attach(variable, tensor)
 
     def compile(self) -> None:
@@ -245,15 +242,10 @@ class Adapter(protocol.Adapter):
     # -- update --------------------------------------------------------------------------------------------
 
     def chunk_update(
-        self,
-        region: Region,
-        chunk: Chunk,
-        parameters: Array,
-        gradients: Array,
-        state: Mapping[int, Mapping[str, Array]],
+        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: States
     ) -> ChunkUpdate:
         """See `Adapter.chunk_update`."""
-        return self._rules.chunk_update(region, chunk, parameters, gradients, state)
+        return self._rules.chunk_update(Scratch(chunk, parameters, gradients, state))
 
     def advance_schedule(self) -> None:
         """See `Adapter.advance_schedule`: a schedule is a function of the step."""

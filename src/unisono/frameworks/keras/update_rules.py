@@ -16,7 +16,8 @@ from unisono.frameworks.keras.updates import TILES, Operands, Stepper, TensorUpd
 from unisono.frameworks.keras.variables import dtype_of, value_of
 from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.protocol import Array, ChunkUpdate, StateSpec
-from unisono.gradients.regions import Chunk, Kind, Region
+from unisono.frameworks.scratch import Scratch, States
+from unisono.gradients.regions import Kind
 
 
 class UpdateRules:
@@ -81,7 +82,7 @@ class UpdateRules:
                 vectors.setdefault(key, {})[number] = (tuple(shape), slot.dtype)
         return StateSpec(vectors, scalars)
 
-    def write_first(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
+    def write_first(self, state: States, scalars: Mapping[int, Array]) -> None:
         """Write the state before the first step."""
         for number, stepper, index in self._by_number:
             for key, place in stepper.rule.vectors[index].items():
@@ -89,16 +90,13 @@ class UpdateRules:
             row = stepper.rule.first_scalars
             scalars[number][: 1 + len(row)] = [1.0, *row]
 
-    def chunk_update(
-        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array,
-        state: Mapping[int, Mapping[str, Array]],
-    ) -> ChunkUpdate:  # fmt: skip
+    def chunk_update(self, scratch: Scratch) -> ChunkUpdate:
         """See `Adapter.chunk_update`."""
-        if region.kind == "elementwise":
-            return TileUpdate(chunk, parameters, gradients, state, self._tiles)
-        numbers = {piece.parameter.number for piece in chunk.pieces}
+        if self.kind == "elementwise":
+            return TileUpdate(scratch, self._tiles)
+        numbers = {piece.parameter.number for piece in scratch.chunk.pieces}
         groups = [(stepper, group) for stepper, group in self._whole if numbers & set(group)]
-        return TensorUpdate(chunk, parameters, gradients, state, groups)
+        return TensorUpdate(scratch, groups)
 
     def learning_rate(self, step: int) -> float:
         """The rate of the step after so many."""

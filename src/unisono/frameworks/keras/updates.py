@@ -14,7 +14,8 @@ import numpy as np
 from unisono.frameworks.arrays import aligned_zeros
 from unisono.frameworks.keras.optimizers import ITERATIONS, Rule
 from unisono.frameworks.protocol import Array
-from unisono.gradients.regions import BLOCK, CHUNK, Chunk
+from unisono.frameworks.scratch import Scratch
+from unisono.gradients.regions import BLOCK, CHUNK
 
 TILES = tuple(BLOCK << power for power in range((CHUNK // BLOCK).bit_length()))
 """Elements of a tile, from the least to a whole chunk: a call costs TensorFlow as much as the sums in it, so that each
@@ -129,21 +130,16 @@ class TileUpdate:
     """An elementwise optimizer on a chunk. See `ChunkUpdate`.
 
     Args:
-        chunk: the pieces.
-        parameters, gradients: the chunk's span.
-        state: per parameter number its slots by key.
+        scratch: what is updated.
         tiles: per parameter number the steppers of its settings.
     """
 
-    def __init__(
-        self, chunk: Chunk, parameters: Array, gradients: Array, state: Mapping[int, Mapping[str, Array]],
-        tiles: Mapping[int, Tiles],
-    ) -> None:  # fmt: skip
-        self._chunk, self._tiles = chunk, tiles
-        first = chunk.pieces[0].parameter.number
+    def __init__(self, scratch: Scratch, tiles: Mapping[int, Tiles]) -> None:
+        self._scratch, self._pieces, self._tiles = scratch, scratch.chunk.pieces, tiles
+        first, size = self._pieces[0].parameter.number, scratch.parameters.size
         self._least = tiles[first][BLOCK]
-        spans = [self._span(state[first][key], parameters.size) for key in self._least.rule.vectors[0]]
-        self._spans = [parameters, gradients, *spans]
+        spans = [self._span(scratch.state[first][key], size) for key in self._least.rule.vectors[0]]
+        self._spans = [scratch.parameters, scratch.gradients, *spans]
         self._runs: dict[tuple[int, ...], list[_Run]] = {}
 
     @staticmethod
@@ -153,7 +149,7 @@ class TileUpdate:
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
-        pieces = self._chunk.pieces
+        pieces = self._pieces
         flags = tuple(int(used[piece.parameter.number]) for piece in pieces)
         if flags not in self._runs:
             self._runs[flags] = self._cut(flags)
@@ -176,14 +172,12 @@ class TileUpdate:
         """The runs of a step in which these pieces have a gradient."""
         found: list[tuple[Tiles, int, int]] = []
         adjoining = False
-        for piece, flag in zip(self._chunk.pieces, flags, strict=True):
-            start = piece.parameter.offset + piece.start - self._chunk.start
-            stop = start + piece.stop - piece.start
-            tiles = self._tiles[piece.parameter.number]
+        for piece, flag in zip(self._pieces, flags, strict=True):
+            place, tiles = self._scratch.place(piece), self._tiles[piece.parameter.number]
             if flag and adjoining and found[-1][0] is tiles:
-                found[-1] = (tiles, found[-1][1], stop)
+                found[-1] = (tiles, found[-1][1], place.stop)
             elif flag:
-                found.append((tiles, start, stop))
+                found.append((tiles, place.start, place.stop))
             adjoining = bool(flag)
         return [_Run(self._spans, start, stop, tiles) for tiles, start, stop in found]
 
@@ -192,17 +186,12 @@ class TensorUpdate:
     """An optimizer on whole tensors: one stepper over all parameters of the chunk, or one for each.
 
     Args:
-        chunk: the pieces, each a whole parameter.
-        parameters, gradients: the chunk's span.
-        state: per parameter number its slots by key.
+        scratch: what is updated; each piece is a whole parameter.
         steppers: (stepper, numbers of the parameters that it steps).
     """
 
-    def __init__(
-        self, chunk: Chunk, parameters: Array, gradients: Array, state: Mapping[int, Mapping[str, Array]],
-        steppers: Sequence[tuple[Stepper, Sequence[int]]],
-    ) -> None:  # fmt: skip
-        self._groups = [_Group(*pair, chunk, (parameters, gradients, state)) for pair in steppers]
+    def __init__(self, scratch: Scratch, steppers: Sequence[tuple[Stepper, Sequence[int]]]) -> None:
+        self._groups = [_Group(*pair, scratch) for pair in steppers]
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
@@ -213,25 +202,21 @@ class TensorUpdate:
 class _Group:
     """Parameters that one stepper steps together."""
 
-    def __init__(
-        self, stepper: Stepper, numbers: Sequence[int], chunk: Chunk,
-        held: tuple[Array, Array, Mapping[int, Mapping[str, Array]]],
-    ) -> None:  # fmt: skip
+    def __init__(self, stepper: Stepper, numbers: Sequence[int], scratch: Scratch) -> None:
         self._stepper, self._numbers = stepper, numbers
-        parameters, gradients, state = held
-        places = {piece.parameter.number: piece.parameter for piece in chunk.pieces}
-        members = [places[number] for number in numbers]
+        pieces = {piece.parameter.number: piece for piece in scratch.chunk.pieces}
+        members = [pieces[number] for number in numbers]
 
         def views(vector: Array) -> list[Array]:
-            return [vector[p.offset - chunk.start : p.end - chunk.start].reshape(p.shape) for p in members]
+            return [vector[scratch.place(piece)].reshape(piece.parameter.shape) for piece in members]
 
         slots = {
-            place: state[number][key]
+            place: scratch.state[number][key]
             for number, keys in zip(numbers, stepper.rule.vectors, strict=True)
             for key, place in keys.items()
         }
         ordered = [slots[place] for place in range(len(stepper.rule.slots))]
-        self._operands = Operands(stepper, views(parameters), views(gradients), ordered)
+        self._operands = Operands(stepper, views(scratch.parameters), views(scratch.gradients), ordered)
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """One step of the parameters that had a gradient; the count of steps goes on for all."""

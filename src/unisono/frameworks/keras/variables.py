@@ -33,6 +33,12 @@ class Variables:
     buffer_names: list[str]
     seeds: list[Any]
 
+    @property
+    def named(self) -> list[tuple[str, Any]]:
+        """(name, variable) of parameters and buffers."""
+        names, variables = (*self.names, *self.buffer_names), (*self.parameters, *self.buffers)
+        return list(zip(names, variables, strict=True))
+
 
 def is_keras(model: Any) -> bool:
     """Whether it is a Keras model (or layer); else it is a `tf.Module`."""
@@ -52,7 +58,7 @@ def check(held: Variables) -> None:
     """
     if not held.trained:
         raise UsageError("nothing to train: the model has no trainable variable. Set layer.trainable = True.")
-    for name, variable in zip((*held.names, *held.buffer_names), (*held.parameters, *held.buffers), strict=True):
+    for name, variable in held.named:
         if dtype_of(variable) in ("bfloat16", "float16"):
             raise UsageError(
                 f"a model's variables are float32 or float64; {name!r} is {dtype_of(variable)}. Keep them float32 and "

@@ -32,6 +32,7 @@ from unisono.frameworks.mxnet.stages.stage import Process
 from unisono.frameworks.mxnet.update import MxnetChunkUpdate
 from unisono.frameworks.mxnet.weights import Weights
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, Stage, Unit
+from unisono.frameworks.scratch import Scratch, States
 from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 from unisono.partition.keys import key
@@ -96,7 +97,7 @@ class Adapter(protocol.Adapter):
         for (_, parameter), array in zip(self._weights.parameters, parameters, strict=True):
             array[...] = parameter.data().asnumpy()
 
-    def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
+    def initial_state(self, state: States, scalars: Mapping[int, Array]) -> None:
         """See `Adapter.initial_state`: MXNet makes it from the weight."""
         for number, parameter in self._weights.trained.items():
             weight = mxnet.nd.array(parameter.data().asnumpy(), dtype=parameter.dtype)
@@ -207,18 +208,13 @@ class Adapter(protocol.Adapter):
     # -- update --------------------------------------------------------------------------------------------
 
     def chunk_update(
-        self,
-        region: Region,
-        chunk: Chunk,
-        parameters: Array,
-        gradients: Array,
-        state: Mapping[int, Mapping[str, Array]],
+        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: States
     ) -> ChunkUpdate:
         """See `Adapter.chunk_update`."""
-        scratch = (parameters, gradients, state)
         return MxnetChunkUpdate(
-            self._master, region, chunk, scratch, lambda step: seed_everything(key(self._job.seed, "update", step))
-        )
+            self._master, Scratch(chunk, parameters, gradients, state),
+            lambda step: seed_everything(key(self._job.seed, "update", step)),
+        )  # fmt: skip
 
     def advance_schedule(self) -> None:
         """See `Adapter.advance_schedule`."""

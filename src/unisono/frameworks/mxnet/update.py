@@ -13,7 +13,7 @@ from unisono.errors import JobError
 from unisono.frameworks.mxnet.optimizers import Master, number_of
 from unisono.frameworks.mxnet.parameters import over_legacy
 from unisono.frameworks.protocol import Array
-from unisono.gradients.regions import Chunk, Region
+from unisono.frameworks.scratch import Scratch
 
 
 def _with(state: Any, arrays: Mapping[str, Any], path: str = "state") -> Any:
@@ -28,30 +28,24 @@ class MxnetChunkUpdate:
 
     Args:
         master: the optimizer.
-        region, chunk: what is updated.
-        scratch: parameters, gradients, and per parameter number its state.
+        scratch: what is updated.
         seed: seeds the generators for a step, for optimizers that draw.
     """
 
-    def __init__(
-        self, master: Master, region: Region, chunk: Chunk,
-        scratch: tuple[Array, Array, Mapping[int, Mapping[str, Array]]], seed: Callable[[int], None],
-    ) -> None:  # fmt: skip
-        parameters, gradients, state = scratch
-        self._master, self._kind, self._seed = master, region.kind, seed
+    def __init__(self, master: Master, scratch: Scratch, seed: Callable[[int], None]) -> None:
+        self._master, self._seed, pieces = master, seed, scratch.chunk.pieces
         self._clone = master.clone()
         self._updater = Updater(self._clone)
-        self._numbers = [piece.parameter.number for piece in chunk.pieces]
-        self._owned = [piece.start == 0 for piece in chunk.pieces]
+        self._numbers = [piece.parameter.number for piece in pieces]
+        self._owned = [piece.start == 0 for piece in pieces]
         self._weights, self._gradients = [], []
-        for piece in chunk.pieces:
-            number, start = piece.parameter.number, piece.parameter.offset + piece.start - chunk.start
-            stop = start + piece.stop - piece.start
-            shape = (piece.stop - piece.start,) if region.kind == "elementwise" else piece.parameter.shape
-            self._weights.append(over_legacy(parameters[start:stop].reshape(shape)))
-            self._gradients.append(over_legacy(gradients[start:stop].reshape(shape)))
+        for piece in pieces:
+            number, place = piece.parameter.number, scratch.place(piece)
+            shape = -1 if master.kind == "elementwise" else piece.parameter.shape
+            self._weights.append(over_legacy(scratch.parameters[place].reshape(shape)))
+            self._gradients.append(over_legacy(scratch.gradients[place].reshape(shape)))
             template = self._clone.create_state(number, self._weights[-1])
-            arrays = {path: over_legacy(array) for path, array in state[number].items()}
+            arrays = {path: over_legacy(array) for path, array in scratch.state[number].items()}
             self._updater.states[number] = _with(template, arrays)
             self._updater.states_synced[number] = True
         self._beside = master.beside(self._clone)
@@ -61,10 +55,10 @@ class MxnetChunkUpdate:
         rows = [before[number].tolist() for number in self._numbers]
         counts = {number: int(row[1]) for number, row in zip(self._numbers, rows, strict=True)}
         self._master.prepare(self._clone, counts)
-        if self._kind == "whole":
+        if self._master.kind == "whole":
             self._seed(self._master.steps)
         every = range(len(self._numbers))
-        for group in [[index] for index in every] if self._kind == "tensor" else [list(every)]:
+        for group in [[index] for index in every] if self._master.kind == "tensor" else [list(every)]:
             self._restore_numbers(rows[group[0]])
             self._update([index for index in group if used[self._numbers[index]]])
             for index in group:
@@ -84,7 +78,7 @@ class MxnetChunkUpdate:
         Raises:
             JobError: one of no listed class has changed what nobody keeps.
         """
-        found = self._master.beside(self._clone) if self._kind == "whole" else self._beside
+        found = self._master.beside(self._clone) if self._master.kind == "whole" else self._beside
         for name in sorted(found.keys() | self._beside.keys()):
             if found.get(name) != self._beside.get(name):
                 raise JobError(
