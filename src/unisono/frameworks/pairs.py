@@ -7,8 +7,8 @@ from typing import Any
 
 from unisono.errors import JobError
 
-Stack = Callable[[Sequence[Any]], tuple[Any, Any]]
-"""(samples) → (inputs, targets), each in one batch; raises where a sample does not fit the others."""
+Stack = Callable[[Sequence[Any]], Any]
+"""(all samples' inputs, or all targets) → one batch; raises where a sample does not fit the others."""
 
 
 def stacked(samples: Sequence[Any], indices: Sequence[int], stack: Stack) -> tuple[Any, Any]:
@@ -22,13 +22,13 @@ def stacked(samples: Sequence[Any], indices: Sequence[int], stack: Stack) -> tup
     Raises:
         JobError: a sample does not fit the others (named by its index), or samples are not pairs.
 
-    >>> stacked([(1, 2), (3, 4)], [0, 1], lambda samples: tuple(zip(*samples)))
+    >>> stacked([(1, 2), (3, 4)], [0, 1], tuple)
     ((1, 3), (2, 4))
     """
     if (trouble := no_pair(samples[0], indices[0])) is not None:
         raise JobError(trouble)
     try:
-        return stack(samples)
+        return _pair(samples, stack)
     except Exception as error:
         raise JobError(
             f"samples of a microbatch must stack; {_culprit(samples, indices, stack)} does not fit the others: "
@@ -55,10 +55,15 @@ def no_pair(sample: Any, index: int) -> str | None:
     )
 
 
+def _pair(samples: Sequence[Any], stack: Stack) -> tuple[Any, Any]:
+    inputs, targets = (stack(column) for column in zip(*samples, strict=True))
+    return inputs, targets
+
+
 def _culprit(samples: Sequence[Any], indices: Sequence[int], stack: Stack) -> str:
     for sample, index in zip(samples, indices, strict=True):
         try:
-            stack([samples[0], sample])
+            _pair([samples[0], sample], stack)
         except Exception:
             return f"sample {index}"
     return f"one of samples {list(indices)}"

@@ -28,11 +28,6 @@ def check_held() -> None:
         )
 
 
-def _column(column: Sequence[Any]) -> Any:
-    """One batch of all samples' inputs or targets: nested as they are, None where no sample has any."""
-    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *column)
-
-
 def _is_key(value: Any) -> bool:
     return isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
 
@@ -89,7 +84,6 @@ class Data(DataFunctions):
             xla.hold(threads)
             jax.config.update("jax_cpu_enable_async_dispatch", False)
 
-    def stack(self, samples: Sequence[Any]) -> tuple[Any, Any]:
-        """See `DataFunctions.stack`."""
-        inputs, targets = (_column(column) for column in zip(*samples, strict=True))
-        return inputs, targets
+    def stack(self, column: Sequence[Any]) -> Any:
+        """See `DataFunctions.stack`: nested as the samples' are."""
+        return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *column)

@@ -101,10 +101,7 @@ class Optimizer:
         def changes(state: Any) -> bool:
             before = mark(self.transformation.update, _array)
             jax.eval_shape(partial(transformations.apply, self.transformation), self._shapes, self._shapes, state)
-            return bool(
-                mark(self.transformation.update, lambda value: id(value) if isinstance(value, jax.Array) else None)
-                != before
-            )
+            return bool(mark(self.transformation.update, _array) != before)
 
         try:
             state = jax.eval_shape(self.transformation.init, self._shapes)

@@ -100,7 +100,7 @@ class Data(DataFunctions):
                 )
         return samples
 
-    def stack(self, samples: Sequence[Any]) -> tuple[Any, Any]:
+    def stack(self, column: Sequence[Any]) -> Any:
         """See `DataFunctions.stack`."""
 
         def stack(*leaves: Any) -> Any:
@@ -108,5 +108,4 @@ class Data(DataFunctions):
                 return None
             return np.stack([_as_array(leaf) for leaf in leaves])
 
-        inputs, targets = (keras.tree.map_structure(stack, *(sample[part] for sample in samples)) for part in (0, 1))
-        return inputs, targets
+        return keras.tree.map_structure(stack, *column)

@@ -93,7 +93,6 @@ class Data(DataFunctions):
             return None
         return tuple(_rows(member, np.asarray(indices)) for member in data._data)
 
-    def stack(self, samples: Sequence[Any]) -> tuple[Any, Any]:
+    def stack(self, column: Sequence[Any]) -> Any:
         """See `DataFunctions.stack`."""
-        pair: tuple[Any, Any] = _stack([tuple(sample) if isinstance(sample, list) else sample for sample in samples])
-        return pair
+        return _stack(column)

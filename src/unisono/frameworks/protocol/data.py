@@ -86,5 +86,5 @@ class DataFunctions(Protocol):
         return stacked(samples, indices, self.stack)
 
     @abstractmethod
-    def stack(self, samples: Sequence[Any]) -> tuple[Any, Any]:
-        """(inputs, targets), each in one batch, in the framework's own way; None where no sample has any."""
+    def stack(self, column: Sequence[Any]) -> Any:
+        """All samples' inputs, or all targets, as one batch, in the framework's own way; None where none has any."""

@@ -22,11 +22,6 @@ def seed_everything(number: int) -> None:
     np.random.seed(number & 0xFFFFFFFF)
 
 
-def _column(column: Sequence[Any]) -> Any:
-    """One batch of all samples' inputs or targets; None where no sample has any."""
-    return None if all(value is None for value in column) else default_collate(list(column))
-
-
 def _as_view(tensor: torch.Tensor) -> Any:
     """See `DataFunctions.views`: a dense CPU tensor that is nothing but its values."""
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
@@ -130,7 +125,6 @@ class Data(DataFunctions):
             return tuple(tensor.index_select(0, chosen) for tensor in data.tensors)
         return None
 
-    def stack(self, samples: Sequence[Any]) -> tuple[Any, Any]:
+    def stack(self, column: Sequence[Any]) -> Any:
         """See `DataFunctions.stack`."""
-        inputs, targets = (_column(column) for column in zip(*samples, strict=True))
-        return inputs, targets
+        return None if all(value is None for value in column) else default_collate(list(column))

@@ -13,6 +13,5 @@ from unisono.frameworks.protocol import DataFunctions
 class Data(DataFunctions):
     """See `DataFunctions`."""
 
-    def stack(self, samples: Sequence[Any]) -> tuple[Any, Any]:
-        inputs, targets = (np.stack(column) for column in zip(*samples, strict=True))
-        return inputs, targets
+    def stack(self, column: Sequence[Any]) -> Any:
+        return np.stack(column)
