@@ -146,18 +146,14 @@ class Adapter(protocol.Adapter):
     def gradient(self, batch: Any, samples: int, into: Any, used: Array, add: bool = False) -> Measured:
         """See `Adapter.gradient`; MXNet writes gradients into their places itself, and never adds."""
         inputs, targets = as_framework(tuple(batch))
-        self._weights.use_shared()
-        trained = [parameter.data() for parameter in self._weights.trained.values()]
-        autograd.mark_variables(trained, [array for _, array in into], "write")  # none of them is fresh now
-        self._weights.training = True
-        try:
+        with self._weights.computing():
+            trained = [parameter.data() for parameter in self._weights.trained.values()]
+            autograd.mark_variables(trained, [array for _, array in into], "write")  # none of them is fresh now
             one_pass = self._attributes.one_pass(lambda: given(inputs))
             with self._weights.unchanged(), one_pass, autograd.record():
                 outputs = self._calls.forward(inputs)
                 total, weight = self._calls.loss(outputs, targets, samples)
                 mxnet.nd.waitall()
-        finally:
-            self._weights.training = False
         loss = self._calls.finite(total, weight, outputs)
         determinism.check(total, self.model)
         total.backward()

@@ -37,7 +37,6 @@ class Weights:
         trained: number → parameter.
         buffers: (name, parameter) of what the forward pass changes.
         live: the buffers' arrays, of this process alone.
-        training: whether a microbatch is being computed.
     """
 
     def __init__(self, model: Block) -> None:
@@ -55,7 +54,7 @@ class Weights:
         self.live = [aligned_copy(parameter.data().asnumpy()) for _, parameter in self.buffers]
         for (_, parameter), array in zip(self.buffers, self.live, strict=True):
             parameter._data = [held.over(array)]
-        self.training = False
+        self._training = False  # whether a microbatch is being computed
         self._shared: list[Any] = []  # one MXNet array a parameter over shared memory, once bound
         self._samples = Samples(())
         self._copied: int | None = None  # the step whose parameters are copied for evaluation
@@ -73,6 +72,18 @@ class Weights:
             parameter._data = [array]
 
     @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """A block in which a microbatch is computed, on shared memory itself."""
+        if self._copied is not None:
+            self._use(self._shared)
+            self._copied = None
+        self._training = True
+        try:
+            yield
+        finally:
+            self._training = False
+
+    @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
         """Hold what is done in this block to leaving the parameters as they are.
 
@@ -86,12 +97,6 @@ class Weights:
             name, _ = self.parameters[self._samples.first_other(before, after)]
             raise SpoiledError(refusal(repr(name), WAYS_OUT))
 
-    def use_shared(self) -> None:
-        """Train on shared memory itself."""
-        if self._copied is not None:
-            self._use(self._shared)
-            self._copied = None
-
     def use_copies(self, step: int) -> None:
         """Evaluate with copies of the parameters after so many steps."""
         if self._shared and self._copied != step:
@@ -103,7 +108,7 @@ class Weights:
             block.register_forward_pre_hook(self._guard)
 
     def _guard(self, block: Block, inputs: Any) -> None:
-        if self.training and not autograd.is_training():
+        if self._training and not autograd.is_training():
             raise JobError(
                 f"while a microbatch is computed, a convolution may not run in predict mode, where MXNet rewrites "
                 f"its weights; {block.name!r} does. Call it under autograd.pause(train_mode=True), or compute "

@@ -41,14 +41,13 @@ class Cutter:
         """See `Adapter.units`: each unit is measured as a stage of its own."""
         count = len(self._uses)
         stages = [self.stage(tuple(range(count + 1)), index, False) for index in range(count)]
-        measurements = measured_units(stages, self._parts.live, batch, samples)
+        costs = measured_units(stages, self._parts.live, batch, samples)
         return tuple(
             Unit(
                 self._program.steps[self._program.units[index + 1] - 1].name,
-                tuple(sorted(uses.parameters)), tuple(sorted(uses.buffers)),
-                found.forward, found.backward, found.activations, found.crossing, self._joined(index),
+                tuple(sorted(uses.parameters)), tuple(sorted(uses.buffers)), *cost, self._joined(index),
             )
-            for index, (uses, found) in enumerate(zip(self._uses, measurements, strict=True))
+            for index, (uses, cost) in enumerate(zip(self._uses, costs, strict=True))
         )  # fmt: skip
 
     def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,18 +11,11 @@ from unisono.frameworks.cuts import received, timed
 from unisono.frameworks.keras.stages.stage import Stage
 from unisono.frameworks.protocol import Array, Crossing
 
-
-@dataclass(frozen=True)
-class Measurement:
-    """Of a unit: seconds of its passes, bytes that it keeps, bytes that cross after it."""
-
-    forward: float
-    backward: float
-    activations: int
-    crossing: int
+Cost = tuple[float, float, int, int]
+"""Of a unit: seconds of its passes, bytes that it keeps, bytes that cross after it."""
 
 
-def measured_units(stages: Sequence[Stage], live: Sequence[Array], batch: Any, samples: int) -> list[Measurement]:
+def measured_units(stages: Sequence[Stage], live: Sequence[Array], batch: Any, samples: int) -> list[Cost]:
     """Measure units that are stages of their own, one after the other; buffers keep their values.
 
     Args:
@@ -42,6 +34,6 @@ def measured_units(stages: Sequence[Stage], live: Sequence[Array], batch: Any, s
             backward.append(seconds)
             after = received(sent)
     return [
-        Measurement(up, down, passed.kept.bytes, sum(a.nbytes for a in passed.sent.arrays if a is not None))
+        (up, down, passed.kept.bytes, sum(a.nbytes for a in passed.sent.arrays if a is not None))
         for (passed, up), down in zip(done, reversed(backward), strict=True)
     ]

@@ -84,7 +84,7 @@ class Cutter:
     def _costs(self, batch: Any, samples: int) -> list[_Cost]:
         inputs, targets = as_framework(tuple(batch))
         value, costs = entered(inputs), []
-        with self.process.training():
+        with self.process.weights.computing():
             for piece in self._pieces:
                 recorded, forward, backward = _timed(partial(record, piece, self.process.weights, value))
                 value = recorded.value.passed()
@@ -105,7 +105,7 @@ class Cutter:
             total, weight = self.process.calls.loss(outputs, targets, len(value.arrays[0]))
             self.process.calls.measured(total, weight, outputs, targets)
 
-        with restoring(self.process.weights.live), self.process.training():
+        with restoring(self.process.weights.live), self.process.weights.computing():
             draws, loss_draws = found_draws(self._pieces, value, finish)
         return CutModel(self.process, self._pieces, draws, loss_draws)
 

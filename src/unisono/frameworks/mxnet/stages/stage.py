@@ -7,8 +7,7 @@ numbers. Backward cross the gradients of these arrays, then those of parameters 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -48,16 +47,6 @@ class Process:
     seeded: Callable[[], int]
     gradient: Callable[[Any, int, Any, Array], Measured]
     gradient_buffers: Callable[[Mapping[int, Array]], Any]
-
-    @contextmanager
-    def training(self) -> Iterator[None]:
-        """Within, a microbatch is computed, on the shared parameters."""
-        self.weights.use_shared()
-        self.weights.training = True
-        try:
-            yield
-        finally:
-            self.weights.training = False
 
 
 @dataclass(frozen=True)
@@ -127,7 +116,7 @@ class Stage:
         before = _Before(self._process.seeded(), [array.copy() for array in self._process.weights.live], draws)
         units: list[Recorded | Value] = []
         moving: list[tuple[int, Value, Recorded]] = []
-        with self._process.training():
+        with self._process.weights.computing():
             if self._catches_up:
                 self._draw_again(before)
             for index, piece in enumerate(self._pieces, self._start):
@@ -144,7 +133,7 @@ class Stage:
             loss, weight = record_loss(lambda outputs: self._process.calls.loss(outputs, targets, samples), value)
         outputs = value.built(value.arrays)
         measured = self._process.calls.measured(loss.value.arrays[0], weight, outputs, targets)
-        with self._process.training():
+        with self._process.weights.computing():
             self._move_buffers(before, moving)
         return Passed(_Kept(units, loss), Crossing(), measured)
 
@@ -190,7 +179,7 @@ class Stage:
             gradients, uses = _returned(received)
         places = dict(zip(self._process.weights.trained, into, strict=True))
         reached = set()
-        with self._process.training():
+        with self._process.weights.computing():
             for piece in reversed(self._pieces):
                 unit = kept.units.pop()  # its memory is free for the units before it
                 recorded = record(piece, self._process.weights, unit) if isinstance(unit, Value) else unit
