@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import fields, replace
-from functools import wraps
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn
 
 from unisono.checkpoint.files import load
 from unisono.checkpoint.store import Checkpoint
@@ -42,36 +40,13 @@ from unisono.runtime.preparation.outline import Outline
 from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor.outcome import raise_failure
 from unisono.runtime.supervisor.warm_parent_client import WarmParent
-from unisono.settings import AUTO, Settings
+from unisono.settings import AUTO, Settings, by_name
 from unisono.values import bounds
 from unisono.values.text import excerpt
 from unisono.values.typed_json import arguments_written
 
-P = ParamSpec("P")
-J = TypeVar("J")
 
-
-def _taking(
-    settings: Callable[P, Settings],
-) -> Callable[[Callable[[J, Settings], Run]], Callable[Concatenate[J, P], Run]]:
-    """A call whose arguments are a job and, each by its name, settings: its signature and its help say so."""
-
-    def decorate(call: Callable[[J, Settings], Run]) -> Callable[Concatenate[J, P], Run]:
-        @wraps(call)
-        def taking(job: J, *args: P.args, **given: P.kwargs) -> Run:
-            return call(job, settings(*args, **given))
-
-        own = inspect.signature(call)
-        named = inspect.signature(settings).parameters.values()
-        taking.__signature__ = own.replace(parameters=[own.parameters["job"], *named])  # type: ignore[attr-defined]
-        lines = [f"    {each.name}: {each.metadata['help']}" for each in fields(Settings)]
-        taking.__doc__ = "\n".join([inspect.cleandoc(call.__doc__ or ""), "", "Settings:", *lines])
-        return taking  # type: ignore[return-value]  # which takes the job by its name too
-
-    return decorate
-
-
-@_taking(Settings)
+@by_name(Settings)
 def train(job: Job | JobFile, settings: Settings) -> Run:
     """Train a job on this host, or on all hosts on which a launcher has started this, and wait for the end.
 
@@ -134,7 +109,7 @@ def refuse(error: UnisonoError, settings: Settings) -> NoReturn:
         raise error
 
 
-@_taking(Settings)
+@by_name(Settings)
 def start(job: Job, settings: Settings) -> Run:
     """Train a job in the background; `run.wait()` and `run.stop()` end it.
 

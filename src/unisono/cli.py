@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -13,15 +12,13 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
-from unisono.commands.last_word import repeated
+from unisono.commands.exit_status import status_of
 from unisono.commands.options import FOLDER, SeveralLayouts, options
-from unisono.errors import JobError, UnisonoError, UsageError
-from unisono.errors.exits import exit_told, exits_told
-from unisono.observe.stream import Stream, complain, fill_closed, leave
-from unisono.runtime.processes.signals import handled
+from unisono.errors import UnisonoError, UsageError
+from unisono.observe.stream import Stream, complain, leave
 from unisono.settings import Ray, Settings
 from unisono.values import bounds
-from unisono.values.text import excerpt, printable
+from unisono.values.text import excerpt
 from unisono.version import __version__
 
 if TYPE_CHECKING:
@@ -278,40 +275,6 @@ def _print(shown: Any, **options: Any) -> None:
     Console(file=cast(TextIO, _output()), soft_wrap=True).print(shown, **options)
 
 
-class _Ended(BaseException):
-    """A signal came while nothing was trained."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-def _end(number: int) -> None:
-    raise KeyboardInterrupt if number == signal.SIGINT else _Ended(number)
-
-
 def main() -> None:
     """The command `unisono`: exit status 0 done, 1 the job failed, 2 wrong use, 128 + signal interrupted."""
-    fill_closed()
-    try:
-        with exits_told(), handled(_end):
-            status = commands.main(standalone_mode=False)
-    except click.ClickException as error:
-        context = f"{error.ctx.get_usage()}\n" if isinstance(error, click.UsageError) and error.ctx else ""
-        complain(f"{context}Error: {error.format_message()}")
-        status = 2
-    except (click.Abort, KeyboardInterrupt) as error:
-        if text := str(error.__cause__ or error):  # what was left in the middle
-            complain(f"unisono: {printable(text)}")
-        status = 130
-    except UnisonoError as error:
-        message = error.message if isinstance(error, JobError) else str(error)
-        traceback = f"\n\n{error.traceback}" if isinstance(error, JobError) and error.traceback else ""
-        complain(f"unisono: {printable(message + traceback)}")
-        repeated(f"unisono: {printable(message)}")
-        status = error.exit_status
-    except _Ended as error:
-        status = 128 + error.number
-    except SystemExit as request:
-        complain(f"unisono: {printable(exit_told(request))}")
-        status = 1
-    leave(status)
+    leave(status_of(lambda: commands.main(standalone_mode=False)))

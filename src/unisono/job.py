@@ -18,7 +18,6 @@ RECORD_FIELDS = frozenset(
      "round_seconds", "digests", "skipped"}
 )  # fmt: skip
 
-
 OBJECT_METHODS = (("update", "compute", "reset"), ("update_state", "result", "reset_state"), ("update", "get", "reset"))
 """Of a metric object: torchmetrics', Keras's, MXNet's."""
 
@@ -186,29 +185,16 @@ class Job:
                     f"job.stages are the whole forward pass in pieces; received {other} too. Leave out one of them."
                 )
 
-    def _check_numbers(self) -> None:
+    def _check_numbers(self) -> None:  # NumPy's become Python's
         for name in ("batch_size", "microbatches", "epochs", "steps", "evaluate_every", "patience"):
             value = getattr(self, name)
             if value is not None or name == "batch_size":
-                self._keep(name, bounds.whole(f"job.{name}", value))
+                object.__setattr__(self, name, bounds.whole(f"job.{name}", value))
         if (self.epochs is None) == (self.steps is None):
             given = "neither" if self.epochs is None else f"epochs={self.epochs} and steps={self.steps}"
             raise UsageError(f"a job has exactly one of epochs and steps; received {given}.")
         if self.microbatches is None:
-            self._keep("microbatches", default_microbatches(self.batch_size))
-        self._check_microbatches()
-        self._keep("seed", bounds.whole("job.seed", self.seed, 0, bounds.MOST_SEED))
-        if self.clip_norm is not None:
-            self._keep("clip_norm", bounds.limit("job.clip_norm", self.clip_norm))
-        bounds.one_of("job.precision", self.precision, ("float32", "bfloat16"))
-        for name in ("drop_last", "checked"):
-            bounds.switch(f"job.{name}", getattr(self, name))
-
-    def _keep(self, name: str, value: object) -> None:
-        """A field's value as a plain one: NumPy's numbers become Python's."""
-        object.__setattr__(self, name, value)
-
-    def _check_microbatches(self) -> None:
+            object.__setattr__(self, "microbatches", default_microbatches(self.batch_size))
         if self.microbatches > self.batch_size:
             raise UsageError(
                 f"job.microbatches must be at most job.batch_size, for each holds a sample; received "
@@ -221,6 +207,12 @@ class Job:
                 f"parameters once for each; received {self.microbatches}. As many as the workers that you will ever "
                 "have are enough."
             )
+        object.__setattr__(self, "seed", bounds.whole("job.seed", self.seed, 0, bounds.MOST_SEED))
+        if self.clip_norm is not None:
+            object.__setattr__(self, "clip_norm", bounds.limit("job.clip_norm", self.clip_norm))
+        bounds.one_of("job.precision", self.precision, ("float32", "bfloat16"))
+        for name in ("drop_last", "checked"):
+            bounds.switch(f"job.{name}", getattr(self, name))
 
     def _check_metrics(self) -> None:
         if not isinstance(self.metrics, Mapping):
@@ -280,8 +272,8 @@ class Job:
 
     def described(self) -> dict[str, Any]:
         """The plain values among the fields, for `run.json`."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, int | float | str)}
+        values = ((item.name, getattr(self, item.name)) for item in fields(self))
+        return {name: value for name, value in values if isinstance(value, int | float | str)}
 
     def identity(self) -> dict[str, Any]:
         """What tells this job from another one, besides its model, its optimizers and its data, as plain values."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import partial, wraps
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from unisono.errors import UsageError
 from unisono.partition.layout import Layout
 from unisono.values import bounds
 from unisono.values.durations import seconds_of
 from unisono.values.text import excerpt
+
+P = ParamSpec("P")
+J = TypeVar("J")
+R = TypeVar("R")
 
 AUTO = "auto"
 """Instead of a layout: the fastest one. Instead of an earlier run: that in `out`, if there is one."""
@@ -240,3 +245,23 @@ class Settings:
     def leaves(self) -> bool:
         """Whether one of several hosts leaves alone where a system's signal tells it to go; else the run ends."""
         return self.on_signal == "leave"
+
+
+def by_name(
+    settings: Callable[P, Settings],
+) -> Callable[[Callable[[J, Settings], R]], Callable[Concatenate[J, P], R]]:
+    """A call whose arguments are a job and, each by its name, settings: its signature and its help say so."""
+
+    def decorate(call: Callable[[J, Settings], R]) -> Callable[Concatenate[J, P], R]:
+        @wraps(call)
+        def taking(job: J, *args: P.args, **given: P.kwargs) -> R:
+            return call(job, settings(*args, **given))
+
+        own = inspect.signature(call)
+        named = inspect.signature(settings).parameters.values()
+        taking.__signature__ = own.replace(parameters=[own.parameters["job"], *named])  # type: ignore[attr-defined]
+        lines = [f"    {each.name}: {each.metadata['help']}" for each in fields(Settings)]
+        taking.__doc__ = "\n".join([inspect.cleandoc(call.__doc__ or ""), "", "Settings:", *lines])
+        return taking  # type: ignore[return-value]  # which takes the job by its name too
+
+    return decorate

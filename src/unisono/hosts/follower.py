@@ -23,6 +23,7 @@ from unisono.runs.execution import Execution
 from unisono.runs.interrupts import Interrupts
 from unisono.runs.observation import Observation
 from unisono.runs.recorder import Recorder
+from unisono.runs.train import keeper_of
 from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.rules.request import Request
 from unisono.runtime.rules.shutdown import Shutdown
@@ -149,10 +150,7 @@ def follow(
     interrupts = Interrupts(settings.max_seconds, folder.interrupted, settings.leaves, execution.since)
     run_folder = RunFolder(path)
     run_folder.fence = group.fence
-    keeper = Keeper(
-        run_folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, beside.message,
-        lambda best: run_folder.update(best=dict(best)), fence=run_folder.fence,
-    )  # fmt: skip
+    keeper = keeper_of(run_folder, settings, job, beside.message)
 
     def successor(keeper: Keeper) -> Recorder:
         run_folder.fields = read_run(run_folder.path)

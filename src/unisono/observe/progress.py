@@ -85,15 +85,11 @@ class Silent:
         """See `Display`."""
 
 
-class Plain:
-    """One line every ten seconds, and one per evaluation.
-
-    Args:
-        out: where; None = standard output.
-    """
+class Plain(Silent):
+    """One line every ten seconds, and one per evaluation."""
 
     def __init__(self, out: Stream | None = None) -> None:
-        self._out = out or Stream(sys.stdout, lambda text: None)
+        super().__init__(out)
         self._steps, self._workers, self._hosts, self._shown = 0, 0, 1, 0.0
 
     def start(self, steps: int, epochs: int | None, workers: int) -> None:
@@ -115,13 +111,6 @@ class Plain:
     def workers(self, alive: int, hosts: int = 1) -> None:
         """See `Display`."""
         self._workers, self._hosts = alive, hosts
-
-    def message(self, text: str) -> None:
-        """See `Display`."""
-        self._out.write(text + "\n")
-
-    def close(self) -> None:
-        """See `Display`."""
 
 
 def _counted(workers: int, hosts: int = 1) -> str:
@@ -175,7 +164,7 @@ class Live:
             self._progress.stop()
 
 
-class Beside:
+class Beside(Silent):
     """The display of a host beside the first one, which alone shows progress: what this one has to say, by its name.
 
     Args:
@@ -191,15 +180,6 @@ class Beside:
 
     def __init__(self, display: Display, name: str) -> None:
         self.display, self._name = display, name
-
-    def start(self, steps: int, epochs: int | None, workers: int) -> None:
-        """See `Display`."""
-
-    def update(self, record: dict[str, Any]) -> None:
-        """See `Display`."""
-
-    def workers(self, alive: int, hosts: int = 1) -> None:
-        """See `Display`."""
 
     def message(self, text: str) -> None:
         """See `Display`; what processes print has their host's name already."""

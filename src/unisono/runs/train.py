@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 
@@ -16,11 +17,25 @@ from unisono.runs.ending import conclude, ended_at_once, interrupted
 from unisono.runs.execution import Execution
 from unisono.runs.interrupts import Interrupts
 from unisono.runs.recorder import Recorder
+from unisono.runtime.preparation.outline import JobFacts
 from unisono.runtime.processes.leftovers import sweep_temporary
 from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor.other_hosts import Companions
 from unisono.settings import Settings
 from unisono.version import __version__
+
+
+def keeper_of(folder: RunFolder, settings: Settings, job: JobFacts, message: Callable[[str], None]) -> Keeper:
+    """What keeps the checkpoints of a run.
+
+    Args:
+        folder, settings, job: of the run.
+        message: says what a person should know.
+    """
+    return Keeper(
+        folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, message,
+        lambda best: folder.update(best=dict(best)), fence=folder.fence,
+    )  # fmt: skip
 
 
 def train_in_folder(
@@ -45,10 +60,7 @@ def train_in_folder(
     """
     job = execution.job
     sweep_temporary()
-    keeper = Keeper(
-        folder.claim_checkpoints, settings.checkpointing, job.best, job.patience, display.message,
-        lambda best: folder.update(best=dict(best)), fence=folder.fence,
-    )  # fmt: skip
+    keeper = keeper_of(folder, settings, job, display.message)
     at_once = partial(ended_at_once, folder, keeper)
     interrupts = Interrupts(settings.max_seconds, at_once, settings.leaves, execution.since)
     watcher = Recorder(
