@@ -14,6 +14,7 @@ from jax._src.array import ArrayImpl  # public is only jax.Array, which is abstr
 
 from unisono.frameworks.arrays import aligned_copy
 from unisono.frameworks.jax import threads as xla
+from unisono.frameworks.jax.memory import is_key
 from unisono.frameworks.protocol import Array, DataFunctions
 from unisono.memory.packing import Reducers
 
@@ -28,17 +29,13 @@ def check_held() -> None:
         )
 
 
-def _is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
-
-
 def _rebuild(buffer: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
     return aligned_copy(np.frombuffer(buffer, dtype).reshape(shape))  # private: user code may keep it
 
 
 def _reduce_array(value: Any) -> Any:
     """An array is sent as bytes that travel out of band; a JAX array arrives as NumPy's."""
-    if _is_key(value):
+    if isinstance(value, jax.Array) and is_key(value):
         return value.__reduce__()
     array: Any = np.ascontiguousarray(value).reshape(np.shape(value))
     if array.dtype.hasobject:
@@ -60,7 +57,7 @@ class Data(DataFunctions):
     @staticmethod
     def to_array(tensor: Any) -> tuple[Array, str] | None:
         """See `DataFunctions.to_array`."""
-        return None if _is_key(tensor) else (np.asarray(tensor), "")
+        return None if is_key(tensor) else (np.asarray(tensor), "")
 
     def reducers(self) -> Reducers:
         """See `DataFunctions.reducers`: JAX may compute on NumPy's arrays where they lie."""

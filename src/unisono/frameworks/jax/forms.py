@@ -12,7 +12,7 @@ from flax import linen, nnx
 
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.fitting import fitting
-from unisono.frameworks.jax.memory import path_words
+from unisono.frameworks.jax.memory import is_key, path_words
 from unisono.frameworks.jobs import called
 from unisono.frameworks.protocol import Array
 from unisono.frameworks.watched import refusal
@@ -84,7 +84,7 @@ def _check(form: Form) -> None:
                 "precision='bfloat16', or put what is not trained beside the parameters: {'params': …, 'constants': …}."
             )
     for name, leaf in zip(form.state_names, jax.tree.leaves(form.state), strict=True):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or str(leaf.dtype) == "bfloat16":
+        if is_key(leaf) or str(leaf.dtype) == "bfloat16":
             raise UsageError(
                 f"state must be plain numbers; {name!r} is {leaf.dtype}. Draw randomness from the key that each "
                 "microbatch is given (nnx.Rngs, make_rng, forward's key); keep state in float32."

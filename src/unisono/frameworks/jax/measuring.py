@@ -10,6 +10,7 @@ import numpy as np
 
 from unisono.frameworks.cuts import timed
 from unisono.frameworks.jax.cutcompute import Pieces, Traced
+from unisono.frameworks.jax.memory import is_key
 from unisono.frameworks.jax.purity import explained
 from unisono.frameworks.jax.stages import Process
 from unisono.frameworks.protocol import Unit
@@ -41,7 +42,7 @@ def units(process: Process, batch: Any, samples: int) -> tuple[Unit, ...]:
                 piece.name, used.parameters, tuple(buffers), forward[number], backward[number],
                 sum(leaf.nbytes for leaf in jax.tree.leaves(kept[number]) if id(leaf) not in parameters),
                 sum(_bytes(leaf) for leaf in crossing),
-                any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in crossing),
+                any(map(is_key, crossing)),
             )
         )  # fmt: skip
     return tuple(found)

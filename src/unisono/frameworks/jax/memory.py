@@ -39,6 +39,11 @@ def _alias(array: Array) -> Any:
     return alias if alias.unsafe_buffer_pointer() == array.ctypes.data else None
 
 
+def is_key(value: Any) -> bool:
+    """Whether it is an array of typed random keys, or stands for one."""
+    return bool(jnp.issubdtype(value.dtype, jax.dtypes.prng_key))
+
+
 def host(values: Any) -> Array:
     """An array of JAX's as NumPy's; on the CPU without a copy."""
     return np.asarray(values)

@@ -19,7 +19,7 @@ import numpy as np
 
 from unisono.errors import UsageError
 from unisono.frameworks.jax import transformations
-from unisono.frameworks.jax.memory import host, path_words
+from unisono.frameworks.jax.memory import host, is_key, path_words
 from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.protocol import Array, StateSpec
 from unisono.frameworks.scratch import States
@@ -234,17 +234,13 @@ def _array(value: Any) -> int | None:
     return id(value) if isinstance(value, jax.Array) else None
 
 
-def _is_key(value: Any) -> bool:
-    return bool(jnp.issubdtype(value.dtype, jax.dtypes.prng_key))
-
-
 def _data(value: Any) -> Any:
     """A typed key's numbers; anything else as it is."""
-    return jax.random.key_data(value) if _is_key(value) else value
+    return jax.random.key_data(value) if is_key(value) else value
 
 
 def _typed(value: Any, kind: Any) -> Any:
     """Its opposite, for a leaf of this kind."""
-    if not _is_key(kind):
+    if not is_key(kind):
         return value
     return jax.random.wrap_key_data(value, impl=jax.random.key_impl(jnp.empty((), kind.dtype)))

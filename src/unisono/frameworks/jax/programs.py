@@ -8,7 +8,7 @@ is compiled on its own wherever it is computed, in the uncut model as in any sta
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -58,22 +58,13 @@ class Gradients(NamedTuple):
     floats: list[Any]
 
 
-@jax.tree_util.register_pytree_node_class
+@jax.tree_util.register_dataclass
 @dataclass
 class Residuals:
     """What a backward pass needs: the leaves of the function that `jax.vjp` returns, and how they are put together."""
 
     leaves: list[Any]
-    structure: Any
-
-    def tree_flatten(self) -> tuple[list[Any], Any]:
-        """For JAX."""
-        return self.leaves, self.structure
-
-    @classmethod
-    def tree_unflatten(cls, structure: Any, leaves: Sequence[Any]) -> Residuals:
-        """For JAX."""
-        return cls(list(leaves), structure)
+    structure: Any = field(metadata={"static": True})
 
     @classmethod
     def parted(cls, pull: Any, given: Given) -> Residuals:

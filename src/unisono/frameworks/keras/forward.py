@@ -22,16 +22,22 @@ WAYS_OUT = (
 )
 
 
-class _Entry(keras.layers.Layer):  # type: ignore[misc]
-    """Calls the model in a layer's call, which is how Keras tells all layers inside whether they train."""
+class Entry(keras.layers.Layer):  # type: ignore[misc]
+    """Runs a model in a layer's call, which is how Keras tells all layers inside whether they train.
 
-    def __init__(self, model: Any, forward: Forward) -> None:
+    Args:
+        model: the model.
+        run: (inputs, training) → what it gives.
+    """
+
+    def __init__(self, model: Any, run: Callable[[Any, bool], Any]) -> None:
         super().__init__(name="entry", dtype=model.dtype_policy, autocast=False)
-        self.model, self._forward = model, forward
+        self.model, self._run = model, run
+        self.built = True
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """The outputs."""
-        return self._forward(self.model, inputs)
+        """What it gives."""
+        return self._run(inputs, training)
 
 
 class KerasForward:
@@ -45,8 +51,7 @@ class KerasForward:
 
     def __init__(self, model: Any, variables: Variables, forward: Forward) -> None:
         self._variables = variables
-        self._entry = _Entry(model, forward)
-        self._entry.built = True
+        self._entry = Entry(model, lambda inputs, training: forward(model, inputs))
         self._attributes = watched(model)
 
     def __call__(

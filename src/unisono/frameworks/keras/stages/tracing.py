@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from unisono.errors import UsageError
 from unisono.frameworks.keras import losses
+from unisono.frameworks.keras.forward import Entry
 from unisono.frameworks.keras.functions import wide
 from unisono.frameworks.keras.stages.parts import Parts
 from unisono.frameworks.keras.stages.program import Program
@@ -74,7 +75,7 @@ class Tracing:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch([*parameters.values(), *values.values()])
             with keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False) as scope:
-                entry = _Entry(self._parts.model, lambda batch, training: self._run(given, batch, training))
+                entry = Entry(self._parts.model, lambda batch, training: self._run(given, batch, training))
                 result = entry((given["inputs"], received, given["masks"]), training=True)
             if scope.losses:
                 raise UsageError(
@@ -107,19 +108,6 @@ class Tracing:
             total, weight = losses.summed(self._parts.loss(given["targets"], outputs), given["samples"])
             result["measured"] = (total, weight, outputs)
         return result
-
-
-class _Entry(keras.layers.Layer):  # type: ignore[misc]
-    """Runs a stage in a layer's call, which is how Keras tells all layers inside whether they train."""
-
-    def __init__(self, model: Any, run: Callable[[Any, bool], Any]) -> None:
-        super().__init__(name="entry", dtype=model.dtype_policy, autocast=False)
-        self._run = run
-        self.built = True
-
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        """What the stage gives."""
-        return self._run(inputs, training)
 
 
 def _changed(scope: Any, variables: Sequence[Any], before: Sequence[Any]) -> list[Any]:
