@@ -105,7 +105,7 @@ def test_who_has_lost_one_that_has_finished_does_the_rest_alone() -> None:
     assert membership.look(1.1, seen) == Gathered(2, (2,))
 
 
-def after_tears(count: int, *pairs: tuple[int, int]) -> tuple[Membership, dict[int, Seen], Gathered]:
+def after_broken_connections(count: int, *pairs: tuple[int, int]) -> tuple[Membership, dict[int, Seen], Gathered]:
     """What becomes of so many hosts where one of each pair says that it does not reach the other."""
     membership, seen = begun(count)
     for one, other in pairs:
@@ -135,13 +135,13 @@ def after_tears(count: int, *pairs: tuple[int, int]) -> tuple[Membership, dict[i
 def test_of_hosts_that_do_not_reach_each_other_the_smaller_part_is_left_out(
     count: int, pairs: list[tuple[int, int]], hosts: tuple[int, ...], out: dict[int, tuple[int, ...]]
 ) -> None:
-    membership, _, gathered = after_tears(count, *pairs)
+    membership, _, gathered = after_broken_connections(count, *pairs)
     assert gathered == Gathered(2, hosts, out)
     assert membership.hosts == hosts
 
 
 def test_who_comes_from_where_one_was_left_out_is_refused_and_nobody_is_called() -> None:
-    membership, seen, _ = after_tears(3, (1, 2))
+    membership, seen, _ = after_broken_connections(3, (1, 2))
     seen[4] = Seen(2, 3.0, "address 1")
     assert membership.look(3.1, seen) == Refused(4, (2,))
     assert membership.look(3.2, seen) is None
@@ -169,7 +169,7 @@ def test_those_who_go_on_all_reach_each_other(count: int, data: st.DataObject) -
     pairs = data.draw(st.lists(st.tuples(numbers, numbers).filter(lambda pair: pair[0] != pair[1]), max_size=12))
     if not pairs:
         return
-    _, _, gathered = after_tears(count, *pairs)
+    _, _, gathered = after_broken_connections(count, *pairs)
     assert gathered.hosts[0] == count  # the first in order
     assert not any({one, other} <= set(gathered.hosts) for one, other in pairs)
     assert set(gathered.hosts) | set(gathered.unreachable) == set(range(1, count + 1))
@@ -178,7 +178,7 @@ def test_those_who_go_on_all_reach_each_other(count: int, data: st.DataObject) -
         others and all({host, other} in out for other in others) for host, others in gathered.unreachable.items()
     )
     mirrored = [pair if data.draw(st.booleans()) else pair[::-1] for pair in data.draw(st.permutations(pairs))]
-    assert after_tears(count, *mirrored)[2] == gathered  # whoever of two says it, and in whichever order
+    assert after_broken_connections(count, *mirrored)[2] == gathered  # whoever of two says it, and in whichever order
 
 
 @pytest.mark.thorough
@@ -242,7 +242,7 @@ def test_grace_is_over_once_it_is_exceeded() -> None:
 
 
 def test_who_was_left_out_once_is_left_out_for_ever() -> None:
-    membership, seen, _ = after_tears(3, (1, 2))
+    membership, seen, _ = after_broken_connections(3, (1, 2))
     seen[2].unreachable[2] = [3]
     assert membership.look(3.1, seen) is None
     assert membership.look(3.2 + GRACE_SECONDS, seen) == Call(3)

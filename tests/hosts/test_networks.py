@@ -1,4 +1,4 @@
-"""Hosts with a network between them: how many bytes cross it, what a torn cable and a stranger do."""
+"""Hosts with a network between them: how many bytes cross it, what a cut cable and a stranger do."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_as_few_bytes_as_a_ring(tmp_path: Path, network: Network, hosts: int) ->
 
 
 @pytest.mark.hosts
-def test_a_torn_cable_parts_a_host(tmp_path: Path, network: Network) -> None:
+def test_a_cut_cable_parts_a_host(tmp_path: Path, network: Network) -> None:
     job_file(tmp_path, LONG)
     expected = hash_alone(tmp_path)
     (tmp_path / "held").write_text("60")
