@@ -18,7 +18,7 @@ jsonschema = pytest.importorskip("jsonschema", reason="takes the package kuberne
 pytest.importorskip("kubernetes_validate", reason="takes the package kubernetes-validate")
 
 FOLDER = TESTS.parent / "deploy" / "kubernetes"
-SCHEMAS = TESTS / "cluster" / "schemas"
+SCHEMAS = TESTS / "hosts" / "schemas"
 KUBERNETES = "https://kubernetes.io/api/_definitions.json#/$defs/"
 VERSION = "1.33.0"
 """Of Kubernetes' own definitions."""

@@ -25,7 +25,7 @@ from unisono.checkpoint import store
 from unisono.checkpoint.files import load
 from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import JobError, UsageError
-from unisono.runs import execution
+from unisono.runs import interrupts
 from unisono.runs.jobfile import JobFile
 from waiting import limit, until
 
@@ -362,7 +362,7 @@ def test_a_pipeline_is_resized_and_goes_on_in_another_layout(tmp_path: Path) -> 
 def test_time_runs_out_with_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records: list[Any] = []  # time is over as soon as there is one
     clock = SimpleNamespace(monotonic=lambda: math.inf if records else 0.0)
-    monkeypatch.setattr(execution, "time", clock)
+    monkeypatch.setattr(interrupts, "time", clock)
     job = jobs.make(Slow, steps=jobs.FOR_EVER, observers=[records.append])
     run = unisono.train(job, workers=2, out=tmp_path / "run", max_time="1h")
     assert run.exit_status == 143
