@@ -61,6 +61,24 @@ def test_a_host_that_hears_nonsense_says_so(store: Store, key: str) -> None:
     assert f"'{key}', where hosts meet" in str(member.is_cut_off())
 
 
+def test_who_comes_later_is_not_left_out_by_a_generation_of_before(store: Store) -> None:
+    term, within = begun(store), store.within("1")
+    report = {"name": "a", "workers": 1, "rounds": 3, "digest": "", "account": "", "serves_data": False, "memory": {}}
+    others = [{"number": 7, "latest": None, **report}]
+    within.put("known/1", [7])
+    within.put("world/1", others)
+    within.announce("call", 1)
+    hello = {"host": 1, "order": 1, "name": "b", "address": "127.0.0.1"}
+    member = Member(store, term, "b", hello, limit(), lambda: None, lambda term: term, lambda: False)
+    until(lambda: within.find(f"{member.number}/answer") == 1, "it has heard of the others")
+    assert not member.is_left_out
+    within.put("known/2", [7, member.number])
+    within.put("world/2", others)
+    within.announce("call", 2)
+    until(lambda: member.is_left_out, "it is left out of one to which it had come")
+    member.leave()
+
+
 def test_who_decides_is_ended_by_no_host(store: Store) -> None:
     """One that names hosts which never came changes nothing; one that leaves nonsense ends the deciding."""
     term = begun(store)

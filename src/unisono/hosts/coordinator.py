@@ -106,6 +106,7 @@ class Coordinator:
         reports: list[dict[str, Any]] = [
             {"number": number, **self._seen[number].report[gathered.generation]} for number in gathered.hosts
         ]
+        self._store.put(f"known/{gathered.generation}", sorted(self._seen))
         self._store.announce(f"world/{gathered.generation}", reports)
         self._belonged.update(gathered.hosts)
         out = [self._seen[number] for number in self._belonged.difference(gathered.hosts)]

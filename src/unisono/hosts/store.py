@@ -15,6 +15,7 @@ Everything in it is JSON text under these keys, each term's (see `terms`) under 
     NUMBER/account       what it would compute, of what (see `differences`)
     NUMBER/refused       why it cannot train with the others, who go on without it
     NUMBER/unreachable   it has no place among the hosts, as it cannot reach some of them (their names)
+    known/G              who had come before it was decided who belongs to generation G
     world/G              the hosts of generation G with their reports, in order
     waiting              for whom hosts wait that have been called together
     ends                 the run ends: who was asked to, and why (`Shutdown.word`)
@@ -60,6 +61,7 @@ KINDS: Mapping[str, Any] = {
     "account": ACCOUNT,
     "refused": str,
     "unreachable": [str],
+    "known": [int],
     "world": [{"number": int, **_REPORT}],
     "waiting": {"generation": int, "there": [str], "coming": [str], "missing": [int], "wanted": int},
     "ends": {"host": str, "why": int},
