@@ -283,6 +283,17 @@ def test_with_less_than_the_least_the_others_wait() -> None:
     assert membership.waiting(99.0, seen) is None
 
 
+def test_who_is_left_out_is_none_of_the_least() -> None:
+    membership, seen = begun(3, least=3)
+    seen[1].unreachable[1] = [2]
+    seen[2].suspected.add(1)
+    assert membership.look(0.1, seen) is None
+    assert membership.look(0.2 + GRACE_SECONDS, seen) == Call(2)
+    for host in seen.values():
+        host.heard, host.answered, host.report[2] = 3.0, 2, {}
+    assert membership.look(3.0, seen) is None
+
+
 def test_nobody_waits_for_more_once_the_run_is_over() -> None:
     membership, seen = begun(2, least=2)
     seen[1].left = True

@@ -29,6 +29,7 @@ def state() -> Iterator[HostState]:
 def begun(state: HostState) -> tuple[ReadySums, BackwardProgress, Words]:
     complete, progress, summed = ReadySums(state), BackwardProgress(state), Words(state.segment, "summed", 0.0)
     for slot in range(2):
+        summed.publish(slot, PLAN.round)  # the round before is done
         progress.begin(slot, PLAN.round)
     complete.begin(PLAN)
     return complete, progress, summed

@@ -55,6 +55,12 @@ def test_positions_between_evaluations_lead_back_to_their_round(program: Program
             assert program.first_round(step, evaluated) == number
 
 
+def test_what_is_not_due_yet_has_not_been_evaluated() -> None:
+    program = Program(Batches(8, 4, 2, False), 4, None, (EvaluationSet("evaluation", 5),))
+    found = [program.position(done) for done in (0, 1, 2, 4, 5, 6, 8)]
+    assert found == [(0, False), (1, False), (2, False), (2, True), (3, False), (4, False), (4, True)]
+
+
 def test_a_run_evaluates_when_it_is_said_to_and_at_its_end() -> None:
     def due(steps: int, every: int | None, sets: int = 1) -> list[int]:
         program = Program(Batches(10, 4, 2, False), steps, every, (EvaluationSet("one", 4),) * sets)
