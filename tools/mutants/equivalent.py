@@ -163,6 +163,18 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         ["(-1) → (-2)", "=0 → =1", "=0 → =-1"],
         "any number below 0; what is read is not looked at",
     ),
+    (
+        "runtime/rules/plan.py",
+        "return self.share(pipe) if pipe < self.pipes else range(0)",
+        ["(0) → (-1)"],
+        "nothing is in it",
+    ),
+    (
+        "partition/stages.py",
+        "if end == last or stage < self._stages - 1:",
+        ["stage < → stage <="],
+        SPEED,
+    ),
 ]
 """(module, line, what of it → what instead, why)."""
 
