@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from unisono.hosts import coordinator
 from unisono.hosts import heartbeat as member
 from unisono.hosts.coordinator import Coordinator
 from unisono.hosts.heartbeat import Member
-from unisono.hosts.terms import Term, exchange
+from unisono.hosts.left_out import why_left_out
+from unisono.hosts.place import Place
+from unisono.hosts.terms import Term, exchange, succeed
 from waiting import until
 
 TIMEOUT = 10.0
@@ -164,3 +167,56 @@ def test_a_host_for_which_nobody_decides_any_more_is_cut_off(clock: Clock) -> No
         until(lambda before=before: store.values["1/beat"] > before + 1 or lost.is_set(), "it looks")
     assert own.is_cut_off() == "nobody has decided anything for 10 s"
     own.leave()
+
+
+def test_who_was_followed_ends_no_run_of_its_successor(clock: Clock) -> None:
+    """It wakes, sees that another one decides, and comes to its end before that one's next sign of life."""
+    store = Store()
+    first = begun(store)
+    decides = Coordinator(store, first, 1, TIMEOUT)  # type: ignore[arg-type]
+    signs(store, 3)
+    term = Term(**store.values["term"])
+    while (followed := succeed(store, term, "b")).by != "b":  # type: ignore[arg-type]
+        term = followed
+    until(lambda: not decides._thread.is_alive(), "it sees that")
+    assert not decides.close(TIMEOUT)
+    assert store.values["term"] == {**followed.__dict__}
+
+
+class Later(Store):
+    """Another thread looks at the host between any two answers.
+
+    Args:
+        look: what it does.
+    """
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        super().__init__()
+        self.look = look
+
+    def find(self, key: str) -> Any:
+        self.look()
+        return super().find(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"), [("refused", "other code", "other code"), ("unreachable", ["c"], "host c do not")]
+)
+def test_who_is_left_out_knows_why_at_once(clock: Clock, key: str, value: object, why: str) -> None:
+    told: list[str] = []
+    place = Place(2, 3, "here", 1, False, "", "srun", "b")
+
+    def look() -> None:
+        if (failure := why_left_out(own, place, TIMEOUT, None, Path("out"))) is not None:
+            told.append(failure.message)
+
+    store = Later(lambda: None)
+    own = member_of(store, lambda: None)
+    store.look = look
+    store.put(f"{own.number}/{key}", value)
+    store.put("known/1", [own.number])
+    store.put("world/1", [])
+    store.announce("call", 1)
+    until(lambda: own.generation is not None and told, "it hears that it is left out")
+    own.leave()
+    assert all(why in text for text in told)

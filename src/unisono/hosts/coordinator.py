@@ -97,10 +97,12 @@ class Coordinator:
             return  # the store is gone, and hosts find that out by themselves
 
     def _sign(self, over: bool = False) -> bool:
-        """Give a sign of life; returns whether it is still this process that decides."""
+        """Give a sign of life; returns whether it is still this process that decides: once not, never again."""
         wanted = replace(self._term, signs=self._term.signs + 1, over=over)
-        self._term = exchange(self._run, self._term, wanted)
-        return self._term == wanted
+        if exchange(self._run, self._term, wanted) != wanted:
+            return False
+        self._term = wanted
+        return True
 
     def _publish(self, gathered: Gathered) -> None:
         reports: list[dict[str, Any]] = [

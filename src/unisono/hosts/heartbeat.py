@@ -223,13 +223,13 @@ class Member:
             store.announce(f"{self.number}/answer", called)
             self.called = (term, called)
         hosts = store.find(f"world/{called}")
+        self.refused = store.find(f"{self.number}/refused")  # said before the world without this host is
+        self.unreachable = store.find(f"{self.number}/unreachable")
         if hosts is not None and (self.generation is None or self.generation.number < self.called):
             own = next((place for place, host in enumerate(hosts) if host["number"] == self.number), None)
             if own is not None or self.number in (store.find(f"known/{called}") or ()):  # else it came later
                 self._miss({host["number"] for host in hosts})
                 self.generation = Generation(self.called, tuple(hosts), own, self._accounts(hosts))
-        self.refused = store.find(f"{self.number}/refused")
-        self.unreachable = store.find(f"{self.number}/unreachable")
         if self.failure is None and (found := store.find("failure")) is not None:
             where = "" if found["usage"] else f"host {found['host']}: "
             self.failure = Failure(f"{where}{found['message']}", found["traceback"], found["usage"])

@@ -20,6 +20,7 @@ def why_left_out(member: Member, place: Place, timeout: float, keeper: str | Non
         keeper: the name of the host that keeps the run folder; None = nobody has to keep it in its place.
         folder: the run folder.
     """
+    is_left_out = member.is_left_out  # asked first: whatever has left it out has its reason below by then
     if member.deserted and keeper is not None:
         return Failure(
             f"host {keeper}, which kept the run folder, is lost, and host {place.name} cannot go on in its place: it "
@@ -39,7 +40,7 @@ def why_left_out(member: Member, place: Place, timeout: float, keeper: str | Non
             f"reach {place.address}:{place.port}, and the run goes on without this host. Mend the network between "
             "them; to have this host again, stop the run and resume it on all."
         )
-    if member.is_left_out:
+    if is_left_out:
         return Failure(
             f"host {place.name} was not heard of for {timeout:g} s, and the others went on without it. A longer "
             "--host-timeout bears longer silences."
