@@ -67,22 +67,30 @@ class Script:
 
 @dataclass(frozen=True)
 class Starved:
-    """Once: a worker's microbatch takes some work more, on a core that another process takes until the work is done.
+    """Once: a worker's microbatch goes on until it has waited for a core for so long, which another process takes.
 
     Attributes:
         done: a file that says so.
         core: the core.
+        seconds: how long.
     """
 
     done: Path
     core: int
+    seconds: float
 
     def __call__(self, phase: str, round_: int, slot: int, chunk: int) -> None:
         if (phase, round_, slot) == ("microbatch", 5, 1) and not self.done.exists():
             os.sched_setaffinity(0, {self.core})
             os.nice(19)
-            sum(range(4_000_000))
+            enough = self._waited() + self.seconds
+            while self._waited() < enough:
+                sum(range(10_000))
             self.done.touch()
+
+    def _waited(self) -> float:
+        """Seconds for which this thread has stood in the queue for a core."""
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
     @property
     def rival(self) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from torch import nn
 
 import jobs
 from faults import CORES, DEADLOCK, KILLS, LOOP, Fault, Handicap, Script, Starved, hash_of, run, undisturbed
+from unisono.runtime.supervisor.delays import threads
 
 PHASES = ("compute", "microbatch", "update", "saved", "marked", "updated", "commit", "stamp", "publish")
 
@@ -155,11 +158,13 @@ def test_a_hung_worker_is_replaced_and_its_stack_kept(tmp_path: Path, number: in
 
 
 def test_a_worker_that_gets_no_core_is_not_hung(tmp_path: Path) -> None:
+    if any(math.isnan(thread.ran) for _, thread in threads(os.getpid())):
+        pytest.skip("this kernel does not count how long threads wait for a core")
     job = jobs.make(steps=8)
-    starved = Starved(tmp_path / "done", CORES[-1])
+    starved = Starved(tmp_path / "done", CORES[-1], seconds=4.0)
     with subprocess.Popen(starved.rival) as rival:
         try:
-            outcome, _, messages = run(job, 2, phase=starved, stall_seconds=1.0)
+            outcome, _, messages = run(job, 2, phase=starved, stall_seconds=2.0)
         finally:
             rival.kill()
     assert not messages

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unisono.runtime.supervisor.delays import Delays, Thread, threads
+from unisono.runtime.supervisor.delays import CARRIED_SECONDS, Delays, Thread, threads
 from waiting import until
 
 LOOP = "while True: pass"
@@ -46,6 +46,33 @@ def test_time_in_the_queue_counts_once_whether_the_kernel_has_added_it_yet_or_no
 def test_what_counts(now: Thread, held_up: float) -> None:
     before = Thread("R", now.ran if now.ran != now.ran else 1.0, min(now.queued, 2.0))
     assert now.after(before, 0.5).held_up(before, 0.5) == pytest.approx(held_up)
+
+
+@pytest.mark.parametrize("turn", [0.1, 0.2, 0.37, 0.6, 1.4])
+def test_who_gets_a_core_for_an_instant_in_each_turn_is_held_up_all_the_other_time(turn: float) -> None:
+    """The kernel adds a wait when it is over: many begin before a look and end after it."""
+
+    def at(seconds: float) -> Thread:
+        turns, rest = divmod(seconds, turn)
+        waited = turns * (turn - 0.003) + (turn - 0.003 if rest > turn - 0.003 else 0.0)
+        return Thread("R", turns * 0.003 + max(0.0, rest - turn + 0.003), waited)
+
+    before, unexplained = at(0.0), 0.0
+    for look in range(1, 1001):
+        now = at(0.25 * look).after(before, 0.25)
+        unexplained += 0.25 - now.held_up(before, 0.25)
+        before = now.counted(before, 0.25)
+    assert unexplained < at(250.0).ran + 0.5
+
+
+def test_what_was_waited_long_ago_explains_no_hang() -> None:
+    before = Thread("R", 1.0, 0.0)
+    first = Thread("R", 2.0, 100.0).after(before, 0.5)
+    before, held_up = first.counted(before, 0.5), first.held_up(before, 0.5)
+    for ran in (2.5, 3.0, 3.5, 4.0):
+        now = Thread("R", ran, 100.0).after(before, 0.5)
+        before, held_up = now.counted(before, 0.5), held_up + now.held_up(before, 0.5)
+    assert held_up == 0.5 + CARRIED_SECONDS
 
 
 def only_thread(process: subprocess.Popen[bytes]) -> Thread:

@@ -16,6 +16,9 @@ from pathlib import Path
 LOOK_SECONDS = 0.25
 """Between two looks: each asks the kernel about every thread of those that stand still."""
 
+CARRIED_SECONDS = 1.0
+"""A wait may count so much later, and a hang is noticed so much later at most."""
+
 
 @dataclass(frozen=True)
 class Thread:
@@ -48,6 +51,17 @@ class Thread:
             return elapsed_seconds
         return min(self.queued - before.queued, elapsed_seconds)
 
+    def counted(self, before: Thread, elapsed_seconds: float) -> Thread:
+        """This look as the next one goes on from it: what of a wait this one had no room for, as the wait began before
+        it and the kernel added it just now, counts then.
+
+        >>> before, now = Thread("R", 1.0, 3.0), Thread("R", 1.1, 3.7)
+        >>> now.held_up(before, 0.5), round(Thread("R", 1.2, 3.7).held_up(now.counted(before, 0.5), 0.5), 3)
+        (0.5, 0.2)
+        """
+        queued = min(self.queued, before.queued + elapsed_seconds)
+        return replace(self, queued=max(queued, self.queued - CARRIED_SECONDS))
+
 
 class Delays:
     """Looks at processes again and again."""
@@ -68,8 +82,9 @@ class Delays:
         if before is None:
             return elapsed_seconds
         for number in now.keys() & before.keys():
-            now[number] = now[number].after(before[number], elapsed_seconds)
-            held_up = max(held_up, now[number].held_up(before[number], elapsed_seconds))
+            thread = now[number].after(before[number], elapsed_seconds)
+            held_up = max(held_up, thread.held_up(before[number], elapsed_seconds))
+            now[number] = thread.counted(before[number], elapsed_seconds)
         return held_up
 
     def forget(self, process: int) -> None:
