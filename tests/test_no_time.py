@@ -12,6 +12,7 @@ import pytest
 TESTS = Path(__file__).parent
 EXCEPTIONS = {
     "waiting.py": {"sleep", "time.monotonic"},  # where all others wait
+    "hosts/delay.py": {"time.monotonic"},  # a cable that takes its time
     "hosts/test_group.py": {"time.time"},  # a clock names the run folder; a host may be slower than its timeout
     "test_no_time.py": {"sleep", "timeout", "literal", "seconds"},  # what is refused, as text
 }

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from hosts import delay
 from waiting import until
 
 INTERFACE = "eth0"
@@ -75,7 +78,7 @@ class Network:
         self._limited = False
         self._started: list[subprocess.Popen[Any]] = []
         self._janitor: subprocess.Popen[bytes] | None = subprocess.Popen(
-            ["sh", "-c", JANITOR, "janitor", *self._names, self._switch],
+            ["sh", "-c", JANITOR, "janitor", self._switch, *self._names],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:
@@ -170,14 +173,19 @@ class Network:
         self._limited = bits_per_second is not None
 
     def delay(self, seconds: float) -> None:
-        """Have every packet take so much longer out of a host.
+        """Have every packet between hosts take so much longer; a host can be cut no more."""
+        for host in range(self.hosts):
+            self.cut(host)  # they are on another switch now
+        argv = [sys.executable, delay.__file__, str(seconds), *map(_port, range(self.hosts))]
+        process = subprocess.Popen(["ip", "netns", "exec", self._switch, *argv], stdout=subprocess.PIPE)
+        self._started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
 
-        Raises:
-            Unavailable: the kernel has not got the means (sch_netem).
-        """
-        for name in self._names:
-            root = ["tc", "-n", name, "qdisc", "replace", "dev", INTERFACE, "root"]
-            _run([*root, "netem", "delay", f"{1e3 * seconds}ms"])
+    def round_trips(self, host: int) -> list[float]:
+        """The shortest of each connection that a host has to another, in milliseconds, as its kernel has measured."""
+        shown = _run(self.command(host, ["ss", "-Htin", "src", f"{self.address(host)}/32"]))
+        return [float(each) for each in re.findall(r"\bminrtt:([\d.]+)", shown)]
 
     def sent(self, host: int) -> int:
         """Bytes that have left a host: its interface's counter, so with headers, though one for several packets."""

@@ -11,7 +11,7 @@ import pytest
 
 from hosts.host_processes import hash_alone, job_file, running
 from hosts.launched import environment
-from hosts.namespaces import Network, Unavailable
+from hosts.namespaces import Network
 from waiting import limit, until
 
 pytestmark = pytest.mark.hosts
@@ -99,10 +99,16 @@ def test_who_waits_hears_an_interrupt(tmp_path: Path, network: Network) -> None:
 
 
 def test_a_tenth_of_a_second_between_hosts(tmp_path: Path, network: Network) -> None:
-    try:
-        network.delay(0.05)
-    except Unavailable as reason:
-        pytest.skip(f"this kernel delays no packets: {reason}")
-    for host in range(2):
-        network.names(host, node0=network.address(0))
-    meet(tmp_path, network)
+    network.delay(0.05)
+    data = 'order="sequential", data=jobs.Held(6, 32, "held")'
+    job_file(tmp_path, f"jobs.make(jobs.Wild, optimizer=jobs.adamw, {data})")
+    expected = hash_alone(tmp_path)
+    (tmp_path / "held").write_text("3")
+    with running(tmp_path, (1, 1), network=network) as hosts:
+        until(lambda: hosts[0].steps() > 0)
+        round_trips = network.round_trips(1)  # to the store, and between workers
+        assert len(round_trips) > 1
+        assert min(round_trips) >= 100
+        (tmp_path / "held").unlink()
+        assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
+        assert {host.parameters for host in hosts} == {expected}
