@@ -13,6 +13,7 @@ from documents import DOCUMENTS, ROOT, plain, sections
 NO_PROMISE = {
     "README.md": {"Beside PyTorch DDP"},
     "docs/architecture.md": {
+        "One parallel call of a script",
         "Words",
         "What a line in a folder may touch",
         "One training step",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unisono.partition.layout import Layout
     from unisono.partition.order import by_length, stratified, weighted
     from unisono.runs.handle import Run
+    from unisono.scripts.parallel import parallel
     from unisono.settings import Ray
     from unisono.version import __version__
 
@@ -30,6 +31,7 @@ __all__ = [
     "by_length",
     "evaluate",
     "open",
+    "parallel",
     "start",
     "stratified",
     "train",
@@ -44,6 +46,7 @@ _HOMES = {
     "partition.layout": ("Layout",),
     "partition.order": ("by_length", "stratified", "weighted"),
     "runs.handle": ("Run",),
+    "scripts.parallel": ("parallel",),
     "settings": ("Ray",),
     "commands.verify.verify": ("verify",),
     "version": ("__version__",),

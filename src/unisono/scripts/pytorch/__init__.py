@@ -1,0 +1,1 @@
+"""The parallel call for PyTorch."""

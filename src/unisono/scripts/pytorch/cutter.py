@@ -1,0 +1,112 @@
+"""A call's arguments as leaves, and which of them are cut: by their position, never by lengths that happen to agree."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import cloudpickle
+import torch
+from torch.utils._pytree import TreeSpec, tree_flatten
+
+from unisono.errors import UsageError
+
+
+class _Looking(cloudpickle.Pickler):  # type: ignore[misc]
+    """A pickler that meets no tensor."""
+
+    def persistent_id(self, value: Any) -> None:
+        """See `pickle.Pickler`."""
+        if isinstance(value, torch.Tensor):
+            raise _TensorInside
+
+
+class _TensorInside(Exception):
+    pass
+
+
+def flattened(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], TreeSpec]:
+    """The arguments of a call as leaves.
+
+    Args:
+        name: what is called, for messages.
+        args, kwargs: its arguments.
+
+    Raises:
+        UsageError: one of them cannot travel, or cannot be cut.
+    """
+    leaves, spec = tree_flatten((tuple(args), kwargs))
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor):
+            if leaf.layout is not torch.strided or leaf.device.type != "cpu":
+                raise UsageError(
+                    f"a parallel call takes dense tensors on the CPU; {name} received one that is {leaf.layout} on "
+                    f"{leaf.device}. Convert it, or leave out unisono.parallel."
+                )
+        elif type(leaf) not in (int, float, str, bool, type(None)):
+            _check_travels(name, leaf)
+    return leaves, spec
+
+
+def _check_travels(name: str, leaf: Any) -> None:
+    kind = type(leaf).__name__
+    try:
+        _Looking(io.BytesIO()).dump(leaf)
+        pickle.dumps(leaf)
+    except _TensorInside:
+        raise UsageError(
+            f"tensors are cut where they are arguments, or in tuples, lists and dictionaries; {name} received some "
+            f"inside a {kind}. Pass its tensors, or register it with torch.utils._pytree.register_pytree_node."
+        ) from None
+    except Exception as error:
+        raise UsageError(
+            f"arguments of a parallel call travel to other processes; {name} received a {kind}, which cannot be "
+            f"pickled ({error}). Make it inside the call, or pass what it is made from."
+        ) from error
+
+
+def lengths(leaves: Sequence[Any], dim: int) -> list[int | None]:
+    """Each leaf's length along the batch's dimension."""
+    return [leaf.shape[dim] if isinstance(leaf, torch.Tensor) and leaf.dim() > dim else None for leaf in leaves]
+
+
+def batch_of(name: str, leaves: Sequence[Any], cut: frozenset[int], dim: int) -> int:
+    """The samples of a call.
+
+    Args:
+        name: what is called, for messages.
+        leaves: its arguments.
+        cut: which of them belong to the batch.
+        dim: the batch's dimension.
+
+    Raises:
+        UsageError: they differ in length.
+    """
+    sizes = {place: lengths(leaves, dim)[place] for place in sorted(cut)}
+    if None in sizes.values() or len(set(sizes.values())) > 1:
+        shapes = [tuple(leaves[place].shape) for place in sizes if isinstance(leaves[place], torch.Tensor)]
+        raise UsageError(
+            f"arguments that the first call of {name} has cut must be equally long along dimension {dim}; received "
+            f"shapes {', '.join(map(str, shapes))}. Give both the whole batch, or keep what is no batch on the module."
+        )
+    return next(size for size in sizes.values() if size is not None)
+
+
+def cut_leaves(leaves: Sequence[Any], cut: frozenset[int], pieces: Sequence[range], dim: int) -> list[list[Any]]:
+    """Each microbatch's arguments.
+
+    Args:
+        leaves: the call's.
+        cut: which of them are cut.
+        pieces: the samples of each microbatch.
+        dim: along which dimension.
+    """
+    return [
+        [_piece(leaf, dim, piece) if place in cut else leaf for place, leaf in enumerate(leaves)] for piece in pieces
+    ]
+
+
+def _piece(leaf: torch.Tensor, dim: int, piece: range) -> torch.Tensor:
+    return leaf.detach().narrow(dim, piece.start, len(piece)).requires_grad_(leaf.requires_grad)

@@ -1,0 +1,137 @@
+"""Calls computed in the script itself: the reference that any number of workers is held to."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from unisono.scripts.pytorch.failures import told
+from unisono.scripts.pytorch.parts import Parts, differing
+from unisono.scripts.pytorch.replica import Replica
+from unisono.scripts.pytorch.request import Answer, Gradients, Request
+from unisono.scripts.pytorch.travelling import Like
+from unisono.scripts.pytorch.values import added, own_copy
+from unisono.scripts.pytorch.wrapping import INSIDE
+from unisono.scripts.tree_sums import folded, total_of
+
+
+class Borrowed(Replica):
+    """Computes by the script's own targets, which have other parameters and buffers meanwhile.
+
+    Their gradients are this object's own, and hooks of the script's parameters hear of the sum alone.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        own = [Like.of(parameter).over(parameter.detach()) for parameter in parts.parameters]
+        super().__init__(parts, own)
+        self._places = parts.places()
+
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        parts = self.parts
+        flags, buffers = parts.flags(), [module._buffers[name] for module, name in parts.buffers]
+        attributes, values = parts.attributes(), parts.globals()
+        token = INSIDE.set(True)
+        try:
+            for number, put in self._places:
+                put(self.parameters[number])
+            yield
+        finally:
+            INSIDE.reset(token)
+            for number, put in self._places:
+                put(parts.parameters[number])
+            for module, flag in zip(parts.every, flags, strict=True):
+                module.training = flag
+            for (module, name), buffer in zip(parts.buffers, buffers, strict=True):
+                module._buffers[name] = buffer
+            parts.set_attributes(differing(parts.attributes(), attributes))
+            parts.set_globals(differing(parts.globals(), values))
+            self._settled = None
+
+
+class Here:
+    """Computes in this process.
+
+    Args:
+        parts: the targets.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._replica = Borrowed(parts)
+        self._dropped: list[int] = []
+
+    def forward(
+        self, request: Request, leaves: Sequence[Sequence[Any]], buffers: Sequence[torch.Tensor]
+    ) -> list[Answer]:
+        """Compute a call's microbatches.
+
+        Args:
+            request: the call.
+            leaves: each microbatch's arguments.
+            buffers: their values before the call.
+        """
+        self._drop()
+        with _generators_kept():
+            return [
+                self._forward(request, number, [own_copy(leaf) for leaf in each], buffers)
+                for number, each in enumerate(leaves)
+            ]
+
+    def _forward(
+        self, request: Request, microbatch: int, leaves: Sequence[Any], buffers: Sequence[torch.Tensor]
+    ) -> Answer:
+        with told(request, "forward", microbatch):
+            return self._replica.forward(request, microbatch, leaves, buffers)
+
+    def backward(self, request: Request, gradients: Sequence[Sequence[torch.Tensor | None]], keep: bool) -> Gradients:
+        """Compute a call's backward passes.
+
+        Args:
+            request: the call.
+            gradients: of each microbatch's outputs that are tensors.
+            keep: whether another backward pass may come.
+        """
+        inputs: list[list[torch.Tensor | None]] = []
+
+        def of(microbatch: int) -> list[torch.Tensor | None]:
+            with told(request, "backward", microbatch):
+                parameters, its_inputs = self._replica.backward(request.number, microbatch, gradients[microbatch], keep)
+            inputs.append(its_inputs)
+            return parameters
+
+        count = len(request.pieces)
+        with _generators_kept():
+            nodes = folded(range(count), count, of, added)
+        return Gradients(total_of(nodes, count, added), inputs)
+
+    def drop(self, call: int) -> None:
+        """Nobody asks for a call's backward pass any more."""
+        self._dropped.append(call)  # the garbage collector says it, at any time
+
+    def _drop(self) -> None:
+        while self._dropped:
+            self._replica.drop(self._dropped.pop())
+
+    def processes(self) -> list[int]:
+        """Of workers: none."""
+        return []
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """A block after which the script's generators are as they were."""
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])

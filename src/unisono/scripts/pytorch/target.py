@@ -1,0 +1,131 @@
+"""What `unisono.parallel` was given, and its calls."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from unisono.errors import UsageError
+from unisono.scripts.pytorch.calls import Calls
+from unisono.scripts.pytorch.hashes import heard
+from unisono.scripts.pytorch.here import Here
+from unisono.scripts.pytorch.parts import Parts
+from unisono.scripts.pytorch.world import Computer, World
+from unisono.scripts.pytorch.wrapping import INSIDE, plain_class, swap
+from unisono.scripts.settings import Settings, workers_given
+
+
+class Target:
+    """Modules, or a function over modules, whose calls are computed in parallel.
+
+    Args:
+        targets: them.
+        settings: how.
+    """
+
+    def __init__(self, targets: Sequence[Any], settings: Settings) -> None:
+        self._targets, self._settings = targets, settings
+        self._calls: Calls | None = None
+
+    def call(self, target: int, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Compute a call; the first one looks at what there is.
+
+        Args:
+            target: which of the targets.
+            args, kwargs: with what.
+        """
+        if self._calls is None:
+            names = [
+                plain_class(each).__name__ if isinstance(each, nn.Module) else getattr(each, "__name__", "a function")
+                for each in self._targets
+            ]
+            world = World(self._targets, self._opened(), heard)
+            self._calls = Calls(world, names, self._settings.microbatches, self._settings.dim)
+        return self._calls(target, args, kwargs)
+
+    def resize(self, workers: int) -> None:
+        """Have so many workers compute from the next call on; no bit changes.
+
+        Args:
+            workers: how many; 0 = the script itself.
+        """
+        self._settings = self._settings.with_workers(workers_given(workers))
+        if self._calls is not None:
+            self._calls.world.reopen(self._opened())
+
+    def _opened(self) -> Callable[[Parts, bytes], Computer]:
+        return _here
+
+
+def _here(parts: Parts, payload: bytes) -> Computer:
+    for parameter in parts.parameters:
+        if parameter.data_ptr() % 64:
+            parameter.data = parameter.data.clone()  # operations give other bits at other addresses
+    return Here(parts)
+
+
+def parallel(target: Any, settings: Settings) -> Any:
+    """Have the calls of modules, or of a function, computed in parallel.
+
+    Args:
+        target: a module, a list or tuple of modules, or a function.
+        settings: how.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if isinstance(target, nn.Module):
+        return _modules([target], settings)[0]
+    if isinstance(target, (list, tuple)) and target and all(isinstance(each, nn.Module) for each in target):
+        return type(target)(_modules(target, settings))
+    if isinstance(target, torch.utils.data.DataLoader):
+        raise UsageError("a DataLoader needs no change: a parallel call cuts its batches. Pass the model alone.")
+    if isinstance(target, (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)):
+        raise UsageError(
+            f"a {type(target).__name__} needs no change: it works on the model's own parameters. Pass the model."
+        )
+    if not callable(target) or isinstance(target, type):
+        raise UsageError(
+            f"unisono.parallel takes a module, a list of modules or a function; received {target!r:.80}. Pass the "
+            "model: model = unisono.parallel(model)."
+        )
+    handle = Target([target], settings)
+
+    @functools.wraps(target)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return target(*args, **kwargs) if INSIDE.get() else handle.call(0, args, kwargs)
+
+    call.resize = handle.resize  # type: ignore[attr-defined]
+    return call
+
+
+def _modules(modules: Sequence[nn.Module], settings: Settings) -> list[nn.Module]:
+    if len({id(module) for module in modules}) < len(modules):
+        raise UsageError("each module is given to unisono.parallel once; received one twice in a list.")
+    for module in modules:
+        if any(nn.parameter.is_lazy(each) for each in module.parameters()):
+            raise UsageError(
+                f"a parallel module has parameters with shapes; received a {type(module).__name__} with a lazy module "
+                "that has not computed yet. Call it once with a batch before unisono.parallel."
+            )
+    handle = Target(list(modules), settings)
+    for place, module in enumerate(modules):
+        swap(module, handle, functools.partial(handle.call, place))
+    return list(modules)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Refuse what is no optimizer.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UsageError(
+            f"unisono.parallel takes the model, and its optimizer perhaps; received {type(optimizer).__name__}, which "
+            "needs no change (data loaders, schedulers and scalers do not). Several models go in a list."
+        )

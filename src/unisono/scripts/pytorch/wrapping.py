@@ -1,0 +1,67 @@
+"""A module whose calls somebody else computes: it stays the object that it is, and only its class is another."""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from torch import nn
+
+from unisono.errors import UsageError
+
+_MARK = "_unisono_calls"
+
+INSIDE: ContextVar[bool] = ContextVar("inside a parallel call", default=False)
+"""Whether a microbatch is being computed: what is called then computes by itself."""
+
+
+def handle_of(module: Any) -> Any:
+    """What computes a module's calls; None where it computes them itself."""
+    found = getattr(type(module), _MARK, None)
+    return found[1] if found is not None and found[0] is module else None
+
+
+def plain_class(module: nn.Module) -> type[nn.Module]:
+    """The class that a person gave a module."""
+    kind = type(module)
+    return kind.__bases__[0] if _MARK in vars(kind) else kind
+
+
+def swap(module: nn.Module, handle: Any, call: Callable[[tuple[Any, ...], dict[str, Any]], Any]) -> None:
+    """Have a module's calls computed by somebody else; copies of it compute by themselves.
+
+    Args:
+        module: the module.
+        handle: what `handle_of` gives; its `resize` becomes the module's where that has none.
+        call: takes arguments.
+
+    Raises:
+        UsageError: it has a forward of its own beside its class's.
+    """
+    if "forward" in module.__dict__:
+        raise UsageError(
+            f"a parallel module is called by its class's forward; received a {type(module).__name__} whose forward "
+            "was replaced on the object. Call unisono.parallel before what replaced it (accelerate.prepare, say)."
+        )
+    plain = plain_class(module)
+
+    @functools.wraps(plain.forward)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return call(args, kwargs) if self is module and not INSIDE.get() else plain.forward(self, *args, **kwargs)
+
+    def reduced(self: nn.Module, protocol: Any) -> Any:
+        make, arguments, *rest = tuple(plain.__reduce_ex__(self, protocol))
+        if make is copyreg.__newobj__:  # type: ignore[attr-defined]
+            make = plain.__new__  # pickle lets that one make the object's own class only
+        return make, tuple(plain if each is type(self) else each for each in arguments), *rest
+
+    members = {
+        "forward": forward, "__reduce_ex__": reduced, _MARK: (module, handle), "__module__": plain.__module__,
+        "__qualname__": plain.__qualname__, "__doc__": plain.__doc__,
+    }  # fmt: skip
+    if not hasattr(plain, "resize"):
+        members["resize"] = lambda self, workers: handle.resize(workers)
+    module.__class__ = type(plain.__name__, (plain,), members)
