@@ -190,7 +190,9 @@ def _updated(optimizer: Optimizer, region: Region, slots: int) -> bytes:
                 for at in [p.parameter.offset]
             }
             span = slice(chunk.start, chunk.stop)
-            update = TileUpdate(optimizer, Scratch(chunk, parameters[span], aligned_copy(gradient[span]), views))
+            update = TileUpdate(
+                optimizer, Scratch(region, chunk, parameters[span], aligned_copy(gradient[span]), views)
+            )
             update.step(rows[step & 1], rows[(step + 1) & 1], np.ones(len(region.parameters)))
     return b"".join(array.tobytes() for array in (parameters, *state.values(), rows))
 

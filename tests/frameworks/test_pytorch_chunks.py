@@ -17,8 +17,9 @@ if importlib.util.find_spec("torch") is None:
 import torch
 
 from unisono.frameworks.pytorch import optimizers
-from unisono.frameworks.pytorch.chunks import TorchChunkUpdate
+from unisono.frameworks.pytorch.chunks import TorchChunkUpdate, Work
 from unisono.frameworks.pytorch.optimizers import ELEMENTWISE
+from unisono.frameworks.scratch import Scratch
 from unisono.gradients.regions import Chunk, Piece, Region
 
 THOROUGH = pytest.mark.thorough
@@ -56,20 +57,19 @@ class Chunked:
             Chunk(0, (Piece(self.places[0], 0, 64),), 0),
             Chunk(0, (Piece(self.places[0], 64, sizes[0]), *(Piece(p, 0, p.size) for p in self.places[1:])), 0),
         ]
-        self.updates = [
-            TorchChunkUpdate(
-                self.master, found, region, chunk,
-                (self.parameters[chunk.start : chunk.stop], self.gradients[chunk.start : chunk.stop], {
-                    piece.parameter.number: {
-                        name: vector[piece.parameter.offset + piece.start : piece.parameter.offset + piece.stop]
-                        for name, vector in state.items()
-                    }
-                    for piece in chunk.pieces
-                }),
-                dict.fromkeys(range(len(sizes)), 0),
-            )
-            for chunk in chunks
-        ]  # fmt: skip
+        self.updates = []
+        for chunk in chunks:
+            span = slice(chunk.start, chunk.stop)
+            views = {
+                piece.parameter.number: {
+                    name: vector[piece.parameter.offset + piece.start : piece.parameter.offset + piece.stop]
+                    for name, vector in state.items()
+                }
+                for piece in chunk.pieces
+            }
+            scratch = Scratch(region, chunk, self.parameters[span], self.gradients[span], views)
+            work = Work(self.master, found[1], scratch, dict.fromkeys(range(len(sizes)), 0))
+            self.updates.append(TorchChunkUpdate(work))
 
     def step(self, number: int, unused: int | None = None) -> None:
         """Step the chunks, and leave the same gradients to the whole; one parameter may have none."""

@@ -1,16 +1,16 @@
-"""What is the same wherever a model is cut: who owns what several parts use, and what a unit costs."""
+"""What is the same wherever a model is cut: who owns what several parts use, a pass through all, what a unit costs."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
-from unisono.frameworks.arrays import aligned_copy
-from unisono.frameworks.protocol import Crossing
+import numpy as np
 
-Result = TypeVar("Result")
+from unisono.frameworks.arrays import aligned_copy, restoring
+from unisono.frameworks.protocol import Array, Crossing, Passed, Stage
 
 REPETITIONS = 3
 """Measurements of a pass, of which the median counts."""
@@ -39,24 +39,79 @@ def across(parts: Sequence[Collection[int]], place: int) -> set[int]:
     return before & after
 
 
-def timed(function: Callable[[], Result], finish: Callable[[Result], Any] = lambda _: None) -> tuple[Result, float]:
-    """A pass's result, and the median of its seconds; the first one, which compiles, does not count.
-
-    Args:
-        function: the pass.
-        finish: waits until its result is there.
-    """
-    result, seconds = function(), []
-    finish(result)
-    for _ in range(REPETITIONS):
-        started = time.perf_counter()
-        result = function()
-        finish(result)
-        seconds.append(time.perf_counter() - started)
-    return result, statistics.median(seconds)
-
-
 def received(crossing: Crossing) -> Crossing:
     """What was sent as a neighbour receives it: in other memory."""
     arrays = tuple(None if array is None else aligned_copy(array) for array in crossing.arrays)
     return Crossing(arrays, crossing.plain)
+
+
+StageMaker = Callable[[tuple[int, ...], int, bool], Stage]
+"""`Adapter.stage`."""
+
+Run = Callable[[Callable[[], Passed]], Passed]
+"""Runs a stage's forward pass."""
+
+
+def stages_of(make: StageMaker, cuts: tuple[int, ...]) -> list[Stage]:
+    """All stages of a model."""
+    return [make(cuts, index, False) for index in range(len(cuts) - 1)]
+
+
+def through(
+    stages: Sequence[Stage], batch: Any, samples: int, into: Any, used: Array, live: Sequence[Array] = (),
+    run: Run = lambda forward: forward(),
+) -> tuple[list[Passed], list[float], list[float]]:  # fmt: skip
+    """One microbatch through all stages and back.
+
+    Args:
+        stages: all of a model's.
+        batch, samples: the microbatch.
+        into, used: see `Stage.backward`.
+        live: the buffers' arrays, which the backward passes leave as the forward passes have.
+        run: runs each forward pass.
+
+    Returns:
+        What each stage's forward pass gave, and by stage the seconds of the forward and of the backward passes.
+    """
+    crossing, passed, forward, backward = Crossing(), list[Passed](), list[float](), list[float]()
+    for stage in stages:
+        began = time.perf_counter()
+        passed.append(run(partial(stage.forward, batch, samples, crossing)))
+        forward.append(time.perf_counter() - began)
+        crossing = received(passed[-1].sent)
+    with restoring(live):
+        for stage, one in zip(reversed(stages), reversed(passed), strict=True):
+            began = time.perf_counter()
+            sent = stage.backward(one.kept, crossing, into, used)
+            backward.append(time.perf_counter() - began)
+            crossing = received(sent)
+    return passed, forward, backward[::-1]
+
+
+def costs(
+    make: StageMaker, units: int, batch: Any, samples: int, into: Any, used: Array, live: Sequence[Array],
+    counted: Callable[[Callable[[], Passed]], tuple[Passed, int]],
+) -> list[tuple[float, float, int, int]]:  # fmt: skip
+    """What each unit costs, measured as a stage of its own: `Unit`'s seconds and bytes. Buffers keep their values.
+
+    Args:
+        make: see `StageMaker`.
+        units: how many there are.
+        batch, samples, into, used, live: see `through`.
+        counted: runs a forward pass, and tells the bytes that it keeps. It may take its time: the first passes, which
+            compile, do not count.
+    """
+    kept: list[int] = []
+
+    def counting(forward: Callable[[], Passed]) -> Passed:
+        passed, size = counted(forward)
+        kept.append(size)
+        return passed
+
+    stages, what = stages_of(make, tuple(range(units + 1))), (batch, samples, into, used, live)
+    with restoring(live):
+        first, _, _ = through(stages, *what, counting)
+        crossing = [sum(array.nbytes for array in passed.sent.arrays if array is not None) for passed in first]
+        del first
+        forward, backward = np.median([through(stages, *what)[1:] for _ in range(REPETITIONS)], axis=0).tolist()
+    return list(zip(forward, backward, kept, crossing, strict=True))

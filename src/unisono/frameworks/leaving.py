@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,19 @@ def leave(gradient: Any, into: Array, add: bool) -> None:
         np.add(into, gradient, out=into)
     else:
         np.copyto(into, gradient)
+
+
+def leave_or_nothing(gradient: Any, number: int, into: Mapping[int, Array], used: Array, add: bool) -> None:
+    """Write or add a parameter's gradient and mark it as used; None is no gradient.
+
+    >>> sums, used = {1: np.ones(1)}, np.zeros(2)
+    >>> leave_or_nothing(np.ones(1), 1, sums, used, add=True)
+    >>> sums, used
+    ({1: array([2.])}, array([0., 1.]))
+    """
+    leave(0 if gradient is None else gradient, into[number], add)
+    if gradient is not None:
+        used[number] = 1
 
 
 def leave_first(values: Any, into: Array) -> None:

@@ -1,67 +1,48 @@
-"""The pieces of a JAX model, measured on a microbatch."""
+"""The pieces of a JAX model, measured on a microbatch, and its stages."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from unisono.frameworks.cuts import timed
-from unisono.frameworks.jax.cutcompute import Pieces, Traced
+from unisono.frameworks.cuts import costs
 from unisono.frameworks.jax.memory import is_key
-from unisono.frameworks.jax.purity import explained
-from unisono.frameworks.jax.stages import Process
-from unisono.frameworks.protocol import Unit
+from unisono.frameworks.jax.stages import Process, Stage
+from unisono.frameworks.protocol import Passed, Unit
 
 
-def units(process: Process, batch: Any, samples: int) -> tuple[Unit, ...]:
-    """See `Adapter.units`."""
-    known, compute = process.known(), process.compute
-    traced = compute.traced(known, batch)
-    leaves, memory = jax.tree.leaves(batch[0]), list(known.memory)
-    forward, kept = [], []
-    with explained():
-        for program in traced.programs:
-            given = program.given(known.parameters, memory, leaves, known.key, batch[1], np.float32(samples))
-            (gave, residuals), seconds = timed(partial(program.forward, given), jax.block_until_ready)
-            forward.append(seconds)
-            kept.append(residuals)
-            leaves = gave.leaves
-            for index, value in gave.memory.items():
-                memory[index] = value
-        backward = _backward_seconds(traced, kept)
-    found = []
-    for number, (piece, used) in enumerate(zip(compute.pieces, traced.uses, strict=True)):
-        crossing = jax.tree.leaves(traced.gives[number]) + [memory[index] for index in traced.joints[number].memory]
-        buffers = sorted(index for index in {*used.reads, *used.writes} if index < compute.states)
-        parameters = {id(known.parameters[n]) for n in used.parameters}
-        found.append(
-            Unit(
-                piece.name, used.parameters, tuple(buffers), forward[number], backward[number],
-                sum(leaf.nbytes for leaf in jax.tree.leaves(kept[number]) if id(leaf) not in parameters),
-                sum(_bytes(leaf) for leaf in crossing),
-                any(map(is_key, crossing)),
-            )
-        )  # fmt: skip
-    return tuple(found)
+class Cutter:
+    """Cuts a model between its pieces.
 
+    Args:
+        process: the process's model.
+    """
 
-def _backward_seconds(traced: Traced, kept: list[Any]) -> list[float]:
-    """Of each piece, the last one's first."""
-    gradients, flowing, leaves, seconds = dict[int, Any](), dict[int, Any](), list[Any](), list[float]()
-    for program, residuals in zip(reversed(traced.programs), reversed(kept), strict=True):
-        one = [(program, None, residuals)]
+    def __init__(self, process: Process) -> None:
+        self._process, self.stage = process, partial(Stage, process)
 
-        def backward(one: Any = one, before: Any = (dict(gradients), dict(flowing), leaves)) -> Any:
-            after = dict(before[0]), dict(before[1])
-            return *after, Pieces.backward(one, *after, before[2])
+    def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
+        """See `Adapter.units`."""
+        known, compute = self._process.known(), self._process.compute
+        traced = compute.traced(known, batch)
+        into = {number: np.empty(leaf.shape, leaf.dtype) for number, leaf in enumerate(known.parameters)}
+        parameters = set(map(id, known.parameters))
 
-        (gradients, flowing, leaves), taken = timed(backward, jax.block_until_ready)
-        seconds.append(taken)
-    return seconds[::-1]
+        def counted(forward: Callable[[], Passed]) -> tuple[Passed, int]:
+            passed = forward()
+            residuals = jax.tree.leaves([residuals for *_, residuals in passed.kept.kept])
+            return passed, sum(leaf.nbytes for leaf in residuals if id(leaf) not in parameters)
 
-
-def _bytes(leaf: Any) -> int:
-    return int(np.prod(leaf.shape, dtype=np.int64)) * int(leaf.dtype.itemsize)
+        live, used = [shared.array for shared in self._process.live], np.zeros(len(into), np.uint8)
+        measured = costs(self.stage, len(compute.pieces), batch, samples, into, used, live, counted)
+        found = []
+        for number, (piece, uses, cost) in enumerate(zip(compute.pieces, traced.uses, measured, strict=True)):
+            memory = [known.memory[index] for index in traced.joints[number].memory]
+            crossing = [*jax.tree.leaves(traced.gives[number]), *memory]
+            buffers = sorted(index for index in {*uses.reads, *uses.writes} if index < compute.states)
+            found.append(Unit(piece.name, uses.parameters, tuple(buffers), *cost, any(map(is_key, crossing))))
+        return tuple(found)

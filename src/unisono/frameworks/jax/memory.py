@@ -44,6 +44,18 @@ def is_key(value: Any) -> bool:
     return bool(jnp.issubdtype(value.dtype, jax.dtypes.prng_key))
 
 
+def untyped(value: Any) -> Any:
+    """A typed key's numbers; anything else as it is."""
+    return jax.random.key_data(value) if is_key(value) else value
+
+
+def typed(value: Any, kind: Any) -> Any:
+    """Its opposite, for a leaf of this kind."""
+    if not is_key(kind):
+        return value
+    return jax.random.wrap_key_data(value, impl=jax.random.key_impl(jnp.empty((), kind.dtype)))
+
+
 def host(values: Any) -> Array:
     """An array of JAX's as NumPy's; on the CPU without a copy."""
     return np.asarray(values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,23 @@ from safetensors.numpy import load_file
 from unisono.errors import UsageError
 from unisono.frameworks import protocol
 from unisono.frameworks.arrays import aligned_copy
-from unisono.frameworks.jax import measuring, transformations
+from unisono.frameworks.jax import transformations
 from unisono.frameworks.jax.compute import Compute, key_words
 from unisono.frameworks.jax.cutcompute import CutCompute
 from unisono.frameworks.jax.data import Data, check_held
 from unisono.frameworks.jax.forms import form_of
+from unisono.frameworks.jax.measuring import Cutter
 from unisono.frameworks.jax.memory import Shared, host
 from unisono.frameworks.jax.optimizers import Optimizer
 from unisono.frameworks.jax.pieces import chained, first_counts, pieces_of, refusal, whole
 from unisono.frameworks.jax.results import measured
-from unisono.frameworks.jax.stages import Process, Stage
+from unisono.frameworks.jax.stages import Process
 from unisono.frameworks.jax.threads import HELD
 from unisono.frameworks.jax.updates import TileUpdate, WholeUpdate
 from unisono.frameworks.jobs import description, refuse, sums
 from unisono.frameworks.leaving import leave
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, TensorSpec, Unit
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, TensorSpec
 from unisono.frameworks.scratch import Scratch, States
-from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 
 
@@ -72,7 +73,6 @@ class Adapter(protocol.Adapter):
         self._shared: list[Shared] = []
         self._key = key_words(0)
         self._step = -1  # whose parameters were read last
-        self._steps_seen = 0
 
     @staticmethod
     def restored(job: Job, model: Any, path: Path, example: Callable[[], Any]) -> Any:
@@ -169,42 +169,27 @@ class Adapter(protocol.Adapter):
 
     # -- microbatches --------------------------------------------------------------------------------------
 
-    def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[Array]:
-        """One microbatch's destination by parameter number."""
-        return [arrays[number] for number in range(len(self._parameters))]
-
-    def gradient(self, batch: Any, samples: int, into: Sequence[Array], used: Array, add: bool = False) -> Measured:
+    def gradient(self, batch: Any, samples: int, into: Mapping[int, Array], used: Array, add: bool = False) -> Measured:
         """See `Adapter.gradient`; as in JAX itself, a parameter that was not used has a gradient of zeros."""
         (total, (weight, metrics, state)), gradients = self._compute.gradient(
             self._parameters, self._state(), self._key, batch, samples
         )
         result = measured(total, weight, metrics)
-        for array, gradient in zip(into, gradients, strict=True):
-            leave(host(gradient), array, add)
+        for number, gradient in enumerate(gradients):
+            leave(host(gradient), into[number], add)
         used[:] = 1
         for shared, value in zip(self._live, state, strict=True):
             np.copyto(shared.array, host(value))
         return result
 
-    def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
-        """See `Adapter.units`."""
-        return measuring.units(self._process(), batch, samples)
-
-    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
-        """See `Adapter.stage`."""
-        return Stage(self._process(), cuts, index, recompute)
-
-    def _process(self) -> Process:
-        """This process's model in pieces.
-
-        Raises:
-            UsageError: it has none.
-        """
+    @cached_property
+    def cutter(self) -> Cutter:
+        """See `Adapter.cutter`."""
         compute = self._compute
         if not isinstance(compute, CutCompute):
             raise self._refusal
         known = lambda: compute.known(self._parameters, self._state(), self._key)  # noqa: E731
-        return Process(compute, self._example, known, self._live)
+        return Cutter(Process(compute, self._example, known, self._live))
 
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
         """See `Adapter.evaluate`."""
@@ -223,20 +208,14 @@ class Adapter(protocol.Adapter):
 
     # -- update --------------------------------------------------------------------------------------------
 
-    def chunk_update(
-        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: States
-    ) -> ChunkUpdate:
+    def chunk_update(self, scratch: Scratch) -> ChunkUpdate:
         """See `Adapter.chunk_update`."""
-        update = TileUpdate if region.kind == "elementwise" else WholeUpdate
-        return update(self._optimizer, Scratch(chunk, parameters, gradients, state))
-
-    def advance_schedule(self) -> None:
-        """See `Adapter.advance_schedule`: optax counts for itself; this count is for the record."""
-        self._steps_seen += 1
+        update = TileUpdate if scratch.region.kind == "elementwise" else WholeUpdate
+        return update(self._optimizer, scratch)
 
     def learning_rate(self) -> float | None:
         """See `Adapter.learning_rate`."""
-        return None if self._rate is None else self._rate(self._steps_seen)
+        return None if self._rate is None else self._rate(self.steps_done)
 
 
 class _NnxMetric:

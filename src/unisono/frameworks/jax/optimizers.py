@@ -19,7 +19,7 @@ import numpy as np
 
 from unisono.errors import UsageError
 from unisono.frameworks.jax import transformations
-from unisono.frameworks.jax.memory import host, is_key, path_words
+from unisono.frameworks.jax.memory import host, path_words, typed, untyped
 from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.protocol import Array, StateSpec
 from unisono.frameworks.scratch import States
@@ -94,7 +94,7 @@ class Optimizer:
             names = _leaves(vectors, jax.eval_shape(self.transformation.init, vectors))
         except Exception:  # it knows these shapes alone
             names = _leaves(self._shapes, self._state)
-        found = [jax.eval_shape(_data, leaf) for leaf in jax.tree.leaves(self._state)]
+        found = [jax.eval_shape(untyped, leaf) for leaf in jax.tree.leaves(self._state)]
         return [replace(name, shape=data.shape) for name, data in zip(names, found, strict=True)]
 
     def _abstract_state(self) -> Any:
@@ -150,8 +150,8 @@ class Optimizer:
         for row in rows.values():
             row[: 1 + len(self.scalars)] = [1.0, *[0.0] * len(self.scalars)]
         values = jax.tree.leaves(jax.jit(self.transformation.init)(parameters))
-        for leaf, typed in zip(self.leaves, values, strict=True):
-            value = host(_data(typed))
+        for leaf, first in zip(self.leaves, values, strict=True):
+            value = host(untyped(first))
             if leaf.key in self.scalars:
                 for number in rows:
                     rows[number][1 + self.scalars.index(leaf.key)] = value
@@ -165,11 +165,11 @@ class Optimizer:
         )  # fmt: skip
 
         def update(parameters: Any, gradients: Any, state: list[Any]) -> tuple[Any, list[Any]]:
-            held = state_tree.unflatten([_typed(value, kind) for value, kind in zip(state, kinds, strict=True)])
+            held = state_tree.unflatten([typed(value, kind) for value, kind in zip(state, kinds, strict=True)])
             new, held = transformations.apply(
                 self.transformation, tree.unflatten(parameters), tree.unflatten(gradients), held
             )
-            return jax.tree.leaves(new), [_data(value) for value in jax.tree.leaves(held)]
+            return jax.tree.leaves(new), [untyped(value) for value in jax.tree.leaves(held)]
 
         program: Program = jax.jit(update)
         return program
@@ -219,7 +219,7 @@ def _leaves(parameters: Any, state: Any) -> list[StateLeaf]:
     shapes = [leaf.shape for leaf in jax.tree.leaves(parameters)]
     found = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        words, data = path_words(path), jax.eval_shape(_data, leaf)
+        words, data = path_words(path), jax.eval_shape(untyped, leaf)
         ends = (words[max(len(words) - length, 0) :] for length in lengths)
         number = next((numbers[end] for end in ends if end in numbers), None)
         if number is not None and not paths[number] and data.shape != shapes[number]:
@@ -232,15 +232,3 @@ def _leaves(parameters: Any, state: Any) -> list[StateLeaf]:
 def _array(value: Any) -> int | None:
     """An array's mark: arrays of JAX never change."""
     return id(value) if isinstance(value, jax.Array) else None
-
-
-def _data(value: Any) -> Any:
-    """A typed key's numbers; anything else as it is."""
-    return jax.random.key_data(value) if is_key(value) else value
-
-
-def _typed(value: Any, kind: Any) -> Any:
-    """Its opposite, for a leaf of this kind."""
-    if not is_key(kind):
-        return value
-    return jax.random.wrap_key_data(value, impl=jax.random.key_impl(jnp.empty((), kind.dtype)))

@@ -6,7 +6,7 @@ gradients of both, then the partial gradients of the parameters that are used on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from unisono.frameworks.cuts import owners
 from unisono.frameworks.jax.cutcompute import CutCompute, Known, Pieces, Traced
-from unisono.frameworks.jax.memory import Shared, host
+from unisono.frameworks.jax.memory import Shared, host, is_key, typed, untyped
 from unisono.frameworks.jax.purity import explained
 from unisono.frameworks.jax.results import measured
 from unisono.frameworks.leaving import leave
@@ -100,7 +100,7 @@ class Stage:
         return arrived[: len(shapes)], Known(known.parameters, memory, known.key)
 
     def backward(
-        self, kept: _Kept, received: Crossing, into: Sequence[Array], used: Array, add: bool = False
+        self, kept: _Kept, received: Crossing, into: Mapping[int, Array], used: Array, add: bool = False
     ) -> Crossing:
         """See `Stage.backward`; as in JAX itself, a parameter that was not used has a gradient of zeros."""
         traced = kept.traced
@@ -141,8 +141,8 @@ class Stage:
 
 
 def _sent(value: Any) -> Array:
-    """As NumPy's; a dtype that NumPy doesn't know (bfloat16 …) as unsigned words."""
-    array = host(value)
+    """As NumPy's; a dtype that NumPy doesn't know (bfloat16 …) as unsigned words, a typed key as its numbers."""
+    array = host(untyped(value))
     return array if array.dtype.isbuiltin else array.view(f"u{array.dtype.itemsize}")
 
 
@@ -152,5 +152,7 @@ def _arrived(array: Array | None, like: Any) -> Any:
     Copies are bound to a device, as aliases are: JAX compiles once more for arrays that are not.
     """
     assert array is not None, "only gradients may be absent"
+    if is_key(like):
+        return typed(array, like)
     alias = Shared(array).alias if array.dtype == like.dtype else None
     return jax.device_put(array.view(like.dtype), jax.local_devices()[0]) if alias is None else alias

@@ -42,7 +42,7 @@ class TileUpdate:
     """See `ChunkUpdate`: an elementwise transformation over the pieces of a chunk."""
 
     def __init__(self, optimizer: Optimizer, scratch: Scratch) -> None:
-        tile, pieces = optimizer.tile(str(scratch.parameters.dtype)), scratch.chunk.pieces
+        tile, pieces = optimizer.tile(str(scratch.parameters.dtype)), scratch.pieces
         self._program = tile.program
         self._leaves, self._scalars = tile.leaves, optimizer.scalars
         self._owned = [piece.parameter.number for piece in pieces if piece.start == 0]
@@ -106,11 +106,10 @@ class WholeUpdate:
     def __init__(self, optimizer: Optimizer, scratch: Scratch) -> None:
         self._program = optimizer.whole()
         self._leaves = optimizer.leaves
-        pieces = scratch.chunk.pieces
-        self._numbers = [piece.parameter.number for piece in pieces]
+        self._numbers = [piece.parameter.number for piece in scratch.pieces]
         self._parameters, self._gradients = (
-            [Shared(vector[scratch.place(piece)].reshape(piece.parameter.shape)) for piece in pieces]
-            for vector in (scratch.parameters, scratch.gradients)
+            [Shared(scratch.shaped(span, piece)) for piece in scratch.pieces]
+            for span in (scratch.parameters, scratch.gradients)
         )
         self._state = [Shared(_viewed(scratch.state[leaf.number or 0][leaf.key], leaf.dtype)) for leaf in self._leaves]
 

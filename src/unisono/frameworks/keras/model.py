@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,10 @@ from unisono.frameworks.keras.functions import Functions
 from unisono.frameworks.keras.stages.parts import Parts
 from unisono.frameworks.keras.update_rules import UpdateRules
 from unisono.frameworks.keras.variables import check, dtype_of, of_model, value_of
-from unisono.frameworks.leaving import leave
+from unisono.frameworks.leaving import leave_or_nothing
 from unisono.frameworks.lossrules import check_loss, no_graph
-from unisono.frameworks.protocol import (
-    Array,
-    ChunkUpdate,
-    Measured,
-    ModelDescription,
-    Stage,
-    TensorSpec,
-    Unit,
-)
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, TensorSpec
 from unisono.frameworks.scratch import Scratch, States
-from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 
 
@@ -74,7 +66,6 @@ class Adapter(protocol.Adapter):
         self._parameters = [value_of(v) for v in self._variables.parameters]
         self._seeds: list[Any] = []
         self._functions = Functions(self.model, self._variables, job.forward, losses.made(job.loss), self._backend)
-        self._steps_seen = 0
         self.seed(0)
 
     @staticmethod
@@ -149,13 +140,7 @@ class Adapter(protocol.Adapter):
 
     # -- microbatches --------------------------------------------------------------------------------------
 
-    def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[tuple[int, Array]]:
-        """(number, where its gradient goes) of the trained parameters."""
-        return [(number, arrays[number]) for number in self._variables.trained]
-
-    def gradient(
-        self, batch: Any, samples: int, into: Sequence[tuple[int, Array]], used: Array, add: bool = False
-    ) -> Measured:
+    def gradient(self, batch: Any, samples: int, into: Mapping[int, Array], used: Array, add: bool = False) -> Measured:
         """See `Adapter.gradient`."""
         given = self._tensors(batch)
         (total, weight, outputs, buffers), gradients = self._functions.train(
@@ -164,10 +149,8 @@ class Adapter(protocol.Adapter):
         measured = self._measured(total, weight, outputs, given[1])
         if measured.weight and all(gradient is None for gradient in gradients):
             raise no_graph(outputs_have_one=False)
-        for (number, array), gradient in zip(into, gradients, strict=True):
-            leave(0 if gradient is None else self._backend.array(gradient), array, add)
-            if gradient is not None:
-                used[number] = 1
+        for number, gradient in zip(self._variables.trained, gradients, strict=True):
+            leave_or_nothing(None if gradient is None else self._backend.array(gradient), number, into, used, add)
         for live, old, new in zip(self._live, self._buffers, buffers, strict=True):
             if new is not old:
                 np.copyto(live, self._backend.array(new))
@@ -181,22 +164,14 @@ class Adapter(protocol.Adapter):
     def _is_finite(self, output: Any) -> bool:
         return bool(np.isfinite(self._backend.array(output)).all())
 
-    def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
-        """See `Adapter.units`."""
-        units: tuple[Unit, ...] = cutter_of(self._job, self._parts()).units(batch, samples)
-        return units
-
-    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
-        """See `Adapter.stage`."""
-        stage: Stage = cutter_of(self._job, self._parts()).stage(cuts, index, recompute)
-        return stage
-
-    def _parts(self) -> Parts:
-        return Parts(
+    @cached_property
+    def cutter(self) -> Any:
+        """See `Adapter.cutter`."""
+        return cutter_of(self._job, Parts(
             self.model, self._variables, self._backend, losses.made(self._job.loss),
             lambda: (self._parameters, self._buffers, self._seeds),
             self._tensors, self._count, self._measured, self._live,
-        )  # fmt: skip
+        ))  # fmt: skip
 
     def _tensors(self, batch: Any) -> tuple[Any, Any]:
         """A microbatch as the backend's tensors, in memory of their own."""
@@ -241,19 +216,13 @@ class Adapter(protocol.Adapter):
 
     # -- update --------------------------------------------------------------------------------------------
 
-    def chunk_update(
-        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: States
-    ) -> ChunkUpdate:
+    def chunk_update(self, scratch: Scratch) -> ChunkUpdate:
         """See `Adapter.chunk_update`."""
-        return self._rules.chunk_update(Scratch(chunk, parameters, gradients, state))
-
-    def advance_schedule(self) -> None:
-        """See `Adapter.advance_schedule`: a schedule is a function of the step."""
-        self._steps_seen += 1
+        return self._rules.chunk_update(scratch)
 
     def learning_rate(self) -> float:
         """See `Adapter.learning_rate`."""
-        return self._rules.learning_rate(self._steps_seen)
+        return self._rules.learning_rate(self.steps_done)
 
 
 def _specs(names: Sequence[str], variables: Sequence[Any]) -> tuple[TensorSpec, ...]:

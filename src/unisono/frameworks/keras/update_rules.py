@@ -94,7 +94,7 @@ class UpdateRules:
         """See `Adapter.chunk_update`."""
         if self.kind == "elementwise":
             return TileUpdate(scratch, self._tiles)
-        numbers = {piece.parameter.number for piece in scratch.chunk.pieces}
+        numbers = {piece.parameter.number for piece in scratch.pieces}
         groups = [(stepper, group) for stepper, group in self._whole if numbers & set(group)]
         return TensorUpdate(scratch, groups)
 

@@ -14,7 +14,7 @@ import numpy as np
 from unisono.frameworks.arrays import aligned_zeros
 from unisono.frameworks.keras.optimizers import ITERATIONS, Rule
 from unisono.frameworks.protocol import Array
-from unisono.frameworks.scratch import Scratch
+from unisono.frameworks.scratch import Scratch, onward
 from unisono.gradients.regions import BLOCK, CHUNK
 
 TILES = tuple(BLOCK << power for power in range((CHUNK // BLOCK).bit_length()))
@@ -135,17 +135,12 @@ class TileUpdate:
     """
 
     def __init__(self, scratch: Scratch, tiles: Mapping[int, Tiles]) -> None:
-        self._scratch, self._pieces, self._tiles = scratch, scratch.chunk.pieces, tiles
+        self._scratch, self._pieces, self._tiles = scratch, scratch.pieces, tiles
         first, size = self._pieces[0].parameter.number, scratch.parameters.size
         self._least = tiles[first][BLOCK]
-        spans = [self._span(scratch.state[first][key], size) for key in self._least.rule.vectors[0]]
+        spans = [onward(scratch.state[first][key], size) for key in self._least.rule.vectors[0]]
         self._spans = [scratch.parameters, scratch.gradients, *spans]
         self._runs: dict[tuple[int, ...], list[_Run]] = {}
-
-    @staticmethod
-    def _span(first: Array, size: int) -> Array:
-        """The chunk's part of a state vector, of which `first` is the first piece: they lie as the parameters do."""
-        return np.lib.stride_tricks.as_strided(first, (size,), (first.itemsize,))
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
@@ -204,19 +199,18 @@ class _Group:
 
     def __init__(self, stepper: Stepper, numbers: Sequence[int], scratch: Scratch) -> None:
         self._stepper, self._numbers = stepper, numbers
-        pieces = {piece.parameter.number: piece for piece in scratch.chunk.pieces}
-        members = [pieces[number] for number in numbers]
-
-        def views(vector: Array) -> list[Array]:
-            return [vector[scratch.place(piece)].reshape(piece.parameter.shape) for piece in members]
-
+        pieces = {piece.parameter.number: piece for piece in scratch.pieces}
+        parameters, gradients = (
+            [scratch.shaped(span, pieces[number]) for number in numbers]
+            for span in (scratch.parameters, scratch.gradients)
+        )
         slots = {
             place: scratch.state[number][key]
             for number, keys in zip(numbers, stepper.rule.vectors, strict=True)
             for key, place in keys.items()
         }
         ordered = [slots[place] for place in range(len(stepper.rule.slots))]
-        self._operands = Operands(stepper, views(scratch.parameters), views(scratch.gradients), ordered)
+        self._operands = Operands(stepper, parameters, gradients, ordered)
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """One step of the parameters that had a gradient; the count of steps goes on for all."""

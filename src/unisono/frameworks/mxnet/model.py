@@ -31,9 +31,8 @@ from unisono.frameworks.mxnet.stages.cutter import Cutter
 from unisono.frameworks.mxnet.stages.stage import Process
 from unisono.frameworks.mxnet.update import MxnetChunkUpdate
 from unisono.frameworks.mxnet.weights import Weights
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, Stage, Unit
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source
 from unisono.frameworks.scratch import Scratch, States
-from unisono.gradients.regions import Chunk, Region
 from unisono.job import Job
 from unisono.partition.keys import key
 
@@ -167,18 +166,9 @@ class Adapter(protocol.Adapter):
                 destination[...] = 0
         return Measured(loss, weight, self._calls.metrics(self._job.training_metrics, outputs, targets))
 
-    # -- stages --------------------------------------------------------------------------------------------
-
-    def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
-        """See `Adapter.units`."""
-        return self._cutter.units(batch, samples)
-
-    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
-        """See `Adapter.stage`."""
-        return self._cutter.stage(cuts, index, recompute)
-
     @functools.cached_property
-    def _cutter(self) -> Cutter:
+    def cutter(self) -> Cutter:
+        """See `Adapter.cutter`."""
         return Cutter(
             self._job, self.model,
             Process(
@@ -203,14 +193,11 @@ class Adapter(protocol.Adapter):
 
     # -- update --------------------------------------------------------------------------------------------
 
-    def chunk_update(
-        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array, state: States
-    ) -> ChunkUpdate:
+    def chunk_update(self, scratch: Scratch) -> ChunkUpdate:
         """See `Adapter.chunk_update`."""
         return MxnetChunkUpdate(
-            self._master, Scratch(chunk, parameters, gradients, state),
-            lambda step: seed_everything(key(self._job.seed, "update", step)),
-        )  # fmt: skip
+            self._master, scratch, lambda step: seed_everything(key(self._job.seed, "update", step))
+        )
 
     def advance_schedule(self) -> None:
         """See `Adapter.advance_schedule`."""

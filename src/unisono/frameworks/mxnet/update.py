@@ -33,7 +33,7 @@ class MxnetChunkUpdate:
     """
 
     def __init__(self, master: Master, scratch: Scratch, seed: Callable[[int], None]) -> None:
-        self._master, self._seed, pieces = master, seed, scratch.chunk.pieces
+        self._master, self._seed, pieces = master, seed, scratch.pieces
         self._clone = master.clone()
         self._updater = Updater(self._clone)
         self._numbers = [piece.parameter.number for piece in pieces]

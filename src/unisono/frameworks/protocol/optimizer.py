@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from unisono.gradients.regions import Chunk, Region
+from unisono.frameworks.scratch import Scratch, States
 from unisono.memory.versions import Versions
 from unisono.values.arrays import Array
 
@@ -28,7 +28,10 @@ class ChunkUpdate(Protocol):
 class Optimizer(Protocol):
     """A job's optimizers with their schedules, in one process."""
 
-    def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
+    steps_done: int = 0
+    """Steps that the schedules have been stepped through."""
+
+    def initial_state(self, state: States, scalars: Mapping[int, Array]) -> None:
         """Write the state that an optimizer has before its first step, by parameter number."""
 
     def state_tree(self, optimizer: int) -> tuple[Any, Mapping[str, Array]]:
@@ -41,18 +44,12 @@ class Optimizer(Protocol):
         where the parameters lie that are evaluated instead of those that are trained."""
 
     @abstractmethod
-    def chunk_update(
-        self,
-        region: Region,
-        chunk: Chunk,
-        parameters: Array,
-        gradients: Array,
-        state: Mapping[int, Mapping[str, Array]],
-    ) -> ChunkUpdate:
-        """An updater over scratch arrays: the chunk's span, its gradients, and per parameter number its state."""
+    def chunk_update(self, scratch: Scratch) -> ChunkUpdate:
+        """An updater over scratch arrays."""
 
     def advance_schedule(self) -> None:
         """Step the learning-rate schedules once."""
+        self.steps_done += 1
 
     def advance_plateau(self, loss: float, watched: float) -> None:
         """Step the schedules that follow evaluations.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from unisono.errors import UsageError
@@ -101,8 +102,8 @@ class Stage(Protocol):
         """
 
 
-class Stages(Protocol):
-    """A job's model in pieces, in one process."""
+class Cutter(Protocol):
+    """What cuts a model."""
 
     def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
         """Cut the model as finely as it can be, and measure the pieces on a microbatch.
@@ -110,10 +111,6 @@ class Stages(Protocol):
         Raises:
             UsageError: it can't be cut; names the operation that prevents it.
         """
-        raise UsageError(
-            f"a model is cut into stages by its framework's adapter; {type(self).__module__} cuts none. Train with "
-            "pipeline=1."
-        )
 
     def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
         """One stage of the model cut into units.
@@ -123,4 +120,27 @@ class Stages(Protocol):
             index: which stage.
             recompute: keep only what crosses between the stage's units, and compute the rest again going backward.
         """
-        raise NotImplementedError
+
+
+class Stages(Protocol):
+    """A job's model in pieces, in one process."""
+
+    @cached_property
+    def cutter(self) -> Cutter:
+        """What cuts it.
+
+        Raises:
+            UsageError: it can't be cut.
+        """
+        raise UsageError(
+            f"a model is cut into stages by its framework's adapter; {type(self).__module__} cuts none. Train with "
+            "pipeline=1."
+        )
+
+    def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
+        """See `Cutter.units`."""
+        return self.cutter.units(batch, samples)
+
+    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
+        """See `Cutter.stage`."""
+        return self.cutter.stage(cuts, index, recompute)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from unisono.frameworks.protocol import Array, StateSpec
+from unisono.frameworks.protocol import Array
 from unisono.frameworks.pytorch.optimizers import Optimizer, bare_step, clone, settings
-from unisono.gradients.regions import Chunk, Piece, Region
+from unisono.frameworks.scratch import Scratch, onward
+from unisono.gradients.regions import Piece
 
 Numbers = Mapping[str, Callable[[float], Any]]
 """By key of each number in a parameter's state what makes it of the float64 that it is kept as."""
@@ -32,6 +34,7 @@ def runs(pieces: Sequence[Piece], group_of: Mapping[int, int]) -> list[range]:
         Consecutive ranges of the pieces: of one group each, with nothing between them in memory.
 
     >>> members = [(0, "w", (2, 64)), (1, "b", (64,)), (2, "v", (3,)), (3, "c", (64,))]
+    >>> from unisono.gradients.regions import Region
     >>> region = Region.pack(0, "float32", 0, "elementwise", members)
     >>> runs([Piece(parameter, 0, parameter.size) for parameter in region.parameters], {0: 0, 1: 0, 2: 0, 3: 0})
     [range(0, 3), range(3, 4)]
@@ -50,29 +53,39 @@ def runs(pieces: Sequence[Piece], group_of: Mapping[int, int]) -> list[range]:
     return found
 
 
+@dataclass(frozen=True)
+class Work:
+    """The update of a chunk.
+
+    Attributes:
+        master: the job's optimizer.
+        numbers: of its state.
+        scratch: what is updated.
+        group_of: parameter number → the optimizer's group.
+    """
+
+    master: Optimizer
+    numbers: Numbers
+    scratch: Scratch
+    group_of: Mapping[int, int]
+
+
 class TorchChunkUpdate:
     """The optimizer's own `step` over the pieces of one chunk.
 
     Args:
-        master: the job's optimizer.
-        spec: what `optimizers.state_of` found.
-        region, chunk: what is updated.
-        scratch: the chunk's parameters, gradients, and per parameter number its state.
-        group_of: parameter number → the optimizer's group.
+        work: see `Work`.
     """
 
-    def __init__(
-        self, master: Optimizer, spec: tuple[StateSpec, Numbers], region: Region, chunk: Chunk,
-        scratch: tuple[Array, Array, Mapping[int, Mapping[str, Array]]], group_of: Mapping[int, int],
-    ) -> None:  # fmt: skip
-        self._numbers = np.array([piece.parameter.number for piece in chunk.pieces])
-        self._owned = np.array([index for index, piece in enumerate(chunk.pieces) if piece.start == 0], dtype=np.intp)
-        self._width = 1 + len(spec[1])
-        alone = [range(index, index + 1) for index in range(len(chunk.pieces))]
-        self._runs = runs(chunk.pieces, group_of) if region.kind == "elementwise" else alone
-        held = master, spec, region, chunk, scratch, group_of
-        self._joined = self._stepper = _Stepper(*held, self._runs)
-        self._alone = self._joined if self._runs == alone else _Stepper(*held, alone)
+    def __init__(self, work: Work) -> None:
+        pieces = work.scratch.pieces
+        self._numbers = np.array([piece.parameter.number for piece in pieces])
+        self._owned = np.array([index for index, piece in enumerate(pieces) if piece.start == 0], dtype=np.intp)
+        self._width = 1 + len(work.numbers)
+        alone = [range(index, index + 1) for index in range(len(pieces))]
+        self._runs = runs(pieces, work.group_of) if work.scratch.region.kind == "elementwise" else alone
+        self._joined = self._stepper = _Stepper(work, self._runs)
+        self._alone = self._joined if self._runs == alone else _Stepper(work, alone)
         self._expected = b""
 
     def step(self, before: Array, after: Array, used: Array) -> None:
@@ -95,29 +108,28 @@ class TorchChunkUpdate:
 class _Stepper:
     """An optimizer like the master over one tensor a run."""
 
-    def __init__(
-        self, master: Optimizer, spec: tuple[StateSpec, Numbers], region: Region, chunk: Chunk,
-        scratch: tuple[Array, Array, Mapping[int, Mapping[str, Array]]], group_of: Mapping[int, int],
-        runs: Sequence[range],
-    ) -> None:  # fmt: skip
-        parameters, gradients, state = scratch
-        self._master, self._scalars, self._runs = master, spec[1], runs
-        self._tensors: list[torch.Tensor] = []
-        self._gradients: list[torch.Tensor] = []
-        self._views: list[dict[str, torch.Tensor]] = []
-        self._groups = sorted({group_of[piece.parameter.number] for piece in chunk.pieces})
-        groups = {index: {**settings(master.param_groups[index]), "params": []} for index in self._groups}
+    def __init__(self, work: Work, runs: Sequence[range]) -> None:
+        master, scratch = work.master, work.scratch
+        self._master, self._scalars, self._runs = master, work.numbers, runs
+        self._held: list[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]] = []
+        groups: dict[int, list[torch.Tensor]] = {}
         for run in runs:
-            first, last = chunk.pieces[run.start], chunk.pieces[run.stop - 1]
-            start = first.parameter.offset + first.start - chunk.start
-            stop = last.parameter.offset + last.stop - chunk.start
-            shape = (stop - start,) if region.kind == "elementwise" else first.parameter.shape or (1,)
-            self._tensors.append(torch.from_numpy(parameters[start:stop]).view(shape))
-            self._gradients.append(torch.from_numpy(gradients[start:stop]).view(shape))
-            views = state[first.parameter.number]
-            self._views.append({key: torch.from_numpy(_span(view, run, stop - start)) for key, view in views.items()})
-            groups[group_of[first.parameter.number]]["params"].append(self._tensors[-1])
-        self._optimizer = clone(master, [groups[index] for index in self._groups])
+            first, last = scratch.pieces[run.start], scratch.pieces[run.stop - 1]
+            start, stop = scratch.place(first).start, scratch.place(last).stop
+            shape = (stop - start,) if scratch.region.kind == "elementwise" else first.parameter.shape or (1,)
+            tensor, gradient = (
+                torch.from_numpy(span[start:stop]).view(shape) for span in (scratch.parameters, scratch.gradients)
+            )
+            views = {
+                key: torch.from_numpy(view if len(run) == 1 else onward(view, stop - start))
+                for key, view in scratch.state[first.parameter.number].items()
+            }
+            self._held.append((tensor, gradient, views))
+            groups.setdefault(work.group_of[first.parameter.number], []).append(tensor)
+        self._groups = sorted(groups)
+        self._optimizer = clone(
+            master, [{**settings(master.param_groups[index]), "params": groups[index]} for index in self._groups]
+        )
         self._bare_step = bare_step(master)
         self._rows: list[list[float]] = []
         self.lengths = [len(run) for run in runs]
@@ -131,14 +143,12 @@ class _Stepper:
             flags: per piece whether it has a gradient, alike within a run.
         """
         self._rows = [rows[run.start] for run in self._runs]
-        for index, (run, tensor, row) in enumerate(zip(self._runs, self._tensors, self._rows, strict=True)):
-            tensor.grad = self._gradients[index] if flags[run.start] else None
+        for run, (tensor, gradient, views), row in zip(self._runs, self._held, self._rows, strict=True):
+            tensor.grad = gradient if flags[run.start] else None
             self._optimizer.state.pop(tensor, None)
             if row[0]:
-                state: dict[str, Any] = dict(self._views[index])
-                for (key, made), value in zip(self._scalars.items(), row[1:], strict=True):
-                    state[key] = made(value)
-                self._optimizer.state[tensor] = state
+                numbers = {key: made(value) for (key, made), value in zip(self._scalars.items(), row[1:], strict=True)}
+                self._optimizer.state[tensor] = {**views, **numbers}
 
     def step(self) -> list[list[float]]:
         """One step; returns the scalars after it, by run."""
@@ -146,15 +156,17 @@ class _Stepper:
             own.update(settings(self._master.param_groups[index]))
         with torch.no_grad():
             self._bare_step(self._optimizer)
-        self._rows = [self._collect(index, row) for index, row in enumerate(self._rows)]
+        self._rows = [
+            self._collect(tensor, views, row) for (tensor, _, views), row in zip(self._held, self._rows, strict=True)
+        ]
         return self._rows
 
-    def _collect(self, index: int, row: list[float]) -> list[float]:
+    def _collect(self, tensor: torch.Tensor, views: Mapping[str, torch.Tensor], row: list[float]) -> list[float]:
         """Bring a tensor's state home: what the optimizer made anew into its views, scalars returned."""
-        state = self._optimizer.state.get(self._tensors[index])
+        state = self._optimizer.state.get(tensor)
         if not state:
             return row
-        for key, view in self._views[index].items():
+        for key, view in views.items():
             if key in state and state[key] is not view and state[key] is not None:
                 view.copy_(state[key].reshape(view.shape))
                 state[key] = view
@@ -163,8 +175,3 @@ class _Stepper:
 
 def _number(value: Any) -> float:
     return 0.0 if value is None else float(value)
-
-
-def _span(first: Array, run: range, size: int) -> Array:
-    """A run's part of a state vector, of which `first` is the first piece's: they lie as the parameters do."""
-    return first if len(run) == 1 else np.lib.stride_tricks.as_strided(first, (size,), (first.itemsize,))

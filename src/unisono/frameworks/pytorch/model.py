@@ -19,14 +19,12 @@ from unisono.frameworks.protocol import (
     Measured,
     ModelDescription,
     Source,
-    Stage,
     StateSpec,
     TensorSpec,
-    Unit,
 )
 from unisono.frameworks.pytorch import hooks
 from unisono.frameworks.pytorch import optimizers as torch_optimizers
-from unisono.frameworks.pytorch.chunks import TorchChunkUpdate
+from unisono.frameworks.pytorch.chunks import TorchChunkUpdate, Work
 from unisono.frameworks.pytorch.modes import Modes
 from unisono.frameworks.pytorch.ownership import owners_of
 from unisono.frameworks.pytorch.passes import Passes
@@ -38,7 +36,8 @@ from unisono.frameworks.pytorch.watching import check_buffers, check_memory
 from unisono.frameworks.pytorch.whole import whole_optimizers
 from unisono.frameworks.pytorch.whole_probe import probe
 from unisono.frameworks.pytorch.whole_update import WholeUpdate
-from unisono.gradients.regions import Chunk, Kind, Region
+from unisono.frameworks.scratch import Scratch, States
+from unisono.gradients.regions import Kind
 from unisono.job import Job
 from unisono.memory.versions import Versions
 from unisono.partition.keys import key
@@ -128,7 +127,7 @@ class Adapter(protocol.Adapter):
         for parameter, array in zip(self._passes.parameters, parameters, strict=True):
             array[...] = as_array(parameter.contiguous())
 
-    def initial_state(self, state: Mapping[int, Mapping[str, Array]], scalars: Mapping[int, Array]) -> None:
+    def initial_state(self, state: States, scalars: Mapping[int, Array]) -> None:
         """Copy the state that some optimizers make on construction (Adagrad)."""
         for index, (master, (spec, _)) in enumerate(zip(self._masters, self._states, strict=True)):
             if index in self._whole:
@@ -195,33 +194,19 @@ class Adapter(protocol.Adapter):
         return self._passes.evaluate(batch, samples, keep_outputs)
 
     @functools.cached_property
-    def _cutter(self) -> Cutter:
+    def cutter(self) -> Cutter:
+        """See `Adapter.cutter`."""
         return Cutter(self._passes)
-
-    def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
-        """See `Adapter.units`."""
-        return self._cutter.units(batch, samples)
-
-    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
-        """See `Adapter.stage`."""
-        return self._cutter.stage(cuts, index, recompute)
 
     # -- update --------------------------------------------------------------------------------------------
 
-    def chunk_update(
-        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array,
-        state: Mapping[int, Mapping[str, Array]],
-    ) -> ChunkUpdate:  # fmt: skip
+    def chunk_update(self, scratch: Scratch) -> ChunkUpdate:
         """See `Adapter.chunk_update`."""
-        if region.optimizer in self._whole:
-            whole = self._whole[region.optimizer]
-            return WholeUpdate(
-                whole, region, chunk, gradients, self._passes.parameters, self._averaged, self._begin_update
-            )
-        return TorchChunkUpdate(
-            self._masters[region.optimizer], self._states[region.optimizer], region, chunk,
-            (parameters, gradients, state), self._group_of,
-        )  # fmt: skip
+        index = scratch.region.optimizer
+        if index in self._whole:
+            return WholeUpdate(self._whole[index], scratch, self._passes.parameters, self._averaged, self._begin_update)
+        _, made_of = self._states[index]
+        return TorchChunkUpdate(Work(self._masters[index], made_of, scratch, self._group_of))
 
     def _begin_update(self) -> int:
         self._compute_with(self._trained)

@@ -9,7 +9,7 @@ import torch
 from unisono.errors import JobError
 from unisono.frameworks.protocol import Array
 from unisono.frameworks.pytorch.whole import WholeOptimizer
-from unisono.gradients.regions import Chunk, Region
+from unisono.frameworks.scratch import Scratch
 
 
 class WholeUpdate:
@@ -17,8 +17,7 @@ class WholeUpdate:
 
     Args:
         whole: the optimizer.
-        region, chunk: what is updated.
-        gradients: the chunk's, in shared memory.
+        scratch: what is updated.
         parameters: the model's, by number.
         averaged: by number where they lie that are evaluated instead.
         begin: makes this process ready for the update: the model's parameters are those that are trained, and the
@@ -26,32 +25,30 @@ class WholeUpdate:
     """
 
     def __init__(
-        self, whole: WholeOptimizer, region: Region, chunk: Chunk, gradients: Array,
-        parameters: Sequence[torch.nn.Parameter], averaged: Mapping[int, torch.Tensor], begin: Callable[[], int],
+        self, whole: WholeOptimizer, scratch: Scratch, parameters: Sequence[torch.nn.Parameter],
+        averaged: Mapping[int, torch.Tensor], begin: Callable[[], int],
     ) -> None:  # fmt: skip
-        self._whole, self._begin = whole, begin
-        self._numbered = [(place.number, parameters[place.number]) for place in region.parameters]
-        self._places = [
-            (place.offset - chunk.start, place.end - chunk.start, place.shape) for place in region.parameters
-        ]
-        self._gradients = gradients
-        self._into = {parameters[number]: averaged[number] for number, _ in self._numbered if number in averaged}
+        self._whole, self._scratch, self._begin = whole, scratch, begin
+        numbers = [piece.parameter.number for piece in scratch.pieces]
+        self._parameters = [parameters[number] for number in numbers]
+        self._into = {parameters[number]: averaged[number] for number in numbers if number in averaged}
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
         whole, done = self._whole, self._begin()
         whole.turn_to(done)
-        address = self._gradients.ctypes.data
-        homes = [(parameter, parameter.data) for _, parameter in self._numbered]
+        gradients = self._scratch.gradients
+        homes = [(parameter, parameter.data) for parameter in self._parameters]
         try:
-            whole.step(self._of_this_step(used), range(address, address + self._gradients.nbytes))
+            address = gradients.ctypes.data
+            whole.step(self._of_this_step(used), range(address, address + gradients.nbytes))
             whole.write(done + 1)
             if self._moved_back(homes):
                 whole.let_go()
             if self._into:
                 whole.evaluated(self._into, done + 1)
         finally:
-            for _, parameter in self._numbered:
+            for parameter in self._parameters:
                 parameter.grad = None
 
     @staticmethod
@@ -74,7 +71,8 @@ class WholeUpdate:
         return bool(moved)
 
     def _of_this_step(self, used: Array) -> list[tuple[torch.nn.Parameter, torch.Tensor | None]]:
+        held = self._scratch
         return [
-            (parameter, torch.from_numpy(self._gradients[start:stop]).view(shape) if used[number] else None)
-            for (number, parameter), (start, stop, shape) in zip(self._numbered, self._places, strict=True)
+            (parameter, torch.from_numpy(held.shaped(held.gradients, piece)) if used[piece.parameter.number] else None)
+            for parameter, piece in zip(self._parameters, held.pieces, strict=True)
         ]

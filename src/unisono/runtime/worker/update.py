@@ -15,6 +15,7 @@ import numpy as np
 
 from unisono.errors import JobError
 from unisono.frameworks.protocol import Array
+from unisono.frameworks.scratch import Scratch
 from unisono.gradients.adding import TreeAdder
 from unisono.gradients.arithmetic import all_finite, any_of, copy, divide, scale
 from unisono.gradients.norms import block_sums, clip_coefficient, total_norm
@@ -61,7 +62,7 @@ class _Guarded:
                     view = place.of(values)
                 views[piece.parameter.number][vector.key] = view
         self.chunk = chunk
-        self.updater = adapter.chunk_update(region, chunk, parameters, self.gradients, views)
+        self.updater = adapter.chunk_update(Scratch(region, chunk, parameters, self.gradients, views))
 
     def save(self) -> None:
         for values, old in self.pairs:

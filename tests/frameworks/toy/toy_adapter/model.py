@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from toy_adapter.data import Data
 from unisono import Job
 from unisono.frameworks import protocol
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, StateSpec, TensorSpec
-from unisono.gradients.regions import Chunk, Region
+from unisono.frameworks.scratch import Scratch
 
 NAMES = ("weight", "bias")
 
@@ -57,11 +57,8 @@ class Adapter(protocol.Adapter):
         inputs, targets = batch
         return Measured(float(self._job.loss(self._model(inputs), targets)[0]), float(samples))
 
-    def chunk_update(
-        self, region: Region, chunk: Chunk, parameters: Array, gradients: Array,
-        state: Mapping[int, Mapping[str, Array]],
-    ) -> ChunkUpdate:  # fmt: skip
-        return Descent(self._lr, parameters, gradients)
+    def chunk_update(self, scratch: Scratch) -> ChunkUpdate:
+        return Descent(self._lr, scratch.parameters, scratch.gradients)
 
 
 class Descent:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from unisono.errors import UsageError
-from unisono.frameworks.cuts import across
-from unisono.frameworks.keras.stages.measuring import measured_units
+from unisono.frameworks.cuts import across, costs
 from unisono.frameworks.keras.stages.parts import Parts
 from unisono.frameworks.keras.stages.program import Program
 from unisono.frameworks.keras.stages.spans import Uses, span_of
 from unisono.frameworks.keras.stages.stage import Stage
-from unisono.frameworks.protocol import Unit
+from unisono.frameworks.keras.variables import dtype_of
+from unisono.frameworks.protocol import Passed, Unit
 
 
 class Cutter:
@@ -39,15 +42,16 @@ class Cutter:
 
     def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
         """See `Adapter.units`: each unit is measured as a stage of its own."""
-        count = len(self._uses)
-        stages = [self.stage(tuple(range(count + 1)), index, False) for index in range(count)]
-        costs = measured_units(stages, self._parts.live, batch, samples)
+        parameters = self._parts.variables.parameters
+        into = {n: np.empty(parameters[n].shape, dtype_of(parameters[n])) for n in self._parts.variables.trained}
+        used = np.zeros(len(parameters), np.uint8)
+        measured = costs(self.stage, len(self._uses), batch, samples, into, used, self._parts.live, _counted)
         return tuple(
             Unit(
                 self._program.steps[self._program.units[index + 1] - 1].name,
                 tuple(sorted(uses.parameters)), tuple(sorted(uses.buffers)), *cost, self._joined(index),
             )
-            for index, (uses, cost) in enumerate(zip(self._uses, costs, strict=True))
+            for index, (uses, cost) in enumerate(zip(self._uses, measured, strict=True))
         )  # fmt: skip
 
     def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
@@ -61,6 +65,11 @@ class Cutter:
         crossing = set(self._program.crossing(self._program.units[unit + 1]))
         parted = across([uses.buffers for uses in self._uses], unit + 1)
         return bool(parted) or any(not s.dense and crossing & set(s.gives) for s in self._program.steps)
+
+
+def _counted(forward: Callable[[], Passed]) -> tuple[Passed, int]:
+    passed = forward()
+    return passed, passed.kept.bytes
 
 
 def _refuse_regularizers(model: Any) -> None:

@@ -14,7 +14,7 @@ from unisono.frameworks.keras.stages.parts import Parts
 from unisono.frameworks.keras.stages.program import Program
 from unisono.frameworks.keras.stages.spans import Span
 from unisono.frameworks.keras.stages.tracing import Tracing
-from unisono.frameworks.leaving import leave
+from unisono.frameworks.leaving import leave_or_nothing
 from unisono.frameworks.protocol import Array, Crossing, Passed
 
 
@@ -72,17 +72,6 @@ class Stage:
 
     def backward(self, kept: Kept, received: Crossing, into: Any, used: Array, add: bool = False) -> Crossing:
         """See `Stage.backward`."""
-        found, sent = self.gradients(kept, received)
-        arrays = dict(into)
-        for number in self.parameters:
-            gradient = found.get(number)
-            leave(0 if gradient is None else gradient, arrays[number], add)
-            if gradient is not None:
-                used[number] = 1
-        return sent
-
-    def gradients(self, kept: Kept, received: Crossing) -> tuple[dict[int, Array | None], Crossing]:
-        """The gradients of the parameters so far, by number, and what the stage before receives."""
         span, count = self._span, len(self._span.sent)
         parts = dict(zip(span.carried_next, received.arrays[count:], strict=True)) if received.arrays else {}
         own = {n: self._tensor(parts[n]) for n in span.added_to if parts[n] is not None}
@@ -90,10 +79,12 @@ class Stage:
         parameters, values = kept.halves.backward(kept.given, kept.between, outer, own)
         array = self._parts.backend.array
         found = {**parts, **{n: array(gradient) for n, gradient in parameters.items()}}
+        for number in self.parameters:
+            leave_or_nothing(found.get(number), number, into, used, add)
         if span.first:
-            return found, Crossing()
+            return Crossing()
         upward = [array(values[n]) if n in values else None for n in range(len(span.received))]
-        return found, Crossing((*upward, *(found.get(n) for n in span.carried_here)))
+        return Crossing((*upward, *(found.get(n) for n in span.carried_here)))
 
     def _given(self, batch: Any, samples: int, received: Crossing) -> dict[str, Any]:
         """What the stage computes from."""

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 
-import mxnet
 import numpy as np
 from mxnet.gluon import Block
 
 from unisono.errors import UsageError
 from unisono.frameworks.arrays import restoring
-from unisono.frameworks.cuts import across, received, timed
+from unisono.frameworks.cuts import across, costs, stages_of, through
 from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.stages.draws import found_draws
-from unisono.frameworks.mxnet.stages.pieces import Recorded, entered, filled, pieces_of, record, record_loss
+from unisono.frameworks.mxnet.stages.pieces import entered, pieces_of
 from unisono.frameworks.mxnet.stages.stage import CutModel, Process, Stage
-from unisono.frameworks.protocol import Crossing, Measured, Unit
+from unisono.frameworks.mxnet.weights import Weights
+from unisono.frameworks.protocol import Array, Measured, Passed, Unit
 from unisono.job import Job
-
-
-class _Cost(NamedTuple):
-    """A unit's seconds forward and backward, and the size of what it gives."""
-
-    forward: float
-    backward: float
-    bytes: int
 
 
 class Cutter:
@@ -62,9 +55,7 @@ class Cutter:
 
     def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
         """See `Adapter.units`."""
-        with restoring(self.process.weights.live):
-            costs = self._costs(batch, samples)
-        count = self.count
+        measured, count = self._costs(batch, samples), self.count
         # A cut that parts two uses of the same statistics leaves no stage to keep them.
         buffers = [piece.buffers for piece in self._pieces]
         places = [place for place in range(1, count) if not across(buffers, place)]
@@ -72,29 +63,19 @@ class Cutter:
         for part in _variants(samples):
             good -= _Trial(self, _chosen(batch, part), len(part)).differing(sorted(good))
         units = []
-        for place, piece, cost, draws in zip(range(1, count + 1), self._pieces, costs, self._model.draws, strict=True):
-            inner = place < count
-            kept = cost.bytes * (2 if draws else 1)  # what has been drawn is kept too
-            crossing, joined = cost.bytes if inner else 0, inner and place not in good
-            units.append(
-                Unit(piece.name, piece.parameters, piece.buffers, cost.forward, cost.backward, kept, crossing, joined)
-            )
+        for place, (piece, cost, draws) in enumerate(zip(self._pieces, measured, self._model.draws, strict=True), 1):
+            forward, backward, size, crossing = cost
+            kept = size * (2 if draws else 1)  # what has been drawn is kept too
+            joined = place < count and place not in good
+            units.append(Unit(piece.name, piece.parameters, piece.buffers, forward, backward, kept, crossing, joined))
         return tuple(units)
 
-    def _costs(self, batch: Any, samples: int) -> list[_Cost]:
-        inputs, targets = as_framework(tuple(batch))
-        value, costs = entered(inputs), []
-        with self.process.weights.computing():
-            for piece in self._pieces:
-                recorded, forward, backward = _timed(partial(record, piece, self.process.weights, value))
-                value = recorded.value.passed()
-                costs.append(_Cost(forward, backward, value.nbytes))
-            last = value
-            _, forward, backward = _timed(
-                lambda: record_loss(lambda o: self.process.calls.loss(o, targets, samples), last)[0]
-            )
-        costs[-1] = _Cost(costs[-1].forward + forward, costs[-1].backward + backward, costs[-1].bytes)
-        return costs
+    def _costs(self, batch: Any, samples: int) -> list[tuple[float, float, int, int]]:
+        """What units cost; what was drawn before each of them is not drawn again."""
+        weights, count = self.process.weights, self.count
+        into, used = self.process.gradient_buffers(_zeros(weights)), np.zeros(len(weights.parameters), np.uint8)
+        model = replace(self._model, draws=(False,) * count, loss_draws=False)
+        return costs(partial(Stage, model), count, batch, samples, into, used, weights.live, _counted)
 
     @cached_property
     def _model(self) -> CutModel:
@@ -130,16 +111,15 @@ def _chosen(value: Any, samples: list[int]) -> Any:
     return value[samples] if hasattr(value, "shape") and value.shape else value
 
 
-def _timed(forward: Callable[[], Recorded]) -> tuple[Recorded, float, float]:
-    """A recording, and the seconds of its two passes."""
-    mxnet.nd.waitall()
-    recorded, up = timed(forward, _finished)
-    ones = [filled(1, array.shape, array.dtype) for array in recorded.value.arrays]
-    return recorded, up, timed(partial(recorded.backward, ones), _finished)[1]
+def _counted(forward: Callable[[], Passed]) -> tuple[Passed, int]:
+    """A forward pass of one unit, and the size of what the unit gives."""
+    passed = forward()
+    return passed, passed.kept.units[0].value.nbytes
 
 
-def _finished(result: Any) -> None:
-    mxnet.nd.waitall()
+def _zeros(weights: Weights) -> dict[int, Array]:
+    """Memory for a gradient of each trained parameter."""
+    return {number: np.zeros(p.shape, held.dtype_name(p)) for number, p in weights.trained.items()}
 
 
 class _Trial:
@@ -153,7 +133,7 @@ class _Trial:
     def __init__(self, cutter: Cutter, batch: Any, samples: int) -> None:
         self._cutter, self._process, self._batch, self._samples = cutter, cutter.process, batch, samples
         weights = self._process.weights
-        self._arrays = {n: np.zeros(p.shape, held.dtype_name(p)) for n, p in weights.trained.items()}
+        self._arrays = _zeros(weights)
         self._into = self._process.gradient_buffers(self._arrays)
         self._used = np.zeros(len(weights.parameters), np.uint8)
         self._whole = self._bits(lambda: self._process.gradient(batch, samples, self._into, self._used))
@@ -174,16 +154,12 @@ class _Trial:
             return repr(measured), self._used.tobytes(), [blake2b(array.tobytes()).digest() for array in arrays]
 
     def _staged(self, cuts: tuple[int, ...]) -> Measured:
-        stages = [self._cutter.stage(cuts, index, False) for index in range(len(cuts) - 1)]
-        crossing, kept, measured = Crossing(), [], None
-        for stage in stages:
+        def run(forward: Callable[[], Passed]) -> Passed:
             self._process.seed(0)
-            passed = stage.forward(self._batch, self._samples, crossing)
-            kept.append(passed.kept)
-            crossing, measured = received(passed.sent), passed.measured
-        crossing = Crossing()
-        with restoring(self._process.weights.live):
-            for stage, one in zip(reversed(stages), reversed(kept), strict=True):
-                crossing = received(stage.backward(one, crossing, self._into, self._used))
+            return forward()
+
+        stages, live = stages_of(self._cutter.stage, cuts), self._process.weights.live
+        passed, _, _ = through(stages, self._batch, self._samples, self._into, self._used, live, run)
+        measured = passed[-1].measured
         assert measured is not None, "the last stage measures"
         return measured

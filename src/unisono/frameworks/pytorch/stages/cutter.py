@@ -6,13 +6,14 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from unisono.errors import UsageError
-from unisono.frameworks.protocol import Unit
+from unisono.frameworks.cuts import costs
+from unisono.frameworks.protocol import Passed, Unit
 from unisono.frameworks.pytorch.passes import Passes
 from unisono.frameworks.pytorch.stages.boundaries import BY_HAND, Marks, at_split_points, crossing, narrow
-from unisono.frameworks.pytorch.stages.measuring import measured_units
 from unisono.frameworks.pytorch.stages.operations import ReadsValueError, Recording, Slot
 from unisono.frameworks.pytorch.stages.pieces import record_pieces
 from unisono.frameworks.pytorch.stages.recorder import Recorder
@@ -45,11 +46,30 @@ class Cutter:
         with untouched(self._passes.model):
             recording = self._recording(batch[0])
             self._mark(recording)
-            bounds = self._bounds(recording)
-            program = self._program(batch[0], range(len(bounds)))
-            firsts = [recording.operations[first] for first in bounds[:-1]]
-            names = [operation.scope or operation.name for operation in firsts]
-            return measured_units(self._passes, program, batch, samples, names, self._uses(recording, bounds))
+            bounds, parameters = self._bounds(recording), self._passes.parameters
+            into = {number: torch.empty_like(parameters[number]) for number in self._passes.trained}
+            used = np.zeros(len(parameters), np.uint8)
+            measured = costs(self.stage, len(bounds) - 1, batch, samples, into, used, (), self._counted)
+        firsts = [recording.operations[first] for first in bounds[:-1]]
+        return tuple(
+            Unit(first.scope or first.name, tuple(sorted(numbers)), tuple(sorted(indices)), *cost)
+            for first, (numbers, indices), cost in zip(firsts, self._uses(recording, bounds), measured, strict=True)
+        )
+
+    def _counted(self, forward: Callable[[], Passed]) -> tuple[Passed, int]:
+        """A forward pass, and the bytes of the storages that it keeps, parameters left out, and of what it sends."""
+        found: dict[int, int] = {}
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            found[storage._cdata] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            passed = forward()
+        for parameter in self._passes.parameters:
+            found.pop(parameter.untyped_storage()._cdata, None)
+        return passed, sum((*found.values(), *(array.nbytes for array in passed.sent.arrays if array is not None)))
 
     def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> TorchStage:
         """See `Adapter.stage`."""
