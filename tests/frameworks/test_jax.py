@@ -72,6 +72,7 @@ def forward(variables: Any, inputs: Any, key: Any, training: bool) -> Any:
 
 def test_one_process_compiles_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what is compiled once has the bits of what each compiles for itself."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     job = kit.make("wild", evaluation=lambda: Pairs(), steps=4)
     expected = hash_of(run(job)[0])
     temporary = tmp_path / "temporary"
@@ -97,7 +98,8 @@ def test_every_form_gives_one_result_and_its_model(form: str, tmp_path: Path) ->
     evaluated = {"evaluation": lambda: Pairs(50, 2), "metrics": {"accuracy": kit.accuracy}}
     fields = {"loss": kit.cross_entropy, "optimizer": kit.adam, "data": Pairs, "batch_size": 32, "steps": 6}
     job = unisono.Job(**{**fields, **evaluated, **FORMS[form]})
-    runs = [unisono.train(job, out=tmp_path / str(workers), workers=workers) for workers in (1, 3)]
+    settings: list[dict[str, Any]] = [{"debug": True}, {"workers": 3}]
+    runs = [unisono.train(job, out=tmp_path / str(number), **how) for number, how in enumerate(settings)]
     assert runs[0].parameters_sha256 == runs[1].parameters_sha256
     assert runs[1].manifest["fingerprint"]["xla_threads"] == "1"
     model, (inputs, targets) = runs[1].model(), arrays(50, 2)
@@ -370,6 +372,7 @@ def test_a_loss_of_nan_stops_the_run() -> None:
     assert "finite" in outcome.failure.message
 
 
+@pytest.mark.thorough
 def test_the_digits_example_learns(tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "examples" / "digits_jax.py"
     command = [sys.executable, "-m", "unisono", "train", str(example), "epochs=6", "--workers", "2", "--out"]
