@@ -19,7 +19,7 @@ WITHOUT_TORCH := tests/frameworks/test_*.py tests/partition tests/gradients test
 # One part of the thorough tests: SHARE=3/8.
 SHARE ?= 1/1
 
-.PHONY: demo examples lint test test-thorough test-all test-hosts mutants campaign test-versions bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline bench-startup bench-large bench-worlds recording lock clean
+.PHONY: demo examples lint test test-mxnet test-thorough test-all test-hosts mutants campaign test-versions bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline bench-startup bench-large bench-worlds recording lock clean
 
 .venv/demo: requirements/demo.lock pyproject.toml
 	@echo ".venv takes torch and 25 small packages: 0.3 GB to download and 0.9 GB on disk, if torch is its CPU build"
@@ -35,8 +35,8 @@ SHARE ?= 1/1
 
 .venv-mxnet/test: requirements/mxnet.lock pyproject.toml
 	@echo ".venv-mxnet takes MXNet: 0.1 GB to download and 0.4 GB on disk"
-	$(BEAT) venv $(PYTHON) -m venv .venv-mxnet
-	$(BEAT) pip $(MXNET)/python tools/install.py $<
+	$(BEAT) "venv for MXNet" $(PYTHON) -m venv .venv-mxnet
+	$(BEAT) "pip for MXNet" $(MXNET)/python tools/install.py $<
 	touch $@
 
 demo: .venv/demo
@@ -51,10 +51,14 @@ lint: .venv/test
 	$(BEAT) ruff $(BIN)/ruff format --check .
 	$(BEAT) mypy $(BIN)/mypy
 
-# Every promise once, and each framework under the contract.
-test: lint .venv-mxnet/test
-	$(BEAT) mxnet $(MXNET)/python $(PYTEST_MXNET) -m $(QUICK) $(CONTRACT_WITH_MXNET)
+# Every promise once, and each framework under the contract. What takes one core goes beside something else.
+test:
+	$(MAKE) --no-print-directory --jobs=2 .venv/test .venv-mxnet/test
+	$(MAKE) --no-print-directory --jobs=2 lint test-mxnet
 	$(BEAT) tests $(BIN)/python $(PYTEST) -m $(QUICK)
+
+test-mxnet: .venv-mxnet/test
+	$(BEAT) mxnet $(MXNET)/python $(PYTEST_MXNET) -m $(QUICK) $(CONTRACT_WITH_MXNET)
 
 # The same promises in more combinations and for longer; what needs no torch, under the oldest numpy that is allowed.
 test-thorough: .venv/test .venv-mxnet/test
