@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hosts.host_processes import job_file
-from hosts.launched import WAITING, waiting_hash
+from hosts.host_processes import hash_of, job_file
+from hosts.launched import WAITING
 from hosts.namespaces import Network, Unavailable
 
 
@@ -28,4 +28,4 @@ def expected(tmp_path: Path) -> str:
     """The hash of a job, put into the test's folder, that stops at step 150 until the file `held` is gone."""
     job_file(tmp_path, WAITING)
     (tmp_path / "held").write_text("150")
-    return waiting_hash()
+    return hash_of(WAITING)

@@ -11,7 +11,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
@@ -130,6 +132,14 @@ def running(
 def job_file(folder: Path, text: str) -> None:
     """Write job.py."""
     (folder / "job.py").write_text(f"import torch\nimport jobs\n\ndef job():\n    return {text}\n")
+
+
+@cache
+def hash_of(text: str) -> str:
+    """The hash of a job's text on one host and one worker; each text is trained once a session."""
+    with TemporaryDirectory() as folder:
+        job_file(Path(folder), text)
+        return hash_alone(Path(folder))
 
 
 def hash_alone(folder: Path, *arguments: object) -> str:

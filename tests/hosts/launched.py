@@ -7,13 +7,11 @@ import re
 import signal
 import sys
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psutil
 
-from hosts.host_processes import PATIENT, hash_alone, job_file
+from hosts.host_processes import PATIENT
 from hosts.namespaces import Network
 from paths import PYTHONPATH
 
@@ -28,14 +26,6 @@ AGAIN = [*TRAIN, "--resume", "auto"]
 def environment(**more: str) -> dict[str, str]:
     """The environment of a launcher whose processes find the tests' jobs."""
     return {**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONUNBUFFERED": "1", **more}
-
-
-@cache
-def waiting_hash() -> str:
-    """The hash of `WAITING`."""
-    with TemporaryDirectory() as folder:
-        job_file(Path(folder), WAITING)
-        return hash_alone(Path(folder))
 
 
 def hashes(output: Path) -> list[str]:

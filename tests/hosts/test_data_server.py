@@ -50,7 +50,9 @@ def write(folder: Path, there: int, broken: int = -1, steps: int = 9) -> None:
     path.write_text(path.read_text() + HERE.format(there=there, broken=broken))
 
 
-@pytest.mark.parametrize("there", [1, pytest.param(0, marks=pytest.mark.hosts)])
+@pytest.mark.hosts
+@pytest.mark.few("1")
+@pytest.mark.parametrize("there", [0, 1])
 def test_data_on_one_host_give_the_same_bits(tmp_path: Path, there: int) -> None:
     write(tmp_path, there)
     expected = hash_alone(tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hosts.host_processes import PATIENT, HostProcess, free_port, hash_alone, job_file, running
+from hosts.host_processes import PATIENT, HostProcess, free_port, hash_alone, hash_of, job_file, running
 from waiting import scaled, until
 
 pytestmark = pytest.mark.hosts
@@ -26,10 +26,9 @@ NEVER = ("--host-timeout", "1000")
 @pytest.fixture
 def expected(tmp_path: Path) -> str:
     """The hash of a job, put into the test's folder, that stops at step 60 until the file `held` is gone."""
-    job_file(tmp_path, HELD.format(more=""))
-    alone = hash_alone(tmp_path)
+    job_file(tmp_path, text := HELD.format(more=""))
     (tmp_path / "held").write_text("60")
-    return alone
+    return hash_of(text)
 
 
 def steps_of(folder: Path) -> list[int]:

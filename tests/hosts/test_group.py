@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import jobs
-from hosts.host_processes import PATIENT, HostProcess, free_port, hash_alone, job_file, running
+from hosts.host_processes import PATIENT, HostProcess, free_port, hash_alone, hash_of, job_file, running
 from unisono.errors import UsageError
 from unisono.runtime.supervisor import control_socket as control
 from waiting import scaled, until
@@ -90,8 +90,8 @@ def test_host_0_names_the_folder_where_nobody_has(tmp_path: Path) -> None:
 
 @pytest.mark.hosts
 def test_pipes_within_hosts(tmp_path: Path) -> None:
-    job_file(tmp_path, "jobs.make(jobs.Deep, optimizer=jobs.sgd, microbatches=8, batch_size=40, steps=6)")
-    expected = hash_alone(tmp_path)
+    job_file(tmp_path, text := "jobs.make(jobs.Deep, optimizer=jobs.sgd, microbatches=8, batch_size=40, steps=6)")
+    expected = hash_of(text)
     with running(tmp_path, (2, 2), "--layout", "pipeline=2") as hosts:
         assert [host.wait() for host in hosts] == [0, 0], [host.text for host in hosts]
         assert {host.parameters for host in hosts} == {expected}
@@ -104,7 +104,7 @@ def test_pipes_within_hosts(tmp_path: Path) -> None:
 )
 def test_a_lost_host_costs_nothing(tmp_path: Path, number: int, workers: tuple[int, ...]) -> None:
     job_file(tmp_path, HELD)
-    expected = hash_alone(tmp_path)
+    expected = hash_of(HELD)
     (tmp_path / "held").write_text("60")
     with running(tmp_path, workers, "--checkpoint-every", "5") as hosts:
         until(lambda: hosts[0].steps() > 5)
@@ -122,8 +122,8 @@ def test_a_lost_host_costs_nothing(tmp_path: Path, number: int, workers: tuple[i
 @pytest.mark.hosts
 def test_a_slow_host_is_no_lost_one(tmp_path: Path) -> None:
     # The last microbatch, which the other host waits for, comes later than a silent host would be lost.
-    job_file(tmp_path, HELD.replace("80", "3"))
-    expected = hash_alone(tmp_path)
+    job_file(tmp_path, text := HELD.replace("80", "3"))
+    expected = hash_of(text)
     (tmp_path / "held").write_text("1")
     seconds = scaled(2)
     with running(tmp_path, (1, 1), "--host-timeout", seconds, "--checkpoint-every", "1") as hosts:
@@ -147,7 +147,7 @@ def killable_workers(host: HostProcess) -> list[psutil.Process]:
 @pytest.mark.hosts
 def test_workers_that_die_while_sums_are_on_their_way_change_nothing(tmp_path: Path) -> None:
     job_file(tmp_path, HELD)
-    expected = hash_alone(tmp_path)
+    expected = hash_of(HELD)
     held = tmp_path / "held"
     held.write_text("8")
     with running(tmp_path, (2, 2), "--checkpoint-every", "8") as hosts:
@@ -192,7 +192,7 @@ def test_a_gradient_that_comes_in_two_parts_is_never_used_by_halves(tmp_path: Pa
 @pytest.mark.hosts
 def test_without_host_0_the_others_stop_and_the_run_resumes(tmp_path: Path) -> None:
     job_file(tmp_path, HELD)
-    expected = hash_alone(tmp_path)
+    expected = hash_of(HELD)
     (tmp_path / "held").write_text("70")
     with running(tmp_path, (1, 1), "--checkpoint-every", "20") as hosts:
         until(lambda: (tmp_path / "out" / "checkpoints" / "step-00000060").exists())
@@ -208,8 +208,8 @@ def test_without_host_0_the_others_stop_and_the_run_resumes(tmp_path: Path) -> N
 @pytest.mark.hosts
 @pytest.mark.parametrize("optimizer", ["jobs.adamw", *OWN])
 def test_a_host_that_comes_later_joins(tmp_path: Path, optimizer: str) -> None:
-    job_file(tmp_path, HELD.replace("jobs.adamw", optimizer))
-    expected = hash_alone(tmp_path)
+    job_file(tmp_path, text := HELD.replace("jobs.adamw", optimizer))
+    expected = hash_of(text)
     (tmp_path / "held").write_text("60")
     with running(tmp_path, (1, 1), "--checkpoint-every", "5") as hosts:
         until(lambda: hosts[0].steps() > 10)
@@ -263,7 +263,7 @@ def test_an_interrupt_stops_all_hosts_at_the_same_step(tmp_path: Path) -> None:
 @pytest.mark.hosts
 def test_a_hosts_workers_are_resized_and_a_pause_is_refused(tmp_path: Path) -> None:
     job_file(tmp_path, HELD)
-    expected = hash_alone(tmp_path)
+    expected = hash_of(HELD)
     (tmp_path / "held").write_text("60")
     with running(tmp_path, (1, 1), "--checkpoint-every", "5") as hosts:
         until(lambda: hosts[0].steps() > 5)

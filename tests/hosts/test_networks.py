@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hosts.host_processes import HostProcess, hash_alone, job_file, running
+from hosts.host_processes import HostProcess, hash_of, job_file, running
 from hosts.namespaces import Network
 from waiting import scaled, until
 
@@ -42,7 +42,7 @@ def test_as_few_bytes_as_a_ring(tmp_path: Path, network: Network, hosts: int) ->
 @pytest.mark.hosts
 def test_a_cut_cable_parts_a_host(tmp_path: Path, network: Network) -> None:
     job_file(tmp_path, LONG)
-    expected = hash_alone(tmp_path)
+    expected = hash_of(LONG)
     (tmp_path / "held").write_text("60")
     timed = ("--host-timeout", scaled(3), "--checkpoint-every", "5")
     with running(tmp_path, (1, 1), *timed, network=network) as (first, second):
@@ -103,7 +103,7 @@ sys.stdin.read()
 @pytest.mark.parametrize("network", [3], indirect=True)
 def test_a_stranger_costs_nothing(tmp_path: Path, network: Network) -> None:
     job_file(tmp_path, LONG)
-    expected = hash_alone(tmp_path)
+    expected = hash_of(LONG)
     (tmp_path / "held").write_text("60")
     with running(tmp_path, (1, 1), "--checkpoint-every", "5", network=network) as hosts:
         until(lambda: hosts[0].steps() > 5)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hosts.host_processes import free_port, job_file
-from hosts.launched import WAITING, waiting_hash
+from hosts.host_processes import free_port, hash_of, job_file
+from hosts.launched import WAITING
 from hosts.manifests import document
 from hosts.ray.clusters import Nodes, nodes
 from paths import TESTS
@@ -20,6 +20,9 @@ from waiting import limit, until
 
 pytest.importorskip("ray", reason="the package ray is not installed: pip install '.[ray]'")
 pytest.importorskip("aiohttp_cors", reason="takes Ray's job server: pip install '.[ray]'")
+
+from ray.job_submission import JobSubmissionClient
+
 pytestmark = [pytest.mark.hosts, pytest.mark.filterwarnings("ignore")]
 
 
@@ -50,7 +53,9 @@ def test_a_submitted_job_is_stopped_and_submitted_again(tmp_path: Path, monkeypa
     for module in ("jobs.py", "faults.py", "waiting.py", "warm.py"):  # the hosts have what travels with the job
         shutil.copy(TESTS / module, folder)
     held.write_text("150")
+    expected = hash_of(WAITING)
     with nodes(2, include_dashboard=True, dashboard_port=free_port()) as cluster:
+        server = JobSubmissionClient(cluster.dashboard)
         submit(cluster, "first", folder, out)
         until(lambda: (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") > 5)
         job(cluster, "stop", "first")
@@ -59,6 +64,7 @@ def test_a_submitted_job_is_stopped_and_submitted_again(tmp_path: Path, monkeypa
         held.unlink()
         for name in ("second", "third"):
             submit(cluster, name, folder, out)
-            until(lambda name=name: "succeeded" in job(cluster, "status", name))
-            assert f"parameters {waiting_hash()}" in job(cluster, "logs", name)
-        assert "finished: after step 200 nothing is left to do" in job(cluster, "logs", "third")
+            until(lambda name=name: server.get_job_status(name).is_terminal())
+            assert server.get_job_status(name) == "SUCCEEDED", server.get_job_logs(name)
+            assert f"parameters {expected}" in server.get_job_logs(name)
+        assert "finished: after step 200 nothing is left to do" in server.get_job_logs("third")
