@@ -394,6 +394,7 @@ def job(fault="", steps=1):
 """
 
 
+@pytest.mark.few("forked")
 @pytest.mark.parametrize("apart", [False, True], ids=["forked", "apart"])
 def test_a_module_that_is_edited_while_a_run_needs_it_again_ends_the_run(tmp_path: Path, apart: bool) -> None:
     """Where each process runs the file for itself, who takes a worker's place reads it; else who holds the job does."""

@@ -81,7 +81,7 @@ def test_same_bits_on_any_number_of_workers(kit: Any) -> None:
     job = kit.make(
         "wild", clip_norm=0.5, evaluation=lambda: Pairs(50, 2), evaluate_every=3, metrics={"accuracy": kit.accuracy}
     )
-    records = assert_one_result(job, (2, 3))
+    records = assert_one_result(job, (3,))
     assert any(record.get("gradient_norm", 0) > 0.5 for record in records)
     assert [record["step"] for record in records if "evaluation/accuracy" in record] == [3, 6]
 
@@ -101,6 +101,7 @@ def test_a_microbatch_of_twice_the_samples_is_measured(kit: Any) -> None:
     assert min(measured(prepared)) > 0
 
 
+@pytest.mark.few("jax-adam", "keras-adam", "mxnet-adam", "pytorch-adam", "pytorch-unknown")
 @pytest.mark.parametrize("optimizer", ["adam", "unknown"])
 def test_what_hosts_compare_is_the_same_each_time_and_leaves_no_trace(kit: Any, optimizer: str) -> None:
     found = []
@@ -193,7 +194,7 @@ def test_predict_is_what_evaluation_metrics_see(kit: Any) -> None:
 def test_a_run_resumes_at_another_number_of_workers_and_gives_its_model(kit: Any, tmp_path: Path) -> None:
     evaluated: dict[str, Any] = {"evaluation": lambda: Pairs(50, 2), "metrics": {"accuracy": kit.accuracy}}
     job = kit.make("wild", optimizer=kit.OPTIMIZERS["adam"], **evaluated)
-    whole = unisono.train(job, out=tmp_path / "whole", workers=1)
+    whole = unisono.train(job, out=tmp_path / "whole", debug=True)
     short = kit.make("wild", optimizer=kit.OPTIMIZERS["adam"], **{**evaluated, "steps": 4})
     unisono.train(short, out=tmp_path / "run", workers=2)
     resumed = unisono.train(job, resume=tmp_path / "run", workers=3)
@@ -225,6 +226,7 @@ class Ignored(Pairs):
             self.inputs, self.targets = np.delete(self.inputs, slice(32, 64), 0), np.delete(self.targets, slice(32, 64))
 
 
+@pytest.mark.few("jax-adam", "keras-adam", "mxnet-adam", "pytorch-adam", "pytorch-unknown")
 @pytest.mark.parametrize("optimizer", ["adam", "unknown"])
 def test_a_step_of_weight_0_changes_nothing(kit: Any, optimizer: str) -> None:
     """The next one goes on as if it had not been."""

@@ -136,7 +136,7 @@ def large() -> Any:
 
 
 def test_tiles_of_every_size_give_the_same_bits() -> None:
-    same_bits(kit.make(model=large, optimizer=kit.adam, steps=4), 2, 3)
+    same_bits(kit.make(model=large, optimizer=kit.adam, steps=3), 3)
 
 
 def without_decay(steps: int) -> Any:
@@ -308,7 +308,7 @@ class Wild(keras.Model):
 @pytest.mark.parametrize("optimizer", ["adam", "unknown"])
 def test_an_unbuilt_model_with_everything_gives_the_same_bits(optimizer: str) -> None:
     job = kit.make(model=Wild, optimizer=kit.OPTIMIZERS[optimizer], evaluation=lambda: Pairs(50, 2), steps=4)
-    same_bits(job, 2, 3)
+    same_bits(job, 2)
     held = adapter(job).describe()
     names = [spec.name for spec in held.parameters]
     frozen = [name for name, owner in zip(names, held.owners, strict=True) if owner is None]
@@ -510,9 +510,9 @@ def on_backend(backend: str, folder: Path, command: str, *arguments: str) -> str
 @pytest.mark.few("torch")
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_the_same_job_on_other_backends(backend: str, tmp_path: Path) -> None:
-    runs = [on_backend(backend, tmp_path, "train", "--workers", workers) for workers in "13"]
-    one, three = (re.findall(r"parameters (\w{64})", text) for text in runs)
-    assert one == three != []
+    runs = [on_backend(backend, tmp_path, "train", *how) for how in (("--debug",), ("--workers", "2"))]
+    one, two = (re.findall(r"parameters (\w{64})", text) for text in runs)
+    assert one == two != []
 
 
 @pytest.mark.thorough

@@ -28,6 +28,7 @@ def test_a_missing_framework_names_its_extra(family: Family, monkeypatch: pytest
         framework(family.package)
 
 
+@pytest.mark.few("jax")
 @pytest.mark.parametrize("name", ["keras", "jax"])
 def test_a_framework_that_only_making_the_model_shows_is_found_out(name: str) -> None:
     if importlib.util.find_spec(name) is None:

@@ -116,7 +116,7 @@ def written(folder: Path, top: bool = False) -> str:
 KINDS = ["File", "Late", "Zip", "Database", "Pool", "Mapped"]
 
 
-@pytest.mark.few("File-False-False", "Pool-False-False", "Late-True-False")
+@pytest.mark.few("File-False-False", "Pool-False-False")
 @pytest.mark.parametrize("top", [False, True])
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("kind", KINDS)

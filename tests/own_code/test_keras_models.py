@@ -60,7 +60,7 @@ def functional(model: type) -> Any:
 
 
 def test_a_weight_that_call_assigns_is_named() -> None:
-    outcome, _, _ = run(replace(kit.make(), model=normed), 2)
+    outcome, _, _ = run(replace(kit.make(), model=normed))
     assert outcome.failure is not None
     assert "may not change parameters" in outcome.failure.message
     assert "kernel" in outcome.failure.message
@@ -108,6 +108,7 @@ def job():
 """
 
 
+@pytest.mark.thorough
 def test_plain_attributes_are_not_carried_from_microbatch_to_microbatch(tmp_path: Path) -> None:
     """Nor is the backend, which the file sets, another one in a process that imports Keras before it runs the file."""
     (tmp_path / "job.py").write_text(ON_TORCH.format(tests=str(Path(__file__).parent.parent)))
