@@ -18,7 +18,10 @@ import psutil
 
 from hosts.host_processes import PATIENT, free_port
 from paths import PYTHONPATH
-from waiting import limit, watch
+from waiting import HANG_SECONDS, limit, watch
+
+os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", f"{HANG_SECONDS:.0f}")
+# A busy machine's dashboard takes longer than Ray's minute. Ray reads it as it is imported.
 
 SHORT = "jobs.make(jobs.Wild, optimizer=jobs.adamw, microbatches=8, batch_size=40, steps=30, {more})"
 

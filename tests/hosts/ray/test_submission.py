@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -45,6 +46,12 @@ def submit(cluster: Nodes, name: str, folder: Path, out: Path) -> str:
     return job(cluster, "submit", "--no-wait", "--submission-id", name, "--working-dir", folder, "--", *command)
 
 
+def shown(cluster: Nodes, what: str) -> set[str]:
+    """The names of the actors, or the tasks, that the dashboard shows."""
+    with urlopen(f"{cluster.dashboard}/api/v0/{what}?limit=10000", timeout=limit()) as answer:
+        return {each["name"] for each in json.load(answer)["data"]["result"]["result"]}
+
+
 def test_a_submitted_job_is_stopped_and_submitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "60")
     held, out, folder = tmp_path / "held", tmp_path / "out", tmp_path / "folder"
@@ -68,3 +75,7 @@ def test_a_submitted_job_is_stopped_and_submitted_again(tmp_path: Path, monkeypa
             assert server.get_job_status(name) == "SUCCEEDED", server.get_job_logs(name)
             assert f"parameters {expected}" in server.get_job_logs(name)
         assert "finished: after step 200 nothing is left to do" in server.get_job_logs("third")
+        until(lambda: "RayHost.run" in shown(cluster, "tasks"))
+        assert "RayHost.hear" not in shown(cluster, "tasks")  # hundreds
+        names = {name.rpartition("/")[2] for name in shown(cluster, "actors") if name.startswith("unisono/out-")}
+        assert names == {"host-0", "host-1"}

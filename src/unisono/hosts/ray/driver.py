@@ -215,7 +215,7 @@ class Driver:
         elif what == "hear":
             self._show(host, answer)
             if "run" in host.calls:
-                host.calls["hear"] = host.actor.hear.remote()
+                host.calls["hear"] = self._hear(host)
         else:
             ended, rest = answer
             self._show(host, rest)
@@ -231,9 +231,13 @@ class Driver:
         host.name, hosts = f"{name}-{host.number}", self._order.hosts
         place = replace(hosts.place, host=host.number, name=host.name)
         order = replace(self._order, hosts=replace(hosts, place=place))
-        host.calls = {"run": host.actor.run.remote(order), "hear": host.actor.hear.remote()}
+        host.calls = {"run": host.actor.run.remote(order), "hear": self._hear(host)}
         if self._stopping is not None:
             host.actor.stop.remote()
+
+    def _hear(self, host: _Host) -> Any:
+        """Ask for what is new; thousands of these calls would bury the others in Ray's lists of tasks."""
+        return host.actor.hear.options(enable_task_events=False).remote()
 
     def _is_over(self) -> bool:
         if self._stopping is not None and time.monotonic() - self._stopping > STOP_SECONDS:

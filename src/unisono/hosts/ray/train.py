@@ -69,7 +69,7 @@ def train_on_ray(on: Ray, made: LoadedJob, settings: Settings, path: Path, start
                 place.prefix, hosts, workers * threads, nodes, shown.message, lambda: interrupts() is not None
             ) as group:
                 if group is not None:
-                    shown.message(f"{hosts} hosts of Ray's with {workers} workers each; run folder {path}")
+                    shown.message(f"hosts of Ray's: {hosts}, workers on each: {workers}; run folder {path}")
                     Driver(ray, group, workers * threads, order, shown, interrupts).run()
             _account(path, interrupts.received)
         except UnisonoError as error:
