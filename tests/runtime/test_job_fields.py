@@ -19,11 +19,13 @@ from unisono.runs.execution import execute
 from unisono.runs.observation import Observation
 from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor.outcome import raise_failure
+from warm import host_for
 
 
 def records(job: Job, workers: int = 0) -> list[dict[str, Any]]:
     seen = Observation(job, Silent())
-    raise_failure(execute(job, Request(max(workers, 1), 1, (0, 1)), seen, debug=workers == 0))
+    host = host_for(job) if workers else None
+    raise_failure(execute(job, Request(max(workers, 1), 1, (0, 1)), seen, debug=workers == 0, host=host))
     return seen.records
 
 

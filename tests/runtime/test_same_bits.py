@@ -21,6 +21,7 @@ from unisono.runs.execution import execute
 from unisono.runs.observation import Observation
 from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor.outcome import raise_failure
+from warm import host_for
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -29,7 +30,8 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 def result(job: Job, workers: int) -> tuple[str, list[dict[str, Any]]]:
     seen = Observation(job, Silent())
-    outcome = execute(job, Request(max(workers, 1), 1, (0, 1)), seen, debug=workers == 0)
+    host = host_for(job) if workers else None
+    outcome = execute(job, Request(max(workers, 1), 1, (0, 1)), seen, debug=workers == 0, host=host)
     raise_failure(outcome)
     keep = ("step", "loss", "gradient_norm", "accuracy", "evaluation/loss", "evaluation/accuracy")
     records = [{k: v for k, v in record.items() if k in keep} for record in seen.records]
