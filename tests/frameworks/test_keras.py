@@ -24,7 +24,7 @@ from faults import hash_of, run, undisturbed  # noqa: E402
 from frameworks.kits.samples import CLASSES, FEATURES, Pairs, arrays  # noqa: E402
 from unisono.errors import JobError, UsageError  # noqa: E402
 from unisono.frameworks.arrays import aligned_zeros  # noqa: E402
-from unisono.frameworks.keras import backends  # noqa: E402
+from unisono.frameworks.keras.backends import BACKEND  # noqa: E402
 from unisono.frameworks.keras.building import AVERAGES, version  # noqa: E402
 from unisono.frameworks.keras.data import Data  # noqa: E402
 from unisono.frameworks.keras.model import Adapter  # noqa: E402
@@ -33,7 +33,6 @@ from unisono.frameworks.keras.update_rules import UpdateRules, agree  # noqa: E4
 from unisono.frameworks.keras.updates import TILES, Operands, Stepper  # noqa: E402
 from unisono.frameworks.keras.variables import value_of  # noqa: E402
 
-BACKEND = backends.load()
 OPTIMIZERS = keras.optimizers
 ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion", "Ftrl")
 
@@ -68,7 +67,7 @@ def trained() -> list[Any]:
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_listed_optimizers_act_element_by_element(name: str) -> None:
-    rules = UpdateRules(getattr(OPTIMIZERS, name)(learning_rate=0.1), dict(enumerate(trained())), BACKEND)
+    rules = UpdateRules(getattr(OPTIMIZERS, name)(learning_rate=0.1), dict(enumerate(trained())))
     assert rules.kind == "elementwise"
     assert all(agree(tiles, size) for tiles in set(rules._tiles.values()) for size in TILES)
 
@@ -89,7 +88,7 @@ def test_listed_optimizers_act_element_by_element(name: str) -> None:
 def test_settings_decide_how_an_update_is_cut(optimizer: Any, kind: str) -> None:
     if "ScheduleFreeAdamW" in optimizer.__code__.co_names and not hasattr(OPTIMIZERS, "ScheduleFreeAdamW"):
         pytest.skip("ScheduleFreeAdamW came with Keras 3.14")
-    assert UpdateRules(optimizer(), dict(enumerate(trained())), BACKEND).kind == kind
+    assert UpdateRules(optimizer(), dict(enumerate(trained()))).kind == kind
 
 
 @pytest.mark.parametrize("name", [*ELEMENTWISE, "Adafactor", "Lamb", "Muon"])
@@ -98,9 +97,9 @@ def test_a_rule_is_the_optimizers_own_step(name: str) -> None:
         pytest.skip("of Keras 3.10 Muon itself fails on TensorFlow")
     decay = {} if name in ("Adafactor", "Lamb", "Ftrl") else {"weight_decay": 0.01}
     ours, theirs = trained(), trained()
-    rule = Rule(getattr(OPTIMIZERS, name)(learning_rate=0.1, **decay), ours, BACKEND)
+    rule = Rule(getattr(OPTIMIZERS, name)(learning_rate=0.1, **decay), ours)
     plain = getattr(OPTIMIZERS, name)(learning_rate=0.1, **decay)
-    stepper = Stepper(rule, BACKEND)
+    stepper = Stepper(rule)
     held = [_held(BACKEND.array(value_of(v))) for v in ours]
     slots = [
         _held(np.broadcast_to(first, tuple(v.shape))) for v, first in zip(rule.slots, rule.first_slots, strict=True)

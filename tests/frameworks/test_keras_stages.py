@@ -15,14 +15,14 @@ import frameworks.kits.keras as kit  # noqa: E402
 from frameworks.kits.samples import CLASSES, FEATURES, arrays  # noqa: E402
 from unisono import Job  # noqa: E402
 from unisono.errors import UsageError  # noqa: E402
-from unisono.frameworks.keras import backends  # noqa: E402
+from unisono.frameworks.keras.backends import BACKEND  # noqa: E402
 from unisono.frameworks.keras.data import Data  # noqa: E402
 from unisono.frameworks.keras.model import Adapter  # noqa: E402
 from unisono.frameworks.protocol import Crossing, Measured, Unit  # noqa: E402
 from unisono.memory.crossing import read, write  # noqa: E402
 from unisono.partition.stages import schedule  # noqa: E402
 
-if backends.load().NAME != "TensorFlow":
+if BACKEND.NAME != "TensorFlow":
     pytest.skip("only TensorFlow's models are cut", allow_module_level=True)
 
 layers = keras.layers

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from unisono.errors import UsageError
-from unisono.frameworks.protocol import ModelDescription, Source, StateSpec, TensorSpec
+from unisono.frameworks.lossrules import check_loss
+from unisono.frameworks.protocol import Measured, ModelDescription, Source, StateSpec, TensorSpec
 from unisono.gradients.regions import Kind
 from unisono.job import Job
 
@@ -46,31 +50,83 @@ def sums(pairs: Any, number: Callable[[Any], float] = float) -> tuple[tuple[floa
     return tuple((number(total), number(count)) for total, count in pairs)
 
 
+def measured(
+    loss: float, weight: float, pairs: Any, outputs_are_finite: Callable[[], bool | None] = lambda: None,
+) -> Measured:  # fmt: skip
+    """What a training microbatch gave; see `check_loss` and `sums`, which `pairs` go through once the loss is good."""
+    check_loss(loss, weight, outputs_are_finite)
+    return Measured(loss, weight, sums(pairs))
+
+
+def check_trained(name: str, dtype: str, way_out: str) -> None:
+    """Refuse to train in half precision.
+
+    Raises:
+        UsageError: the parameter's dtype is another than float32 and float64.
+    """
+    if dtype not in ("float32", "float64"):
+        raise UsageError(f"trained parameters are float32 or float64; {name!r} is {dtype}. {way_out}.")
+
+
+def kind_by_probe(name: str, acts_on_elements: bool) -> Kind:
+    """The kind of an optimizer that is known to act element by element, and has been tried."""
+    if acts_on_elements:
+        return "elementwise"
+    warnings.warn(f"{name} does not act element by element here: one slot updates the whole model", stacklevel=2)
+    return "whole"
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as plain values, to compare one job with another.
+
+    >>> plain({"lr": 0.1, "dtype": np.float32})
+    {'lr': 0.1, 'dtype': "<class 'numpy.float32'>"}
+    """
+    return {
+        name: value if isinstance(value, int | float | str | None) else repr(value) for name, value in settings.items()
+    }
+
+
+Named = Sequence[tuple[str, Any]]
+"""(name, tensor) of each."""
+
+
 def description(
-    parameters: Sequence[TensorSpec], trained: Collection[int], buffers: Sequence[TensorSpec],
-    update: tuple[Kind, StateSpec, Mapping[str, Any]], fingerprint: Mapping[str, str],
-    saved: Sequence[Source] | None = None,
+    job: Job, parameters: Named, owners: Sequence[int | None], buffers: Named, dtype: Callable[[Any], str],
+    updates: Iterable[tuple[Kind, StateSpec, Mapping[str, Any]]], fingerprint: Mapping[str, str],
+    saved: Named | None = None,
 ) -> ModelDescription:  # fmt: skip
-    """A model that one optimizer updates.
+    """A model as the core sees it.
 
     Args:
+        job: the job.
         parameters, buffers: of the model.
-        trained: the numbers of the trained ones.
-        update: how it may be cut, the optimizer's state, its settings.
+        owners: per parameter the index of its optimizer, or None when it is frozen.
+        dtype: (tensor) → NumPy's name of its dtype.
+        updates: of each optimizer how it may be cut, its state, its settings.
         fingerprint: framework versions and numerics.
         saved: what the saved file holds; unless given each parameter and buffer under its name.
     """
-    kind, state, settings = update
+    kinds, states, settings = zip(*updates, strict=True)
+    places: list[Any] = [("frozen" if owner is None else "parameter", number) for number, owner in enumerate(owners)]
+    places += [("buffer", index) for index in range(len(buffers))]
+    held = list(zip((*parameters, *buffers), places, strict=True))
     if saved is None:
-        saved = [Source(p.name, "parameter" if n in trained else "frozen", n) for n, p in enumerate(parameters)]
-        saved += [Source(buffer.name, "buffer", index) for index, buffer in enumerate(buffers)]
+        sources = [Source(name, *place) for (name, _), place in held]
+    else:
+        by_tensor = {id(tensor): place for (_, tensor), place in held}
+        sources = [Source(name, *by_tensor[id(tensor)]) for name, tensor in saved]
+    specs, buffer_specs = (
+        tuple(TensorSpec(name, tuple(tensor.shape), dtype(tensor)) for name, tensor in named)
+        for named in (parameters, buffers)
+    )
     return ModelDescription(
-        parameters=tuple(parameters),
-        owners=tuple(0 if number in trained else None for number in range(len(parameters))),
-        kinds=(kind,),
-        states=(state,),
-        buffers=tuple(buffers),
-        saved=tuple(saved),
-        optimizers=(settings,),
-        fingerprint=fingerprint,
+        parameters=specs,
+        owners=tuple(owners),
+        kinds=kinds,
+        states=states,
+        buffers=buffer_specs,
+        saved=tuple(sources),
+        optimizers=settings,
+        fingerprint={"numpy": np.__version__, "device": "cpu", "precision": job.precision, **fingerprint},
     )

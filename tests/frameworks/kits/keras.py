@@ -10,7 +10,7 @@ import numpy as np
 
 from frameworks.kits.samples import CLASSES, FEATURES, Pairs, arrays
 from unisono import Job
-from unisono.frameworks.keras import backends
+from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.data import Data
 from unisono.frameworks.keras.variables import value_of
 
@@ -110,9 +110,9 @@ def plain(model: str, optimizer: str, steps: int) -> dict[str, Any]:
     inputs, targets = arrays()
     for _ in range(steps):
         trained.train_on_batch(inputs, targets)
-    return {variable.path: backends.load().array(value_of(variable)) for variable in trained.weights}
+    return {variable.path: BACKEND.array(value_of(variable)) for variable in trained.weights}
 
 
 def outputs_of(model: Any, inputs: Any) -> Any:
     """What a restored model answers, as an array."""
-    return backends.load().array(model(np.asarray(inputs)))
+    return BACKEND.array(model(np.asarray(inputs)))

@@ -13,7 +13,7 @@ from flax import linen, nnx
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.fitting import fitting
 from unisono.frameworks.jax.memory import is_key, path_words
-from unisono.frameworks.jobs import called
+from unisono.frameworks.jobs import called, check_trained
 from unisono.frameworks.protocol import Array
 from unisono.frameworks.watched import refusal
 from unisono.job import Job
@@ -78,11 +78,11 @@ def _check(form: Form) -> None:
             "of floating-point arrays."
         )
     for name, leaf in zip(form.names, leaves, strict=True):
-        if str(leaf.dtype) not in ("float32", "float64"):
-            raise UsageError(
-                f"trained parameters are float32 or float64; {name!r} is {leaf.dtype}. Keep it float32 and set "
-                "precision='bfloat16', or put what is not trained beside the parameters: {'params': …, 'constants': …}."
-            )
+        check_trained(
+            name, str(leaf.dtype),
+            "Keep it float32 and set precision='bfloat16', or put what is not trained beside the parameters: "
+            "{'params': …, 'constants': …}",
+        )  # fmt: skip
     for name, leaf in zip(form.state_names, jax.tree.leaves(form.state), strict=True):
         if is_key(leaf) or str(leaf.dtype) == "bfloat16":
             raise UsageError(

@@ -28,13 +28,12 @@ from unisono.frameworks.jax.measuring import Cutter
 from unisono.frameworks.jax.memory import Shared, host
 from unisono.frameworks.jax.optimizers import Optimizer
 from unisono.frameworks.jax.pieces import chained, first_counts, pieces_of, refusal, whole
-from unisono.frameworks.jax.results import measured
 from unisono.frameworks.jax.stages import Process
 from unisono.frameworks.jax.threads import HELD
 from unisono.frameworks.jax.updates import TileUpdate, WholeUpdate
-from unisono.frameworks.jobs import description, refuse, sums
+from unisono.frameworks.jobs import description, measured, refuse, sums
 from unisono.frameworks.leaving import leave
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, TensorSpec
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription
 from unisono.frameworks.scratch import Scratch, States
 from unisono.job import Job
 
@@ -93,26 +92,18 @@ class Adapter(protocol.Adapter):
         """See `Adapter.describe`."""
         form, optimizer = self._form, self._optimizer
         parts = transformations.described(optimizer.transformation)
-        parameters = tuple(
-            TensorSpec(name, tuple(leaf.shape), str(leaf.dtype))
-            for name, leaf in zip(form.names, self._parameters, strict=True)
-        )
-        buffers = tuple(
-            TensorSpec(name, shared.array.shape, str(shared.array.dtype))
-            for name, shared in zip(form.state_names, self._live, strict=True)
-        )
+        parameters = list(zip(form.names, self._parameters, strict=True))
         names = "+".join(name for name, _ in parts)
         return description(
-            parameters, range(len(parameters)), buffers,
-            (optimizer.kind, optimizer.spec, {"class": names, "groups": [settings for _, settings in parts]}),
+            self._job, parameters, [0] * len(parameters),
+            list(zip(form.state_names, self.live_buffers(), strict=True)), lambda leaf: str(leaf.dtype),
+            [(optimizer.kind, optimizer.spec, {"class": names, "groups": [settings for _, settings in parts]})],
             {
                 "framework": f"jax {jax.__version__}, flax {flax.__version__}, optax {optax.__version__}",
-                "numpy": np.__version__,
                 "xla": jax.devices()[0].client.platform_version.replace("\n", " "),
                 "cpu_capability": _cpu_capability(),
                 "device": jax.default_backend(),
                 "xla_threads": os.environ.get(HELD, "not held"),
-                "precision": self._job.precision,
                 "optimizer": f"{names}:{optimizer.kind}",
             },
         )  # fmt: skip
@@ -174,7 +165,7 @@ class Adapter(protocol.Adapter):
         (total, (weight, metrics, state)), gradients = self._compute.gradient(
             self._parameters, self._state(), self._key, batch, samples
         )
-        result = measured(total, weight, metrics)
+        result = measured(float(total), float(weight), metrics)
         for number, gradient in enumerate(gradients):
             leave(host(gradient), into[number], add)
         used[:] = 1

@@ -7,7 +7,6 @@ with other short pieces into a private tile.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ import numpy as np
 from unisono.errors import UsageError
 from unisono.frameworks.jax import transformations
 from unisono.frameworks.jax.memory import host, path_words, typed, untyped
+from unisono.frameworks.jobs import kind_by_probe
 from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.protocol import Array, StateSpec
 from unisono.frameworks.scratch import States
@@ -77,7 +77,7 @@ class Optimizer:
         self.leaves = self._named_leaves()
         self._tiles: dict[str, Tile] = {}
         dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(self._shapes)}
-        self.kind: Kind = "elementwise" if self._is_elementwise(dtypes) else "whole"
+        self.kind = self._kind(dtypes)
         numbers = [leaf.key for leaf in self.leaves if leaf.is_scalar] if self.kind == "elementwise" else []
         self.scalars = tuple(dict.fromkeys(numbers))
         if self.kind == "whole" and len(dtypes) > 1:
@@ -119,18 +119,15 @@ class Optimizer:
             )
         return state
 
-    def _is_elementwise(self, dtypes: set[str]) -> bool:
+    def _kind(self, dtypes: set[str]) -> Kind:
         if not transformations.may_be_elementwise(self.transformation):
-            return False
+            return "whole"
         shapes = [leaf.shape for leaf in jax.tree.leaves(self._shapes)]
         if any(leaf.shape != (() if leaf.number is None else shapes[leaf.number]) for leaf in self.leaves):
-            return False
+            return "whole"
         self._tiles = {dtype: Tile(self.transformation, dtype) for dtype in dtypes}
-        if all(tile.is_elementwise() for tile in self._tiles.values()):
-            return True
         names = ", ".join(name for name, _ in transformations.described(self.transformation))
-        warnings.warn(f"{names}: not element by element here, so one slot updates the whole model", stacklevel=2)
-        return False
+        return kind_by_probe(names, all(tile.is_elementwise() for tile in self._tiles.values()))
 
     def tile(self, dtype: str) -> Tile:
         """The compiled elementwise update."""
@@ -139,11 +136,8 @@ class Optimizer:
     @property
     def spec(self) -> StateSpec:
         """The state as the core keeps it; what belongs to no parameter lies with the first."""
-        vectors: dict[str, dict[int, tuple[tuple[int, ...], str]]] = {}
-        for leaf in self.leaves:
-            if leaf.key not in self.scalars:
-                vectors.setdefault(leaf.key, {})[leaf.number or 0] = (leaf.shape, leaf.storage)
-        return StateSpec(vectors, self.scalars)
+        vectors = [leaf for leaf in self.leaves if leaf.key not in self.scalars]
+        return StateSpec.of(((v.key, v.number or 0, v.shape, v.storage) for v in vectors), self.scalars)
 
     def initial(self, parameters: Any, state: States, rows: Mapping[int, Array]) -> None:
         """Write the state before the first step."""

@@ -18,7 +18,7 @@ from unisono.frameworks.cuts import owners
 from unisono.frameworks.jax.cutcompute import CutCompute, Known, Pieces, Traced
 from unisono.frameworks.jax.memory import Shared, host, is_key, typed, untyped
 from unisono.frameworks.jax.purity import explained
-from unisono.frameworks.jax.results import measured
+from unisono.frameworks.jobs import measured
 from unisono.frameworks.leaving import leave
 from unisono.frameworks.protocol import Array, Crossing, Passed
 
@@ -77,7 +77,10 @@ class Stage:
         with explained():
             forward = Pieces(traced, self._start, self._stop).forward(known, leaves, batch, samples, self._recompute)
             jax.block_until_ready((forward.leaves, forward.written, forward.measured))
-        result = None if forward.measured is None else measured(*forward.measured)
+        result = None
+        if forward.measured is not None:
+            total, weight, metrics = forward.measured
+            result = measured(float(total), float(weight), metrics)
         for index, value in forward.written.items():
             if index < len(self._process.live):
                 np.copyto(self._process.live[index].array, host(value))

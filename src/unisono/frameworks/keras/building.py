@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from unisono.errors import UsageError
-from unisono.frameworks.keras import backends
+from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.data import Data
 from unisono.frameworks.keras.variables import is_keras
 from unisono.job import Job
@@ -62,12 +62,11 @@ def built(model: Any, job: Job, example: Callable[[], Any]) -> Any:
             return model
     elif model.trainable_variables:
         return model
-    backend = backends.load()
     Data.seed_everything(job.seed)
     inputs, _ = example()
-    tensors = keras.tree.map_structure(lambda leaf: backend.tensor(np.asarray(leaf)), inputs)
+    tensors = keras.tree.map_structure(lambda leaf: BACKEND.tensor(np.asarray(leaf)), inputs)
     forward = job.forward or (lambda model, inputs: model(inputs))
-    backend.eagerly(lambda: forward(model, tensors))
+    BACKEND.eagerly(lambda: forward(model, tensors))
     return model
 
 

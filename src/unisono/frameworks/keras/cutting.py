@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from unisono.errors import UsageError
+from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.building import version
-from unisono.frameworks.keras.stages.parts import Parts
 from unisono.job import Job
+
+if TYPE_CHECKING:
+    from unisono.frameworks.keras.model import Adapter
 
 KNOWN_GRAPHS = ((3, 10), (3, 15))
 """The first and the last Keras whose graph of layers, which is no public interface, can be cut into stages."""
 
 
-def cutter_of(job: Job, parts: Parts) -> Any:
+def cutter_of(job: Job, adapter: Adapter) -> Any:
     """What cuts a job's model.
 
     Args:
         job: the job.
-        parts: its adapter's.
+        adapter: its adapter.
 
     Raises:
         UsageError: it can't be cut.
     """
-    if parts.backend.NAME != "TensorFlow":
+    if BACKEND.NAME != "TensorFlow":
         raise UsageError(
-            f"Keras models are cut into stages on TensorFlow; this one runs on {parts.backend.NAME}. Set "
+            f"Keras models are cut into stages on TensorFlow; this one runs on {BACKEND.NAME}. Set "
             "KERAS_BACKEND=tensorflow before Keras is imported, or train with pipeline=1."
         )
     first, last = KNOWN_GRAPHS
@@ -43,4 +46,4 @@ def cutter_of(job: Job, parts: Parts) -> Any:
         )
     from unisono.frameworks.keras.stages.cutter import Cutter  # it needs TensorFlow
 
-    return Cutter(parts)
+    return Cutter(adapter)

@@ -13,10 +13,8 @@ from keras.src.backend.common import global_state  # clear_session() would forge
 from keras.src.utils.naming import reset_uids
 
 from unisono.errors import UsageError
-from unisono.frameworks.keras import backends
+from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.protocol import Array, DataFunctions
-
-_BACKEND = backends.load()
 
 MOST_BYTES = 4 << 30
 """Of a `tf.data.Dataset` that is read into memory."""
@@ -26,23 +24,23 @@ def _as_array(leaf: Any) -> Any:
     """A leaf as an array; Python's numbers get the widths that Keras gives them."""
     if isinstance(leaf, float):
         return np.asarray(leaf, keras.config.floatx())
-    return _BACKEND.array(leaf) if isinstance(leaf, _BACKEND.TENSORS) else np.asarray(leaf)
+    return BACKEND.array(leaf) if isinstance(leaf, BACKEND.TENSORS) else np.asarray(leaf)
 
 
 class Data(DataFunctions):
     """See `DataFunctions`: samples stack as arrays, leaf by leaf, and travel as arrays: Keras takes either."""
 
-    TENSORS = tuple(_BACKEND.TENSORS)
+    TENSORS = tuple(BACKEND.TENSORS)
 
     @staticmethod
     def to_array(tensor: Any) -> tuple[Array, str]:
         """See `DataFunctions.to_array`."""
-        return np.asarray(_BACKEND.array(tensor), order="C"), ""
+        return np.asarray(BACKEND.array(tensor), order="C"), ""
 
     @staticmethod
     def seed_everything(number: int) -> None:
         """Seed the default generators of the backend, NumPy and Python."""
-        _BACKEND.seed(number)
+        BACKEND.seed(number)
         DataFunctions.seed_everything(number)
 
     def seed_model(self, seed: int) -> None:
@@ -68,7 +66,7 @@ class Data(DataFunctions):
 
     def pin(self, threads: int) -> None:
         """See `DataFunctions.pin`."""
-        _BACKEND.pin(threads)
+        BACKEND.pin(threads)
 
     def opened(self, data: Any) -> Any:
         """A `tf.data.Dataset` as a list of its elements; anything else as it is.
@@ -92,7 +90,7 @@ class Data(DataFunctions):
         samples, size = [], 0
         for element in data.as_numpy_iterator():
             samples.append(element)
-            size += sum(np.asarray(leaf).nbytes for leaf in backends.flat(element))
+            size += sum(np.asarray(leaf).nbytes for leaf in keras.tree.flatten(element))
             if size > MOST_BYTES:
                 raise UsageError(
                     f"a tf.data.Dataset is read into memory and may take {MOST_BYTES >> 30} GiB; this one takes more. "

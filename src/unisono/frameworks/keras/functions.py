@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from unisono.frameworks.keras import losses
+from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.forward import Forward, KerasForward, ModuleForward
 from unisono.frameworks.keras.variables import Variables, is_keras
 
@@ -26,21 +27,18 @@ class Functions:
         variables: its own.
         forward: (model, inputs) → outputs, or None to call the model.
         loss: (targets, outputs) → per-sample values, their mean, or (total, weight).
-        backend: see `backends`.
     """
 
-    def __init__(
-        self, model: Any, variables: Variables, forward: Forward | None, loss: Callable[..., Any], backend: Any
-    ) -> None:
+    def __init__(self, model: Any, variables: Variables, forward: Forward | None, loss: Callable[..., Any]) -> None:
         self._variables, self._loss = variables, loss
         trained = [variables.parameters[n] for n in variables.trained]
         if is_keras(model):
             self._run: Any = KerasForward(model, variables, forward or (lambda model, inputs: model(inputs)))
-            self._train = backend.with_gradients(self._trained)
+            self._train = BACKEND.with_gradients(self._trained)
         else:
             self._run = ModuleForward(model, variables, forward)
-            self._train = backend.with_gradients(self._trained, trained)
-        self._test = backend.compiled(self._tested)
+            self._train = BACKEND.with_gradients(self._trained, trained)
+        self._test = BACKEND.compiled(self._tested)
         chosen = set(variables.trained)
         self._frozen = [n for n in range(len(variables.parameters)) if n not in chosen]
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from unisono.errors import JobError, UsageError
-from unisono.frameworks.keras import backends
+from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.protocol import Array
 
 FOREIGN = ("torch", "jax", "optax", "flax", "mxnet")
@@ -84,7 +84,7 @@ class FedMetric:
 
 
 def _as_array(value: Any) -> Array:
-    return backends.load().array(keras.ops.convert_to_tensor(value))  # type: ignore[no-any-return]
+    return BACKEND.array(keras.ops.convert_to_tensor(value))
 
 
 def fed(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from keras.src.optimizers.base_optimizer import BaseOptimizer  # the part of a public class that is no backend's
 
 from unisono.errors import UsageError
+from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.variables import value_of
 from unisono.gradients.regions import Kind
 from unisono.trees.marks import SCALARS, mark
@@ -83,7 +84,7 @@ def kind_of(optimizer: Any, variables: Sequence[Any]) -> Kind:
     return "tensor" if listed in PER_TENSOR or optimizer.clipnorm or constrained else "elementwise"
 
 
-def _neutral(backend: Any) -> type:
+def _neutral() -> type:
     """A class to stand before the backend's in an optimizer's ancestry: what TensorFlow does to `tf.Variable`s is
     done to Keras variables again, so that a StatelessScope sees it; and it notes what each slot belongs to."""
 
@@ -94,15 +95,15 @@ def _neutral(backend: Any) -> type:
         self.__dict__.setdefault("noted", {})[id(added)] = (id(reference_variable), name)
         return added
 
-    methods = {name: vars(BaseOptimizer)[name] for name in backend.NEUTRAL}
+    methods = {name: vars(BaseOptimizer)[name] for name in BACKEND.NEUTRAL}
     ancestor = keras.optimizers.Optimizer.__mro__[1]
     return type("Neutral", (ancestor,), {**methods, "add_variable_from_reference": add_variable_from_reference})
 
 
-def _copy(optimizer: Any, backend: Any) -> Any:
+def _copy(optimizer: Any) -> Any:
     """An unbuilt optimizer of the same settings whose steps a StatelessScope can follow."""
     base = type(optimizer)
-    kind: Any = type(base.__name__, (base, _neutral(backend)), {"__module__": base.__module__})
+    kind: Any = type(base.__name__, (base, _neutral()), {"__module__": base.__module__})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a schedule that is a lambda
         config = {**optimizer.get_config(), "learning_rate": 0.0}
@@ -143,7 +144,6 @@ class Rule:
     Args:
         optimizer: the job's.
         variables: Keras variables; only their shapes, names and constraints count.
-        backend: see `backends`.
 
     Attributes:
         vectors: per variable key → (its slot's place in `slots`).
@@ -151,8 +151,8 @@ class Rule:
         scalars: names of the numbers that all variables share (`iterations`, Nadam's `u_product`).
     """
 
-    def __init__(self, optimizer: Any, variables: Sequence[Any], backend: Any) -> None:
-        self._optimizer = _copy(optimizer, backend)
+    def __init__(self, optimizer: Any, variables: Sequence[Any]) -> None:
+        self._optimizer = _copy(optimizer)
         bare = keras.optimizers.Optimizer(learning_rate=0.0)
         self._keras_own = frozenset([*vars(bare), "_exclude_from_weight_decay_cache"])  # attributes that are Keras's
         self._variables = list(variables)
@@ -168,8 +168,8 @@ class Rule:
         self._scalars = [v for v in numbers if v is self._optimizer.iterations or "int" not in v.dtype or moving]
         self.scalars = tuple(ITERATIONS if v is self._optimizer.iterations else v.name for v in self._scalars)
         self.vectors = self._places(noted)
-        self.first_slots = [_constant_or_whole(backend.array(value_of(v))) for v in self.slots]
-        self.first_scalars = [float(backend.array(value_of(v))) for v in self._scalars]
+        self.first_slots = [_constant_or_whole(BACKEND.array(value_of(v))) for v in self.slots]
+        self.first_scalars = [float(BACKEND.array(value_of(v))) for v in self._scalars]
         for slot in self.slots:
             slot._value = None  # its memory; only its shape is needed from here on
 

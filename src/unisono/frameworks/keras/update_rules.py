@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,9 @@ import keras
 import numpy as np
 
 from unisono.frameworks.arrays import aligned_zeros
+from unisono.frameworks.jobs import kind_by_probe
 from unisono.frameworks.keras import optimizers
+from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.optimizers import Rule
 from unisono.frameworks.keras.updates import TILES, Operands, Stepper, TensorUpdate, Tiles, TileUpdate
 from unisono.frameworks.keras.variables import dtype_of, value_of
@@ -26,31 +27,26 @@ class UpdateRules:
     Args:
         optimizer: the job's own, checked.
         trained: number → variable.
-        backend: see `backends`.
 
     Attributes:
         kind: how the update may be cut.
     """
 
-    def __init__(self, optimizer: Any, trained: Mapping[int, Any], backend: Any) -> None:
-        self._optimizer, self._trained, self._backend = optimizer, trained, backend
+    def __init__(self, optimizer: Any, trained: Mapping[int, Any]) -> None:
+        self._optimizer, self._trained = optimizer, trained
         self.kind: Kind = optimizers.kind_of(optimizer, list(trained.values()))
         self._tiles: dict[int, Tiles] = {}
         self._whole: list[tuple[Stepper, list[int]]] = []
         if self.kind == "elementwise":
             self._tiles = self._tiled()
-            if not all(agree(tiles, TILES[-1]) for tiles in set(self._tiles.values())):
-                warnings.warn(
-                    f"{type(optimizer).__name__} does not act element by element here: one slot updates the whole "
-                    "model", stacklevel=2,
-                )  # fmt: skip
-                self.kind = "whole"
+            agreeing = all(agree(tiles, TILES[-1]) for tiles in set(self._tiles.values()))
+            self.kind = kind_by_probe(type(optimizer).__name__, agreeing)
         if self.kind != "elementwise":
             groups = [[n] for n in trained] if self.kind == "tensor" else [list(trained)]
             self._whole = [(self._stepper([stand_in(trained[n]) for n in group]), group) for group in groups]
 
     def _stepper(self, variables: Sequence[Any]) -> Stepper:
-        return Stepper(Rule(self._optimizer, variables, self._backend), self._backend)
+        return Stepper(Rule(self._optimizer, variables))
 
     def _tiled(self) -> dict[int, Tiles]:
         """Steppers for each dtype, with and without weight decay."""
@@ -72,15 +68,13 @@ class UpdateRules:
 
     def state(self) -> StateSpec:
         """The optimizer's state as the core lays it out."""
-        vectors: dict[str, dict[int, tuple[tuple[int, ...], str]]] = {}
-        scalars: tuple[str, ...] = ()
-        for number, stepper, index in self._by_number:
-            scalars = stepper.rule.scalars
-            for key, place in stepper.rule.vectors[index].items():
-                slot = stepper.rule.slots[place]
-                shape = self._trained[number].shape if self.kind == "elementwise" else slot.shape
-                vectors.setdefault(key, {})[number] = (tuple(shape), slot.dtype)
-        return StateSpec(vectors, scalars)
+        found, each = self._by_number, self.kind == "elementwise"
+        vectors = [
+            (key, number, (self._trained[number] if each else stepper.rule.slots[place]).shape,
+             stepper.rule.slots[place].dtype)
+            for number, stepper, index in found for key, place in stepper.rule.vectors[index].items()
+        ]  # fmt: skip
+        return StateSpec.of(vectors, found[-1][1].rule.scalars)
 
     def write_first(self, state: States, scalars: Mapping[int, Array]) -> None:
         """Write the state before the first step."""
@@ -103,7 +97,7 @@ class UpdateRules:
         rate = self._optimizer._learning_rate
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             rate = rate(step)
-        return float(self._backend.array(value_of(rate)))
+        return float(BACKEND.array(value_of(rate)))
 
 
 def agree(tiles: Tiles, size: int) -> bool:

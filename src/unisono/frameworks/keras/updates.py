@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from unisono.frameworks.arrays import aligned_zeros
+from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.optimizers import ITERATIONS, Rule
 from unisono.frameworks.protocol import Array
 from unisono.frameworks.scratch import Scratch, onward
@@ -23,28 +24,25 @@ run of neighbours is one tile."""
 
 
 class Stepper:
-    """A rule compiled for one backend.
+    """A rule compiled.
 
     Args:
         rule: the optimizer over some variables.
-        backend: see `backends`.
     """
 
-    def __init__(self, rule: Rule, backend: Any) -> None:
-        self.rule, self.backend, self.types = rule, backend, rule.types()
+    def __init__(self, rule: Rule) -> None:
+        self.rule, self.types = rule, rule.types()
         self._compiled: dict[tuple[int, ...], Callable[..., Any]] = {}
 
     def compiled(self, used: tuple[int, ...]) -> Callable[..., Any]:
         """`Rule.apply` where these variables have a gradient."""
         if used not in self._compiled:
-            self._compiled[used] = self.backend.compiled(
-                lambda p, g, s, numbers: self.rule.apply(p, g, s, numbers, used)
-            )
+            self._compiled[used] = BACKEND.compiled(lambda p, g, s, numbers: self.rule.apply(p, g, s, numbers, used))
         return self._compiled[used]
 
     def floats(self, numbers: Sequence[Any]) -> list[float]:
         """The numbers that a step gave, for the table."""
-        return [float(self.backend.array(number)) for number in numbers]
+        return [float(BACKEND.array(number)) for number in numbers]
 
 
 class Operands:
@@ -59,8 +57,7 @@ class Operands:
         self, stepper: Stepper, parameters: Sequence[Array], gradients: Sequence[Array], slots: Sequence[Array]
     ) -> None:
         self._stepper, self._changing = stepper, [*parameters, *slots]
-        alias = stepper.backend.alias
-        self._tensors = [[alias(array) for array in group] for group in (parameters, gradients, slots)]
+        self._tensors = [[BACKEND.alias(array) for array in group] for group in (parameters, gradients, slots)]
 
     def step(self, row: Sequence[float], used: tuple[int, ...] = (0,)) -> Sequence[Any]:
         """One step; returns the new numbers that all parameters share.
@@ -69,13 +66,13 @@ class Operands:
             row: the numbers before, from the table.
             used: which variables have a gradient.
         """
-        backend, types = self._stepper.backend, self._stepper.types
-        scalars = [backend.tensor(np.array(value, dtype=kind)) for value, kind in zip(row, types, strict=True)]
+        pairs = zip(row, self._stepper.types, strict=True)
+        scalars = [BACKEND.tensor(np.array(value, dtype=kind)) for value, kind in pairs]
         parameters, slots, numbers = self._stepper.compiled(used)(*self._tensors, scalars)
         given = (*self._tensors[0], *self._tensors[2])
         for tensor, result, array in zip(given, (*parameters, *slots), self._changing, strict=True):
             if result is not tensor and result is not None:  # else it was made where it belongs
-                np.copyto(array, backend.array(result))
+                np.copyto(array, BACKEND.array(result))
         found: Sequence[Any] = numbers
         return found
 

@@ -28,28 +28,34 @@ from unisono.frameworks.mxnet.metrics import adapted, as_float
 from unisono.frameworks.mxnet.optimizers import Master, built
 from unisono.frameworks.mxnet.seeding import seed_everything
 from unisono.frameworks.mxnet.stages.cutter import Cutter
-from unisono.frameworks.mxnet.stages.stage import Process
 from unisono.frameworks.mxnet.update import MxnetChunkUpdate
 from unisono.frameworks.mxnet.weights import Weights
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription
 from unisono.frameworks.scratch import Scratch, States
 from unisono.job import Job
 from unisono.partition.keys import key
 
 
 class Adapter(protocol.Adapter):
-    """See `unisono.frameworks.protocol.Adapter`."""
+    """See `unisono.frameworks.protocol.Adapter`.
+
+    Attributes:
+        model, weights: the model and its parameters.
+        calls: how the model, the loss and metrics are called.
+        example: gives the (inputs, targets) of some microbatch.
+        seeded: what `seed` was last called with; MXNet can't be asked.
+    """
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
-        self._job, self._example = job, example
-        self._calls = Calls(job, model)
+        self._job, self.example = job, example
+        self.calls = Calls(job, model)
         self.model: Block = model
-        held.initialise(model, job.seed, lambda: as_framework(example()), self._calls.forward)
-        self._weights = Weights(model)
+        held.initialise(model, job.seed, lambda: as_framework(example()), self.calls.forward)
+        self.weights = Weights(model)
         self._attributes = watched(model, job.loss)
-        self._master = Master(built(job.optimizer, job.schedule, steps), self._weights.trained)
+        self._master = Master(built(job.optimizer, job.schedule, steps), self.weights.trained)
         self._step = 0
-        self._seeded = 0
+        self.seeded = 0
 
     @staticmethod
     def restored(job: Job, model: Any, path: Path, example: Callable[[], Any]) -> Any:
@@ -70,35 +76,30 @@ class Adapter(protocol.Adapter):
 
     def describe(self) -> ModelDescription:
         """See `Adapter.describe`."""
-        weights, master = self._weights, self._master
-        places = {id(p): ("parameter" if n in weights.trained else "frozen", n)
-                  for n, (_, p) in enumerate(weights.parameters)}  # fmt: skip
-        places.update({id(parameter): ("buffer", index) for index, (_, parameter) in enumerate(weights.buffers)})
+        weights, master = self.weights, self._master
+        owners = [0 if number in weights.trained else None for number in range(len(weights.parameters))]
         return description(
-            [held.spec(*pair) for pair in weights.parameters], weights.trained,
-            [held.spec(*pair) for pair in weights.buffers], (master.kind, master.spec, master.settings),
+            self._job, weights.parameters, owners, weights.buffers, held.dtype_name,
+            [(master.kind, master.spec, master.settings)],
             {
                 "framework": f"mxnet {mxnet.__version__}",
-                "numpy": np.__version__,
                 "cpu_capability": engine.cpu_capability(),
-                "device": "cpu",
-                "precision": self._job.precision,
                 "engine": "naive" if engine.is_naive() else "threaded",
                 "optimizer": master.name,
             },
-            [Source(name, *places[id(parameter)]) for name, parameter in weights.names.items()],  # type: ignore[arg-type]
+            list(weights.names.items()),
         )  # fmt: skip
 
     # -- binding -------------------------------------------------------------------------------------------
 
     def initial(self, parameters: Sequence[Array]) -> None:
         """See `Adapter.initial`."""
-        for (_, parameter), array in zip(self._weights.parameters, parameters, strict=True):
+        for (_, parameter), array in zip(self.weights.parameters, parameters, strict=True):
             array[...] = parameter.data().asnumpy()
 
     def initial_state(self, state: States, scalars: Mapping[int, Array]) -> None:
         """See `Adapter.initial_state`: MXNet makes it from the weight."""
-        for number, parameter in self._weights.trained.items():
+        for number, parameter in self.weights.trained.items():
             weight = mxnet.nd.array(parameter.data().asnumpy(), dtype=parameter.dtype)
             arrays, row = self._master.initial(number, weight)
             for path, array in arrays.items():
@@ -107,7 +108,7 @@ class Adapter(protocol.Adapter):
 
     def bind(self, parameters: Sequence[Array]) -> None:
         """See `Adapter.bind`."""
-        self._weights.bind(parameters)
+        self.weights.bind(parameters)
 
     def refresh(self, step: int) -> None:
         """See `Adapter.refresh`: training sees shared memory itself; evaluation copies it once a step."""
@@ -116,21 +117,21 @@ class Adapter(protocol.Adapter):
     def rehearse(self) -> None:
         """See `Adapter.rehearse`. Running statistics may change: they are overwritten before every microbatch."""
         with contextlib.suppress(Exception):
-            inputs, targets = self._example()
+            inputs, targets = self.example()
             first = inputs[0] if isinstance(inputs, tuple) else inputs
-            empty = {number: np.zeros(p.shape, held.dtype_name(p)) for number, p in self._weights.trained.items()}
-            used = np.zeros(len(self._weights.parameters), np.uint8)
+            empty = {number: np.zeros(p.shape, held.dtype_name(p)) for number, p in self.weights.trained.items()}
+            used = np.zeros(len(self.weights.parameters), np.uint8)
             self.seed(0)
             self.gradient((inputs, targets), len(first), self.gradient_buffers(empty), used)
 
     def seed(self, key: int) -> None:
         """See `Adapter.seed`."""
-        self._seeded = key
+        self.seeded = key
         seed_everything(key)
 
     def live_buffers(self) -> list[Array]:
         """See `Adapter.live_buffers`."""
-        return self._weights.live
+        return self.weights.live
 
     # -- microbatches --------------------------------------------------------------------------------------
 
@@ -140,54 +141,48 @@ class Adapter(protocol.Adapter):
 
     def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[tuple[Array, Any]]:
         """One microbatch's destinations, in the order of the trained parameters: arrays and MXNet's over them."""
-        return [(arrays[number], held.over(arrays[number])) for number in self._weights.trained]
+        return [(arrays[number], held.over(arrays[number])) for number in self.weights.trained]
 
     def gradient(self, batch: Any, samples: int, into: Any, used: Array, add: bool = False) -> Measured:
         """See `Adapter.gradient`; MXNet writes gradients into their places itself, and never adds."""
         inputs, targets = as_framework(tuple(batch))
-        with self._weights.computing():
-            trained = [parameter.data() for parameter in self._weights.trained.values()]
+        with self.weights.computing():
+            trained = [parameter.data() for parameter in self.weights.trained.values()]
             autograd.mark_variables(trained, [array for _, array in into], "write")  # none of them is fresh now
             one_pass = self._attributes.one_pass(lambda: given(inputs))
-            with self._weights.unchanged(), one_pass, autograd.record():
-                outputs = self._calls.forward(inputs)
-                total, weight = self._calls.loss(outputs, targets, samples)
+            with self.weights.unchanged(), one_pass, autograd.record():
+                outputs = self.calls.forward(inputs)
+                total, weight = self.calls.loss(outputs, targets, samples)
                 mxnet.nd.waitall()
-        loss = self._calls.finite(total, weight, outputs)
+        loss = self.calls.finite(total, weight, outputs)
         determinism.check(total, self.model)
         total.backward()
         mxnet.nd.waitall()
         if weight and not any(array._fresh_grad for array in trained):
             raise no_graph(outputs_have_one=False)
-        for number, array, (destination, _) in zip(self._weights.trained, trained, into, strict=True):
+        for number, array, (destination, _) in zip(self.weights.trained, trained, into, strict=True):
             if array._fresh_grad:
                 used[number] = 1
             else:
                 destination[...] = 0
-        return Measured(loss, weight, self._calls.metrics(self._job.training_metrics, outputs, targets))
+        return Measured(loss, weight, self.calls.metrics(self._job.training_metrics, outputs, targets))
 
     @functools.cached_property
     def cutter(self) -> Cutter:
         """See `Adapter.cutter`."""
-        return Cutter(
-            self._job, self.model,
-            Process(
-                self._weights, self._calls, self._example, self.seed, lambda: self._seeded,
-                self.gradient, self.gradient_buffers,
-            ),
-        )  # fmt: skip
+        return Cutter(self._job, self)
 
     # -- evaluation ----------------------------------------------------------------------------------------
 
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
         """See `Adapter.evaluate`."""
         inputs, targets = as_framework(tuple(batch))
-        self._weights.use_copies(self._step)
+        self.weights.use_copies(self._step)
         with self._attributes.one_pass(lambda: given(inputs)), autograd.pause():
-            outputs = self._calls.forward(inputs)
-            total, weight = self._calls.loss(outputs, targets, samples)
+            outputs = self.calls.forward(inputs)
+            total, weight = self.calls.loss(outputs, targets, samples)
             predicted = outputs if self._job.predict is None else self._job.predict(self.model, inputs)
-            metrics = self._calls.metrics(self._job.metric_functions, predicted, targets)
+            metrics = self.calls.metrics(self._job.metric_functions, predicted, targets)
         mxnet.nd.waitall()
         return Measured(as_float(total), weight, metrics, (predicted, targets) if keep_outputs else None)
 

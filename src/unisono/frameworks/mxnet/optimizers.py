@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from mxnet.gluon import Parameter
 from mxnet.ndarray import NDArray
 
 from unisono.errors import JobError, UsageError
+from unisono.frameworks.jobs import kind_by_probe
 from unisono.frameworks.protocol import Array, StateSpec
 from unisono.gradients.regions import BLOCK, Kind
 from unisono.trees.marks import mark
@@ -95,7 +95,7 @@ class Master:
         self.rate = self._rate()
         self.numbers = self._changing_numbers()
         self.kind: Kind = self._kind()
-        self.spec = StateSpec(self._vectors(), (COUNT, *self.numbers))
+        self.spec = StateSpec.of(self._vectors(), (COUNT, *self.numbers))
 
     def _plain(self) -> dict[str, Any]:
         """The plain values of the optimizer and its parameters' multipliers, to compare one job with another."""
@@ -151,14 +151,12 @@ class Master:
         numbers = [number_of(getattr(self._optimizer, name)) for name in self.numbers]
         return {path: array.asnumpy() for path, array in leaves(state)}, [float(self.first_count), *numbers]
 
-    def _vectors(self) -> dict[str, dict[int, tuple[tuple[int, ...], str]]]:
-        vectors: dict[str, dict[int, tuple[tuple[int, ...], str]]] = {}
+    def _vectors(self) -> Iterator[tuple[str, int, Sequence[int], str]]:
         for number, parameter in self._parameters.items():
             shape, each = tuple(parameter.shape), self.kind == "elementwise"
             weight = mxnet.nd.zeros([min(size, SAMPLE) for size in shape] if each else shape, dtype=parameter.dtype)
             for path, array in leaves(self._optimizer.create_state(number, weight)):
-                vectors.setdefault(path, {})[number] = shape if each else array.shape, np.dtype(array.dtype).name
-        return vectors
+                yield path, number, shape if each else array.shape, np.dtype(array.dtype).name
 
     # -- probes --------------------------------------------------------------------------------------------
 
@@ -196,11 +194,7 @@ class Master:
             return "tensor"
         if type(self._optimizer) not in ELEMENTWISE:
             return "whole"
-        if self._is_elementwise():
-            return "elementwise"
-        warnings.warn(f"{self.name} does not act element by element here: one slot updates the whole model",
-                      stacklevel=2)  # fmt: skip
-        return "whole"
+        return kind_by_probe(self.name, self._is_elementwise())
 
     def _is_elementwise(self) -> bool:
         """Whether three steps on pieces give the bits of three steps on the whole."""

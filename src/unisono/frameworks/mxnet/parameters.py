@@ -13,11 +13,10 @@ from mxnet.gluon.utils import shape_is_known
 from mxnet.ndarray import NDArray
 
 from unisono.errors import UsageError
+from unisono.frameworks.jobs import check_trained
 from unisono.frameworks.mxnet.seeding import seed_everything
-from unisono.frameworks.protocol import Array, TensorSpec
+from unisono.frameworks.protocol import Array
 from unisono.partition.keys import key
-
-TRAINED_DTYPES = ("float32", "float64")
 
 WEIGHT_NAMES = ("weight", "bias", "gamma", "beta")
 """How MXNet's own initializers tell a weight from a statistic (`running_mean`): by the end of its name."""
@@ -26,11 +25,6 @@ WEIGHT_NAMES = ("weight", "bias", "gamma", "beta")
 def dtype_name(parameter: Parameter) -> str:
     """NumPy's name of the dtype."""
     return str(np.dtype(parameter.dtype).name)
-
-
-def spec(name: str, parameter: Parameter) -> TensorSpec:
-    """What the core knows of it."""
-    return TensorSpec(name, tuple(parameter.shape), dtype_name(parameter))
 
 
 def over(array: Array) -> Any:
@@ -120,10 +114,8 @@ def check(name: str, parameter: Parameter) -> None:
             f"a parameter lies on the CPU once, and Unisono spreads the work; {name!r} lies on "
             f"{parameter.list_ctx()}. Leave ctx= out."
         )
-    if parameter.grad_req != "null" and dtype_name(parameter) not in TRAINED_DTYPES:
-        raise UsageError(
-            f"trained parameters are float32 or float64; {name!r} is {dtype_name(parameter)}. Leave cast() out."
-        )
+    if parameter.grad_req != "null":
+        check_trained(name, dtype_name(parameter), "Leave cast() out")
 
 
 def is_buffer(name: str, parameter: Parameter) -> bool:

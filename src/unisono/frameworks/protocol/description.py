@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,21 +29,37 @@ class TensorSpec:
         return "uint16" if self.dtype == "bfloat16" else self.dtype
 
 
+Vectors = Mapping[str, Mapping[int, tuple[tuple[int, ...], str]]]
+"""By key and parameter number the shape and dtype of a state tensor."""
+
+
 @dataclass(frozen=True)
 class StateSpec:
     """An optimizer's state, found by probing it once.
 
     Attributes:
-        vectors: key → parameter number → (shape, dtype) of that parameter's state tensor.
+        vectors: its state tensors.
         scalars: keys whose value is one number a parameter (`step`, NAdam's `mu_product`).
         tree: instead of these it is a tree that may grow (`Adapter.state_tree`), of an optimizer over the whole model.
         averaged: the parameters are trained as one set and evaluated and saved as another (schedulefree).
     """
 
-    vectors: Mapping[str, Mapping[int, tuple[tuple[int, ...], str]]]
+    vectors: Vectors
     scalars: tuple[str, ...]
     tree: bool = False
     averaged: bool = False
+
+    @staticmethod
+    def of(found: Iterable[tuple[str, int, Sequence[int], str]], scalars: Iterable[str]) -> StateSpec:
+        """A state of tensors (key, parameter number, shape, dtype) and numbers.
+
+        >>> StateSpec.of([("m", 0, [2], "float32"), ("m", 1, [3], "float32")], ["step"]).vectors
+        {'m': {0: ((2,), 'float32'), 1: ((3,), 'float32')}}
+        """
+        vectors: dict[str, dict[int, tuple[tuple[int, ...], str]]] = {}
+        for key, number, shape, dtype in found:
+            vectors.setdefault(key, {})[number] = tuple(shape), dtype
+        return StateSpec(vectors, tuple(scalars))
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from unisono.errors import UsageError
 from unisono.frameworks import protocol
-from unisono.frameworks.protocol import (
-    Array,
-    ChunkUpdate,
-    Measured,
-    ModelDescription,
-    Source,
-    StateSpec,
-    TensorSpec,
-)
+from unisono.frameworks.jobs import description
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, StateSpec
 from unisono.frameworks.pytorch import hooks
 from unisono.frameworks.pytorch import optimizers as torch_optimizers
 from unisono.frameworks.pytorch.chunks import TorchChunkUpdate, Work
@@ -93,32 +85,17 @@ class Adapter(protocol.Adapter):
         """See `Adapter.describe`."""
         for whole in self._whole.values():
             probe(whole)
-        buffers = self._passes.named_buffers()
-        places: dict[int, tuple[str, int]] = {}
-        for number, parameter in enumerate(self._passes.parameters):
-            places[id(parameter)] = ("frozen" if self._owners[number] is None else "parameter", number)
-        places.update({id(buffer): ("buffer", index) for index, (_, buffer) in enumerate(buffers)})
         paths = [f"{type(m).__name__}:{'fused' if m.param_groups[0].get('fused') else 'loop'}" for m in self._masters]
-        return ModelDescription(
-            parameters=_specs(self._passes.named),
-            owners=self._owners,
-            kinds=self._kinds,
-            states=tuple(spec for spec, _ in self._states),
-            buffers=_specs(buffers),
-            saved=tuple(
-                Source(name, *places[id(tensor)])  # type: ignore[arg-type]
-                for name, tensor in saved_tensors(self.model).items()
-            ),
-            optimizers=self._settings,
-            fingerprint={
+        return description(
+            self._job, self._passes.named, self._owners, self._passes.named_buffers(), dtype_name,
+            zip(self._kinds, (spec for spec, _ in self._states), self._settings, strict=True),
+            {
                 "framework": f"torch {torch.__version__}",
-                "numpy": np.__version__,
                 "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-                "device": "cpu",
-                "precision": self._job.precision,
                 "optimizer": ", ".join(paths),
             },
-        )
+            list(saved_tensors(self.model).items()),
+        )  # fmt: skip
 
     # -- binding -------------------------------------------------------------------------------------------
 
@@ -225,7 +202,3 @@ class Adapter(protocol.Adapter):
     def learning_rate(self) -> float:
         """See `Adapter.learning_rate`."""
         return self._schedules.learning_rate()
-
-
-def _specs(named: Iterable[tuple[str, torch.Tensor]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(name, tuple(tensor.shape), dtype_name(tensor)) for name, tensor in named)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from unisono.errors import UsageError
+from unisono.frameworks.jobs import kind_by_probe, plain
 from unisono.frameworks.protocol import StateSpec
 from unisono.frameworks.pytorch.stages.travel import dtype_name
 from unisono.gradients.regions import Kind
@@ -102,12 +102,8 @@ def plain_settings(master: Optimizer) -> dict[str, Any]:
     """The class and the plain values of its groups, to compare one job with another."""
     return {
         "class": type(master).__name__,
-        "groups": [
-            {name: value if isinstance(value, int | float | str | None) else repr(value)
-             for name, value in settings(group).items()}
-            for group in master.param_groups
-        ],
-    }  # fmt: skip
+        "groups": [plain(settings(group)) for group in master.param_groups],
+    }
 
 
 def _probe(master: Optimizer, group: Mapping[str, Any], tensor: torch.Tensor) -> Optimizer:
@@ -173,11 +169,8 @@ def kind_of(master: Any) -> Kind:
     if any(hooks) or "step" in vars(master) or not isinstance(master, Optimizer):
         return "whole"
     if type(master) in ELEMENTWISE or getattr(master, "elementwise", False) is True:
-        if all(_is_elementwise(master, group) for group in master.param_groups):
-            return "elementwise"
-        warnings.warn(f"{type(master).__name__} does not act element by element here: one slot updates the whole model",
-                      stacklevel=2)  # fmt: skip
-        return "whole"
+        name = type(master).__name__
+        return kind_by_probe(name, all(_is_elementwise(master, group) for group in master.param_groups))
     return "tensor" if type(master) in PER_TENSOR else "whole"
 
 
@@ -202,7 +195,7 @@ def state_of(
         The state, and by key of each number what makes it.
     """
     alike: dict[tuple[Any, ...], State] = {}
-    vectors: dict[str, dict[int, tuple[tuple[int, ...], str]]] = {}
+    vectors: list[tuple[str, int, Sequence[int], str]] = []
     scalars: dict[str, Callable[[float], Any]] = {}
     for index, group in enumerate(master.param_groups):
         for parameter in group["params"]:
@@ -210,10 +203,10 @@ def state_of(
                 continue
             for key, value in _alike(master, kind, index, parameter, alike).items():
                 if isinstance(value, tuple):
-                    vectors.setdefault(key, {})[numbers[id(parameter)]] = value
+                    vectors.append((key, numbers[id(parameter)], *value))
                 else:
                     scalars.setdefault(key, value)
-    return StateSpec(vectors, tuple(scalars)), scalars
+    return StateSpec.of(vectors, scalars), scalars
 
 
 def _alike(

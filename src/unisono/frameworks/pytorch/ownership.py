@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from unisono.errors import UsageError
+from unisono.frameworks.jobs import check_trained
 from unisono.frameworks.pytorch.stages.travel import dtype_name
-
-TRAINED_DTYPES = ("float32", "float64")
 
 
 def owners_of(
@@ -41,11 +40,7 @@ def owners_of(
                     )
                 if not parameter.requires_grad:
                     continue
-                if dtype_name(parameter) not in TRAINED_DTYPES:
-                    raise UsageError(
-                        f"trained parameters are float32 or float64; {named[number][0]!r} is "
-                        f"{dtype_name(parameter)}. Keep it float32 and set precision='bfloat16'."
-                    )
+                check_trained(named[number][0], dtype_name(parameter), "Keep it float32 and set precision='bfloat16'")
                 owners[number], group_of[number] = index, group_index
             group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
     if not group_of:

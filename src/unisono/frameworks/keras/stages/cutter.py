@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unisono.errors import UsageError
 from unisono.frameworks.cuts import across, costs
-from unisono.frameworks.keras.stages.parts import Parts
 from unisono.frameworks.keras.stages.program import Program
 from unisono.frameworks.keras.stages.spans import Uses, span_of
 from unisono.frameworks.keras.stages.stage import Stage
 from unisono.frameworks.keras.variables import dtype_of
 from unisono.frameworks.protocol import Passed, Unit
 
+if TYPE_CHECKING:
+    from unisono.frameworks.keras.model import Adapter
+
 
 class Cutter:
     """Cuts a model between its operations.
 
     Args:
-        parts: the adapter's.
+        adapter: whose model it is.
 
     Raises:
         UsageError: it can't be cut.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts, self._program = parts, Program(parts.model)
-        _refuse_regularizers(parts.model)
-        parameters = {id(variable): n for n, variable in enumerate(parts.variables.parameters)}
-        buffers = {id(variable): n for n, variable in enumerate(parts.variables.buffers)}
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter, self._program = adapter, Program(adapter.model)
+        _refuse_regularizers(adapter.model)
+        parameters = {id(variable): n for n, variable in enumerate(adapter.variables.parameters)}
+        buffers = {id(variable): n for n, variable in enumerate(adapter.variables.buffers)}
         self._uses: list[Uses] = []
         for first, end in zip(self._program.units, self._program.units[1:], strict=False):
             held = [id(v) for step in self._program.steps[first:end] for v in getattr(step.operation, "variables", ())]
@@ -42,10 +44,10 @@ class Cutter:
 
     def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
         """See `Adapter.units`: each unit is measured as a stage of its own."""
-        parameters = self._parts.variables.parameters
-        into = {n: np.empty(parameters[n].shape, dtype_of(parameters[n])) for n in self._parts.variables.trained}
+        parameters = self._adapter.variables.parameters
+        into = {n: np.empty(parameters[n].shape, dtype_of(parameters[n])) for n in self._adapter.variables.trained}
         used = np.zeros(len(parameters), np.uint8)
-        measured = costs(self.stage, len(self._uses), batch, samples, into, used, self._parts.live, _counted)
+        measured = costs(self.stage, len(self._uses), batch, samples, into, used, self._adapter.live, _counted)
         return tuple(
             Unit(
                 self._program.steps[self._program.units[index + 1] - 1].name,
@@ -56,8 +58,8 @@ class Cutter:
 
     def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
         """See `Adapter.stage`."""
-        span = span_of(self._program, self._uses, self._parts.variables.trained, cuts, index)
-        return Stage(self._parts, self._program, span, recompute)
+        span = span_of(self._program, self._uses, self._adapter.variables.trained, cuts, index)
+        return Stage(self._adapter, self._program, span, recompute)
 
     def _joined(self, unit: int) -> bool:
         """Whether the model can't be cut after this unit: a layer used on both sides keeps statistics, which one stage

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
+from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.stages.halves import Halves
-from unisono.frameworks.keras.stages.parts import Parts
 from unisono.frameworks.keras.stages.program import Program
 from unisono.frameworks.keras.stages.spans import Span
 from unisono.frameworks.keras.stages.tracing import Tracing
 from unisono.frameworks.leaving import leave_or_nothing
 from unisono.frameworks.protocol import Array, Crossing, Passed
+
+if TYPE_CHECKING:
+    from unisono.frameworks.keras.model import Adapter
 
 
 @dataclass(frozen=True)
@@ -40,34 +43,34 @@ class Stage:
     gradients of the values and the parts of those of earlier stages' parameters.
 
     Args:
-        parts: the adapter's.
+        adapter: whose model it is.
         program: the model.
         span: which part of it.
         recompute: see `Adapter.stage`.
     """
 
-    def __init__(self, parts: Parts, program: Program, span: Span, recompute: bool) -> None:
+    def __init__(self, adapter: Adapter, program: Program, span: Span, recompute: bool) -> None:
         self.parameters, self.buffers = span.owned, span.buffers
-        self._parts, self._span, self._recompute = parts, span, recompute
-        self._trace = Tracing(parts, program, span)
+        self._adapter, self._span, self._recompute = adapter, span, recompute
+        self._trace = Tracing(adapter, program, span)
         self._halves: dict[Any, Halves] = {}
 
     def forward(self, batch: Any, samples: int, received: Crossing) -> Passed:
         """See `Stage.forward`."""
-        given, backend = self._given(batch, samples, received), self._parts.backend
+        given = self._given(batch, samples, received)
         halves = self._of_shape(given, tuple((received.plain or {}).get("dtypes", ())))
         tensors = [leaf for leaf in tf.nest.flatten(given) if leaf is not None]
         result, between = halves.forward(tensors)
         for index, new in zip(self.buffers, result["buffers"], strict=True):
             if new is not None:
-                np.copyto(self._parts.live[index], backend.array(new))
+                np.copyto(self._adapter.live[index], BACKEND.array(new))
         kept = Kept(halves, tensors, None if self._recompute else between)
         if self._span.last:
             total, weight, outputs = result["measured"]
-            return Passed(kept, Crossing(), self._parts.measured(total, weight, outputs, given["targets"]))
+            return Passed(kept, Crossing(), self._adapter.measured(total, weight, outputs, given["targets"]))
         moved = {**self._moved(received), **{n: s for n, s in enumerate(result["seeds"]) if s is not None}}
         sent = [*result["values"], *result["masks"], *moved.values()]
-        arrays = tuple(None if tensor is None else backend.array(tensor) for tensor in sent)
+        arrays = tuple(None if tensor is None else BACKEND.array(tensor) for tensor in sent)
         return Passed(kept, Crossing(arrays, {"dtypes": halves.dtypes, "seeds": list(moved)}))
 
     def backward(self, kept: Kept, received: Crossing, into: Any, used: Array, add: bool = False) -> Crossing:
@@ -77,7 +80,7 @@ class Stage:
         own = {n: self._tensor(parts[n]) for n in span.added_to if parts[n] is not None}
         outer = [self._tensor(array) for array in received.arrays[:count]]
         parameters, values = kept.halves.backward(kept.given, kept.between, outer, own)
-        array = self._parts.backend.array
+        array = BACKEND.array
         found = {**parts, **{n: array(gradient) for n, gradient in parameters.items()}}
         for number in self.parameters:
             leave_or_nothing(found.get(number), number, into, used, add)
@@ -89,8 +92,8 @@ class Stage:
     def _given(self, batch: Any, samples: int, received: Crossing) -> dict[str, Any]:
         """What the stage computes from."""
         span = self._span
-        parameters, buffers, seeds = self._parts.values()
-        inputs, targets = self._parts.tensors(batch)
+        parameters, buffers, seeds = self._adapter.values()
+        inputs, targets = self._adapter.tensors(batch)
         moved, count = self._moved(received), len(span.received)
         return {
             "parameters": [parameters[n] for n in span.uses],
@@ -98,7 +101,7 @@ class Stage:
             "seeds": [moved.get(n, state) for n, state in enumerate(seeds)],
             "inputs": inputs,
             "targets": targets if span.last else None,
-            "samples": self._parts.count(samples) if span.last else None,
+            "samples": self._adapter.count(samples) if span.last else None,
             "values": [self._tensor(array) for array in received.arrays[:count]],
             "masks": [self._tensor(array) for array in received.arrays[count : 2 * count]],
         }
@@ -114,13 +117,13 @@ class Stage:
             return None
         plain = array.dtype.kind == "f" and array.size and array.flags.c_contiguous and array.flags.writeable
         shareable = plain and array.ctypes.data % 64 == 0
-        return self._parts.backend.alias(array) if shareable else self._parts.backend.tensor(np.array(array))
+        return BACKEND.alias(array) if shareable else BACKEND.tensor(np.array(array))
 
     def _of_shape(self, given: Mapping[str, Any], dtypes: tuple[str, ...]) -> Halves:
         """The functions for microbatches of this shape."""
         shapes = tuple(None if leaf is None else (leaf.shape, leaf.dtype) for leaf in tf.nest.flatten(given))
         if (shapes, dtypes) not in self._halves:
             self._halves[shapes, dtypes] = Halves(
-                lambda tensors: self._trace(tensors, dtypes), given, self._span.added_to, self._parts.backend.compiled
+                lambda tensors: self._trace(tensors, dtypes), given, self._span.added_to, BACKEND.compiled
             )
         return self._halves[shapes, dtypes]

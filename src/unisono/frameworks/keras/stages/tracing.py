@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -13,10 +13,12 @@ from unisono.errors import UsageError
 from unisono.frameworks.keras import losses
 from unisono.frameworks.keras.forward import Entry
 from unisono.frameworks.keras.functions import wide
-from unisono.frameworks.keras.stages.parts import Parts
 from unisono.frameworks.keras.stages.program import Program
 from unisono.frameworks.keras.stages.spans import Span
 from unisono.frameworks.keras.stages.travel import packed, unpacked
+
+if TYPE_CHECKING:
+    from unisono.frameworks.keras.model import Adapter
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,13 @@ class Tracing:
     """Traces a stage's forward pass.
 
     Args:
-        parts: the adapter's.
+        adapter: whose model it is.
         program: the model.
         span: the stage.
     """
 
-    def __init__(self, parts: Parts, program: Program, span: Span) -> None:
-        self._parts, self._program, self._span = parts, program, span
+    def __init__(self, adapter: Adapter, program: Program, span: Span) -> None:
+        self._adapter, self._program, self._span = adapter, program, span
 
     def __call__(self, given: Mapping[str, Any], dtypes: Sequence[str]) -> Traced:
         """Trace it into the current graph.
@@ -62,7 +64,7 @@ class Tracing:
         Raises:
             UsageError: a layer has a loss of its own.
         """
-        held, span = self._parts.variables, self._span
+        held, span = self._adapter.variables, self._span
         received = [unpacked(value, dtype) for value, dtype in zip(given["values"], dtypes, strict=True)]
         values = {n: value for n, value in enumerate(received) if value.dtype.is_floating}
         used = dict(zip(span.uses, given["parameters"], strict=True))
@@ -75,7 +77,7 @@ class Tracing:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch([*parameters.values(), *values.values()])
             with keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False) as scope:
-                entry = Entry(self._parts.model, lambda batch, training: self._run(given, batch, training))
+                entry = Entry(self._adapter.model, lambda batch, training: self._run(given, batch, training))
                 result = entry((given["inputs"], received, given["masks"]), training=True)
             if scope.losses:
                 raise UsageError(
@@ -105,7 +107,7 @@ class Tracing:
         }  # fmt: skip
         if span.last:
             outputs = keras.tree.map_structure(wide, self._program.result(values))
-            total, weight = losses.summed(self._parts.loss(given["targets"], outputs), given["samples"])
+            total, weight = losses.summed(self._adapter.loss(given["targets"], outputs), given["samples"])
             result["measured"] = (total, weight, outputs)
         return result
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mxnet.gluon import Block
 
 from unisono.errors import UsageError
 from unisono.frameworks.arrays import restoring
@@ -18,31 +17,34 @@ from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.stages.draws import found_draws
 from unisono.frameworks.mxnet.stages.pieces import entered, pieces_of
-from unisono.frameworks.mxnet.stages.stage import CutModel, Process, Stage
+from unisono.frameworks.mxnet.stages.stage import CutModel, Stage
 from unisono.frameworks.mxnet.weights import Weights
 from unisono.frameworks.protocol import Array, Measured, Passed, Unit
 from unisono.job import Job
+
+if TYPE_CHECKING:
+    from unisono.frameworks.mxnet.model import Adapter
 
 
 class Cutter:
     """A model that can be cut.
 
     Args:
-        job, model: the job and its model.
-        process: what stages need of the adapter.
+        job: the job.
+        adapter: of its model.
 
     Raises:
         UsageError: it can't be cut.
     """
 
-    def __init__(self, job: Job, model: Block, process: Process) -> None:
+    def __init__(self, job: Job, adapter: Adapter) -> None:
         if job.forward is not None:
             raise UsageError(
                 "a gluon model is cut between the blocks of a Sequential, which are called one after another; received "
                 "job.forward, which calls the model in its own way. Make that a block of the model, or train with "
                 "pipeline=1."
             )
-        self.process, self._pieces = process, pieces_of(model, process.weights)
+        self.adapter, self._pieces = adapter, pieces_of(adapter.model, adapter.weights)
 
     @property
     def count(self) -> int:
@@ -72,23 +74,23 @@ class Cutter:
 
     def _costs(self, batch: Any, samples: int) -> list[tuple[float, float, int, int]]:
         """What units cost; what was drawn before each of them is not drawn again."""
-        weights, count = self.process.weights, self.count
-        into, used = self.process.gradient_buffers(_zeros(weights)), np.zeros(len(weights.parameters), np.uint8)
+        weights, count = self.adapter.weights, self.count
+        into, used = self.adapter.gradient_buffers(_zeros(weights)), np.zeros(len(weights.parameters), np.uint8)
         model = replace(self._model, draws=(False,) * count, loss_draws=False)
         return costs(partial(Stage, model), count, batch, samples, into, used, weights.live, _counted)
 
     @cached_property
     def _model(self) -> CutModel:
-        inputs, targets = as_framework(tuple(self.process.example()))
+        inputs, targets = as_framework(tuple(self.adapter.example()))
         value = entered(inputs)
 
         def finish(outputs: Any) -> None:
-            total, weight = self.process.calls.loss(outputs, targets, len(value.arrays[0]))
-            self.process.calls.measured(total, weight, outputs, targets)
+            total, weight = self.adapter.calls.loss(outputs, targets, len(value.arrays[0]))
+            self.adapter.calls.measured(total, weight, outputs, targets)
 
-        with restoring(self.process.weights.live), self.process.weights.computing():
+        with restoring(self.adapter.weights.live), self.adapter.weights.computing():
             draws, loss_draws = found_draws(self._pieces, value, finish)
-        return CutModel(self.process, self._pieces, draws, loss_draws)
+        return CutModel(self.adapter, self._pieces, draws, loss_draws)
 
 
 def _variants(samples: int) -> list[list[int]]:
@@ -131,12 +133,12 @@ class _Trial:
     """
 
     def __init__(self, cutter: Cutter, batch: Any, samples: int) -> None:
-        self._cutter, self._process, self._batch, self._samples = cutter, cutter.process, batch, samples
-        weights = self._process.weights
+        self._cutter, self._adapter, self._batch, self._samples = cutter, cutter.adapter, batch, samples
+        weights = self._adapter.weights
         self._arrays = _zeros(weights)
-        self._into = self._process.gradient_buffers(self._arrays)
+        self._into = self._adapter.gradient_buffers(self._arrays)
         self._used = np.zeros(len(weights.parameters), np.uint8)
-        self._whole = self._bits(lambda: self._process.gradient(batch, samples, self._into, self._used))
+        self._whole = self._bits(lambda: self._adapter.gradient(batch, samples, self._into, self._used))
 
     def differing(self, places: Sequence[int]) -> set[int]:
         """The units before which a cut gives other bits than the uncut model."""
@@ -146,19 +148,19 @@ class _Trial:
         return self.differing(places[:half]) | self.differing(places[half:]) if half else set(places)
 
     def _bits(self, compute: Callable[[], Measured]) -> tuple[Any, ...]:
-        with restoring(self._process.weights.live):
+        with restoring(self._adapter.weights.live):
             self._used[...] = 0
-            self._process.seed(0)
+            self._adapter.seed(0)
             measured = compute()
-            arrays = [*self._arrays.values(), *self._process.weights.live]
+            arrays = [*self._arrays.values(), *self._adapter.weights.live]
             return repr(measured), self._used.tobytes(), [blake2b(array.tobytes()).digest() for array in arrays]
 
     def _staged(self, cuts: tuple[int, ...]) -> Measured:
         def run(forward: Callable[[], Passed]) -> Passed:
-            self._process.seed(0)
+            self._adapter.seed(0)
             return forward()
 
-        stages, live = stages_of(self._cutter.stage, cuts), self._process.weights.live
+        stages, live = stages_of(self._cutter.stage, cuts), self._adapter.weights.live
         passed, _, _ = through(stages, self._batch, self._samples, self._into, self._used, live, run)
         measured = passed[-1].measured
         assert measured is not None, "the last stage measures"

@@ -7,10 +7,10 @@ numbers. Backward cross the gradients of these arrays, then those of parameters 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mxnet
 from mxnet import autograd
@@ -18,35 +18,13 @@ from mxnet import autograd
 from unisono.frameworks.arrays import restoring
 from unisono.frameworks.cuts import owners
 from unisono.frameworks.mxnet import parameters as held
-from unisono.frameworks.mxnet.calls import Calls
 from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.stages.draws import Draw, draw_again, drawn
 from unisono.frameworks.mxnet.stages.pieces import Piece, Recorded, Value, entered, filled, marked, record, record_loss
-from unisono.frameworks.mxnet.weights import Weights
-from unisono.frameworks.protocol import Array, Crossing, Measured, Passed
+from unisono.frameworks.protocol import Array, Crossing, Passed
 
-
-@dataclass(frozen=True)
-class Process:
-    """What stages need of their process's adapter.
-
-    Attributes:
-        weights: its parameters.
-        calls: how the loss and metrics are called.
-        example: gives the (inputs, targets) of some microbatch.
-        seed: `Adapter.seed`.
-        seeded: () → what it was last called with; MXNet can't be asked.
-        gradient: `Adapter.gradient`.
-        gradient_buffers: `Adapter.gradient_buffers`.
-    """
-
-    weights: Weights
-    calls: Calls
-    example: Callable[[], Any]
-    seed: Callable[[int], None]
-    seeded: Callable[[], int]
-    gradient: Callable[[Any, int, Any, Array], Measured]
-    gradient_buffers: Callable[[Mapping[int, Array]], Any]
+if TYPE_CHECKING:
+    from unisono.frameworks.mxnet.model import Adapter
 
 
 @dataclass(frozen=True)
@@ -54,13 +32,13 @@ class CutModel:
     """A model in pieces.
 
     Attributes:
-        process: see `Process`.
+        adapter: whose it is.
         pieces: its blocks.
         draws: which of them draw random numbers.
         loss_draws: whether the loss or the metrics may.
     """
 
-    process: Process
+    adapter: Adapter
     pieces: tuple[Piece, ...]
     draws: tuple[bool, ...]
     loss_draws: bool
@@ -98,12 +76,12 @@ class Stage:
     """
 
     def __init__(self, model: CutModel, cuts: tuple[int, ...], index: int, recompute: bool) -> None:
-        self._model, self._process, self._recompute = model, model.process, recompute
+        self._model, self._adapter, self._recompute = model, model.adapter, recompute
         self._start, self._stop = cuts[index], cuts[index + 1]
         self._pieces = model.pieces[self._start : self._stop]
         self._last = self._stop == len(model.pieces)
         self._catches_up = any(model.draws[self._start : self._stop]) or (self._last and model.loss_draws)
-        first = owners([piece.trained for piece in model.pieces], model.process.weights.trained)
+        first = owners([piece.trained for piece in model.pieces], model.adapter.weights.trained)
         self.parameters = tuple(n for n, piece in first.items() if self._start <= piece < self._stop)
         self.buffers = tuple(sorted({b for piece in self._pieces for b in piece.buffers}))
 
@@ -113,15 +91,15 @@ class Stage:
         """See `Stage.forward`."""
         inputs, targets = batch
         value, draws = (entered(as_framework(inputs)), []) if self._start == 0 else _arrived(received)
-        before = _Before(self._process.seeded(), [array.copy() for array in self._process.weights.live], draws)
+        before = _Before(self._adapter.seeded, [array.copy() for array in self._adapter.weights.live], draws)
         units: list[Recorded | Value] = []
         moving: list[tuple[int, Value, Recorded]] = []
-        with self._process.weights.computing():
+        with self._adapter.weights.computing():
             if self._catches_up:
                 self._draw_again(before)
             for index, piece in enumerate(self._pieces, self._start):
                 draws = [*draws, drawn(index, value)] if self._model.draws[index] else draws
-                recorded = record(piece, self._process.weights, value)
+                recorded = record(piece, self._adapter.weights, value)
                 units.append(value if self._recompute and not self._model.draws[index] else recorded)
                 if piece.buffers or self._model.draws[index]:
                     moving.append((index, value, recorded))
@@ -130,17 +108,17 @@ class Stage:
                 self._move_buffers(before, moving)
                 return Passed(_Kept(units, None), _sent(value, draws))
             targets = as_framework(targets)
-            loss, weight = record_loss(lambda outputs: self._process.calls.loss(outputs, targets, samples), value)
+            loss, weight = record_loss(lambda outputs: self._adapter.calls.loss(outputs, targets, samples), value)
         outputs = value.built(value.arrays)
-        measured = self._process.calls.measured(loss.value.arrays[0], weight, outputs, targets)
-        with self._process.weights.computing():
+        measured = self._adapter.calls.measured(loss.value.arrays[0], weight, outputs, targets)
+        with self._adapter.weights.computing():
             self._move_buffers(before, moving)
         return Passed(_Kept(units, loss), Crossing(), measured)
 
     def _draw_again(self, before: _Before) -> None:
         """Move the generators to where the stages before have left theirs."""
-        self._process.seed(before.seed)  # another stage may have drawn in this process since
-        with restoring(self._process.weights.live):  # a block may keep statistics of what it sees
+        self._adapter.seed(before.seed)  # another stage may have drawn in this process since
+        with restoring(self._adapter.weights.live):  # a block may keep statistics of what it sees
             draw_again(self._model.pieces, before.draws)
 
     def _move_buffers(self, before: _Before, units: Sequence[tuple[int, Value, Recorded]]) -> None:
@@ -153,7 +131,7 @@ class Stage:
             before: what this forward pass began with.
             units: those that have buffers or draw: index, what it took, its recording.
         """
-        weights, pieces, draws = self._process.weights, self._model.pieces, self._model.draws
+        weights, pieces, draws = self._adapter.weights, self._model.pieces, self._model.draws
         again = {buffer for index, *_ in units if draws[index] for buffer in pieces[index].buffers}
         if again:
             for buffer in again:
@@ -177,12 +155,12 @@ class Stage:
             gradients, _ = kept.loss.backward([filled(1, total.shape, total.dtype)])
         else:
             gradients, uses = _returned(received)
-        places = dict(zip(self._process.weights.trained, into, strict=True))
+        places = dict(zip(self._adapter.weights.trained, into, strict=True))
         reached = set()
-        with self._process.weights.computing():
+        with self._adapter.weights.computing():
             for piece in reversed(self._pieces):
                 unit = kept.units.pop()  # its memory is free for the units before it
-                recorded = record(piece, self._process.weights, unit) if isinstance(unit, Value) else unit
+                recorded = record(piece, self._adapter.weights, unit) if isinstance(unit, Value) else unit
                 gradients, found = recorded.backward(gradients)
                 for number, gradient in found.items():
                     if number in self._model.tied:
