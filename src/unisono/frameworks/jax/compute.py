@@ -33,17 +33,18 @@ class Compute:
 
     def gradient(self, parameters: list[Any], state: list[Any], key: Array, batch: Any, samples: int) -> Any:
         """((Σ loss, (weight, metrics, new state leaves)), gradients of Σ loss)."""
-        with explained():
-            found = self._gradient(parameters, state, key, batch, np.float32(samples))
-            return jax.block_until_ready(found)
+        return self._ready(self._gradient, parameters, state, key, batch, np.float32(samples))
 
     def evaluate(
         self, parameters: list[Any], state: list[Any], key: Array, batch: Any, samples: int, keep_outputs: bool
     ) -> Any:
         """(Σ loss, weight, metrics, what metrics saw or None)."""
+        return self._ready(self._evaluation, parameters, state, key, batch, np.float32(samples), keep_outputs)
+
+    @staticmethod
+    def _ready(function: Any, *arguments: Any) -> Any:
         with explained():
-            found = self._evaluation(parameters, state, key, batch, np.float32(samples), keep_outputs)
-            return jax.block_until_ready(found)
+            return jax.block_until_ready(function(*arguments))
 
     def _total(self, parameters: list[Any], state: list[Any], key: Any, batch: Any, samples: Any) -> Any:
         inputs, targets = batch

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import jax
@@ -16,22 +16,25 @@ from unisono.job import Job
 
 
 @dataclass(frozen=True)
-class Piece(ABC):
+class Piece:
     """A piece of a model.
 
     Attributes:
         name: where it lies in the model.
-        apply: what the job wrote.
+        apply: what the job wrote: of a flax.nnx module (model, value) → value; else like `Job.forward`.
+        number: of one of a linen module or of plain variables, which has a key of its own; None of a flax.nnx module's.
     """
 
     name: str
     apply: Function
+    number: int | None = None
 
-    @abstractmethod
     def call(
         self, form: Form, parameters: Any, state: Any, counts: list[Any], value: Any, key: Any
     ) -> tuple[Any, Any, list[Any]]:
         """(value, new state, new counts) in training mode. Traced.
+
+        In a flax.nnx module every stream has the key that it has in the whole model, and goes on counting.
 
         Args:
             form: the model.
@@ -40,42 +43,21 @@ class Piece(ABC):
             value: what the piece before has given; the inputs, for the first one.
             key: the microbatch's.
         """
-
-
-@dataclass(frozen=True)
-class NnxPiece(Piece):
-    """A piece of a flax.nnx module: (model, value) → value."""
-
-    def call(
-        self, form: Form, parameters: Any, state: Any, counts: list[Any], value: Any, key: Any
-    ) -> tuple[Any, Any, list[Any]]:
-        """See `Piece.call`: every stream has the key that it has in the whole model, and goes on counting."""
+        apply, number = self.apply, self.number
 
         def counted(model: nnx.Module, value: Any) -> Any:
             streams = _streams(model)
             for stream, count in zip(streams, counts, strict=True):
                 stream.count[...] = count
-            return self.apply(model, value), [stream.count[...] for stream in streams]
-
-        (value, counts), state = form.call(counted, parameters, state, value, key, True)
-        return value, state, counts
-
-
-@dataclass(frozen=True)
-class VariablesPiece(Piece):
-    """A piece of a linen module or of plain variables: like `Job.forward`, with a key of its own."""
-
-    number: int
-
-    def call(
-        self, form: Form, parameters: Any, state: Any, counts: list[Any], value: Any, key: Any
-    ) -> tuple[Any, Any, list[Any]]:
-        """See `Piece.call`."""
+            return apply(model, value), [stream.count[...] for stream in streams]
 
         def keyed(variables: Any, value: Any, key: Any, training: bool) -> Any:
-            return self.apply(variables, value, jax.random.fold_in(key, self.number), training)
+            return apply(variables, value, jax.random.fold_in(key, number), training)
 
-        value, state = form.call(keyed, parameters, state, value, key, True)
+        if number is None:
+            (value, counts), state = form.call(counted, parameters, state, value, key, True)
+        else:
+            value, state = form.call(keyed, parameters, state, value, key, True)
         return value, state, counts
 
 
@@ -91,17 +73,9 @@ def whole(job: Job, model: Any) -> Job:
     """The job with its stages one after another as its forward pass, where it gives stages."""
     if job.stages is None:
         return job
-    forward = _nnx_forward(job.stages) if isinstance(model, nnx.Module) else _variables_forward(job.stages)
-    return replace(job, forward=forward, stages=None)
-
-
-def _nnx_forward(stages: Sequence[Function]) -> Function:
-    def forward(model: nnx.Module, value: Any) -> Any:
-        for stage in stages:
-            value = stage(model, value)
-        return value
-
-    return forward
+    stages = job.stages
+    forward: Function = lambda model, value: reduce(lambda value, stage: stage(model, value), stages, value)  # noqa: E731
+    return replace(job, forward=forward if isinstance(model, nnx.Module) else _variables_forward(stages), stages=None)
 
 
 def _variables_forward(stages: Sequence[Function]) -> Function:
@@ -134,10 +108,8 @@ def pieces_of(job: Job, model: Any) -> tuple[Piece, ...]:
     if job.stages is not None and len(job.stages) < 2:
         return ()
     if job.stages is not None:
-        named = [(f"stages.{number}", stage) for number, stage in enumerate(job.stages)]
-        if isinstance(model, nnx.Module):
-            return tuple(NnxPiece(name, stage) for name, stage in named)
-        return tuple(VariablesPiece(name, stage, number) for number, (name, stage) in enumerate(named))
+        keyed = not isinstance(model, nnx.Module)
+        return tuple(Piece(f"stages.{n}", stage, n if keyed else None) for n, stage in enumerate(job.stages))
     if job.forward is not None or not _is_chain(model):
         return ()
     groups: list[list[tuple[int, ...]]] = [[]]
@@ -148,7 +120,7 @@ def pieces_of(job: Job, model: Any) -> tuple[Piece, ...]:
                 groups.append([])
             started = True
         groups[-1].append(path)
-    pieces = tuple(NnxPiece(_name(paths[0]), _applied(paths)) for paths in groups)
+    pieces = tuple(Piece(_name(paths[0]), _applied(paths)) for paths in groups)
     return pieces if len(pieces) > 1 else ()
 
 
@@ -195,12 +167,7 @@ def _name(path: tuple[int, ...]) -> str:
 
 def _applied(paths: Sequence[tuple[int, ...]]) -> Callable[[Any, Any], Any]:
     def apply(model: nnx.Sequential, value: Any) -> Any:
-        layers = []
-        for path in paths:
-            layer: Any = model
-            for number in path:
-                layer = layer.layers[number]
-            layers.append(layer)
+        layers = [reduce(lambda layer, number: layer.layers[number], path, model) for path in paths]
         return nnx.Sequential(lambda: value, *layers)()  # flax's own rules for tuples and dicts between layers
 
     return apply

@@ -6,9 +6,8 @@ gradients of both, then the partial gradients of the parameters that are used on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import jax
@@ -87,8 +86,8 @@ class Stage:
         kept = _Kept(traced, forward.kept)
         if result is not None:
             return Passed(kept, Crossing(), result)
-        memory = [forward.memory[index] for index in traced.joints[self._stop - 1].memory]
-        return Passed(kept, Crossing(tuple(map(_sent, [*forward.leaves, *memory]))))
+        memory = (forward.memory[index] for index in traced.joints[self._stop - 1].memory)
+        return Passed(kept, _sent(*forward.leaves, *memory))
 
     def _arrived(self, traced: Traced, known: Known, batch: Any, received: Crossing) -> tuple[list[Any], Known]:
         """The leaves of the value that the first piece is given, and the memory as the stages before have left it."""
@@ -96,11 +95,11 @@ class Stage:
             return jax.tree.leaves(batch[0]), known
         joint, shapes = traced.joints[self._start - 1], jax.tree.leaves(traced.gives[self._start - 1])
         memory = list(known.memory)
-        expected = [*shapes, *(memory[index] for index in joint.memory)]
-        arrived = [_arrived(array, like) for array, like in zip(received.arrays, expected, strict=True)]
-        for index, value in zip(joint.memory, arrived[len(shapes) :], strict=True):
-            memory[index] = value
-        return arrived[: len(shapes)], Known(known.parameters, memory, known.key)
+        arrived = _arrived(received, [*shapes, *(memory[index] for index in joint.memory)])
+        leaves = [next(arrived) for _ in shapes]
+        for index in joint.memory:
+            memory[index] = next(arrived)
+        return leaves, Known(known.parameters, memory, known.key)
 
     def backward(
         self, kept: _Kept, received: Crossing, into: Mapping[int, Array], used: Array, add: bool = False
@@ -117,11 +116,10 @@ class Stage:
         if self._start == 0:
             return Crossing()
         joint = traced.joints[self._start - 1]
-        arrays = [
+        return _sent(
             *sent, *(flowing[index] if index in joint.flowing else None for index in joint.memory),
             *(parameters[number] for number in joint.tied),
-        ]  # fmt: skip
-        return Crossing(tuple(None if array is None else _sent(array) for array in arrays))
+        )  # fmt: skip
 
     def _returned(self, traced: Traced, received: Crossing) -> tuple[list[Any], dict[int, Any], dict[int, Any]]:
         """The gradients of the last piece's leaves, of memory by index, and of parameters by number."""
@@ -129,33 +127,31 @@ class Stage:
             return [], {}, {}
         known = self._process.known()
         joint, shapes = traced.joints[self._stop - 1], jax.tree.leaves(traced.gives[self._stop - 1])
-        expected = [
+        arrived = _arrived(received, [
             *shapes, *(known.memory[index] for index in joint.memory),
             *(known.parameters[number] for number in joint.tied),
-        ]  # fmt: skip
-        arrived = [
-            None if array is None else _arrived(array, like)
-            for array, like in zip(received.arrays, expected, strict=True)
-        ]
-        ends = np.cumsum([0, len(shapes), len(joint.memory), len(joint.tied)])
-        leaves, memory, parameters = (arrived[start:end] for start, end in pairwise(ends))
-        flowing = {index: value for index, value in zip(joint.memory, memory, strict=True) if value is not None}
-        return leaves, flowing, dict(zip(joint.tied, parameters, strict=True))
+        ])  # fmt: skip
+        leaves = [next(arrived) for _ in shapes]
+        flowing = {index: value for index in joint.memory if (value := next(arrived)) is not None}
+        return leaves, flowing, {number: next(arrived) for number in joint.tied}
 
 
-def _sent(value: Any) -> Array:
+def _sent(*values: Any) -> Crossing:
     """As NumPy's; a dtype that NumPy doesn't know (bfloat16 …) as unsigned words, a typed key as its numbers."""
-    array = host(untyped(value))
-    return array if array.dtype.isbuiltin else array.view(f"u{array.dtype.itemsize}")
+    arrays = [None if value is None else host(untyped(value)) for value in values]
+    plain = [a if a is None or a.dtype.isbuiltin else a.view(f"u{a.dtype.itemsize}") for a in arrays]
+    return Crossing(tuple(plain))
 
 
-def _arrived(array: Array | None, like: Any) -> Any:
+def _arrived(received: Crossing, expected: Sequence[Any]) -> Iterator[Any]:
     """The inverse of `_sent`; JAX computes on the shared memory itself where it can.
 
     Copies are bound to a device, as aliases are: JAX compiles once more for arrays that are not.
     """
-    assert array is not None, "only gradients may be absent"
-    if is_key(like):
-        return typed(array, like)
-    alias = Shared(array).alias if array.dtype == like.dtype else None
-    return jax.device_put(array.view(like.dtype), jax.local_devices()[0]) if alias is None else alias
+    for array, like in zip(received.arrays, expected, strict=True):
+        if array is None or is_key(like):
+            yield None if array is None else typed(array, like)
+        else:
+            alias = Shared(array).alias if array.dtype == like.dtype else None
+            device = jax.local_devices()[0]
+            yield jax.device_put(array.view(like.dtype), device) if alias is None else alias

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -67,25 +68,21 @@ def _described(value: Any) -> str:
     return f"{type(value).__module__.partition('.')[0]}'s {type(value).__name__}"
 
 
-def parts(transformation: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The transformations that it applies one after another: (optax's factory or "", what its update function holds).
+def parts(update: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The transformations that an update function applies one after another: (optax's factory or "", what it holds).
 
     optax's update functions are closures named after their factory; a chain holds the functions of its members. Nothing
     public tells as much: `optax.tree_utils` looks into states, and clipping, scaling and schedules keep none there.
     """
-    yield from _parts(transformation.update)
-
-
-def _parts(update: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
     name, held = _factory(update)
     if name == "chain":
         for member in held["update_fns"]:
-            yield from _parts(member)
+            yield from parts(member)
     elif name == "with_extra_args_support":
-        yield from _parts(held["tx"].update)
+        yield from parts(held["tx"].update)
     elif name == "inject_hyperparams":
         yield "inject_hyperparams", held
-        yield from _parts(_injected(update, held).update)
+        yield from parts(_injected(held).update)
     else:
         yield name, held
 
@@ -94,30 +91,23 @@ def _factory(update: Any) -> tuple[str, Mapping[str, Any]]:
     module, code = getattr(update, "__module__", None) or "", getattr(update, "__code__", None)
     if code is None or not module.startswith("optax."):
         return "", {}
-    held = {}
-    for name, cell in zip(code.co_freevars, update.__closure__ or (), strict=True):
-        held[name] = cell.cell_contents
+    cells = zip(code.co_freevars, update.__closure__ or (), strict=True)
+    held = {name: cell.cell_contents for name, cell in cells}
     return update.__qualname__.partition(".")[0], held
 
 
-def _injected(update: Any, held: Mapping[str, Any]) -> Any:
+def _injected(held: Mapping[str, Any]) -> Any:
     """The transformation inside `inject_hyperparams`, made with numbers in place of what it injects."""
     factory = held["inner_factory"]
-    schedules = dict.fromkeys(held["sched_hps"], 0.5)
-    numbers = dict.fromkeys(_injected_names(update, held), 0.5)
-    return factory(**{**numbers, **held["other_hps"], **schedules})
-
-
-def _injected_names(update: Any, held: Mapping[str, Any]) -> list[str]:
-    names = inspect.signature(held["inner_factory"]).parameters
-    return [name for name in names if name not in held["other_hps"] and name not in held["sched_hps"]]
+    numbers = dict.fromkeys(inspect.signature(factory).parameters, 0.5)
+    return factory(**{**numbers, **held["other_hps"], **dict.fromkeys(held["sched_hps"], 0.5)})
 
 
 def may_be_elementwise(transformation: Any) -> bool:
     """Whether every part is one that is known to act on each element alone (a probe must agree)."""
     return all(
         name == "inject_hyperparams" or (name in ELEMENTWISE and not any(getattr(v, "ndim", 0) for v in held.values()))
-        for name, held in parts(transformation)
+        for name, held in parts(transformation.update)
     )
 
 
@@ -125,30 +115,21 @@ def described(transformation: Any) -> list[tuple[str, dict[str, Any]]]:
     """The parts' names and plain settings, to compare one job with another."""
     return [
         (name or type(transformation).__name__, {key: v for key, v in held.items() if isinstance(v, _PLAIN)})
-        for name, held in parts(transformation)
+        for name, held in parts(transformation.update)
     ]
 
 
 def learning_rate(transformation: Any) -> Callable[[int], float] | None:
     """(steps done) → the learning rate of the next step: the product of the scalings in the chain, if any is seen."""
     factors: list[Callable[[int], float]] = []
-    for name, held in parts(transformation):
+    for name, held in parts(transformation.update):
         if name == "inject_hyperparams":
             return _injected_rate(transformation, held)
         if name == "scale" and isinstance(held["step_size"], int | float) and abs(held["step_size"]) != 1:
             factors.append(_constant(abs(float(held["step_size"]))))
         elif name == "scale_by_schedule":
             factors.append(_following(held["step_size_fn"]))
-    if not factors:
-        return None
-
-    def product(step: int) -> float:
-        rate = 1.0
-        for factor in factors:
-            rate *= factor(step)
-        return rate
-
-    return product
+    return (lambda step: math.prod((factor(step) for factor in factors), start=1.0)) if factors else None
 
 
 def _constant(value: float) -> Callable[[int], float]:

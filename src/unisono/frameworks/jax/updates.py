@@ -63,12 +63,8 @@ class TileUpdate:
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
-        row = before[self._first]
-        scalars = {
-            leaf.key: np.asarray(row[1 + self._scalars.index(leaf.key)], leaf.dtype)
-            for leaf in self._leaves
-            if leaf.is_scalar
-        }
+        row = dict(zip(self._scalars, before[self._first, 1:], strict=False))
+        scalars = {leaf.key: np.asarray(row[leaf.key], leaf.dtype) for leaf in self._leaves if leaf.is_scalar}
         results: list[Any] = []
         for operand in self._operands:
             parameters, gradients, *held = operand.read()
