@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from unisono.errors import UsageError, way_to_install
 from unisono.frameworks.family import Family
+from unisono.frameworks.nests import leaves
 
 if TYPE_CHECKING:
     from unisono.frameworks.protocol import Adapter, DataFunctions
@@ -189,7 +190,7 @@ def _seeded(job: Job, threads: int, families: tuple[Family, ...]) -> Any:
 
 
 def _family_seen_in(model: Any) -> Family:
-    for part in _parts(model):
+    for _, part in leaves(model):
         for kind in type(part).__mro__:  # a class may come from several: a Keras model on PyTorch is a Module too
             for family in families():
                 if kind.__module__.partition(".")[0] in family.roots:
@@ -199,15 +200,3 @@ def _family_seen_in(model: Any) -> Family:
         f"job.model must return a model of a framework that Unisono knows ({names}); received "
         f"{type(model).__name__}. Write model=Net or model=lambda: Net(...)."
     )
-
-
-def _parts(model: Any) -> Iterator[Any]:
-    """The model, or the leaves of a nested structure of arrays."""
-    if isinstance(model, Mapping):
-        for value in model.values():
-            yield from _parts(value)
-    elif isinstance(model, list | tuple):
-        for value in model:
-            yield from _parts(value)
-    else:
-        yield model

@@ -13,6 +13,7 @@ from mxnet.ndarray import NDArray
 
 from unisono.frameworks.mxnet import engine
 from unisono.frameworks.mxnet.seeding import seed_everything
+from unisono.frameworks.nests import mapped
 from unisono.frameworks.protocol import Array, DataFunctions
 
 
@@ -36,14 +37,10 @@ def _stack(values: Sequence[Any]) -> Any:
 
 def as_framework(value: Any) -> Any:
     """NumPy arrays in a structure as arrays of MXNet (of `mxnet.np` after `npx.set_np()`), with their dtype."""
-    if isinstance(value, np.ndarray | np.generic):
-        make = mxnet.np.array if mxnet.util.is_np_array() else mxnet.nd.array
-        return make(value, dtype=value.dtype)
-    if isinstance(value, tuple | list):
-        return type(value)(as_framework(member) for member in value)
-    if isinstance(value, Mapping):
-        return {name: as_framework(member) for name, member in value.items()}
-    return value
+    make = mxnet.np.array if mxnet.util.is_np_array() else mxnet.nd.array
+    return mapped(
+        lambda leaf: make(leaf, dtype=leaf.dtype) if isinstance(leaf, np.ndarray | np.generic) else leaf, value
+    )
 
 
 class Data(DataFunctions):

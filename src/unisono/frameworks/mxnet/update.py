@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import mxnet
 from mxnet.optimizer import Updater
 
 from unisono.errors import JobError
-from unisono.frameworks.mxnet.optimizers import Master, number_of
+from unisono.frameworks.mxnet.optimizers import Master, leaves, number_of
 from unisono.frameworks.mxnet.parameters import over_legacy
+from unisono.frameworks.nests import mapped
 from unisono.frameworks.protocol import Array
 from unisono.frameworks.scratch import Scratch
-
-
-def _with(state: Any, arrays: Mapping[str, Any], path: str = "state") -> Any:
-    """The same structure over other arrays."""
-    if isinstance(state, tuple | list):
-        return type(state)(_with(member, arrays, f"{path}.{index}") for index, member in enumerate(state))
-    return arrays.get(path)
 
 
 class MxnetChunkUpdate:
@@ -45,8 +38,8 @@ class MxnetChunkUpdate:
             self._weights.append(over_legacy(scratch.parameters[place].reshape(shape)))
             self._gradients.append(over_legacy(scratch.gradients[place].reshape(shape)))
             template = self._clone.create_state(number, self._weights[-1])
-            arrays = {path: over_legacy(array) for path, array in scratch.state[number].items()}
-            self._updater.states[number] = _with(template, arrays)
+            arrays = iter([over_legacy(scratch.state[number][path]) for path, _ in leaves(template)])
+            self._updater.states[number] = mapped(lambda leaf: None if leaf is None else next(arrays), template)  # noqa: B023
             self._updater.states_synced[number] = True
         self._beside = master.beside(self._clone)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Hashable
 from hashlib import blake2b
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 
 from unisono.frameworks.attributes import Attributes
 from unisono.frameworks.pytorch.stages.travel import as_array
-from unisono.frameworks.pytorch.stages.trees import leaves
 from unisono.frameworks.pytorch.state_tensors import StateTensors
 
 _COMMON = frozenset(vars(torch.nn.Module()))
@@ -29,14 +27,6 @@ def watched(model: torch.nn.Module, loss: Any) -> Attributes:
     return Attributes(
         holders, _COMMON, _content, lambda value: _generator(value) or parts.mark(value), "register_buffer"
     )
-
-
-def shapes(inputs: Any) -> Hashable:
-    """What a forward pass is given, but for the values of tensors."""
-    return tuple(
-        (path, *((leaf.shape, leaf.dtype) if isinstance(leaf, torch.Tensor) else (type(leaf).__name__,)))
-        for path, leaf in leaves(inputs)
-    ), torch.is_grad_enabled()
 
 
 def _is_own(module: torch.nn.Module) -> bool:

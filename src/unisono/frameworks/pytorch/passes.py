@@ -11,16 +11,17 @@ import numpy as np
 import torch
 
 from unisono.errors import JobError
+from unisono.frameworks.attributes import shapes
 from unisono.frameworks.jobs import called, sums
 from unisono.frameworks.leaving import leave
 from unisono.frameworks.lossrules import check_loss, no_graph
+from unisono.frameworks.nests import leaves
 from unisono.frameworks.protocol import Array, GradientInParts, Measured
 from unisono.frameworks.pytorch import determinism
-from unisono.frameworks.pytorch.attributes import shapes, watched
+from unisono.frameworks.pytorch.attributes import watched
 from unisono.frameworks.pytorch.data import seed_everything
 from unisono.frameworks.pytorch.modes import Modes, without_gradients
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
-from unisono.frameworks.pytorch.stages.trees import leaves
 from unisono.frameworks.pytorch.watching import Watch
 from unisono.job import Job
 
@@ -216,7 +217,7 @@ class Passes:
         watch = self._watches[elsewhere]
         before = watch.look()
         try:
-            with self._attributes.one_pass(lambda: shapes(inputs)), determinism.explained():
+            with self._attributes.one_pass(lambda: (shapes(inputs), torch.is_grad_enabled())), determinism.explained():
                 yield
         except Exception as error:
             watch.check(before)

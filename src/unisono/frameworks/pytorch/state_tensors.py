@@ -7,7 +7,6 @@ strides and a place in it. A tensor over a parameter's memory is that place in t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,31 +24,20 @@ ARRAYS = {
 }
 
 
-@dataclass(frozen=True)
-class _Extent:
-    """The bytes of its storage that a tensor lies in."""
+def _start(tensor: torch.Tensor) -> int:
+    """The first byte of its storage that a tensor lies in."""
+    return int(tensor.storage_offset()) * tensor.element_size()
 
-    storage: int
-    start: int
-    stop: int
 
-    @staticmethod
-    def of(tensor: torch.Tensor) -> _Extent:
-        size = tensor.element_size()
-        last = sum((length - 1) * step for length, step in zip(tensor.shape, tensor.stride(), strict=True))
-        start = int(tensor.storage_offset()) * size
-        return _Extent(
-            tensor.untyped_storage().data_ptr() or id(tensor),
-            start,
-            start + int(last + 1) * size * bool(tensor.numel()),
-        )
+def _length(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """How many elements lie between a tensor's first and last, both of them among them."""
+    return 0 if 0 in shape else 1 + sum((length - 1) * step for length, step in zip(shape, strides, strict=True))
 
 
 def _spanned(tensors: Sequence[torch.Tensor], alignment: int) -> tuple[torch.Tensor, int]:
     """The bytes that tensors over one storage lie in, and where these begin in it."""
-    extents = [_Extent.of(tensor) for tensor in tensors]
-    start = min(extent.start for extent in extents) // alignment * alignment
-    stop = max(extent.stop for extent in extents)
+    start = min(map(_start, tensors)) // alignment * alignment
+    stop = max(_start(each) + _length(each.shape, each.stride()) * each.element_size() for each in tensors)
     storage = tensors[0].untyped_storage()
     return torch.empty(0, dtype=torch.uint8).set_(storage, start, (stop - start,), (1,)), start
 
@@ -102,7 +90,7 @@ class StateTensors:
         with torch.no_grad():
             by_storage: dict[int, list[int]] = {}
             for index, (_, tensor) in enumerate(held):
-                by_storage.setdefault(_Extent.of(tensor).storage, []).append(index)
+                by_storage.setdefault(tensor.untyped_storage().data_ptr() or id(tensor), []).append(index)
             places = self._places()
             for storage, members in by_storage.items():
                 name, tensors = held[members[0]][0], [held[index][1] for index in members]
@@ -116,20 +104,20 @@ class StateTensors:
     ) -> list[Any]:
         """The entries of tensors over one storage, whose memory is added to the arrays unless it is a parameter's."""
         if parameter is not None:
-            base = _Extent.of(self._parameters[parameter]).start
-            return [["parameter", parameter, *_described(each, _Extent.of(each).start - base)] for each in tensors]
+            base = _start(self._parameters[parameter])
+            return [["parameter", parameter, *_described(each, base)] for each in tensors]
         first = tensors[0]
         if storage in self.gradients:  # it will be written to
             memory, start = _spanned(tensors, 1)
             memory = memory.clone()
             for each in tensors:
-                each.data = _over(memory, *_described(each, _Extent.of(each).start - start)[:4])
+                each.data = _over(memory, *_described(each, start)[:4])
         if len(tensors) == 1 and first.is_contiguous() and first.dtype in ARRAYS and first.dim() <= MOST_AXES:
             arrays[name] = first.detach().numpy()
-            return [["memory", name, *_described(first, 0)]]
+            return [["memory", name, *_described(first, _start(first))]]
         memory, start = _spanned(tensors, ALIGNMENT)
         arrays[name] = memory.numpy()
-        return [["memory", name, *_described(each, _Extent.of(each).start - start)] for each in tensors]
+        return [["memory", name, *_described(each, start)] for each in tensors]
 
     def _places(self) -> dict[int, str]:
         return {p.untyped_storage().data_ptr(): name for name, p in self._parameters.items() if p.numel()}
@@ -143,7 +131,7 @@ class StateTensors:
             if kind == "parameter":
                 parameter = self._parameters[name]
                 memory = torch.empty(0, dtype=torch.uint8).set_(parameter.untyped_storage())
-                start += _Extent.of(parameter).start
+                start += _start(parameter)
             else:
                 if name not in memories:
                     raw = np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8)
@@ -178,9 +166,9 @@ class StateTensors:
         kind, value = plain
         if kind == "dtype" and not isinstance(getattr(torch, value), torch.dtype):
             raise ValueError(f"{excerpt(value)} is no dtype")
-        return (
-            getattr(torch, value) if kind == "dtype" else torch.device(value) if kind == "device" else torch.Size(value)
-        )
+        if kind == "dtype":
+            return getattr(torch, value)
+        return torch.device(value) if kind == "device" else torch.Size(value)
 
     def moments(self, value: Any) -> Any:
         """See `Arrays.moments`."""
@@ -204,10 +192,10 @@ class StateTensors:
 _PASSING = frozenset({"step", "_opt_called", "_step_count"})
 
 
-def _described(tensor: torch.Tensor, start: int) -> list[Any]:
-    """dtype, shape, strides, place in bytes; whether it is a Parameter, and whether it is trained."""
+def _described(tensor: torch.Tensor, base: int) -> list[Any]:
+    """dtype, shape, strides, place in bytes from a base on; whether it is a Parameter, and whether it is trained."""
     return [
-        dtype_name(tensor), list(tensor.shape), list(tensor.stride()), start,
+        dtype_name(tensor), list(tensor.shape), list(tensor.stride()), _start(tensor) - base,
         isinstance(tensor, torch.nn.Parameter), tensor.requires_grad,
     ]  # fmt: skip
 
@@ -217,8 +205,8 @@ def _lies_in(size: int, dtype: str, shape: Sequence[int], strides: Sequence[int]
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype) or len(shape) != len(strides) or min(*shape, *strides, start, 0) < 0:
         return False
-    last = sum((length - 1) * step for length, step in zip(shape, strides, strict=True))
-    return start % kind.itemsize == 0 and (0 in shape or start + (last + 1) * kind.itemsize <= size)
+    length = _length(shape, strides)
+    return start % kind.itemsize == 0 and (not length or start + length * kind.itemsize <= size)
 
 
 def _over(memory: torch.Tensor, dtype: str, shape: Sequence[int], strides: Sequence[int], start: int) -> torch.Tensor:

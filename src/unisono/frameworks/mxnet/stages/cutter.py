@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from hashlib import blake2b
@@ -19,6 +19,7 @@ from unisono.frameworks.mxnet.stages.draws import found_draws
 from unisono.frameworks.mxnet.stages.pieces import entered, pieces_of
 from unisono.frameworks.mxnet.stages.stage import CutModel, Stage
 from unisono.frameworks.mxnet.weights import Weights
+from unisono.frameworks.nests import mapped
 from unisono.frameworks.protocol import Array, Measured, Passed, Unit
 from unisono.job import Job
 
@@ -104,13 +105,9 @@ def _variants(samples: int) -> list[list[int]]:
     return [order for place, order in enumerate(orders) if order and order not in orders[:place]]
 
 
-def _chosen(value: Any, samples: list[int]) -> Any:
+def _chosen(batch: Any, samples: list[int]) -> Any:
     """Some samples of a microbatch, from every array in it."""
-    if isinstance(value, tuple | list):
-        return type(value)(_chosen(member, samples) for member in value)
-    if isinstance(value, Mapping):
-        return {name: _chosen(member, samples) for name, member in value.items()}
-    return value[samples] if hasattr(value, "shape") and value.shape else value
+    return mapped(lambda leaf: leaf[samples] if getattr(leaf, "shape", ()) else leaf, batch)
 
 
 def _counted(forward: Callable[[], Passed]) -> tuple[Passed, int]:

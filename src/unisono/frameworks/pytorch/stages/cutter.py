@@ -11,6 +11,7 @@ import torch
 
 from unisono.errors import UsageError
 from unisono.frameworks.cuts import costs
+from unisono.frameworks.nests import leaves
 from unisono.frameworks.protocol import Passed, Unit
 from unisono.frameworks.pytorch.passes import Passes
 from unisono.frameworks.pytorch.stages.boundaries import BY_HAND, Marks, at_split_points, crossing, narrow
@@ -20,7 +21,6 @@ from unisono.frameworks.pytorch.stages.recorder import Recorder
 from unisono.frameworks.pytorch.stages.replay import compiled
 from unisono.frameworks.pytorch.stages.segment import Segment
 from unisono.frameworks.pytorch.stages.stage import StageProgram, TorchStage
-from unisono.frameworks.pytorch.stages.trees import leaves
 from unisono.frameworks.pytorch.stages.uses import Uses, untouched
 
 RECORDINGS_KEPT = 64

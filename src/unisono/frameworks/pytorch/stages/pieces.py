@@ -9,10 +9,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from unisono.errors import UsageError
+from unisono.frameworks.nests import leaves, mapped
 from unisono.frameworks.pytorch.stages import generators
 from unisono.frameworks.pytorch.stages.boundaries import barred_by_use
 from unisono.frameworks.pytorch.stages.operations import InputLeaf, Operation, Recording, Slot, place
-from unisono.frameworks.pytorch.stages.trees import leaves, mapped
 from unisono.frameworks.pytorch.stages.uses import Uses
 
 

@@ -9,11 +9,11 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from unisono.frameworks.nests import leaves, mapped
 from unisono.frameworks.protocol import Array
 from unisono.frameworks.pytorch.stages import generators
 from unisono.frameworks.pytorch.stages.boundaries import barred_by_use, barred_by_writes
 from unisono.frameworks.pytorch.stages.operations import Operation, ReadsValueError, Recording, place
-from unisono.frameworks.pytorch.stages.trees import leaves, mapped
 from unisono.frameworks.pytorch.stages.uses import Uses
 from unisono.frameworks.pytorch.stages.values import Values
 

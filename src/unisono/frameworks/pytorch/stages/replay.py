@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from unisono.frameworks.nests import leaves
 from unisono.frameworks.pytorch.stages.operations import BufferPlace, InputLeaf, Operation, Path, Slot
-from unisono.frameworks.pytorch.stages.trees import leaves
 
 
 class Source:

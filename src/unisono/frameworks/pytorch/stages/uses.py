@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from unisono.frameworks.nests import leaves
 from unisono.frameworks.pytorch.stages import generators
 from unisono.frameworks.pytorch.stages.operations import BufferPlace, Operation
-from unisono.frameworks.pytorch.stages.trees import leaves
 
 
 class Uses:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from unisono.frameworks.nests import leaves, mapped
 from unisono.frameworks.pytorch.stages.operations import InputLeaf, Operation, ReadsValueError, Slot, SlotFacts
-from unisono.frameworks.pytorch.stages.trees import leaves, mapped
 
 
 def storage_of(tensor: torch.Tensor) -> int:
