@@ -121,25 +121,23 @@ def _stand_in(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
 
 def _is_elementwise(master: Optimizer, group: Mapping[str, Any]) -> bool:
     """Whether three steps on halves give the bits of three steps on the whole, and each element has its own state."""
-    whole, left = _stand_in((192,), torch.float32), _stand_in((192,), torch.float32)
-    halves = left[:64].clone(), left[64:].clone()
-    grads = [torch.linspace(-1, 1 + step, 192, dtype=torch.float32) for step in range(3)]
-    for tensors in ([whole], list(halves)):
+    whole = _stand_in((192,), torch.float32)
+    halves = [whole[:64].clone(), whole[64:].clone()]
+    for tensors in ([whole], halves):
         optimizer = clone(master, [{**settings(group), "params": tensors}])
         alike = None if type(master) in ELEMENTWISE else _outside(optimizer)
         places = [tensor.data_ptr() for tensor in tensors]
-        for grad in grads:
-            parts = [grad] if len(tensors) == 1 else [grad[:64].clone(), grad[64:].clone()]
-            for tensor, part in zip(tensors, parts, strict=True):
-                tensor.grad = part
+        for step in range(3):
+            gradient = torch.linspace(-1, 1 + step, 192, dtype=torch.float32)
+            for tensor, part in zip(tensors, torch.split(gradient, [tensor.numel() for tensor in tensors]), strict=True):
+                tensor.grad = part.clone()
             optimizer.step()
         if alike is not None and _outside(optimizer) != alike:
             return False
         if [tensor.data_ptr() for tensor in tensors] != places:  # it puts new tensors into parameters
             return False
-        for tensor in tensors:
-            if not all(_is_own(value, tensor) for value in optimizer.state[tensor].values()):
-                return False
+        if not all(_is_own(value, tensor) for tensor in tensors for value in optimizer.state[tensor].values()):
+            return False
     return torch.equal(whole, torch.cat(halves))
 
 

@@ -27,7 +27,7 @@ def owners_of(
         UsageError: an optimizer holds another parameter, or one of another dtype; nothing is trained.
     """
     numbers = {id(parameter): number for number, (_, parameter) in enumerate(named)}
-    owners: list[int | None] = [None] * len(named)
+    owner_of: dict[int, int] = {}
     group_of: dict[int, int] = {}
     for index, master in enumerate(masters):
         for group_index, group in enumerate(master.param_groups):
@@ -41,11 +41,10 @@ def owners_of(
                 if not parameter.requires_grad:
                     continue
                 check_trained(named[number][0], dtype_name(parameter), "Keep it float32 and set precision='bfloat16'")
-                owners[number], group_of[number] = index, group_index
+                owner_of[number], group_of[number] = index, group_index
             group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
     if not group_of:
         raise UsageError("nothing to train: job.optimizer holds no parameter with requires_grad=True.")
-    for (_, parameter), owner in zip(named, owners, strict=True):
-        if owner is None:
-            parameter.requires_grad_(False)
-    return tuple(owners), group_of
+    for number, (_, parameter) in enumerate(named):
+        parameter.requires_grad_(number in owner_of)
+    return tuple(map(owner_of.get, range(len(named)))), group_of

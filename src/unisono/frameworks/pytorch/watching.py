@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from operator import is_
+from operator import is_, itemgetter, ne
 from typing import Any
 
 import torch
@@ -94,10 +94,8 @@ class Watch:
     def _changed(self, seen: tuple[list[Any], ...], before: Any, samples: Any) -> str:
         """Names the first parameter that is another."""
         assert self._known is not None
-        places, writes, graph = (
-            [a != b for a, b in zip(old, new, strict=True)] for old, new in zip(self._known, seen, strict=True)
-        )
-        for others in (places, writes):
+        *traces, graph = (list(map(ne, old, new)) for old, new in zip(self._known, seen, strict=True))
+        for others in traces:
             if any(others):
                 return repr(self._names[others.index(True)])
         if samples != before:
@@ -154,8 +152,10 @@ def check_memory(model: torch.nn.Module, named: Sequence[tuple[str, torch.nn.Par
                 "small one as the parameter and expand it in forward."
             )
     tensors = [*named, *((name, buffer) for name, buffer in model.named_buffers() if buffer.layout is torch.strided)]
-    held = [(Span.of(as_array(tensor)), name, tensor) for name, tensor in tensors if tensor.numel()]
-    spans = sorted((span.start, span.stop, name, t.requires_grad and t.is_leaf) for span, name, t in held)
+    spans = sorted(
+        (span.start, span.stop, name, tensor.requires_grad and tensor.is_leaf)
+        for name, tensor in tensors if tensor.numel() for span in [Span.of(as_array(tensor))]
+    )  # fmt: skip
     last = (0, 0, "", False)
     for span in spans:
         if span[0] < last[1] and (span[3] or last[3]):
@@ -163,4 +163,4 @@ def check_memory(model: torch.nn.Module, named: Sequence[tuple[str, torch.nn.Par
                 f"a trained parameter's memory is its own; {last[2]!r} and {span[2]!r} overlap, and would be trained "
                 "apart from each other. Use the same Parameter in both places (self.b = self.a), or .clone() one."
             )
-        last = max(last, span, key=lambda one: one[1])
+        last = max(last, span, key=itemgetter(1))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from unisono.errors import UsageError
 from unisono.frameworks.pytorch.stages.operations import Operation, Recording
@@ -24,13 +26,11 @@ NOT_CAST = frozenset(
 
 def crossing(recording: Recording) -> list[tuple[int, ...]]:
     """Per boundary p = 0 … n the slots that are made before operation p and needed by it or a later one."""
-    needed = used_slots(recording.outputs)
-    result = [tuple(sorted(needed))]
+    needed = [used_slots(recording.outputs)]
     for operation in reversed(recording.operations):
-        needed = needed - {slot.number for slot, _ in operation.results}
-        needed = needed | used_slots((operation.args, operation.kwargs))
-        result.append(tuple(sorted(needed)))
-    return result[::-1]
+        made = {slot.number for slot, _ in operation.results}
+        needed.append(needed[-1] - made | used_slots((operation.args, operation.kwargs)))
+    return [tuple(sorted(slots)) for slots in reversed(needed)]
 
 
 def barred_by_use(operations: Sequence[Operation], written_buffers: set[int], cached_casts: bool) -> dict[int, str]:
@@ -106,15 +106,12 @@ def at_split_points(recording: Recording, names: Sequence[str], modules: Sequenc
     Raises:
         UsageError: there is no such submodule, it computes nothing, or the model can't be cut there.
     """
-    found = set()
+    found = set[int]()
     for name in names:
         if name not in modules:
             near = ", ".join(repr(module) for module in modules[1:9])
             raise UsageError(f"split_points are names of submodules; the model has no {name!r}. It has {near} …")
-        inside = [
-            p for p, operation in enumerate(recording.operations)
-            if operation.scope == name or operation.scope.startswith(name + ".")
-        ]  # fmt: skip
+        inside = [p for p, op in enumerate(recording.operations) if f"{op.scope}.".startswith(f"{name}.")]
         if not inside:
             raise UsageError(
                 f"the model is cut before the first operation of a split point; {name!r} has none in the forward pass, "
@@ -124,9 +121,8 @@ def at_split_points(recording: Recording, names: Sequence[str], modules: Sequenc
             raise UsageError(
                 f"the model can't be cut before {name!r}: {recording.barred[inside[0]]}. Name another submodule."
             )
-        if inside[0]:
-            found.add(inside[0])
-    return tuple(sorted(found))
+        found.add(inside[0])
+    return tuple(sorted(found - {0}))
 
 
 @dataclass(frozen=True)
@@ -167,10 +163,5 @@ class Marks:
 
 
 def _keys(recording: Recording) -> list[tuple[str, str, int]]:
-    counts: dict[tuple[str, str], int] = {}
-    keys = []
-    for operation in recording.operations:
-        pair = (operation.scope, operation.name)
-        counts[pair] = counts.get(pair, 0) + 1
-        keys.append((*pair, counts[pair] - 1))
-    return keys
+    counts: dict[tuple[str, str], Iterator[int]] = defaultdict(count)
+    return [(op.scope, op.name, next(counts[op.scope, op.name])) for op in recording.operations]

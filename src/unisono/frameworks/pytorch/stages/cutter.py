@@ -130,9 +130,7 @@ class Cutter:
     def _mark(self, recording: Recording) -> None:
         points = self._passes.job.split_points
         if self._passes.job.stages is not None:
-            boundaries: tuple[int, ...] = tuple(
-                p for p in range(1, len(recording.operations)) if p not in recording.barred
-            )
+            boundaries = tuple(p for p in range(1, len(recording.operations)) if p not in recording.barred)
         elif points is not None:
             names = [name for name, _ in self._passes.model.named_modules(remove_duplicate=False)]
             boundaries = at_split_points(recording, points, names)

@@ -27,8 +27,9 @@ class Uses:
     def __init__(self, parameters: Sequence[torch.nn.Parameter], places: Sequence[BufferPlace]) -> None:
         self._numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
         self._places = places
-        self._known = {i: place.tensor.clone() for i, place in enumerate(places) if place.tensor is not None}
-        self._indices = {id(place.tensor): i for i, place in enumerate(places) if place.tensor is not None}
+        held = [(index, place.tensor) for index, place in enumerate(places) if place.tensor is not None]
+        self._known = {index: tensor.clone() for index, tensor in held}
+        self._indices = {id(tensor): index for index, tensor in held}
         self.written: set[int] = set()
 
     def note(self, operation: Operation, values: Any) -> None:
@@ -65,18 +66,14 @@ class Uses:
 
     def reached(self, value: Any) -> set[int]:
         """The numbers of the parameters that autograd leads to."""
-        found: set[int] = set()
-        open_, seen = [value.grad_fn] if isinstance(value, torch.Tensor) else [], set()
-        while open_:
-            node = open_.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            number = self._numbers.get(id(getattr(node, "variable", None)))
-            if number is not None:
-                found.add(number)
-            open_ += [following for following, _ in node.next_functions]
-        return found
+        waiting, seen = [value.grad_fn] if isinstance(value, torch.Tensor) else [], set[Any]()
+        while waiting:
+            node = waiting.pop()
+            if node is not None and node not in seen:
+                seen.add(node)
+                waiting += [following for following, _ in node.next_functions]
+        reached = (self._numbers.get(id(getattr(node, "variable", None))) for node in seen)
+        return {number for number in reached if number is not None}
 
 
 @contextlib.contextmanager
