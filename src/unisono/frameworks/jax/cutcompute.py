@@ -16,7 +16,7 @@ from unisono.frameworks.jax.forms import Form
 from unisono.frameworks.jax.pieces import Piece
 from unisono.frameworks.jax.programs import Places, Program
 from unisono.frameworks.jax.purity import explained, watched
-from unisono.frameworks.jax.uses import Joint, Uses, joints, uses
+from unisono.frameworks.jax.uses import Joint, joints, uses
 from unisono.frameworks.protocol import Array
 from unisono.job import Job
 
@@ -36,23 +36,6 @@ class Known:
     key: Array
 
 
-@dataclass(frozen=True)
-class Traced:
-    """A model in pieces, at one shape.
-
-    Attributes:
-        uses: what each piece uses.
-        joints: what crosses after it.
-        gives: the shapes of its value; None of the last one.
-        programs: its passes.
-    """
-
-    uses: tuple[Uses, ...]
-    joints: tuple[Joint, ...]
-    gives: tuple[Any, ...]
-    programs: tuple[Program, ...]
-
-
 class CutCompute(Compute):
     """`Compute` of a model in pieces.
 
@@ -67,7 +50,7 @@ class CutCompute(Compute):
         self._functions = (*self._functions, *(piece.apply for piece in pieces))
         self.pieces, self._counts = tuple(pieces), list(counts)
         self.states = len(form.state_names)
-        self._traced: dict[Any, Traced] = {}
+        self._programs: dict[Any, tuple[Program, ...]] = {}
 
     def known(self, parameters: Sequence[Any], state: Sequence[Any], key: Array) -> Known:
         """What is known before a microbatch's first piece."""
@@ -76,18 +59,17 @@ class CutCompute(Compute):
     def gradient(self, parameters: list[Any], state: list[Any], key: Array, batch: Any, samples: int) -> Any:
         """See `Compute.gradient`."""
         known = self.known(parameters, state, key)
-        traced = self.traced(known, batch)
-        run = Pieces(traced, 0, len(self.pieces))
+        programs = self.programs(known, batch)
         with explained():
-            forward = run.forward(known, jax.tree.leaves(batch[0]), batch, samples, False)
+            there = forward(programs, known, jax.tree.leaves(batch[0]), batch, samples, False)
             gradients: dict[int, Any] = {}
-            run.backward(forward.kept, gradients, {}, [])
-            memory = [forward.written.get(index, leaf) for index, leaf in enumerate(state)]
-            total, weight, metrics = forward.measured
+            backward(there.kept, gradients, {}, [])
+            memory = there.memory[: self.states]
+            total, weight, metrics = there.measured
             found = [gradients[n] if n in gradients else jnp.zeros_like(leaf) for n, leaf in enumerate(parameters)]
             return jax.block_until_ready(((total, (weight, metrics, memory)), found))
 
-    def traced(self, known: Known, batch: Any) -> Traced:
+    def programs(self, known: Known, batch: Any) -> tuple[Program, ...]:
         """The pieces at this batch's shape.
 
         Raises:
@@ -95,19 +77,19 @@ class CutCompute(Compute):
         """
         leaves, structure = jax.tree.flatten(batch)
         shape = structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in map(np.asarray, leaves))
-        if shape not in self._traced:
+        if shape not in self._programs:
             with explained():
-                traced = self._trace(known, batch)
-            first = next(iter(self._traced.values()), traced)
-            if traced.uses != first.uses:
+                programs = self._trace(known, batch)
+            first = next(iter(self._programs.values()), programs)
+            if any(one.places.uses != other.places.uses for one, other in zip(programs, first, strict=True)):
                 raise JobError(
                     "a piece of a model that is cut must use the same parameters and state in every microbatch; it "
                     "used others in one with another number of samples. Let no Python condition depend on a shape."
                 )
-            self._traced[shape] = traced
-        return self._traced[shape]
+            self._programs[shape] = programs
+        return self._programs[shape]
 
-    def _trace(self, known: Known, batch: Any) -> Traced:
+    def _trace(self, known: Known, batch: Any) -> tuple[Program, ...]:
         values, found = [batch[0]], []
         for number in range(len(self.pieces)):
             last = number == len(self.pieces) - 1
@@ -118,14 +100,13 @@ class CutCompute(Compute):
         crossing = joints(found, known.memory)
         shapes = [[jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
                   for leaves in (known.parameters, known.memory)]  # fmt: skip
-        programs = [
+        return tuple(
             Program(self._function(number), Places(
                 number == 0, number == len(found) - 1, used, crossing[number - 1] if number else Joint((), (), ()),
                 crossing[number], *shapes, *values[number : number + 2],
             ))
             for number, used in enumerate(found)
-        ]  # fmt: skip
-        return Traced(tuple(found), crossing, tuple(values[1:]), tuple(programs))
+        )  # fmt: skip
 
     def _function(self, number: int) -> Any:
         """A piece as `Program` takes it."""
@@ -191,44 +172,37 @@ class Forward:
     measured: Any
 
 
-class Pieces:
-    """Consecutive pieces, one after another.
+def forward(
+    programs: Sequence[Program], known: Known, leaves: list[Any], batch: Any, samples: int, recompute: bool
+) -> Forward:
+    """The forward passes of consecutive pieces.
 
     Args:
-        traced: the whole model.
-        start, stop: the pieces start … stop − 1.
+        programs: theirs.
+        known: parameters, memory and key.
+        leaves: of what the first one is given.
+        batch, samples: the microbatch.
+        recompute: keep what each piece is given, and compute the rest again going backward.
     """
+    memory, written, kept, measured = list(known.memory), dict[int, Any](), list[Any](), None
+    for program in programs:
+        given = program.given(known.parameters, memory, leaves, known.key, batch[1], np.float32(samples))
+        gave, residuals = program.forward(given)
+        leaves, measured = gave.leaves, gave.measured
+        written |= gave.memory
+        for index, value in gave.memory.items():
+            memory[index] = value
+        again = recompute and program is not programs[-1]
+        kept.append((program, given if again else None, None if again else residuals))
+    return Forward(leaves, memory, written, kept, measured)
 
-    def __init__(self, traced: Traced, start: int, stop: int) -> None:
-        self._programs = traced.programs[start:stop]
 
-    def forward(self, known: Known, leaves: list[Any], batch: Any, samples: int, recompute: bool) -> Forward:
-        """Their forward passes.
-
-        Args:
-            known: parameters, memory and key.
-            leaves: of what the first one is given.
-            batch, samples: the microbatch.
-            recompute: keep what each piece is given, and compute the rest again going backward.
-        """
-        memory, written, kept, measured = list(known.memory), dict[int, Any](), list[Any](), None
-        for program in self._programs:
-            given = program.given(known.parameters, memory, leaves, known.key, batch[1], np.float32(samples))
-            gave, residuals = program.forward(given)
-            leaves, measured = gave.leaves, gave.measured
-            for index, value in gave.memory.items():
-                memory[index] = written[index] = value
-            again = recompute and program is not self._programs[-1]
-            kept.append((program, given if again else None, None if again else residuals))
-        return Forward(leaves, memory, written, kept, measured)
-
-    @staticmethod
-    def backward(
-        kept: list[Any], parameters: dict[int, Any], flowing: dict[int, Any], leaves: Sequence[Any]
-    ) -> Sequence[Any]:
-        """Their backward passes, the last one's first; see `Program.backward`."""
-        for program, given, residuals in reversed(kept):
-            if given is not None:
-                _, residuals = program.forward(given)
-            leaves = program.backward(residuals, parameters, flowing, leaves)
-        return leaves
+def backward(
+    kept: list[Any], parameters: dict[int, Any], flowing: dict[int, Any], leaves: Sequence[Any]
+) -> Sequence[Any]:
+    """Their backward passes, the last one's first; see `Program.backward`."""
+    for program, given, residuals in reversed(kept):
+        if given is not None:
+            _, residuals = program.forward(given)
+        leaves = program.backward(residuals, parameters, flowing, leaves)
+    return leaves

@@ -122,7 +122,7 @@ class Program:
     """
 
     def __init__(self, function: Callable[..., Any], places: Places) -> None:
-        self._function, self._places, uses = function, places, places.uses
+        self._function, self.places, uses = function, places, places.uses
         self._flowing = tuple(index for index in uses.reads if index in places.before.flowing)
         self._plain = tuple(index for index in uses.reads if index not in places.before.flowing)
         handed = set(self._flowing) | set(uses.writes)
@@ -148,9 +148,9 @@ class Program:
         """What it is given, out of all that there is."""
         floats, others = _parted(leaves, self._is_float)
         return Given(
-            [parameters[number] for number in self._places.uses.parameters],
+            [parameters[number] for number in self.places.uses.parameters],
             [memory[index] for index in self._flowing], floats, [memory[index] for index in self._plain], others,
-            key, *((targets, samples) if self._places.last else (None, None)),
+            key, *((targets, samples) if self.places.last else (None, None)),
         )  # fmt: skip
 
     def forward(self, given: Given) -> tuple[Gave, Any]:
@@ -159,8 +159,8 @@ class Program:
         Args:
             given: what `given` has gathered.
         """
-        writes = self._places.uses.writes
-        if self._places.last:
+        writes = self.places.uses.writes
+        if self.places.last:
             (total, (weight, metrics, memory)), gradients = self._forward(given)
             return Gave([], dict(zip(writes, memory, strict=True)), (total, weight, metrics)), gradients
         leaves, memory, residuals = self._forward(given)
@@ -170,7 +170,7 @@ class Program:
         """What has gradients, and the piece as a function of it."""
 
         def function(inputs: Gradients) -> Any:
-            places = self._places
+            places = self.places
             parameters = _filled(places.parameters, places.uses.parameters, inputs.parameters)
             memory = _filled(places.memory, (*self._flowing, *self._plain), [*inputs.flowing, *given.memory])
             value = self._tree.unflatten(_joined(inputs.floats, given.leaves, self._is_float))
@@ -185,11 +185,11 @@ class Program:
             value, memory = function(inputs)
             leaves = jax.tree.leaves(value)
             floats, _ = _parted(leaves, self._gives_float)
-            own = dict(zip(self._places.uses.parameters, inputs.parameters, strict=True))
+            own = dict(zip(self.places.uses.parameters, inputs.parameters, strict=True))
             flowing = [memory[index] for index in self._flowing_on]
             # A parameter is also an output, so that later pieces' parts of its gradient come first in its sum.
             outputs = Gradients([own[number] for number in self._tied], flowing, floats)
-            return outputs, (leaves, [memory[index] for index in self._places.uses.writes])
+            return outputs, (leaves, [memory[index] for index in self.places.uses.writes])
 
         _, pull, (leaves, memory) = jax.vjp(parted, inputs, has_aux=True)
         return leaves, memory, Residuals.parted(pull, given)
@@ -199,7 +199,7 @@ class Program:
 
         def total(inputs: Gradients) -> Any:
             (total, weight, metrics), memory = function(inputs)
-            return total, (weight, metrics, [memory[index] for index in self._places.uses.writes])
+            return total, (weight, metrics, [memory[index] for index in self.places.uses.writes])
 
         return jax.value_and_grad(total, has_aux=True)(inputs)
 
@@ -216,12 +216,12 @@ class Program:
             leaves: gradients of the leaves of what it gave.
         """
         gradients = kept
-        if not self._places.last:
+        if not self.places.last:
             floats = [leaf for leaf, is_float in zip(leaves, self._gives_float, strict=True) if is_float]
             tied = [parameters[number] for number in self._tied]
             (gradients,) = self._backward(kept, Gradients(tied, [flowing[at] for at in self._flowing_on], floats))
-        parameters.update(zip(self._places.uses.parameters, gradients.parameters, strict=True))
-        for index in self._places.uses.writes:
+        parameters.update(zip(self.places.uses.parameters, gradients.parameters, strict=True))
+        for index in self.places.uses.writes:
             flowing.pop(index, None)
         flowing.update(zip(self._flowing, gradients.flowing, strict=True))
         floats = iter(gradients.floats)

@@ -14,8 +14,9 @@ import jax
 import numpy as np
 
 from unisono.frameworks.cuts import owners
-from unisono.frameworks.jax.cutcompute import CutCompute, Known, Pieces, Traced
+from unisono.frameworks.jax.cutcompute import CutCompute, Known, backward, forward
 from unisono.frameworks.jax.memory import Shared, host, is_key, typed, untyped
+from unisono.frameworks.jax.programs import Places
 from unisono.frameworks.jax.purity import explained
 from unisono.frameworks.jobs import measured
 from unisono.frameworks.leaving import leave
@@ -39,14 +40,6 @@ class Process:
     live: Sequence[Shared]
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """A microbatch between its two passes."""
-
-    traced: Traced
-    kept: list[Any]
-
-
 class Stage:
     """See `unisono.frameworks.protocol.Stage`.
 
@@ -59,10 +52,10 @@ class Stage:
         self._process, self._recompute = process, recompute
         self._start, self._stop = cuts[index], cuts[index + 1]
         known = process.known()
-        traced = process.compute.traced(known, process.example())
-        found = owners([piece.parameters for piece in traced.uses], range(len(known.parameters)))
+        uses = [program.places.uses for program in process.compute.programs(known, process.example())]
+        found = owners([piece.parameters for piece in uses], range(len(known.parameters)))
         self.parameters = tuple(n for n, piece in found.items() if self._start <= piece < self._stop)
-        writers = {i: number for number, piece in enumerate(traced.uses) for i in piece.writes}  # the last one of each
+        writers = {i: number for number, piece in enumerate(uses) for i in piece.writes}  # the last one of each
         self.buffers = tuple(
             i for i, number in sorted(writers.items())
             if i < process.compute.states and self._start <= number < self._stop
@@ -71,30 +64,29 @@ class Stage:
     def forward(self, batch: Any, samples: int, received: Crossing) -> Passed:
         """See `Stage.forward`."""
         known = self._process.known()
-        traced = self._process.compute.traced(known, batch)
-        leaves, known = self._arrived(traced, known, batch, received)
+        programs = self._process.compute.programs(known, batch)[self._start : self._stop]
+        leaves, known = self._arrived(programs[0].places, known, batch, received)
         with explained():
-            forward = Pieces(traced, self._start, self._stop).forward(known, leaves, batch, samples, self._recompute)
-            jax.block_until_ready((forward.leaves, forward.written, forward.measured))
+            there = forward(programs, known, leaves, batch, samples, self._recompute)
+            jax.block_until_ready((there.leaves, there.written, there.measured))
         result = None
-        if forward.measured is not None:
-            total, weight, metrics = forward.measured
+        if there.measured is not None:
+            total, weight, metrics = there.measured
             result = measured(float(total), float(weight), metrics)
-        for index, value in forward.written.items():
+        for index, value in there.written.items():
             if index < len(self._process.live):
                 np.copyto(self._process.live[index].array, host(value))
-        kept = _Kept(traced, forward.kept)
         if result is not None:
-            return Passed(kept, Crossing(), result)
-        memory = (forward.memory[index] for index in traced.joints[self._stop - 1].memory)
-        return Passed(kept, _sent(*forward.leaves, *memory))
+            return Passed(there.kept, Crossing(), result)
+        memory = (there.memory[index] for index in programs[-1].places.after.memory)
+        return Passed(there.kept, _sent(*there.leaves, *memory))
 
-    def _arrived(self, traced: Traced, known: Known, batch: Any, received: Crossing) -> tuple[list[Any], Known]:
+    @staticmethod
+    def _arrived(places: Places, known: Known, batch: Any, received: Crossing) -> tuple[list[Any], Known]:
         """The leaves of the value that the first piece is given, and the memory as the stages before have left it."""
-        if self._start == 0:
+        if places.first:
             return jax.tree.leaves(batch[0]), known
-        joint, shapes = traced.joints[self._start - 1], jax.tree.leaves(traced.gives[self._start - 1])
-        memory = list(known.memory)
+        joint, shapes, memory = places.before, jax.tree.leaves(places.value), list(known.memory)
         arrived = _arrived(received, [*shapes, *(memory[index] for index in joint.memory)])
         leaves = [next(arrived) for _ in shapes]
         for index in joint.memory:
@@ -102,31 +94,30 @@ class Stage:
         return leaves, Known(known.parameters, memory, known.key)
 
     def backward(
-        self, kept: _Kept, received: Crossing, into: Mapping[int, Array], used: Array, add: bool = False
+        self, kept: list[Any], received: Crossing, into: Mapping[int, Array], used: Array, add: bool = False
     ) -> Crossing:
         """See `Stage.backward`; as in JAX itself, a parameter that was not used has a gradient of zeros."""
-        traced = kept.traced
-        leaves, flowing, parameters = self._returned(traced, received)
+        first, last = (program.places for program, *_ in (kept[0], kept[-1]))
+        leaves, flowing, parameters = self._returned(last, received)
         with explained():
-            sent = Pieces.backward(kept.kept, parameters, flowing, leaves)
+            sent = backward(kept, parameters, flowing, leaves)
             jax.block_until_ready((sent, parameters, flowing))
         for number in self.parameters:
             leave(host(parameters[number]) if number in parameters else 0, into[number], add)
             used[number] = 1
-        if self._start == 0:
+        if first.first:
             return Crossing()
-        joint = traced.joints[self._start - 1]
+        joint = first.before
         return _sent(
             *sent, *(flowing[index] if index in joint.flowing else None for index in joint.memory),
             *(parameters[number] for number in joint.tied),
         )  # fmt: skip
 
-    def _returned(self, traced: Traced, received: Crossing) -> tuple[list[Any], dict[int, Any], dict[int, Any]]:
+    def _returned(self, places: Places, received: Crossing) -> tuple[list[Any], dict[int, Any], dict[int, Any]]:
         """The gradients of the last piece's leaves, of memory by index, and of parameters by number."""
-        if self._stop == len(traced.programs):
+        if places.last:
             return [], {}, {}
-        known = self._process.known()
-        joint, shapes = traced.joints[self._stop - 1], jax.tree.leaves(traced.gives[self._stop - 1])
+        known, joint, shapes = self._process.known(), places.after, jax.tree.leaves(places.gives)
         arrived = _arrived(received, [
             *shapes, *(known.memory[index] for index in joint.memory),
             *(known.parameters[number] for number in joint.tied),

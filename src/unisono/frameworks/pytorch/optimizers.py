@@ -129,7 +129,9 @@ def _is_elementwise(master: Optimizer, group: Mapping[str, Any]) -> bool:
         places = [tensor.data_ptr() for tensor in tensors]
         for step in range(3):
             gradient = torch.linspace(-1, 1 + step, 192, dtype=torch.float32)
-            for tensor, part in zip(tensors, torch.split(gradient, [tensor.numel() for tensor in tensors]), strict=True):
+            for tensor, part in zip(
+                tensors, torch.split(gradient, [tensor.numel() for tensor in tensors]), strict=True
+            ):
                 tensor.grad = part.clone()
             optimizer.step()
         if alike is not None and _outside(optimizer) != alike:
