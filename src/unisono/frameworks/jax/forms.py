@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -208,16 +209,15 @@ def linen_form(job: Job, module: linen.Module, example: Callable[[], Any]) -> Va
     def initialise(key: Any) -> Any:
         parameters, dropout = jax.random.split(key)
         streams = {"params": parameters, "dropout": dropout}
-        return called(lambda *args, **named: module.init(streams, *args, **named, **modes(False)), inputs)
+        return called(partial(module.init, streams, **modes(False)), inputs)
 
     def apply(variables: Any, inputs: Any, key: Any, training: bool) -> Any:
         other, dropout = jax.random.split(key)
         streams = {"params": other, "dropout": dropout}  # make_rng of another name falls back to "params"
         mutable = [name for name in variables if name != "params"] if training else []
-        call = lambda *args, **named: module.apply(  # noqa: E731
-            variables, *args, rngs=streams, mutable=mutable or False, **named, **modes(training)
+        return called(
+            partial(module.apply, variables, rngs=streams, mutable=mutable or False, **modes(training)), inputs
         )
-        return called(call, inputs)
 
     variables = linen.meta.unbox(jax.jit(initialise)(jax.random.key(job.seed)))
     return VariablesForm(dict(variables), apply, module)

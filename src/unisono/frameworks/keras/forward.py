@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import keras
 from unisono.errors import JobError
 from unisono.frameworks.attributes import shapes
 from unisono.frameworks.keras.attributes import watched
-from unisono.frameworks.keras.variables import Variables
+from unisono.frameworks.keras.variables import Values, Variables
 from unisono.frameworks.watched import refusal
 
 Forward = Callable[[Any, Any], Any]
@@ -55,13 +55,12 @@ class KerasForward:
         self._attributes = watched(model)
 
     def __call__(
-        self, parameters: Sequence[Any], buffers: Sequence[Any], seeds: Sequence[Any], inputs: Any, training: bool,
-        after: Callable[[Any], Any],
-    ) -> tuple[Any, list[Any]]:  # fmt: skip
+        self, values: Values, inputs: Any, training: bool, after: Callable[[Any], Any]
+    ) -> tuple[Any, list[Any]]:
         """Run the model.
 
         Args:
-            parameters, buffers, seeds: the values of its variables.
+            values: of its variables.
             inputs: the microbatch's.
             training: whether it trains.
             after: called with the outputs while the values hold.
@@ -70,11 +69,7 @@ class KerasForward:
             (what `after` gave, the sum of the model's own losses (regularizers, `add_loss`) or None), new buffers.
         """
         held = self._variables
-        mapping = [
-            *zip(held.parameters, parameters, strict=True), *zip(held.buffers, buffers, strict=True),
-            *zip(held.seeds, seeds, strict=True),
-        ]  # fmt: skip
-        with keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False) as scope:
+        with keras.StatelessScope(held.having(values), collect_losses=True, initialize_variables=False) as scope:
             before = [scope.get_current_value(variable) for variable in held.parameters]
             with self._attributes.one_pass(lambda: (shapes(inputs), training)):
                 result = after(self._entry(inputs, training=training))
@@ -100,14 +95,14 @@ class ModuleForward:
         self._takes_training = "training" in inspect.signature(type(module).__call__).parameters
 
     def __call__(
-        self, parameters: Sequence[Any], buffers: Sequence[Any], seeds: Sequence[Any], inputs: Any, training: bool,
-        after: Callable[[Any], Any],
-    ) -> tuple[Any, list[Any]]:  # fmt: skip
+        self, values: Values, inputs: Any, training: bool, after: Callable[[Any], Any]
+    ) -> tuple[Any, list[Any]]:
         """See `KerasForward.__call__`."""
-        held = self._variables
-        for variable, value in zip((*held.parameters, *held.buffers), (*parameters, *buffers), strict=True):
+        held, count = self._variables, len(self._variables.named)
+        mapping = held.having(values)
+        for variable, value in mapping[:count]:
             variable.assign(value)
-        with keras.StatelessScope(list(zip(held.seeds, seeds, strict=True)), initialize_variables=False):
+        with keras.StatelessScope(mapping[count:], initialize_variables=False):
             if self._forward is not None:
                 outputs = self._forward(self._module, inputs)
             else:

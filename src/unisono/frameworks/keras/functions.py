@@ -10,7 +10,7 @@ import keras
 from unisono.frameworks.keras import losses
 from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.forward import Forward, KerasForward, ModuleForward
-from unisono.frameworks.keras.variables import Variables, is_keras
+from unisono.frameworks.keras.variables import Values, Variables, is_keras
 
 
 def wide(output: Any) -> Any:
@@ -42,47 +42,42 @@ class Functions:
         chosen = set(variables.trained)
         self._frozen = [n for n in range(len(variables.parameters)) if n not in chosen]
 
-    def _measured(
-        self, parameters: Any, buffers: Any, seeds: Any, batch: Any, samples: Any, training: bool
-    ) -> tuple[Any, Any, Any, Any]:
+    def _measured(self, training: bool, values: Values, batch: Any, samples: Any) -> tuple[Any, Any, Any, Any]:
         inputs, targets = batch
 
         def after(outputs: Any) -> Any:
             outputs = keras.tree.map_structure(wide, outputs)
             return outputs, losses.summed(self._loss(targets, outputs), samples)
 
-        run = self._run(parameters, buffers, seeds, inputs, training, after)
-        ((outputs, (total, weight)), penalty), new_buffers = run
+        ((outputs, (total, weight)), penalty), new_buffers = self._run(values, inputs, training, after)
         if penalty is not None:
             total = total + keras.ops.cast(penalty * keras.ops.cast(weight, penalty.dtype), total.dtype)
         return total, weight, outputs, new_buffers
 
-    def _trained(
-        self, trained: Any, frozen: Any, buffers: Any, seeds: Any, batch: Any, samples: Any
-    ) -> tuple[Any, tuple[Any, ...]]:
+    def _trained(self, trained: Any, frozen: Any, buffers: Any, seeds: Any, *rest: Any) -> tuple[Any, tuple[Any, ...]]:
         numbered = dict(zip((*self._variables.trained, *self._frozen), (*trained, *frozen), strict=True))
         parameters = [numbered[n] for n in range(len(numbered))]
-        result = self._measured(parameters, buffers, seeds, batch, samples, True)
+        result = self._measured(True, Values(parameters, buffers, seeds), *rest)
         return result[0], result
 
-    def _tested(self, parameters: Any, buffers: Any, seeds: Any, batch: Any, samples: Any) -> tuple[Any, ...]:
-        return self._measured(parameters, buffers, seeds, batch, samples, False)[:3]
+    def _tested(self, values: Values, *rest: Any) -> tuple[Any, ...]:
+        return self._measured(False, values, *rest)[:3]
 
-    def train(self, parameters: Sequence[Any], *rest: Any) -> tuple[tuple[Any, ...], Sequence[Any]]:
+    def train(self, values: Values, *rest: Any) -> tuple[tuple[Any, ...], Sequence[Any]]:
         """One microbatch with gradients.
 
         Args:
-            parameters: all of the model's.
-            rest: buffers, seeds, (inputs, targets), the number of samples; all tensors.
+            values: of all variables.
+            rest: (inputs, targets), the number of samples; all tensors.
 
         Returns:
             (Σ loss, weight, outputs, new buffers) and the gradients of the trained parameters.
         """
-        trained, frozen = [parameters[n] for n in self._variables.trained], [parameters[n] for n in self._frozen]
-        result, gradients = self._train(trained, frozen, *rest)
+        chosen = ([values.parameters[n] for n in numbers] for numbers in (self._variables.trained, self._frozen))
+        result, gradients = self._train(*chosen, values.buffers, values.seeds, *rest)
         return result, gradients
 
-    def test(self, parameters: Sequence[Any], *rest: Any) -> tuple[Any, ...]:
+    def test(self, values: Values, *rest: Any) -> tuple[Any, ...]:
         """(Σ loss, weight, outputs) of one microbatch in evaluation mode; arguments as for `train`."""
-        result: tuple[Any, ...] = self._test(list(parameters), *rest)
+        result: tuple[Any, ...] = self._test(values, *rest)
         return result

@@ -28,7 +28,7 @@ from unisono.frameworks.keras.building import (
 from unisono.frameworks.keras.cutting import cutter_of
 from unisono.frameworks.keras.functions import Functions
 from unisono.frameworks.keras.update_rules import UpdateRules
-from unisono.frameworks.keras.variables import check, dtype_of, of_model, value_of
+from unisono.frameworks.keras.variables import Values, check, dtype_of, of_model, value_of
 from unisono.frameworks.leaving import leave_or_nothing
 from unisono.frameworks.lossrules import no_graph
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription
@@ -126,7 +126,7 @@ class Adapter(protocol.Adapter):
         with contextlib.suppress(Exception):
             batch = self.tensors(self._example())
             samples = self.count(1)
-            self._functions.train(*self.values(), batch, samples)
+            self._functions.train(self.values(), batch, samples)
 
     def seed(self, key: int) -> None:
         """See `Adapter.seed`: the states of the model's generators are made of the key."""
@@ -148,7 +148,7 @@ class Adapter(protocol.Adapter):
     def gradient(self, batch: Any, samples: int, into: Mapping[int, Array], used: Array, add: bool = False) -> Measured:
         """See `Adapter.gradient`."""
         given = self.tensors(batch)
-        (total, weight, outputs, buffers), gradients = self._functions.train(*self.values(), given, self.count(samples))
+        (total, weight, outputs, buffers), gradients = self._functions.train(self.values(), given, self.count(samples))
         found = self.measured(total, weight, outputs, given[1])
         if found.weight and all(gradient is None for gradient in gradients):
             raise no_graph(outputs_have_one=False)
@@ -173,9 +173,9 @@ class Adapter(protocol.Adapter):
         """See `Adapter.cutter`."""
         return cutter_of(self._job, self)
 
-    def values(self) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
-        """The parameters, buffers and seeds as tensors."""
-        return self._parameters, self._buffers, self._seeds
+    def values(self) -> Values:
+        """The values of the model's variables."""
+        return Values(self._parameters, self._buffers, self._seeds)
 
     def tensors(self, batch: Any) -> tuple[Any, Any]:
         """A microbatch as the backend's tensors, in memory of their own."""
@@ -198,7 +198,7 @@ class Adapter(protocol.Adapter):
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
         """See `Adapter.evaluate`."""
         given = self.tensors(batch)
-        total, weight, outputs = self._functions.test(*self.values(), given, self.count(samples))
+        total, weight, outputs = self._functions.test(self.values(), given, self.count(samples))
         predict = self._job.predict
         if predict is not None:
             outputs = BACKEND.eagerly(lambda: predict(self.model, given[0]))

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras.src.backend import random_seed_dtype  # nothing public names a generator's state
 from keras.src.random.seed_generator import global_seed_generator
 
 from unisono.errors import UsageError
+
+
+class Values(NamedTuple):
+    """The values of a model's variables, as tensors."""
+
+    parameters: Sequence[Any]
+    buffers: Sequence[Any]
+    seeds: Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,11 @@ class Variables:
     buffers: list[Any]
     buffer_names: list[str]
     seeds: list[Any]
+
+    def having(self, values: Values) -> list[tuple[Any, Any]]:
+        """Each variable with its value."""
+        held = (*self.parameters, *self.buffers, *self.seeds)
+        return list(zip(held, (*values.parameters, *values.buffers, *values.seeds), strict=True))
 
     @property
     def named(self) -> list[tuple[str, Any]]:

@@ -6,7 +6,7 @@ for a model of 200 variables. Here one dictionary look-up finds the graph of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,22 +33,36 @@ AS_TRACED = _as_traced()
 
 @dataclass(frozen=True)
 class _Graph:
-    """A traced function: what it captured, its outputs' dtypes, their structure and which of them are None."""
+    """A traced function: what it captured, its outputs' dtypes, and what it gave while it was traced."""
 
     function: Any
     captured: list[Any]
     dtypes: list[Any]
     structure: Any
-    missing: tuple[bool, ...]
 
     def __call__(self, tensors: list[Any]) -> Any:
-        results = iter(
-            tf.raw_ops.StatefulPartitionedCall(
-                args=[*tensors, *self.captured], Tout=self.dtypes, f=self.function, config_proto=AS_TRACED
-            )
+        results = tf.raw_ops.StatefulPartitionedCall(
+            args=[*tensors, *self.captured], Tout=self.dtypes, f=self.function, config_proto=AS_TRACED
         )
-        flat = [None if missing else next(results) for missing in self.missing]
-        return tf.nest.pack_sequence_as(self.structure, flat)
+        return refilled(self.structure, results)
+
+
+def present(structure: Any) -> list[Any]:
+    """The leaves of a nest that are not None."""
+    return [leaf for leaf in tf.nest.flatten(structure) if leaf is not None]
+
+
+def refilled(structure: Any, tensors: Iterable[Any]) -> Any:
+    """The same nest with others in the places of the leaves that are not None."""
+    others = iter(tensors)
+    return tf.nest.map_structure(lambda leaf: None if leaf is None else next(others), structure)
+
+
+def first_of(graph: Any, operations: Collection[str]) -> Any:
+    """The first node of a graph that is one of these operations; None without one."""
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    return next((node for node in nodes if node.op in operations), None)
 
 
 class Graphs:
@@ -78,17 +92,16 @@ class Graphs:
 
     def _traced(self, arguments: Any, tensors: list[Any]) -> _Graph:
         found: list[Any] = []
-        absent = [leaf is None for leaf in tf.nest.flatten(arguments)]
 
         def flat(*tensors: Any) -> list[Any]:
-            given = iter(tensors)
-            leaves = [None if missing else next(given) for missing in absent]
-            result = self._function(*tf.nest.pack_sequence_as(arguments, leaves))
-            found.append(result)
-            return [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(result) if leaf is not None]
+            found.append(self._function(*refilled(structure, tensors)))
+            return [tf.convert_to_tensor(leaf) for leaf in present(found[-1])]
 
+        structure = _without_values(arguments)
         function = tf.function(flat, autograph=False).get_concrete_function(*tensors)
-        missing = tuple(leaf is None for leaf in tf.nest.flatten(found[-1]))
-        structure = tf.nest.map_structure(lambda leaf: 0, found[-1])
         dtypes = [output.dtype for output in function.outputs]
-        return _Graph(function, list(function.captured_inputs), dtypes, structure, missing)
+        return _Graph(function, list(function.captured_inputs), dtypes, _without_values(found[-1]))
+
+
+def _without_values(structure: Any) -> Any:
+    return tf.nest.map_structure(lambda leaf: None if leaf is None else 0, structure)

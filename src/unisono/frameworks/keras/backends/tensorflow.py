@@ -15,7 +15,7 @@ from tensorflow.python.framework.ops import EagerTensor  # pickle looks a class 
 
 from unisono.errors import JobError
 from unisono.frameworks.keras.backends import Backend, Function
-from unisono.frameworks.keras.backends.graphs import Graphs
+from unisono.frameworks.keras.backends.graphs import Graphs, first_of
 from unisono.frameworks.protocol import Array
 
 THREADS = "TF_NUM_INTRAOP_THREADS"
@@ -124,9 +124,7 @@ class Here(Backend):
 
 
 def _refuse_unkeyed_randomness() -> None:
-    graph = tf.compat.v1.get_default_graph().as_graph_def()
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    found = next((node for node in nodes if node.op in UNKEYED), None)
+    found = first_of(tf.compat.v1.get_default_graph(), UNKEYED)
     if found is not None:
         raise JobError(
             "random numbers in a model must be a function of the step and the microbatch; "

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from unisono.errors import UsageError
+from unisono.frameworks.keras.backends.graphs import first_of, present, refilled
 from unisono.frameworks.keras.stages.tracing import Traced
 from unisono.frameworks.keras.stages.travel import packed, unpacked
 
@@ -47,15 +48,12 @@ class Halves:
         compiled: Callable[..., Any],
     ) -> None:  # fmt: skip
         self._compiled = compiled
-        leaves = tf.nest.flatten(given)
-        specs = [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in leaves if leaf is not None]
+        specs = [tf.TensorSpec(leaf.shape, leaf.dtype) for leaf in present(given)]
         found: list[Traced] = []
 
         def flat(*tensors: Any) -> list[Any]:
-            present = iter(tensors)
-            filled = [None if leaf is None else next(present) for leaf in leaves]
-            found.append(trace(tf.nest.pack_sequence_as(given, filled)))
-            return [tf.identity(leaf) for leaf in tf.nest.flatten(found[0].result) if leaf is not None]
+            found.append(trace(refilled(given, tensors)))
+            return [tf.identity(leaf) for leaf in present(found[0].result)]
 
         self._whole = tf.compat.v1.wrap_function(flat, specs)
         self._traced, self._graph = found[0], self._whole.graph
@@ -76,9 +74,7 @@ class Halves:
     def forward(self, given: list[Any]) -> tuple[dict[str, Any], list[Any]]:
         """(result, what the backward half needs)."""
         flat = self._forward(given)
-        made = iter(flat[: len(self._made)])
-        leaves = [None if leaf is None else next(made) for leaf in tf.nest.flatten(self._traced.result)]
-        return tf.nest.pack_sequence_as(self._traced.result, leaves), list(flat[len(self._made) :])
+        return refilled(self._traced.result, flat), list(flat[len(self._made) :])
 
     def backward(
         self, given: list[Any], between: list[Any] | None, outer: Sequence[Any], parts: Mapping[int, Any]
@@ -91,23 +87,23 @@ class Halves:
             outer: the gradients of the sent values, or None.
             parts: the gradients of parameters that later stages have found.
         """
-        present = tuple(n for n in self._outer if outer[n] is not None)
-        key = (present, tuple(parts), between is None)
+        came = tuple(n for n in self._outer if outer[n] is not None)
+        key = (came, tuple(parts), between is None)
         if key not in self._backwards:
-            self._backwards[key] = self._backward_half(present, tuple(parts), between is None)
+            self._backwards[key] = self._backward_half(*key)
         half = self._backwards[key]
-        outside = [unpacked(outer[n], self.dtypes[n]) for n in present]
+        outside = [unpacked(outer[n], self.dtypes[n]) for n in came]
         flat = iter(half.function([*given, *(between or ()), *outside, *parts.values()]))
         parameters = {n: next(flat) for n in half.parameters}
         return parameters, {n: next(flat) for n in half.values}
 
-    def _backward_half(self, present: tuple[int, ...], parts: tuple[int, ...], again: bool) -> _Backward:
+    def _backward_half(self, came: tuple[int, ...], parts: tuple[int, ...], again: bool) -> _Backward:
         traced = self._traced
-        gradients = self._differentiated(present, parts)
+        gradients = self._differentiated(came, parts)
         count = len(traced.parameters)
         parameters = {n: g for n, g in zip(traced.parameters, gradients[:count], strict=True) if g is not None}
         values = {n: g for n, g in zip(traced.values, gradients[count:], strict=True) if g is not None}
-        outside = [*(self._outer[n] for n in present), *(self._parts[n] for n in parts)]
+        outside = [*(self._outer[n] for n in came), *(self._parts[n] for n in parts)]
         with self._graph.as_default():
             results = [
                 *(tf.identity(g) for g in parameters.values()),
@@ -116,15 +112,15 @@ class Halves:
         function = self._function([*self._given, *(() if again else self._between), *outside], results)
         return _Backward(function, list(parameters), list(values))
 
-    def _differentiated(self, present: tuple[int, ...], parts: tuple[int, ...]) -> list[Any]:
+    def _differentiated(self, came: tuple[int, ...], parts: tuple[int, ...]) -> list[Any]:
         """The gradients of all sources, traced in the stage's graph. What comes from later stages is the first
         addend of each sum, as in the uncut model: a parameter with such a part is among what is differentiated."""
         traced = self._traced
         sources = [*traced.parameters.values(), *traced.values.values()]
         targets, outside = traced.targets, None
         if "measured" not in traced.result:
-            targets = [*(traced.targets[n] for n in present), *(traced.parameters[n] for n in parts)]
-            outside = [*(self._outer[n] for n in present), *(self._parts[n] for n in parts)]
+            targets = [*(traced.targets[n] for n in came), *(traced.parameters[n] for n in parts)]
+            outside = [*(self._outer[n] for n in came), *(self._parts[n] for n in parts)]
         if not (sources and targets):
             return [None] * len(sources)
         with self._graph.as_default():
@@ -153,9 +149,7 @@ def _placeholder(like: Any) -> Any:
 
 
 def _refuse_rewritten(graph: Any) -> None:
-    definition = graph.as_graph_def()
-    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
-    found = next((node for node in nodes if node.op in REWRITTEN), None)
+    found = first_of(graph, REWRITTEN)
     if found is not None:
         raise UsageError(
             f"a Keras model that is cut has no loops and branches in its graph; {found.name!r} is one ({found.op}). "

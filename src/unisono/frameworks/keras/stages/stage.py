@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from unisono.frameworks.keras.backends import BACKEND
+from unisono.frameworks.keras.backends.graphs import present
 from unisono.frameworks.keras.stages.halves import Halves
 from unisono.frameworks.keras.stages.program import Program
 from unisono.frameworks.keras.stages.spans import Span
@@ -59,7 +60,7 @@ class Stage:
         """See `Stage.forward`."""
         given = self._given(batch, samples, received)
         halves = self._of_shape(given, tuple((received.plain or {}).get("dtypes", ())))
-        tensors = [leaf for leaf in tf.nest.flatten(given) if leaf is not None]
+        tensors = present(given)
         result, between = halves.forward(tensors)
         for index, new in zip(self.buffers, result["buffers"], strict=True):
             if new is not None:
