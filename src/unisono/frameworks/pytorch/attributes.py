@@ -8,18 +8,19 @@ from hashlib import blake2b
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from unisono.frameworks.attributes import Attributes
 from unisono.frameworks.pytorch.stages.travel import as_array
 from unisono.frameworks.pytorch.state_tensors import StateTensors
 
-_COMMON = frozenset(vars(torch.nn.Module()))
+_COMMON = frozenset(vars(nn.Module()))
 
 
-def watched(model: torch.nn.Module, loss: Any) -> Attributes:
+def watched(model: nn.Module, loss: Any) -> Attributes:
     """Those of the modules that are not PyTorch's own, and of a loss that is an object."""
     holders = {name: module for name, module in model.named_modules() if _is_own(module)}
-    if isinstance(loss, torch.nn.Module):
+    if isinstance(loss, nn.Module):
         holders |= {f"loss.{name}".rstrip("."): part for name, part in loss.named_modules() if _is_own(part)}
     elif hasattr(loss, "__dict__") and not isinstance(loss, type | types.FunctionType | functools.partial):
         holders["loss"] = loss
@@ -29,7 +30,7 @@ def watched(model: torch.nn.Module, loss: Any) -> Attributes:
     )
 
 
-def _is_own(module: torch.nn.Module) -> bool:
+def _is_own(module: nn.Module) -> bool:
     return not type(module).__module__.startswith("torch.")
 
 
@@ -38,9 +39,9 @@ def _generator(value: Any) -> Any:
 
 
 def _content(value: Any) -> Any:
-    if isinstance(value, torch.nn.Module):
+    if isinstance(value, nn.Module):
         return id(value)
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, Tensor):
         try:
             held = as_array(value.detach().contiguous())
         except (TypeError, RuntimeError):

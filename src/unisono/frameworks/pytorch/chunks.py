@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unisono.frameworks.protocol import Array
 from unisono.frameworks.pytorch.optimizers import Optimizer, bare_step, clone, settings
@@ -111,8 +112,8 @@ class _Stepper:
     def __init__(self, work: Work, runs: Sequence[range]) -> None:
         master, scratch = work.master, work.scratch
         self._master, self._scalars, self._runs = master, work.numbers, runs
-        self._held: list[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]] = []
-        groups: dict[int, list[torch.Tensor]] = {}
+        self._held: list[tuple[Tensor, Tensor, dict[str, Tensor]]] = []
+        groups: dict[int, list[Tensor]] = {}
         for run in runs:
             first, last = scratch.pieces[run.start], scratch.pieces[run.stop - 1]
             start, stop = scratch.place(first).start, scratch.place(last).stop
@@ -161,7 +162,7 @@ class _Stepper:
         ]
         return self._rows
 
-    def _collect(self, tensor: torch.Tensor, views: Mapping[str, torch.Tensor], row: list[float]) -> list[float]:
+    def _collect(self, tensor: Tensor, views: Mapping[str, Tensor], row: list[float]) -> list[float]:
         """Bring a tensor's state home: what the optimizer made anew into its views, scalars returned."""
         state = self._optimizer.state.get(tensor)
         if not state:

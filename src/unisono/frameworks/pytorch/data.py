@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import TensorDataset, default_collate
 
 from unisono.frameworks.protocol import Array, DataFunctions
@@ -22,7 +23,7 @@ def seed_everything(number: int) -> None:
     np.random.seed(number & 0xFFFFFFFF)
 
 
-def _as_view(tensor: torch.Tensor) -> Any:
+def _as_view(tensor: Tensor) -> Any:
     """See `DataFunctions.views`: a dense CPU tensor that is nothing but its values."""
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
     if not plain or tensor.is_conj() or tensor.is_neg() or tensor.__dict__ or not (tensor.numel() and tensor.is_leaf):
@@ -37,7 +38,7 @@ def _as_view(tensor: torch.Tensor) -> Any:
 _BITS = {1: torch.uint8, 2: torch.uint16, 4: torch.uint32}
 
 
-def _from_view(array: Any, dtype: torch.dtype | None, requires_grad: bool) -> torch.Tensor:
+def _from_view(array: Any, dtype: torch.dtype | None, requires_grad: bool) -> Tensor:
     tensor = torch.from_numpy(array)
     return (tensor if dtype is None else tensor.view(dtype)).requires_grad_(requires_grad)
 
@@ -61,20 +62,20 @@ def _from_bytes(array: Any, dtype: torch.dtype | None) -> Any:
 class Data(DataFunctions):
     """See `DataFunctions`: samples stack as by `torch.utils.data.default_collate`."""
 
-    TENSORS = (torch.Tensor,)
-    QUIET = (*DataFunctions.QUIET, torch.Tensor, TensorDataset)
+    TENSORS = (Tensor,)
+    QUIET = (*DataFunctions.QUIET, Tensor, TensorDataset)
 
     @staticmethod
     def views() -> Views:
         """See `DataFunctions.views`."""
         return {
-            torch.Tensor: _as_view, torch.TypedStorage: _storage_as_view, torch.UntypedStorage: _storage_as_view,
+            Tensor: _as_view, torch.TypedStorage: _storage_as_view, torch.UntypedStorage: _storage_as_view,
         }  # fmt: skip
 
     seed_everything = staticmethod(seed_everything)
 
     @staticmethod
-    def to_array(tensor: torch.Tensor) -> tuple[Array, str] | None:
+    def to_array(tensor: Tensor) -> tuple[Array, str] | None:
         """See `DataFunctions.to_array`: of a dense CPU tensor."""
         if tensor.layout != torch.strided or tensor.device.type != "cpu":
             return None
@@ -85,7 +86,7 @@ class Data(DataFunctions):
         return tensor.numpy(), wanted
 
     @staticmethod
-    def from_array(array: Array, kind: str) -> torch.Tensor:
+    def from_array(array: Array, kind: str) -> Tensor:
         """See `DataFunctions.from_array`."""
         tensor = torch.from_numpy(array)
         if kind.startswith("bfloat16"):

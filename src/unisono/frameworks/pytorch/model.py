@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from unisono.errors import UsageError
 from unisono.frameworks import protocol
@@ -41,7 +42,7 @@ class Adapter(protocol.Adapter):
     can_add = True
 
     def __init__(self, job: Job, model: Any, steps: int, example: Callable[[], Any]) -> None:
-        if not isinstance(model, torch.nn.Module):
+        if not isinstance(model, nn.Module):
             raise UsageError(
                 f"job.model must return a torch.nn.Module; received {type(model).__name__}. Write model=Net or "
                 "model=lambda: Net(...)."
@@ -66,17 +67,17 @@ class Adapter(protocol.Adapter):
         )  # fmt: skip
         self._settings = tuple(torch_optimizers.plain_settings(master) for master in self._masters)
         self._schedules = Schedules(job, self._masters, self._whole, steps, self._passes.forget)
-        self._averaged: dict[int, torch.Tensor] = {}
-        self._trained: dict[int, torch.Tensor] = {}
+        self._averaged: dict[int, Tensor] = {}
+        self._trained: dict[int, Tensor] = {}
 
     @staticmethod
-    def restored(job: Job, model: torch.nn.Module, path: Path, example: Callable[[], Any]) -> torch.nn.Module:
+    def restored(job: Job, model: nn.Module, path: Path, example: Callable[[], Any]) -> nn.Module:
         """See `Adapter.restored`."""
         restore(model, path)
         return model
 
     @staticmethod
-    def answering(model: torch.nn.Module) -> AbstractContextManager[Any]:
+    def answering(model: nn.Module) -> AbstractContextManager[Any]:
         """See `Adapter.answering`."""
         model.eval()
         return torch.inference_mode()
@@ -135,7 +136,7 @@ class Adapter(protocol.Adapter):
             parameter = self._passes.parameters[number]
             self._trained[number], self._averaged[number] = parameter.data, as_tensor(array, parameter.dtype)
 
-    def _compute_with(self, values: Mapping[int, torch.Tensor]) -> None:
+    def _compute_with(self, values: Mapping[int, Tensor]) -> None:
         """Compute with these parameters: those that are trained, or those that are evaluated instead."""
         for number, tensor in values.items():
             self._passes.parameters[number].data = tensor
@@ -156,7 +157,7 @@ class Adapter(protocol.Adapter):
         """See `Adapter.seed`."""
         self._passes.seed(key)
 
-    def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[torch.Tensor | None]:
+    def gradient_buffers(self, arrays: Mapping[int, Array]) -> list[Tensor | None]:
         """One microbatch's destination by parameter number; None for frozen ones."""
         return [torch.from_numpy(arrays[n]) if n in arrays else None for n in range(len(self._owners))]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from unisono.errors import UsageError
@@ -106,7 +107,7 @@ def plain_settings(master: Optimizer) -> dict[str, Any]:
     }
 
 
-def _probe(master: Optimizer, group: Mapping[str, Any], tensor: torch.Tensor) -> Optimizer:
+def _probe(master: Optimizer, group: Mapping[str, Any], tensor: Tensor) -> Optimizer:
     """Run the class on a stand-in of a group's parameters and return the optimizer with its state."""
     optimizer = clone(master, [{**settings(group), "params": [tensor]}])
     tensor.grad = torch.linspace(-1, 1, tensor.numel(), dtype=tensor.dtype).reshape(tensor.shape)
@@ -114,7 +115,7 @@ def _probe(master: Optimizer, group: Mapping[str, Any], tensor: torch.Tensor) ->
     return optimizer
 
 
-def _stand_in(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+def _stand_in(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     count = int(np.prod(shape, dtype=np.int64))
     return torch.linspace(0.5, 2, count, dtype=dtype).reshape(tuple(shape))
 
@@ -149,9 +150,9 @@ def _outside(optimizer: Optimizer) -> list[str]:
     return [repr(held), *(repr(settings(group)) for group in optimizer.param_groups)]
 
 
-def _is_own(value: Any, tensor: torch.Tensor) -> bool:
+def _is_own(value: Any, tensor: Tensor) -> bool:
     """Whether a piece of state is one of each element, or a number that is the same for all."""
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, Tensor):
         return not value.dim() or value.shape == tensor.shape
     return value is None or isinstance(value, int | float)
 
@@ -209,9 +210,7 @@ def state_of(
     return StateSpec.of(vectors, scalars), scalars
 
 
-def _alike(
-    master: Optimizer, kind: Kind, index: int, parameter: torch.Tensor, alike: dict[tuple[Any, ...], State]
-) -> State:
+def _alike(master: Optimizer, kind: Kind, index: int, parameter: Tensor, alike: dict[tuple[Any, ...], State]) -> State:
     """The state of a parameter of a group, from the probe of those that are alike."""
     shape = tuple(parameter.shape) or (1,)
     probed = tuple(min(size, SAMPLE) for size in shape) if kind == "elementwise" else shape
@@ -225,19 +224,19 @@ def _alike(
     return {key: (lying, value[1]) if isinstance(value, tuple) else value for key, value in alike[place].items()}
 
 
-def _kept(optimizer: Optimizer, tensor: torch.Tensor) -> State:
+def _kept(optimizer: Optimizer, tensor: Tensor) -> State:
     """What an optimizer keeps of a tensor."""
     found: dict[str, Any] = {}
     for key, value in optimizer.state[tensor].items():
-        if isinstance(value, torch.Tensor) and value.dim():
+        if isinstance(value, Tensor) and value.dim():
             found[key] = tuple(value.shape), dtype_name(value)
-        elif isinstance(value, torch.Tensor):
+        elif isinstance(value, Tensor):
             found[key] = functools.partial(torch.tensor, dtype=value.dtype)
         elif value is not None:
             found[key] = type(value)
     return found
 
 
-def initial_state(master: Optimizer) -> Sequence[tuple[torch.Tensor, Mapping[str, Any]]]:
+def initial_state(master: Optimizer) -> Sequence[tuple[Tensor, Mapping[str, Any]]]:
     """State that the class makes on construction (Adagrad), by parameter."""
     return [(p, master.state[p]) for group in master.param_groups for p in group["params"] if master.state.get(p)]

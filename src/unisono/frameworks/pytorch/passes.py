@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from unisono.errors import JobError
 from unisono.frameworks.attributes import shapes
@@ -26,8 +27,8 @@ from unisono.frameworks.pytorch.watching import Watch
 from unisono.job import Job
 
 
-def _tensors(nest: Any) -> list[torch.Tensor]:
-    return [leaf for _, leaf in leaves(nest) if isinstance(leaf, torch.Tensor)]
+def _tensors(nest: Any) -> list[Tensor]:
+    return [leaf for _, leaf in leaves(nest) if isinstance(leaf, Tensor)]
 
 
 class Passes:
@@ -45,7 +46,7 @@ class Passes:
         into, used, adding: where the gradient hooks write, and where they add.
     """
 
-    def __init__(self, job: Job, model: torch.nn.Module, modes: Modes, example: Callable[[], Any]) -> None:
+    def __init__(self, job: Job, model: nn.Module, modes: Modes, example: Callable[[], Any]) -> None:
         self.job, self.model, self.modes, self.example = job, model, modes, example
         self.named = list(model.named_parameters())
         self.parameters = [parameter for _, parameter in self.named]
@@ -56,7 +57,7 @@ class Passes:
             for leaf, _ in module.named_buffers(recurse=False)
         ]
         self.buffers = [place for _, place in self._named_places]
-        self.into: list[torch.Tensor | None] = [None] * len(self.named)
+        self.into: list[Tensor | None] = [None] * len(self.named)
         self.used, self.adding = np.zeros((2, len(self.named)), dtype=np.uint8)
         self._listeners: list[Callable[[int], None]] = []
         self._watches: dict[frozenset[int], Watch] = {}
@@ -66,7 +67,7 @@ class Passes:
             hook = self._receiver(number)
             self.parameters[number].register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
 
-    def _receiver(self, number: int) -> Callable[[torch.Tensor], None]:
+    def _receiver(self, number: int) -> Callable[[Tensor], None]:
         """Sends a gradient to the buffer of the microbatch at hand as soon as autograd has it.
 
         Copying beats letting autograd add into a zeroed view: half the bytes, and they are still in the cache. Where
@@ -75,7 +76,7 @@ class Passes:
         # Not `self`: a parameter whose hook holds the parameter is never freed.
         destinations, used, adding, listeners = self.into, self.used, self.adding, self._listeners
 
-        def receive(parameter: torch.Tensor) -> None:
+        def receive(parameter: Tensor) -> None:
             gradient, into = parameter.grad, destinations[number]
             assert gradient is not None
             assert into is not None
@@ -94,7 +95,7 @@ class Passes:
 
         return receive
 
-    def named_buffers(self) -> list[tuple[str, torch.Tensor]]:
+    def named_buffers(self) -> list[tuple[str, Tensor]]:
         """The buffers that are there now, by their names."""
         return [(name, place.tensor) for name, place in self._named_places if place.tensor is not None]
 
@@ -147,7 +148,7 @@ class Passes:
         """See `Adapter.evaluate`."""
         inputs, targets = batch
 
-        def answer() -> tuple[Any, torch.Tensor, float]:
+        def answer() -> tuple[Any, Tensor, float]:
             outputs = self.forward(inputs)
             total, weight = self._weighted(outputs, targets, samples)
             return outputs if self.job.predict is None else self.job.predict(self.model, inputs), total, weight
@@ -175,21 +176,21 @@ class Passes:
             return self.job.forward(self.model, inputs)
         return called(self.model, inputs)
 
-    def _weighted(self, outputs: Any, targets: Any, samples: int) -> tuple[torch.Tensor, float]:
+    def _weighted(self, outputs: Any, targets: Any, samples: int) -> tuple[Tensor, float]:
         """Σ loss and its weight."""
         result = self.job.loss(outputs, targets)
         if isinstance(result, tuple):
             total, weight = result
             return torch.as_tensor(total), float(weight)
-        if not isinstance(result, torch.Tensor) or result.numel() != 1:
-            shape = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
+        if not isinstance(result, Tensor) or result.numel() != 1:
+            shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise JobError(
                 f"job.loss must return one number (the mean over samples) or (total, weight); received {shape}. "
                 "Use reduction='mean', or return (losses.sum(), losses.numel())."
             )
         return result * samples, float(samples)
 
-    def loss(self, outputs: Any, targets: Any, samples: int) -> tuple[torch.Tensor, float]:
+    def loss(self, outputs: Any, targets: Any, samples: int) -> tuple[Tensor, float]:
         """Σ loss, which is finite and has a graph, and its weight."""
         total, weight = self._weighted(outputs, targets, samples)
         check_loss(total.item(), weight, lambda: all(bool(t.isfinite().all()) for t in _tensors(outputs)))
@@ -197,7 +198,7 @@ class Passes:
             raise no_graph(any(tensor.requires_grad for tensor in _tensors(outputs)))
         return total, weight
 
-    def measured(self, total: torch.Tensor, weight: float, outputs: Any, targets: Any) -> Measured:
+    def measured(self, total: Tensor, weight: float, outputs: Any, targets: Any) -> Measured:
         """What is measured of a training pass."""
         with torch.no_grad():
             metrics = sums(metric(outputs, targets) for metric in self.job.training_metrics.values())

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from unisono.errors import UsageError
 from unisono.frameworks.fitting import fitting
 
 
-def saved_tensors(model: torch.nn.Module) -> Mapping[str, torch.Tensor]:
+def saved_tensors(model: nn.Module) -> Mapping[str, Tensor]:
     """Name → parameter or persistent buffer, each under one name or several.
 
     A module may save itself in another form (halves, half precision, nothing at all); its own tensors are saved then.
@@ -27,7 +27,7 @@ def saved_tensors(model: torch.nn.Module) -> Mapping[str, torch.Tensor]:
     ['bias', 'weight']
     """
     for name, module in model.named_modules():
-        if type(module).get_extra_state is not torch.nn.Module.get_extra_state:
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
             raise UsageError(
                 f"a module's state is parameters and buffers, which all workers share; {name!r} has a get_extra_state, "
                 "which each process would have for itself. Keep it in a buffer (register_buffer), or leave it out if "
@@ -40,7 +40,7 @@ def saved_tensors(model: torch.nn.Module) -> Mapping[str, torch.Tensor]:
     return {**saved, **{name: tensor for name, tensor in own.items() if id(tensor) not in held}}
 
 
-def _own(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def _own(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """All parameters and persistent buffers."""
     yield from model.named_parameters()
     for prefix, module in model.named_modules():
@@ -49,7 +49,7 @@ def _own(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
                 yield f"{prefix}.{leaf}" if prefix else leaf, buffer
 
 
-def restore(model: torch.nn.Module, path: Path) -> None:
+def restore(model: nn.Module, path: Path) -> None:
     """Give a model the values of a saved file."""
     values = load_file(path)
     for name, tensor in saved_tensors(model).items():

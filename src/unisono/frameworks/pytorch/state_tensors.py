@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from unisono.frameworks.protocol import Array
 from unisono.frameworks.pytorch.stages.travel import dtype_name
@@ -24,7 +25,7 @@ ARRAYS = {
 }
 
 
-def _start(tensor: torch.Tensor) -> int:
+def _start(tensor: Tensor) -> int:
     """The first byte of its storage that a tensor lies in."""
     return int(tensor.storage_offset()) * tensor.element_size()
 
@@ -34,7 +35,7 @@ def _length(shape: Sequence[int], strides: Sequence[int]) -> int:
     return 0 if 0 in shape else 1 + sum((length - 1) * step for length, step in zip(shape, strides, strict=True))
 
 
-def _spanned(tensors: Sequence[torch.Tensor], alignment: int) -> tuple[torch.Tensor, int]:
+def _spanned(tensors: Sequence[Tensor], alignment: int) -> tuple[Tensor, int]:
     """The bytes that tensors over one storage lie in, and where these begin in it."""
     start = min(map(_start, tensors)) // alignment * alignment
     stop = max(_start(each) + _length(each.shape, each.stride()) * each.element_size() for each in tensors)
@@ -49,7 +50,7 @@ class StateTensors:
         model: the job's; its parameters, buffers and modules are no state of an optimizer's.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: nn.Module) -> None:
         parts: dict[str, Any] = {f"module {name}": module for name, module in model.named_modules()}
         parts |= dict(model.named_buffers(remove_duplicate=False))
         parts |= dict(model.named_parameters())
@@ -70,7 +71,7 @@ class StateTensors:
     def holds(self, value: Any) -> bool:
         """See `Arrays.holds`."""
         return (
-            type(value) in (torch.Tensor, torch.nn.Parameter)
+            type(value) in (Tensor, nn.Parameter)
             and value.layout is torch.strided
             and value.device.type == "cpu"
             and not (value.is_quantized or value.is_conj() or value.is_neg())
@@ -100,7 +101,7 @@ class StateTensors:
         return entries, arrays
 
     def _packed(
-        self, storage: int, name: str, tensors: list[torch.Tensor], parameter: str | None, arrays: dict[str, Array]
+        self, storage: int, name: str, tensors: list[Tensor], parameter: str | None, arrays: dict[str, Array]
     ) -> list[Any]:
         """The entries of tensors over one storage, whose memory is added to the arrays unless it is a parameter's."""
         if parameter is not None:
@@ -124,7 +125,7 @@ class StateTensors:
 
     def unpack(self, entries: Sequence[Any], arrays: Mapping[str, Array]) -> list[Any]:
         """See `Arrays.unpack`."""
-        memories: dict[str, torch.Tensor] = {}
+        memories: dict[str, Tensor] = {}
         found = []
         for entry in entries:
             kind, name, dtype, shape, strides, start, is_parameter, trained = entry
@@ -142,13 +143,13 @@ class StateTensors:
                 raise ValueError(f"{excerpt(entry)} is no place in {memory.nbytes} bytes")
             value = _over(memory, dtype, shape, strides, start)
             if is_parameter:
-                value = torch.nn.Parameter(value, trained)
+                value = nn.Parameter(value, trained)
             elif trained:
                 value.requires_grad_()
             found.append(value)
         return found
 
-    def renewed(self, existing: Any, value: torch.Tensor) -> Any:
+    def renewed(self, existing: Any, value: Tensor) -> Any:
         """See `Arrays.renewed`."""
         if type(existing) is not type(value) or existing.dtype != value.dtype:
             return value
@@ -174,7 +175,7 @@ class StateTensors:
         """See `Arrays.moments`."""
         return value.get_state() if isinstance(value, torch.Generator) else None
 
-    def resume(self, generator: Any, moments: torch.Tensor) -> torch.Generator:
+    def resume(self, generator: Any, moments: Tensor) -> torch.Generator:
         """See `Arrays.resume`."""
         found = generator if isinstance(generator, torch.Generator) else torch.Generator()
         return found.set_state(moments)
@@ -192,11 +193,11 @@ class StateTensors:
 _PASSING = frozenset({"step", "_opt_called", "_step_count"})
 
 
-def _described(tensor: torch.Tensor, base: int) -> list[Any]:
+def _described(tensor: Tensor, base: int) -> list[Any]:
     """dtype, shape, strides, place in bytes from a base on; whether it is a Parameter, and whether it is trained."""
     return [
         dtype_name(tensor), list(tensor.shape), list(tensor.stride()), _start(tensor) - base,
-        isinstance(tensor, torch.nn.Parameter), tensor.requires_grad,
+        isinstance(tensor, nn.Parameter), tensor.requires_grad,
     ]  # fmt: skip
 
 
@@ -209,7 +210,7 @@ def _lies_in(size: int, dtype: str, shape: Sequence[int], strides: Sequence[int]
     return start % kind.itemsize == 0 and (not length or start + length * kind.itemsize <= size)
 
 
-def _over(memory: torch.Tensor, dtype: str, shape: Sequence[int], strides: Sequence[int], start: int) -> torch.Tensor:
+def _over(memory: Tensor, dtype: str, shape: Sequence[int], strides: Sequence[int], start: int) -> Tensor:
     """A tensor over a part of some memory."""
     kind = getattr(torch, dtype)
     place = (memory.storage_offset() + start) // kind.itemsize

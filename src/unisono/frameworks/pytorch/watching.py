@@ -8,6 +8,7 @@ from operator import is_, itemgetter, ne
 from typing import Any
 
 import torch
+from torch import nn
 
 from unisono.errors import SpoiledError, UsageError
 from unisono.frameworks.pytorch.stages.travel import as_array
@@ -37,7 +38,7 @@ class Watch:
         named: the parameters that nobody else may be changing meanwhile.
     """
 
-    def __init__(self, model: torch.nn.Module, named: Sequence[tuple[str, torch.nn.Parameter]]) -> None:
+    def __init__(self, model: nn.Module, named: Sequence[tuple[str, nn.Parameter]]) -> None:
         self._names, self._tensors = [name for name, _ in named], [parameter for _, parameter in named]
         modules = list(model.modules())
         self._parameters = [*(module._parameters.values() for module in modules), (_END,)]
@@ -116,7 +117,7 @@ class Watch:
         )
 
 
-def check_buffers(model: torch.nn.Module) -> None:
+def check_buffers(model: nn.Module) -> None:
     """Refuse buffers that NumPy cannot lie over, as they travel and are kept.
 
     Raises:
@@ -132,14 +133,14 @@ def check_buffers(model: torch.nn.Module) -> None:
             ) from error
 
 
-def check_memory(model: torch.nn.Module, named: Sequence[tuple[str, torch.nn.Parameter]]) -> None:
+def check_memory(model: nn.Module, named: Sequence[tuple[str, nn.Parameter]]) -> None:
     """Refuse trained parameters that share memory with others, or with themselves.
 
     Raises:
         UsageError: two overlap, one is expanded, or a buffer is a view of one.
     """
     for name, parameter in named:
-        if torch.nn.parameter.is_lazy(parameter):
+        if nn.parameter.is_lazy(parameter):
             raise UsageError(
                 f"parameters have their shapes when model() returns; {name!r} has none. Give lazy layers a batch in "
                 "model(), or write the layers with their sizes."

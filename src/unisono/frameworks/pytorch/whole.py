@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.protocol import Array
@@ -38,7 +39,7 @@ class WholeOptimizer:
         own: by group the settings that it changes itself.
     """
 
-    def __init__(self, master: Any, model: torch.nn.Module, root: str) -> None:
+    def __init__(self, master: Any, model: nn.Module, root: str) -> None:
         self.master, self.model, self.root = master, model, root
         self.averages = callable(getattr(master, "train", None)) and callable(getattr(master, "eval", None))
         if self.averages:
@@ -132,7 +133,7 @@ class WholeOptimizer:
             self.read(*self.versions.read(version))
         self._held = None
 
-    def step(self, gradients: Sequence[tuple[torch.nn.Parameter, torch.Tensor | None]], within: range) -> None:
+    def step(self, gradients: Sequence[tuple[nn.Parameter, Tensor | None]], within: range) -> None:
         """One step.
 
         Args:
@@ -158,7 +159,7 @@ class WholeOptimizer:
         """Go on from what was written: the state here may lie over memory that parameters have left."""
         self._held = None
 
-    def evaluated(self, into: Mapping[torch.nn.Parameter, torch.Tensor], version: int) -> None:
+    def evaluated(self, into: Mapping[nn.Parameter, Tensor], version: int) -> None:
         """Write what the parameters are in evaluation; the trained ones stay as they are, bit for bit.
 
         Args:
@@ -178,9 +179,7 @@ class WholeOptimizer:
         self.read(*self.versions.read(version))
 
 
-def whole_optimizers(
-    masters: Sequence[Any], kinds: Sequence[Kind], model: torch.nn.Module
-) -> dict[int, WholeOptimizer]:
+def whole_optimizers(masters: Sequence[Any], kinds: Sequence[Kind], model: nn.Module) -> dict[int, WholeOptimizer]:
     """Those of a job's optimizers that are stepped as they are, by their place among all.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.pytorch.whole import WholeOptimizer
@@ -52,7 +53,7 @@ def probe(whole: WholeOptimizer) -> None:
         )
 
 
-def _tried(whole: WholeOptimizer, tensors: Mapping[str, torch.Tensor], before: Mapping[str, torch.Tensor]) -> set[str]:
+def _tried(whole: WholeOptimizer, tensors: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> set[str]:
     changed: set[str] = set()
     for number in range(TRIED):
         gradients = [
@@ -74,10 +75,10 @@ def _tried(whole: WholeOptimizer, tensors: Mapping[str, torch.Tensor], before: M
     return changed
 
 
-def _stand_in(parameter: torch.Tensor, number: int) -> torch.Tensor:
+def _stand_in(parameter: Tensor, number: int) -> Tensor:
     """A gradient of which no element is 0."""
     return torch.linspace(-1, 1.5 + number, 2 * parameter.numel(), dtype=parameter.dtype)[::2].reshape(parameter.shape)
 
 
-def _same(tensor: torch.Tensor, before: torch.Tensor) -> bool:
+def _same(tensor: Tensor, before: Tensor) -> bool:
     return tensor.detach().contiguous().view(-1).view(torch.uint8).equal(before.contiguous().view(-1).view(torch.uint8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import Tensor, nn
 
 from unisono.errors import JobError
 from unisono.frameworks.protocol import Array
@@ -25,8 +26,8 @@ class WholeUpdate:
     """
 
     def __init__(
-        self, whole: WholeOptimizer, scratch: Scratch, parameters: Sequence[torch.nn.Parameter],
-        averaged: Mapping[int, torch.Tensor], begin: Callable[[], int],
+        self, whole: WholeOptimizer, scratch: Scratch, parameters: Sequence[nn.Parameter],
+        averaged: Mapping[int, Tensor], begin: Callable[[], int],
     ) -> None:  # fmt: skip
         self._whole, self._scratch, self._begin = whole, scratch, begin
         numbers = [piece.parameter.number for piece in scratch.pieces]
@@ -52,7 +53,7 @@ class WholeUpdate:
                 parameter.grad = None
 
     @staticmethod
-    def _moved_back(homes: Sequence[tuple[torch.nn.Parameter, torch.Tensor]]) -> bool:
+    def _moved_back(homes: Sequence[tuple[nn.Parameter, Tensor]]) -> bool:
         """Where a step has put new tensors into parameters (`p.data = p.data - …`), move what they hold to the memory
         that all processes compute with; returns whether one has.
 
@@ -70,7 +71,7 @@ class WholeUpdate:
             parameter.data = home
         return bool(moved)
 
-    def _of_this_step(self, used: Array) -> list[tuple[torch.nn.Parameter, torch.Tensor | None]]:
+    def _of_this_step(self, used: Array) -> list[tuple[nn.Parameter, Tensor | None]]:
         held = self._scratch
         return [
             (parameter, torch.from_numpy(held.shaped(held.gradients, piece)) if used[piece.parameter.number] else None)

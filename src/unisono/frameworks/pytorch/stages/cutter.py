@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unisono.errors import UsageError
 from unisono.frameworks.cuts import costs
@@ -60,7 +61,7 @@ class Cutter:
         """A forward pass, and the bytes of the storages that it keeps, parameters left out, and of what it sends."""
         found: dict[int, int] = {}
 
-        def count(tensor: torch.Tensor) -> torch.Tensor:
+        def count(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
             found[storage._cdata] = storage.nbytes()
             return tensor
@@ -95,10 +96,10 @@ class Cutter:
     def _signature(self, inputs: Any) -> Any:
         if self._passes.job.stages is not None:
             return None  # a piece is computed as it is
-        if isinstance(inputs, torch.Tensor):
+        if isinstance(inputs, Tensor):
             return inputs.shape, inputs.dtype
         return tuple(
-            (path, leaf.shape, leaf.dtype) if isinstance(leaf, torch.Tensor) else (path, repr(leaf))
+            (path, leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else (path, repr(leaf))
             for path, leaf in leaves(inputs)
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -18,8 +19,8 @@ from unisono.frameworks.pytorch.stages.uses import Uses
 from unisono.frameworks.pytorch.stages.values import Values
 
 CONTAINERS = (
-    torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict,
-    torch.nn.Transformer, torch.nn.TransformerEncoder, torch.nn.TransformerDecoder,
+    nn.Sequential, nn.ModuleList, nn.ModuleDict,
+    nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder,
 )  # fmt: skip
 READS = frozenset(
     {"item", "__bool__", "__int__", "__float__", "__index__", "__complex__", "tolist", "numpy", "__array__", "equal",
@@ -42,7 +43,7 @@ class Recorder(TorchFunctionMode):
         inputs: the microbatch's.
     """
 
-    def __init__(self, model: torch.nn.Module, uses: Uses, opaque: set[str], inputs: Any) -> None:
+    def __init__(self, model: nn.Module, uses: Uses, opaque: set[str], inputs: Any) -> None:
         super().__init__()
         self._uses, self._opaque = uses, opaque
         self._paths = {id(module): name for name, module in model.named_modules()}
@@ -65,19 +66,19 @@ class Recorder(TorchFunctionMode):
             ReadsValueError: it reads a value.
         """
         self._states = generators.save()
-        original = torch.nn.Module.__call__
+        original = nn.Module.__call__
 
-        def call(module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             return self._module(original, module, args, kwargs)
 
-        torch.nn.Module.__call__ = call  # type: ignore[method-assign]
+        nn.Module.__call__ = call  # type: ignore[method-assign]
         try:
             with self:
                 outputs = forward()
             self._check_generators()
             outputs = mapped(self._reference, outputs)
         finally:
-            torch.nn.Module.__call__ = original  # type: ignore[method-assign]
+            nn.Module.__call__ = original  # type: ignore[method-assign]
         values, written = self._values, self._uses.written
         operations, moved_to, outputs = values.settled(self._operations, outputs)
         barred = barred_by_writes(operations, moved_to, values.created, values.written)
@@ -92,7 +93,7 @@ class Recorder(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         return self._operation(func, args, kwargs or {}, _name(func), self._scopes[-1])
 
-    def _module(self, original: Any, module: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+    def _module(self, original: Any, module: nn.Module, args: Any, kwargs: Any) -> Any:
         path = self._paths.get(id(module), self._scopes[-1])
         if self._inside is not None:
             return original(module, *args, **kwargs)
@@ -101,7 +102,7 @@ class Recorder(TorchFunctionMode):
             hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
             if hooked or module._backward_pre_hooks:
                 return self._operation(_Whole(original, module), args, kwargs, name, path, whole, module)
-            if type(module) is torch.nn.Linear:  # spares looking the parameters up
+            if type(module) is nn.Linear:  # spares looking the parameters up
                 return self._operation(F.linear, (*args, module.weight, module.bias), kwargs, name, path)
             return self._operation(module.forward, args, kwargs, name, path, whole, module)
         self._scopes.append(path)
@@ -120,7 +121,7 @@ class Recorder(TorchFunctionMode):
 
     def _recorded(
         self, call: Any, args: Any, kwargs: Any, name: str, scope: str, opaque: bool = False,
-        module: torch.nn.Module | None = None,
+        module: nn.Module | None = None,
     ) -> Any:  # fmt: skip
         self._check_generators()
         operation = Operation(call, None, None, [], name, scope, place())
@@ -128,7 +129,7 @@ class Recorder(TorchFunctionMode):
             self._uses.note(operation, list(module.parameters()))
         self._uses.note(operation, (args, kwargs))
         operation.args, operation.kwargs = mapped(self._reference, args), mapped(self._reference, kwargs)
-        given = [t for _, t in leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        given = [t for _, t in leaves((args, kwargs)) if isinstance(t, Tensor)]
         versions = [tensor._version for tensor in given]
         self._inside, self._own = operation, False
         try:
@@ -140,12 +141,12 @@ class Recorder(TorchFunctionMode):
         operation.draws, self._states = generators.moved(self._states, after), after
         written = [t for t, version in zip(given, versions, strict=True) if t._version != version]
         written += self._uses.changed_buffers(operation.buffers)
-        made = [(path, t) for path, t in leaves(result) if isinstance(t, torch.Tensor)]
+        made = [(path, t) for path, t in leaves(result) if isinstance(t, Tensor)]
         constant = not (operation.parameters or operation.draws or opaque) and all(
             self._values.is_constant(tensor) and not self._uses.is_parameter(tensor) for tensor in given
         )
         shaped = any(map(self._values.is_shaped, given))
-        if opaque and any(not isinstance(leaf, torch.Tensor | None) for _, leaf in leaves(result)):
+        if opaque and any(not isinstance(leaf, Tensor | None) for _, leaf in leaves(result)):
             raise ReadsValueError(scope.rpartition(".")[0] if scope else "", f"{name} returns a value", operation.place)
         if not made and not written:
             if not constant and (name in READS or (shaped and name in READS_SHAPE)):
@@ -161,7 +162,7 @@ class Recorder(TorchFunctionMode):
     def _reference(self, leaf: Any) -> Any:
         if (buffer := self._uses.place_of(leaf)) is not None:
             return buffer
-        if not isinstance(leaf, torch.Tensor) or self._uses.is_parameter(leaf):
+        if not isinstance(leaf, Tensor) or self._uses.is_parameter(leaf):
             return leaf
         found = self._values.place_of(leaf)
         if found is None and leaf.grad_fn is not None:
@@ -184,7 +185,7 @@ class Recorder(TorchFunctionMode):
 class _Whole:
     """A module called with its hooks."""
 
-    def __init__(self, original: Any, module: torch.nn.Module) -> None:
+    def __init__(self, original: Any, module: nn.Module) -> None:
         self._original, self._module = original, module
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -196,7 +197,7 @@ def _name(function: Any) -> str:
     return str(getattr(function.__self__, "__name__", name)) if name == "__get__" else name
 
 
-def _shapes_by_values(name: str, given: list[torch.Tensor]) -> bool:
+def _shapes_by_values(name: str, given: list[Tensor]) -> bool:
     if name in SHAPED_BY_VALUES:
         return True
     return name == "__getitem__" and any(t.dtype in (torch.bool, torch.uint8) for t in given[1:])

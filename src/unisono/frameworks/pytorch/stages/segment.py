@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from unisono.frameworks.protocol import Measured
 from unisono.frameworks.pytorch.passes import Passes
@@ -18,16 +19,16 @@ from unisono.frameworks.pytorch.stages.travel import packed, unpacked
 class Flowing(NamedTuple):
     """Values at a boundary: their tensors, and the nest that they lie in (None: each is a value of its own)."""
 
-    tensors: Sequence[torch.Tensor]
+    tensors: Sequence[Tensor]
     nest: Any = None
 
 
 class Computed(NamedTuple):
     """A segment's forward pass: what it started from, what it gives, and the loss of the last one."""
 
-    leaves: list[torch.Tensor]
+    leaves: list[Tensor]
     given: Flowing
-    total: torch.Tensor | None = None
+    total: Tensor | None = None
     measured: Measured | None = None
 
 
@@ -93,18 +94,18 @@ class Segment:
             return Computed(leaves, Flowing(()), total, self.passes.measured(total, weight, result, batch[1]))
         if not self.nested:
             return Computed(leaves, Flowing(result))
-        tensors: list[torch.Tensor] = []
+        tensors: list[Tensor] = []
         nest = packed(result, tensors)[1]
         return Computed(leaves, Flowing(tensors, ["tuple", nest]))
 
     def backward(
         self,
         computed: Computed,
-        gradients: Sequence[torch.Tensor | None],
-        partial: dict[int, torch.Tensor],
+        gradients: Sequence[Tensor | None],
+        partial: dict[int, Tensor],
         into: Any,
         add: bool = False,
-    ) -> list[torch.Tensor | None]:
+    ) -> list[Tensor | None]:
         """Take it back.
 
         Args:

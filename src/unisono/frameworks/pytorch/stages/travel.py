@@ -6,17 +6,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from unisono.errors import JobError
 from unisono.frameworks.protocol import Array
 
 
-def dtype_name(tensor: torch.Tensor) -> str:
+def dtype_name(tensor: Tensor) -> str:
     """NumPy's name of the dtype ("bfloat16" for the one that NumPy lacks)."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def as_array(tensor: torch.Tensor) -> Array:
+def as_array(tensor: Tensor) -> Array:
     """The tensor's memory as an array (bfloat16 as uint16)."""
     tensor = tensor.detach()
     if tensor.is_sparse:
@@ -24,19 +25,19 @@ def as_array(tensor: torch.Tensor) -> Array:
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.resolve_neg().numpy()
 
 
-def as_tensor(array: Array, dtype: torch.dtype) -> torch.Tensor:
+def as_tensor(array: Array, dtype: torch.dtype) -> Tensor:
     """The array's memory as a tensor of this dtype."""
     tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor
 
 
-def packed(value: Any, tensors: list[torch.Tensor]) -> Any:
+def packed(value: Any, tensors: list[Tensor]) -> Any:
     """A nest in JSON's values; its tensors are added to the list.
 
     Raises:
         JobError: it holds what JSON can't.
     """
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, Tensor):
         tensors.append(value)
         return ["tensor", dtype_name(value), value.requires_grad]
     if value is None or isinstance(value, bool | int | float | str):
@@ -62,7 +63,7 @@ def kinds_of(spec: Any) -> list[tuple[torch.dtype, bool]]:
     return [found for item in items for found in kinds_of(item)]
 
 
-def unpacked(spec: Any, tensors: Iterator[torch.Tensor]) -> Any:
+def unpacked(spec: Any, tensors: Iterator[Tensor]) -> Any:
     """The nest again, with the tensors in the order in which `packed` listed them."""
     kind, content, *_ = spec
     if kind == "tensor":

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from unisono.frameworks.nests import leaves, mapped
 from unisono.frameworks.pytorch.stages.operations import InputLeaf, Operation, ReadsValueError, Slot, SlotFacts
 
 
-def storage_of(tensor: torch.Tensor) -> int:
+def storage_of(tensor: Tensor) -> int:
     """The memory that a tensor lies in."""
     return int(tensor.untyped_storage()._cdata)
 
@@ -27,13 +28,13 @@ class Values:
     """
 
     def __init__(self, inputs: Any) -> None:
-        tensors = [(path, leaf) for path, leaf in leaves(inputs) if isinstance(leaf, torch.Tensor)]
+        tensors = [(path, leaf) for path, leaf in leaves(inputs) if isinstance(leaf, Tensor)]
         self._parts = {id(tensor): InputLeaf(path) for path, tensor in tensors}
         self.created = {storage_of(tensor): -1 for _, tensor in tensors}
         self.written: list[tuple[int, int]] = []
         self._alive: list[Any] = [inputs]
         self._slots: dict[int, Slot] = {}
-        self._tensors: dict[int, torch.Tensor] = {}
+        self._tensors: dict[int, Tensor] = {}
         self._constant: set[int] = set()
         self._shaped: set[int] = set()
         self._without_graph: dict[int, tuple[str, str, str]] = {}
@@ -42,7 +43,7 @@ class Values:
         """An identity is good as long as its object lives."""
         self._alive.append(values)
 
-    def place_of(self, tensor: torch.Tensor) -> Slot | InputLeaf | None:
+    def place_of(self, tensor: Tensor) -> Slot | InputLeaf | None:
         """The slot or the part of the inputs that holds a tensor.
 
         Raises:
@@ -52,11 +53,11 @@ class Values:
             raise ReadsValueError(*self._without_graph[id(tensor)])
         return self._slots.get(id(tensor)) or self._parts.get(id(tensor))
 
-    def is_constant(self, tensor: torch.Tensor) -> bool:
+    def is_constant(self, tensor: Tensor) -> bool:
         """Whether a tensor, which is no parameter, is the same in every microbatch."""
         return id(tensor) in self._constant if id(tensor) in self._slots else id(tensor) not in self._parts
 
-    def is_shaped(self, tensor: torch.Tensor) -> bool:
+    def is_shaped(self, tensor: Tensor) -> bool:
         """Whether its shape follows from values."""
         return id(tensor) in self._shaped
 
