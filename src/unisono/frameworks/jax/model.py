@@ -33,8 +33,7 @@ from unisono.frameworks.jax.threads import HELD
 from unisono.frameworks.jax.updates import TileUpdate, WholeUpdate
 from unisono.frameworks.jobs import description, measured, refuse, sums
 from unisono.frameworks.leaving import leave
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription
-from unisono.frameworks.scratch import Scratch, States
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Scratch, States
 from unisono.job import Job
 
 

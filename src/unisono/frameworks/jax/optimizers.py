@@ -21,8 +21,7 @@ from unisono.frameworks.jax import transformations
 from unisono.frameworks.jax.memory import host, path_words, typed, untyped
 from unisono.frameworks.jobs import kind_by_probe
 from unisono.frameworks.leaving import leave_first
-from unisono.frameworks.protocol import Array, StateSpec
-from unisono.frameworks.scratch import States
+from unisono.frameworks.protocol import Array, States, StateSpec
 from unisono.gradients.regions import Kind
 from unisono.trees.marks import mark
 

@@ -9,8 +9,7 @@ import numpy as np
 from unisono.frameworks.arrays import aligned_zeros
 from unisono.frameworks.jax.memory import Shared, host
 from unisono.frameworks.jax.optimizers import TILE, Optimizer
-from unisono.frameworks.protocol import Array
-from unisono.frameworks.scratch import Scratch
+from unisono.frameworks.protocol import Array, Scratch
 
 
 class _Operand:

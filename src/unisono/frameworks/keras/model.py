@@ -31,8 +31,7 @@ from unisono.frameworks.keras.update_rules import UpdateRules
 from unisono.frameworks.keras.variables import Values, check, dtype_of, of_model, value_of
 from unisono.frameworks.leaving import leave_or_nothing
 from unisono.frameworks.lossrules import no_graph
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription
-from unisono.frameworks.scratch import Scratch, States
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Scratch, States
 from unisono.job import Job
 
 

@@ -16,8 +16,7 @@ from unisono.frameworks.keras.optimizers import Rule
 from unisono.frameworks.keras.updates import TILES, Operands, Stepper, TensorUpdate, Tiles, TileUpdate
 from unisono.frameworks.keras.variables import dtype_of, value_of
 from unisono.frameworks.leaving import leave_first
-from unisono.frameworks.protocol import Array, ChunkUpdate, StateSpec
-from unisono.frameworks.scratch import Scratch, States
+from unisono.frameworks.protocol import Array, ChunkUpdate, Scratch, States, StateSpec
 from unisono.gradients.regions import Kind
 
 

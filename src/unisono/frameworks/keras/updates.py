@@ -14,8 +14,8 @@ import numpy as np
 from unisono.frameworks.arrays import aligned_zeros
 from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.optimizers import ITERATIONS, Rule
-from unisono.frameworks.protocol import Array
-from unisono.frameworks.scratch import Scratch, onward
+from unisono.frameworks.protocol import Array, Scratch
+from unisono.frameworks.scratch import onward
 from unisono.gradients.regions import BLOCK, CHUNK
 
 TILES = tuple(BLOCK << power for power in range((CHUNK // BLOCK).bit_length()))

@@ -30,8 +30,7 @@ from unisono.frameworks.mxnet.seeding import seed_everything
 from unisono.frameworks.mxnet.stages.cutter import Cutter
 from unisono.frameworks.mxnet.update import MxnetChunkUpdate
 from unisono.frameworks.mxnet.weights import Weights
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription
-from unisono.frameworks.scratch import Scratch, States
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Scratch, States
 from unisono.job import Job
 from unisono.partition.keys import key
 

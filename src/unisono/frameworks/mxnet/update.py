@@ -12,8 +12,7 @@ from unisono.errors import JobError
 from unisono.frameworks.mxnet.optimizers import Master, leaves, number_of
 from unisono.frameworks.mxnet.parameters import over_legacy
 from unisono.frameworks.nests import mapped
-from unisono.frameworks.protocol import Array
-from unisono.frameworks.scratch import Scratch
+from unisono.frameworks.protocol import Array, Scratch
 
 
 class MxnetChunkUpdate:

@@ -11,6 +11,7 @@ from unisono.frameworks.protocol.description import ModelDescription, Source, St
 from unisono.frameworks.protocol.model import GradientInParts, Measured, Model
 from unisono.frameworks.protocol.optimizer import ChunkUpdate, Optimizer
 from unisono.frameworks.protocol.stages import Crossing, Passed, Stage, Stages, Unit
+from unisono.frameworks.scratch import Scratch, States
 from unisono.values.arrays import Array
 
 __all__ = [
@@ -23,9 +24,11 @@ __all__ = [
     "Measured",
     "ModelDescription",
     "Passed",
+    "Scratch",
     "Source",
     "Stage",
     "StateSpec",
+    "States",
     "TensorSpec",
     "Unit",
 ]

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unisono.frameworks.protocol import Array
+from unisono.frameworks.protocol import Array, Scratch
 from unisono.frameworks.pytorch.optimizers import Optimizer, bare_step, clone, settings
-from unisono.frameworks.scratch import Scratch, onward
+from unisono.frameworks.scratch import onward
 from unisono.gradients.regions import Piece
 
 Numbers = Mapping[str, Callable[[float], Any]]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unisono.errors import UsageError
 from unisono.frameworks import protocol
 from unisono.frameworks.jobs import description
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, StateSpec
+from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Scratch, States, StateSpec
 from unisono.frameworks.pytorch import hooks
 from unisono.frameworks.pytorch import optimizers as torch_optimizers
 from unisono.frameworks.pytorch.chunks import TorchChunkUpdate, Work
@@ -29,7 +29,6 @@ from unisono.frameworks.pytorch.watching import check_buffers, check_memory
 from unisono.frameworks.pytorch.whole import whole_optimizers
 from unisono.frameworks.pytorch.whole_probe import probe
 from unisono.frameworks.pytorch.whole_update import WholeUpdate
-from unisono.frameworks.scratch import Scratch, States
 from unisono.gradients.regions import Kind
 from unisono.job import Job
 from unisono.memory.versions import Versions

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from unisono.errors import JobError
-from unisono.frameworks.protocol import Array
+from unisono.frameworks.protocol import Array, Scratch
 from unisono.frameworks.pytorch.whole import WholeOptimizer
-from unisono.frameworks.scratch import Scratch
 
 
 class WholeUpdate:

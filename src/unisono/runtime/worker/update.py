@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from unisono.errors import JobError
-from unisono.frameworks.protocol import Array
-from unisono.frameworks.scratch import Scratch
+from unisono.frameworks.protocol import Array, Scratch
 from unisono.gradients.adding import TreeAdder
 from unisono.gradients.arithmetic import all_finite, any_of, copy, divide, scale
 from unisono.gradients.norms import block_sums, clip_coefficient, total_norm

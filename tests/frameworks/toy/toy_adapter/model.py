@@ -12,8 +12,16 @@ from safetensors.numpy import load_file
 from toy_adapter.data import Data
 from unisono import Job
 from unisono.frameworks import protocol
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Source, StateSpec, TensorSpec
-from unisono.frameworks.scratch import Scratch
+from unisono.frameworks.protocol import (
+    Array,
+    ChunkUpdate,
+    Measured,
+    ModelDescription,
+    Scratch,
+    Source,
+    StateSpec,
+    TensorSpec,
+)
 
 NAMES = ("weight", "bias")
 
