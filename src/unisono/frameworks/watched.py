@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from unisono.errors import JobError
 from unisono.frameworks.protocol import Array
 
 LOOKED_AT = 16
@@ -70,6 +71,17 @@ class Samples:
             owners = np.repeat(numbers, [self._views[number].size for number in numbers])
             found += owners[(old != new).any(axis=1)].tolist()
         return min(found)
+
+
+def check_same(names: Iterable[str], before: Iterable[Any], after: Iterable[Any], ways_out: str) -> None:
+    """Refuse parameters that are other objects than before a pass that is traced.
+
+    Raises:
+        JobError: one is.
+    """
+    for name, old, new in zip(names, before, after, strict=True):
+        if new is not old:
+            raise JobError(refusal(repr(name), ways_out))
 
 
 def refusal(what: str, ways_out: str) -> str:

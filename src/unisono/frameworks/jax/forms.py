@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from unisono.frameworks.fitting import fitting
 from unisono.frameworks.jax.memory import is_key, path_words
 from unisono.frameworks.jobs import called, check_trained
 from unisono.frameworks.protocol import Array
-from unisono.frameworks.watched import refusal
+from unisono.frameworks.watched import check_same
 from unisono.job import Job
 
 Function = Callable[..., Any]
@@ -27,36 +27,15 @@ WAYS_OUT = (
 )
 
 
-class Form(Protocol):
-    """A model as values and pure functions.
-
-    Attributes:
-        names, parameters: the trained leaves, by number, and the tree of them that optax sees.
-        state_names, state: the other leaves (batch statistics …) and their tree.
-    """
-
-    names: list[str]
-    parameters: Any
-    state_names: list[str]
-    state: Any
-
-    def call(
-        self, function: Function | None, parameters: Any, state: Any, inputs: Any, key: Any, training: bool
-    ) -> tuple[Any, Any]:
-        """(outputs, new state) of the job's function, or of the form's own way to call the model. Traced."""
-
-    def restored(self, values: Mapping[str, Array]) -> Any:
-        """The model with saved values, as people use it without Unisono."""
-
-
 def form_of(job: Job, model: Any, example: Callable[[], Any]) -> Form:
     """The form of what `job.model()` returned.
 
     Raises:
         UsageError: plain variables without `forward`, or leaves that can't be trained or kept.
     """
+    form: Form
     if isinstance(model, nnx.Module):
-        form: Form = NnxForm(model)
+        form = NnxForm(model)
     elif isinstance(model, linen.Module):
         form = linen_form(job, model, example)
     else:
@@ -93,7 +72,12 @@ def _check(form: Form) -> None:
 
 
 class NnxForm:
-    """A flax.nnx module: its `nnx.Param`s are trained, its other variables are state, its streams are reseeded."""
+    """A flax.nnx module: its `nnx.Param`s are trained, its other variables are state, its streams are reseeded.
+
+    Attributes:
+        names, parameters: the trained leaves, by number, and the tree of them that optax sees.
+        state_names, state: the other leaves (batch statistics …) and their tree.
+    """
 
     def __init__(self, model: nnx.Module) -> None:
         nnx.pop(model, nnx.Intermediate)
@@ -111,7 +95,7 @@ class NnxForm:
     def call(
         self, function: Function | None, parameters: Any, state: Any, inputs: Any, key: Any, training: bool
     ) -> tuple[Any, Any]:
-        """See `Form.call`."""
+        """(outputs, new state) of the job's function, or of the form's own way to call the model. Traced."""
         given = jax.tree.leaves(parameters)  # which the model's variables hold from here on
         streams = jax.tree.map(lambda leaf: leaf, self._streams)  # variables of this trace
         model = nnx.merge(self._graphs[training], parameters, streams, state)
@@ -126,13 +110,11 @@ class NnxForm:
                 "once, when JAX traces); only nnx.Variables may change. Write self.calls = nnx.Variable(...) and "
                 "assign its value."
             )
-        for name, before, now in zip(self.names, given, jax.tree.leaves(after), strict=True):
-            if now is not before:
-                raise JobError(refusal(repr(name), WAYS_OUT))
+        check_same(self.names, given, jax.tree.leaves(after), WAYS_OUT)
         return outputs, state
 
     def restored(self, values: Mapping[str, Array]) -> nnx.Module:
-        """See `Form.restored`."""
+        """The model with saved values, as people use it without Unisono."""
         model: nnx.Module = nnx.merge(
             self._graphs[True], _filled(self.parameters, self.names, values), self._streams,
             _filled(self.state, self.state_names, values),
@@ -141,7 +123,7 @@ class NnxForm:
 
 
 class VariablesForm:
-    """A pytree of arrays: {"params": …, other collections} as flax writes it, or all parameters.
+    """A pytree of arrays: {"params": …, other collections} as flax writes it, or all parameters. See `NnxForm`.
 
     Args:
         variables: the pytree.
@@ -165,7 +147,7 @@ class VariablesForm:
     def call(
         self, function: Function | None, parameters: Any, state: Any, inputs: Any, key: Any, training: bool
     ) -> tuple[Any, Any]:
-        """See `Form.call`."""
+        """See `NnxForm.call`."""
         result = (function or self._apply)(self._joined(parameters, state), inputs, key, training)  # type: ignore[misc]
         if state and isinstance(result, tuple) and len(result) == 2 and is_state(result[1], state):
             return result[0], {**state, **result[1]}
@@ -175,11 +157,15 @@ class VariablesForm:
         return {"params": parameters, **state} if self._collections else parameters
 
     def restored(self, values: Mapping[str, Array]) -> Any:
-        """See `Form.restored`."""
+        """See `NnxForm.restored`."""
         variables = self._joined(
             _filled(self.parameters, self.names, values), _filled(self.state, self.state_names, values)
         )
         return variables if self._beside is None else (self._beside, variables)
+
+
+Form = NnxForm | VariablesForm
+"""A model as values and pure functions."""
 
 
 def is_state(value: Any, state: Mapping[str, Any]) -> bool:

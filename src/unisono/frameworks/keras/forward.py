@@ -8,11 +8,10 @@ from typing import Any
 
 import keras
 
-from unisono.errors import JobError
 from unisono.frameworks.attributes import shapes
 from unisono.frameworks.keras.attributes import watched
 from unisono.frameworks.keras.variables import Values, Variables
-from unisono.frameworks.watched import refusal
+from unisono.frameworks.watched import check_same
 
 Forward = Callable[[Any, Any], Any]
 
@@ -70,15 +69,13 @@ class KerasForward:
         """
         held = self._variables
         with keras.StatelessScope(held.having(values), collect_losses=True, initialize_variables=False) as scope:
-            before = [scope.get_current_value(variable) for variable in held.parameters]
+            before = list(map(scope.get_current_value, held.parameters))
             with self._attributes.one_pass(lambda: (shapes(inputs), training)):
                 result = after(self._entry(inputs, training=training))
             losses = self._entry.losses
             penalty = sum(losses[1:], losses[0]) if losses else None
-        for name, variable, value in zip(held.names, held.parameters, before, strict=True):
-            if scope.get_current_value(variable) is not value:
-                raise JobError(refusal(repr(name), WAYS_OUT))
-        return (result, penalty), [scope.get_current_value(v) for v in held.buffers]
+        check_same(held.names, before, map(scope.get_current_value, held.parameters), WAYS_OUT)
+        return (result, penalty), list(map(scope.get_current_value, held.buffers))
 
 
 class ModuleForward:

@@ -21,11 +21,11 @@ from unisono.frameworks.keras import losses, optimizers
 from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.building import (
     built,
+    cutter_of,
     in_precision,
     refuse_own_steps,
     refuse_summed_penalties,
 )
-from unisono.frameworks.keras.cutting import cutter_of
 from unisono.frameworks.keras.functions import Functions
 from unisono.frameworks.keras.update_rules import UpdateRules
 from unisono.frameworks.keras.variables import Values, check, dtype_of, of_model, value_of

@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from unisono.errors import UsageError
 from unisono.frameworks.keras.backends.graphs import first_of, present, refilled
-from unisono.frameworks.keras.stages.tracing import Traced
-from unisono.frameworks.keras.stages.travel import packed, unpacked
+from unisono.frameworks.keras.stages.tracing import Traced, packed, unpacked
 
 REWRITTEN = {"Case", "If", "StatelessCase", "StatelessIf", "StatelessWhile", "While"}
 """Operations that TensorFlow changes when it differentiates them: a forward half with them can't be parted off."""

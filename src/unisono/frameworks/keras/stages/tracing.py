@@ -1,4 +1,4 @@
-"""A stage's forward pass, while it is traced."""
+"""A stage's forward pass, while it is traced. Between stages bfloat16 travels as uint16, for NumPy has none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from unisono.frameworks.keras.forward import Entry
 from unisono.frameworks.keras.functions import wide
 from unisono.frameworks.keras.stages.program import Program
 from unisono.frameworks.keras.stages.spans import Span
-from unisono.frameworks.keras.stages.travel import packed, unpacked
 
 if TYPE_CHECKING:
     from unisono.frameworks.keras.model import Adapter
@@ -116,3 +115,13 @@ def _changed(scope: Any, variables: Sequence[Any], before: Sequence[Any]) -> lis
     """The values that the forward pass gave the variables; None for those that it left alone."""
     after = [scope.get_current_value(variable) for variable in variables]
     return [None if new is old else new for new, old in zip(after, before, strict=True)]
+
+
+def packed(tensor: Any) -> Any:
+    """A tensor as it travels."""
+    return tf.bitcast(tensor, tf.uint16) if tensor.dtype == tf.bfloat16 else tensor
+
+
+def unpacked(tensor: Any, dtype: str) -> Any:
+    """A tensor that has travelled, in the dtype that it had."""
+    return tf.bitcast(tensor, tf.bfloat16) if dtype == "bfloat16" else tensor
