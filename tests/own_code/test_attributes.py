@@ -17,7 +17,8 @@ from everywhere import hold_to_one_hash
 from faults import run, undisturbed
 from jobs import CLASSES, FEATURES
 from unisono.errors import JobError
-from unisono.frameworks.pytorch.attributes import shapes, watched
+from unisono.frameworks.attributes import shapes
+from unisono.frameworks.pytorch.attributes import watched
 from unisono.runtime.supervisor.outcome import raise_failure
 
 
