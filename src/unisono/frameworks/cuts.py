@@ -29,6 +29,16 @@ def owners(parts: Sequence[Collection[int]], numbers: Iterable[int]) -> dict[int
     return {number: next((at for at, part in enumerate(parts) if number in part), 0) for number in numbers}
 
 
+def numbered(held: Iterable[Any], among: Sequence[Any]) -> tuple[int, ...]:
+    """The places of some objects among all of their kind; others are passed over.
+
+    >>> numbered([str, list, int], [int, float, str])
+    (0, 2)
+    """
+    places = {id(one): place for place, one in enumerate(among)}
+    return tuple(sorted({places[id(one)] for one in held if id(one) in places}))
+
+
 def across(parts: Sequence[Collection[int]], place: int) -> set[int]:
     """What is used on both sides of a cut before this part.
 

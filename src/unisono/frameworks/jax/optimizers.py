@@ -28,8 +28,8 @@ from unisono.trees.marks import mark
 TILE = 32768
 """Elements of a compiled elementwise update: 49 µs, of which about 20 are the call; 65,536 take 76 µs (measured)."""
 
-Program = Callable[[Any, Any, list[Any]], tuple[Any, list[Any]]]
-"""(parameters, gradients, state leaves) → (new parameters, new state leaves)."""
+Program = Callable[[list[Any], list[Any], list[Any]], tuple[list[Any], list[Any]]]
+"""(leaves of parameters, of gradients, of the state) → (new leaves of parameters, of the state)."""
 
 
 @dataclass(frozen=True)
@@ -152,20 +152,22 @@ class Optimizer:
                 leave_first(value.view(leaf.storage), state[leaf.number or 0][leaf.key])
 
     def whole(self) -> Program:
-        """The update of all parameters, given as lists of leaves."""
-        tree, state_tree, kinds = (
-            jax.tree.structure(self._shapes), jax.tree.structure(self._state), jax.tree.leaves(self._state),
-        )  # fmt: skip
+        """The update of all parameters."""
+        return _program(self.transformation, self._shapes)
 
-        def update(parameters: Any, gradients: Any, state: list[Any]) -> tuple[Any, list[Any]]:
-            held = state_tree.unflatten([typed(value, kind) for value, kind in zip(state, kinds, strict=True)])
-            new, held = transformations.apply(
-                self.transformation, tree.unflatten(parameters), tree.unflatten(gradients), held
-            )
-            return jax.tree.leaves(new), [untyped(value) for value in jax.tree.leaves(held)]
 
-        program: Program = jax.jit(update)
-        return program
+def _program(transformation: Any, shapes: Any) -> Program:
+    """The compiled update of a pytree of parameters."""
+    state = jax.eval_shape(transformation.init, shapes)
+    tree, state_tree, kinds = jax.tree.structure(shapes), jax.tree.structure(state), jax.tree.leaves(state)
+
+    def update(parameters: list[Any], gradients: list[Any], state: list[Any]) -> tuple[list[Any], list[Any]]:
+        held = state_tree.unflatten([typed(value, kind) for value, kind in zip(state, kinds, strict=True)])
+        new, held = transformations.apply(transformation, tree.unflatten(parameters), tree.unflatten(gradients), held)
+        return jax.tree.leaves(new), [untyped(value) for value in jax.tree.leaves(held)]
+
+    program: Program = jax.jit(update)
+    return program
 
 
 class Tile:
@@ -173,16 +175,9 @@ class Tile:
 
     def __init__(self, transformation: Any, dtype: str) -> None:
         shape = jax.ShapeDtypeStruct((TILE,), np.dtype(dtype))
-        state = jax.eval_shape(transformation.init, shape)
-        tree = jax.tree.structure(state)
-        self.leaves = _leaves(shape, state)
+        self.leaves = _leaves(shape, jax.eval_shape(transformation.init, shape))
         self._initial, self._dtype = transformation.init, dtype
-
-        def update(parameters: Any, gradients: Any, leaves: list[Any]) -> tuple[Any, list[Any]]:
-            new, held = transformations.apply(transformation, parameters, gradients, tree.unflatten(leaves))
-            return new, jax.tree.leaves(held)
-
-        self.program: Program = jax.jit(update)
+        self.program = _program(transformation, shape)
 
     def is_elementwise(self) -> bool:
         """Whether elements get the same bits at other places and beside others, over three steps."""
@@ -200,7 +195,7 @@ class Tile:
         parameters: Any = values
         for step in range(3):
             gradients = (values - np.asarray(1.2 + step / 9, self._dtype)) * np.asarray(1 + step, self._dtype)
-            parameters, state = self.program(parameters, gradients, state)
+            (parameters,), state = self.program([parameters], [gradients], state)
         return [host(value) for value in (parameters, *state) if value.ndim]
 
 

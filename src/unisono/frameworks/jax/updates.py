@@ -69,7 +69,7 @@ class TileUpdate:
             parameters, gradients, *held = operand.read()
             vectors = iter(held)
             state = [scalars[leaf.key] if leaf.is_scalar else next(vectors) for leaf in self._leaves]
-            new, results = self._program(parameters, gradients, state)
+            (new,), results = self._program([parameters], [gradients], state)
             operand.write(0, new)
             changed = [value for leaf, value in zip(self._leaves, results, strict=True) if not leaf.is_scalar]
             for index, value in enumerate(changed):

@@ -7,6 +7,7 @@ vector unit's instructions and what a compiler makes of a loop's end; and there 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.optimizers import ITERATIONS, Rule
 from unisono.frameworks.protocol import Array, Scratch
 from unisono.frameworks.scratch import onward
-from unisono.gradients.regions import BLOCK, CHUNK
+from unisono.gradients.regions import BLOCK, CHUNK, Piece
 
 TILES = tuple(BLOCK << power for power in range((CHUNK // BLOCK).bit_length()))
 """Elements of a tile, from the least to a whole chunk: a call costs TensorFlow as much as the sums in it, so that each
@@ -162,16 +163,15 @@ class TileUpdate:
 
     def _cut(self, flags: tuple[int, ...]) -> list[_Run]:
         """The runs of a step in which these pieces have a gradient."""
-        found: list[tuple[Tiles, int, int]] = []
-        adjoining = False
-        for piece, flag in zip(self._pieces, flags, strict=True):
-            place, tiles = self._scratch.place(piece), self._tiles[piece.parameter.number]
-            if flag and adjoining and found[-1][0] is tiles:
-                found[-1] = (tiles, found[-1][1], place.stop)
-            elif flag:
-                found.append((tiles, place.start, place.stop))
-            adjoining = bool(flag)
-        return [_Run(self._spans, start, stop, tiles) for tiles, start, stop in found]
+        found = []
+        for flag, run in groupby(zip(flags, self._pieces, strict=True), lambda pair: pair[0] and self._of(pair[1])):
+            if flag:
+                places = [self._scratch.place(piece) for _, piece in run]
+                found.append(_Run(self._spans, places[0].start, places[-1].stop, flag))
+        return found
+
+    def _of(self, piece: Piece) -> Tiles:
+        return self._tiles[piece.parameter.number]
 
 
 class TensorUpdate:

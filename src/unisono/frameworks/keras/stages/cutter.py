@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unisono.errors import UsageError
-from unisono.frameworks.cuts import across, costs
+from unisono.frameworks.cuts import across, costs, numbered
 from unisono.frameworks.keras.stages.program import Program
 from unisono.frameworks.keras.stages.spans import Uses, span_of
 from unisono.frameworks.keras.stages.stage import Stage
@@ -32,15 +33,12 @@ class Cutter:
     def __init__(self, adapter: Adapter) -> None:
         self._adapter, self._program = adapter, Program(adapter.model)
         _refuse_regularizers(adapter.model)
-        parameters = {id(variable): n for n, variable in enumerate(adapter.variables.parameters)}
-        buffers = {id(variable): n for n, variable in enumerate(adapter.variables.buffers)}
         self._uses: list[Uses] = []
-        for first, end in zip(self._program.units, self._program.units[1:], strict=False):
-            held = [id(v) for step in self._program.steps[first:end] for v in getattr(step.operation, "variables", ())]
-            self._uses.append(Uses(
-                frozenset(parameters[v] for v in held if v in parameters),
-                frozenset(buffers[v] for v in held if v in buffers),
-            ))  # fmt: skip
+        for first, end in pairwise(self._program.units):
+            held = [v for step in self._program.steps[first:end] for v in getattr(step.operation, "variables", ())]
+            self._uses.append(
+                Uses(numbered(held, adapter.variables.parameters), numbered(held, adapter.variables.buffers))
+            )
 
     def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
         """See `Adapter.units`: each unit is measured as a stage of its own."""
@@ -51,7 +49,7 @@ class Cutter:
         return tuple(
             Unit(
                 self._program.steps[self._program.units[index + 1] - 1].name,
-                tuple(sorted(uses.parameters)), tuple(sorted(uses.buffers)), *cost, self._joined(index),
+                uses.parameters, uses.buffers, *cost, self._joined(index),
             )
             for index, (uses, cost) in enumerate(zip(self._uses, measured, strict=True))
         )  # fmt: skip

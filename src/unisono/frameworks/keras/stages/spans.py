@@ -14,8 +14,8 @@ from unisono.frameworks.keras.stages.program import Program, Step
 class Uses:
     """The numbers of the parameters and of the buffers that a piece of the model uses."""
 
-    parameters: frozenset[int]
-    buffers: frozenset[int]
+    parameters: tuple[int, ...]
+    buffers: tuple[int, ...]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from mxnet.ndarray import NDArray
 from mxnet.ndarray.ndarray import _new_alloc_handle
 
 from unisono.errors import UsageError
+from unisono.frameworks.cuts import numbered
 from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.weights import Weights
 
@@ -52,15 +53,13 @@ def pieces_of(model: Block, weights: Weights) -> tuple[Piece, ...]:
             f"{type(model).__name__}, whose order of calls only its own code knows. Build it with "
             "nn.HybridSequential(), or train it with pipeline=1."
         )
-    parameters = {id(parameter): number for number, (_, parameter) in enumerate(weights.parameters)}
-    buffers = {id(parameter): index for index, (_, parameter) in enumerate(weights.buffers)}
+    parameters, buffers = ([one for _, one in pairs] for pairs in (weights.parameters, weights.buffers))
     found = []
     for name, block in _leaves(model, ""):
-        held = [id(parameter) for parameter in block.collect_params().values()]
-        numbers = sorted(parameters[one] for one in held if one in parameters)
+        held = block.collect_params().values()
+        numbers = numbered(held, parameters)
         trained = tuple(number for number in numbers if number in weights.trained)
-        moving = tuple(sorted(buffers[one] for one in held if one in buffers))
-        found.append(Piece(name, block, tuple(numbers), trained, moving))
+        found.append(Piece(name, block, numbers, trained, numbered(held, buffers)))
     return tuple(found)
 
 

@@ -109,12 +109,12 @@ class TorchStage:
     def backward(self, kept: _Kept, received: Crossing, into: Any, used: Array, add: bool = False) -> Crossing:
         """See `Stage.backward`."""
         program, done = kept.program, kept.done
-        arrays = received.arrays
+        split = len(received.arrays) - len(program.lent)
+        given, parts = received.arrays[:split], zip(program.lent, received.arrays[split:], strict=True)
         partial = {
             number: as_tensor(array, self._passes.parameters[number].dtype)
-            for number, array in zip(program.lent, arrays[len(arrays) - len(program.lent) :], strict=True)
-            if array is not None
-        }
+            for number, array in parts if array is not None
+        }  # fmt: skip
         gradients: list[torch.Tensor | None] | None = None
         owned_used = []
         while done:
@@ -126,7 +126,6 @@ class TorchStage:
                 computed = segment.forward(kept.batch, kept.samples, step.start)
             if gradients is None:
                 needing = [tensor for tensor in computed.given.tensors if tensor.requires_grad]
-                given = arrays[: len(arrays) - len(program.lent)]
                 gradients = [
                     None if array is None else as_tensor(array, tensor.dtype)
                     for tensor, array in zip(needing, given, strict=True)
@@ -136,6 +135,5 @@ class TorchStage:
         used[owned_used] = 1
         for number in set(self.parameters).difference(owned_used):
             leave(0, into[number].numpy(), add)
-        sent = [None if gradient is None else as_array(gradient) for gradient in gradients or ()]
-        shared = [partial.get(number) for number in program.borrowed]
-        return Crossing((*sent, *(None if part is None else as_array(part) for part in shared)))
+        sent = (*(gradients or ()), *map(partial.get, program.borrowed))
+        return Crossing(tuple(None if gradient is None else as_array(gradient) for gradient in sent))
