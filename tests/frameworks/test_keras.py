@@ -30,7 +30,7 @@ from unisono.frameworks.keras.data import Data  # noqa: E402
 from unisono.frameworks.keras.model import Adapter  # noqa: E402
 from unisono.frameworks.keras.optimizers import Rule  # noqa: E402
 from unisono.frameworks.keras.update_rules import UpdateRules, agree  # noqa: E402
-from unisono.frameworks.keras.updates import TILES, Operands, Stepper  # noqa: E402
+from unisono.frameworks.keras.updates import TILES, Operands  # noqa: E402
 from unisono.frameworks.keras.variables import value_of  # noqa: E402
 
 OPTIMIZERS = keras.optimizers
@@ -99,7 +99,6 @@ def test_a_rule_is_the_optimizers_own_step(name: str) -> None:
     ours, theirs = trained(), trained()
     rule = Rule(getattr(OPTIMIZERS, name)(learning_rate=0.1, **decay), ours)
     plain = getattr(OPTIMIZERS, name)(learning_rate=0.1, **decay)
-    stepper = Stepper(rule)
     held = [_held(BACKEND.array(value_of(v))) for v in ours]
     slots = [
         _held(np.broadcast_to(first, tuple(v.shape))) for v, first in zip(rule.slots, rule.first_slots, strict=True)
@@ -107,7 +106,7 @@ def test_a_rule_is_the_optimizers_own_step(name: str) -> None:
     row, generator = rule.first_scalars, np.random.default_rng(1)
     for _ in range(4):
         gradients = [_held(generator.normal(size=v.shape).astype("float32")) for v in ours]
-        row = stepper.floats(Operands(stepper, held, gradients, slots).step(row, (0, 1)))
+        row = rule.floats(Operands(rule, held, gradients, slots).step(row, (0, 1)))
         plain.apply([keras.ops.convert_to_tensor(g) for g in gradients], theirs)
     assert row[0] == 4
     for array, variable in zip(held, theirs, strict=True):

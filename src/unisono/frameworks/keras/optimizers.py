@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import keras
@@ -148,6 +149,8 @@ class Rule:
     Attributes:
         vectors: per variable key → (its slot's place in `slots`).
         slots: state variables with a shape.
+        compiled: (which variables have a gradient) → `apply` with them, compiled.
+        types: the dtypes of the scalars.
         scalars: names of the numbers that all variables share (`iterations`, Nadam's `u_product`).
     """
 
@@ -169,7 +172,9 @@ class Rule:
         self.scalars = tuple(ITERATIONS if v is self._optimizer.iterations else v.name for v in self._scalars)
         self.vectors = self._places(noted)
         self.first_slots = [_constant_or_whole(BACKEND.array(value_of(v))) for v in self.slots]
-        self.first_scalars = [float(BACKEND.array(value_of(v))) for v in self._scalars]
+        self.first_scalars = self.floats([value_of(v) for v in self._scalars])
+        self.types = [v.dtype for v in self._scalars]
+        self.compiled = cache(self._compiled)
         for slot in self.slots:
             slot._value = None  # its memory; only its shape is needed from here on
 
@@ -198,9 +203,12 @@ class Rule:
         name: str = self._variables[0].dtype
         return name
 
-    def types(self) -> list[str]:
-        """The dtypes of the scalars."""
-        return [v.dtype for v in self._scalars]
+    def _compiled(self, used: tuple[int, ...]) -> Callable[..., Any]:
+        return BACKEND.compiled(lambda p, g, s, numbers: self.apply(p, g, s, numbers, used))
+
+    def floats(self, numbers: Sequence[Any]) -> list[float]:
+        """The numbers that a step gave, for the table."""
+        return [float(BACKEND.array(number)) for number in numbers]
 
     def _beside(self) -> dict[str, Any]:
         """Marks of plain values that the class keeps beside its variables."""

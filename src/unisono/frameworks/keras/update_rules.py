@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from unisono.frameworks.jobs import kind_by_probe
 from unisono.frameworks.keras import optimizers
 from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.optimizers import Rule
-from unisono.frameworks.keras.updates import TILES, Operands, Stepper, TensorUpdate, Tiles, TileUpdate
+from unisono.frameworks.keras.updates import TILES, Operands, TensorUpdate, Tiles, TileUpdate
 from unisono.frameworks.keras.variables import dtype_of, value_of
 from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.protocol import Array, ChunkUpdate, Scratch, States, StateSpec
@@ -35,52 +36,52 @@ class UpdateRules:
         self._optimizer, self._trained = optimizer, trained
         self.kind: Kind = optimizers.kind_of(optimizer, list(trained.values()))
         self._tiles: dict[int, Tiles] = {}
-        self._whole: list[tuple[Stepper, list[int]]] = []
+        self._whole: list[tuple[Rule, list[int]]] = []
         if self.kind == "elementwise":
             self._tiles = self._tiled()
             agreeing = all(agree(tiles, TILES[-1]) for tiles in set(self._tiles.values()))
             self.kind = kind_by_probe(type(optimizer).__name__, agreeing)
         if self.kind != "elementwise":
             groups = [[n] for n in trained] if self.kind == "tensor" else [list(trained)]
-            self._whole = [(self._stepper([stand_in(trained[n]) for n in group]), group) for group in groups]
-
-    def _stepper(self, variables: Sequence[Any]) -> Stepper:
-        return Stepper(Rule(self._optimizer, variables))
+            self._whole = [(Rule(optimizer, [stand_in(trained[n]) for n in group]), group) for group in groups]
 
     def _tiled(self) -> dict[int, Tiles]:
-        """Steppers for each dtype, with and without weight decay."""
+        """Rules for each dtype, with and without weight decay."""
         made: dict[tuple[str, bool], Tiles] = {}
         found: dict[int, Tiles] = {}
         for number, variable in self._trained.items():
             settings = (dtype_of(variable), optimizers.decays(self._optimizer, variable))
             if settings not in made:
-                made[settings] = Tiles(lambda size, variable=variable: self._stepper([_tile(variable, size)]))  # type: ignore[misc]
+                made[settings] = cache(partial(self._tile_rule, variable))
             found[number] = made[settings]
         return found
 
+    def _tile_rule(self, variable: Any, size: int) -> Rule:
+        return Rule(self._optimizer, [_tile(variable, size)])
+
     @property
-    def _by_number(self) -> list[tuple[int, Stepper, int]]:
-        """(parameter's number, stepper, its index in that stepper's rule)."""
+    def _by_number(self) -> list[tuple[int, Rule, int]]:
+        """(parameter's number, rule, its index in that rule)."""
         if self.kind == "elementwise":
-            return [(number, tiles[TILES[0]], 0) for number, tiles in self._tiles.items()]
-        return [(number, stepper, index) for stepper, group in self._whole for index, number in enumerate(group)]
+            return [(number, tiles(TILES[0]), 0) for number, tiles in self._tiles.items()]
+        return [(number, rule, index) for rule, group in self._whole for index, number in enumerate(group)]
 
     def state(self) -> StateSpec:
         """The optimizer's state as the core lays it out."""
         found, each = self._by_number, self.kind == "elementwise"
         vectors = [
-            (key, number, (self._trained[number] if each else stepper.rule.slots[place]).shape,
-             stepper.rule.slots[place].dtype)
-            for number, stepper, index in found for key, place in stepper.rule.vectors[index].items()
+            (key, number, (self._trained[number] if each else rule.slots[place]).shape,
+             rule.slots[place].dtype)
+            for number, rule, index in found for key, place in rule.vectors[index].items()
         ]  # fmt: skip
-        return StateSpec.of(vectors, found[-1][1].rule.scalars)
+        return StateSpec.of(vectors, found[-1][1].scalars)
 
     def write_first(self, state: States, scalars: Mapping[int, Array]) -> None:
         """Write the state before the first step."""
-        for number, stepper, index in self._by_number:
-            for key, place in stepper.rule.vectors[index].items():
-                leave_first(stepper.rule.first_slots[place], state[number][key])
-            row = stepper.rule.first_scalars
+        for number, rule, index in self._by_number:
+            for key, place in rule.vectors[index].items():
+                leave_first(rule.first_slots[place], state[number][key])
+            row = rule.first_scalars
             scalars[number][: 1 + len(row)] = [1.0, *row]
 
     def chunk_update(self, scratch: Scratch) -> ChunkUpdate:
@@ -88,7 +89,7 @@ class UpdateRules:
         if self.kind == "elementwise":
             return TileUpdate(scratch, self._tiles)
         numbers = {piece.parameter.number for piece in scratch.pieces}
-        groups = [(stepper, group) for stepper, group in self._whole if numbers & set(group)]
+        groups = [(rule, group) for rule, group in self._whole if numbers & set(group)]
         return TensorUpdate(scratch, groups)
 
     def learning_rate(self, step: int) -> float:
@@ -101,7 +102,7 @@ class UpdateRules:
 
 def agree(tiles: Tiles, size: int) -> bool:
     """Whether two steps on a tile of this size give the bits of two steps on the least ones that it is made of."""
-    rule = tiles[TILES[0]].rule
+    rule = tiles(TILES[0])
     results = []
     for length in (TILES[0], size):
         arrays = [aligned_zeros(size, rule.dtype) for _ in range(2 + len(rule.slots))]
@@ -114,8 +115,8 @@ def agree(tiles: Tiles, size: int) -> bool:
             after: Sequence[Any] = ()
             for start in range(0, size, length):
                 parameter, gradient, *slots = (array[start : start + length] for array in arrays)
-                after = Operands(tiles[length], [parameter], [gradient], slots).step(row)
-            row = tiles[length].floats(after)
+                after = Operands(tiles(length), [parameter], [gradient], slots).step(row)
+            row = tiles(length).floats(after)
         results.append(arrays)
     return all(np.array_equal(one, other) for one, other in zip(*results, strict=True))
 

@@ -24,40 +24,18 @@ TILES = tuple(BLOCK << power for power in range((CHUNK // BLOCK).bit_length()))
 run of neighbours is one tile."""
 
 
-class Stepper:
-    """A rule compiled.
-
-    Args:
-        rule: the optimizer over some variables.
-    """
-
-    def __init__(self, rule: Rule) -> None:
-        self.rule, self.types = rule, rule.types()
-        self._compiled: dict[tuple[int, ...], Callable[..., Any]] = {}
-
-    def compiled(self, used: tuple[int, ...]) -> Callable[..., Any]:
-        """`Rule.apply` where these variables have a gradient."""
-        if used not in self._compiled:
-            self._compiled[used] = BACKEND.compiled(lambda p, g, s, numbers: self.rule.apply(p, g, s, numbers, used))
-        return self._compiled[used]
-
-    def floats(self, numbers: Sequence[Any]) -> list[float]:
-        """The numbers that a step gave, for the table."""
-        return [float(BACKEND.array(number)) for number in numbers]
-
-
 class Operands:
-    """Arrays that a stepper works on in place.
+    """Arrays that a rule works on in place.
 
     Args:
-        stepper: its rule has these variables.
+        rule: it has these variables.
         parameters, gradients, slots: the arrays.
     """
 
     def __init__(
-        self, stepper: Stepper, parameters: Sequence[Array], gradients: Sequence[Array], slots: Sequence[Array]
+        self, rule: Rule, parameters: Sequence[Array], gradients: Sequence[Array], slots: Sequence[Array]
     ) -> None:
-        self._stepper, self._changing = stepper, [*parameters, *slots]
+        self._rule, self._changing = rule, [*parameters, *slots]
         self._tensors = [[BACKEND.alias(array) for array in group] for group in (parameters, gradients, slots)]
 
     def step(self, row: Sequence[float], used: tuple[int, ...] = (0,)) -> Sequence[Any]:
@@ -67,9 +45,9 @@ class Operands:
             row: the numbers before, from the table.
             used: which variables have a gradient.
         """
-        pairs = zip(row, self._stepper.types, strict=True)
+        pairs = zip(row, self._rule.types, strict=True)
         scalars = [BACKEND.tensor(np.array(value, dtype=kind)) for value, kind in pairs]
-        parameters, slots, numbers = self._stepper.compiled(used)(*self._tensors, scalars)
+        parameters, slots, numbers = self._rule.compiled(used)(*self._tensors, scalars)
         given = (*self._tensors[0], *self._tensors[2])
         for tensor, result, array in zip(given, (*parameters, *slots), self._changing, strict=True):
             if result is not tensor and result is not None:  # else it was made where it belongs
@@ -78,21 +56,8 @@ class Operands:
         return found
 
 
-class Tiles:
-    """The steppers of an elementwise rule, one for each of TILES, made when they are wanted.
-
-    Args:
-        make: elements of a tile → its stepper.
-    """
-
-    def __init__(self, make: Callable[[int], Stepper]) -> None:
-        self._make = make
-        self._made: dict[int, Stepper] = {}
-
-    def __getitem__(self, size: int) -> Stepper:
-        if size not in self._made:
-            self._made[size] = self._make(size)
-        return self._made[size]
+Tiles = Callable[[int], Rule]
+"""Elements of a tile → its elementwise rule; there is one for each of TILES, made when it is wanted."""
 
 
 class _Run:
@@ -101,7 +66,7 @@ class _Run:
     Args:
         spans: the chunk's parameters, gradients and slots.
         start, stop: the run's part of them.
-        tiles: the steppers of its settings.
+        tiles: the rules of its settings.
     """
 
     def __init__(self, spans: Sequence[Array], start: int, stop: int, tiles: Tiles) -> None:
@@ -112,7 +77,7 @@ class _Run:
             tile = [aligned_zeros(size, part.dtype) for part in parts]
             self._padded = [(array[: stop - start], part) for array, part in zip(tile, parts, strict=True)]
             parts = tile
-        self._operands = Operands(tiles[size], parts[:1], parts[1:2], parts[2:])
+        self._operands = Operands(tiles(size), parts[:1], parts[1:2], parts[2:])
 
     def step(self, row: Sequence[float]) -> Sequence[Any]:
         """See `Operands.step`."""
@@ -129,14 +94,14 @@ class TileUpdate:
 
     Args:
         scratch: what is updated.
-        tiles: per parameter number the steppers of its settings.
+        tiles: per parameter number the rules of its settings.
     """
 
     def __init__(self, scratch: Scratch, tiles: Mapping[int, Tiles]) -> None:
         self._scratch, self._pieces, self._tiles = scratch, scratch.pieces, tiles
         first, size = self._pieces[0].parameter.number, scratch.parameters.size
-        self._least = tiles[first][BLOCK]
-        spans = [onward(scratch.state[first][key], size) for key in self._least.rule.vectors[0]]
+        self._least = tiles[first](BLOCK)
+        spans = [onward(scratch.state[first][key], size) for key in self._least.vectors[0]]
         self._spans = [scratch.parameters, scratch.gradients, *spans]
         self._runs: dict[tuple[int, ...], list[_Run]] = {}
 
@@ -146,7 +111,7 @@ class TileUpdate:
         flags = tuple(int(used[piece.parameter.number]) for piece in pieces)
         if flags not in self._runs:
             self._runs[flags] = self._cut(flags)
-        width = 1 + len(self._least.rule.scalars)
+        width = 1 + len(self._least.scalars)
         row = before[pieces[0].parameter.number, 1:width].tolist()
         numbers: Sequence[Any] = ()
         for run in self._runs[flags]:
@@ -175,15 +140,15 @@ class TileUpdate:
 
 
 class TensorUpdate:
-    """An optimizer on whole tensors: one stepper over all parameters of the chunk, or one for each.
+    """An optimizer on whole tensors: one rule over all parameters of the chunk, or one for each.
 
     Args:
         scratch: what is updated; each piece is a whole parameter.
-        steppers: (stepper, numbers of the parameters that it steps).
+        rules: (rule, numbers of the parameters that it steps).
     """
 
-    def __init__(self, scratch: Scratch, steppers: Sequence[tuple[Stepper, Sequence[int]]]) -> None:
-        self._groups = [_Group(*pair, scratch) for pair in steppers]
+    def __init__(self, scratch: Scratch, rules: Sequence[tuple[Rule, Sequence[int]]]) -> None:
+        self._groups = [_Group(*pair, scratch) for pair in rules]
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
@@ -192,10 +157,10 @@ class TensorUpdate:
 
 
 class _Group:
-    """Parameters that one stepper steps together."""
+    """Parameters that one rule steps together."""
 
-    def __init__(self, stepper: Stepper, numbers: Sequence[int], scratch: Scratch) -> None:
-        self._stepper, self._numbers = stepper, numbers
+    def __init__(self, rule: Rule, numbers: Sequence[int], scratch: Scratch) -> None:
+        self._rule, self._numbers = rule, numbers
         pieces = {piece.parameter.number: piece for piece in scratch.pieces}
         parameters, gradients = (
             [scratch.shaped(span, pieces[number]) for number in numbers]
@@ -203,20 +168,20 @@ class _Group:
         )
         slots = {
             place: scratch.state[number][key]
-            for number, keys in zip(numbers, stepper.rule.vectors, strict=True)
+            for number, keys in zip(numbers, rule.vectors, strict=True)
             for key, place in keys.items()
         }
-        ordered = [slots[place] for place in range(len(stepper.rule.slots))]
-        self._operands = Operands(stepper, parameters, gradients, ordered)
+        ordered = [slots[place] for place in range(len(rule.slots))]
+        self._operands = Operands(rule, parameters, gradients, ordered)
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """One step of the parameters that had a gradient; the count of steps goes on for all."""
-        names = self._stepper.rule.scalars
+        names = self._rule.scalars
         width = 1 + len(names)
         row = before[self._numbers[0], 1:width].tolist()
         result = [value + (name == ITERATIONS) for name, value in zip(names, row, strict=True)]
         chosen = tuple(index for index, number in enumerate(self._numbers) if used[number])
         if chosen:
-            result = self._stepper.floats(self._operands.step(row, chosen))
+            result = self._rule.floats(self._operands.step(row, chosen))
         for number in self._numbers:
             after[number, :width] = [1.0, *result]
