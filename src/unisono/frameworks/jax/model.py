@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import flax
@@ -191,10 +192,7 @@ class Adapter(protocol.Adapter):
 
     def metric_objects(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Adapter.metric_objects`: those of flax.nnx take their values by keyword."""
-        return {
-            name: _NnxMetric(metric) if isinstance(metric, nnx.metrics.Metric) else metric
-            for name, metric in metrics.items()
-        }
+        return {name: _fed(metric) for name, metric in metrics.items()}
 
     # -- update --------------------------------------------------------------------------------------------
 
@@ -208,16 +206,15 @@ class Adapter(protocol.Adapter):
         return None if self._rate is None else self._rate(self.steps_done)
 
 
-class _NnxMetric:
-    """A metric of flax.nnx as the core feeds it."""
-
-    def __init__(self, metric: Any) -> None:
-        self._metric = metric
-        self.compute, self.reset = metric.compute, metric.reset
-
-    def update(self, outputs: Any, targets: Any) -> None:
-        """Give the pair under the keywords that flax's metrics know."""
-        self._metric.update(logits=outputs, labels=targets, values=outputs)
+def _fed(metric: Any) -> Any:
+    """A metric of flax.nnx, given pairs under the keywords that flax's metrics know; any other as it is."""
+    if not isinstance(metric, nnx.metrics.Metric):
+        return metric
+    return SimpleNamespace(
+        update=lambda outputs, targets: metric.update(logits=outputs, labels=targets, values=outputs),
+        compute=metric.compute,
+        reset=metric.reset,
+    )
 
 
 def _cpu_capability() -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -61,32 +62,16 @@ def summed(result: Any, samples: Any) -> tuple[Any, Any]:
     return mean * ops.cast(samples, mean.dtype), samples
 
 
-class FedMetric:
-    """A Keras metric as the core feeds it."""
-
-    def __init__(self, metric: Any) -> None:
-        self._metric = metric
-
-    def update(self, outputs: Any, targets: Any) -> None:
-        """Feed it in Keras's order."""
-        self._metric.update_state(targets, outputs)
-
-    def compute(self) -> Any:
-        """Its value, or named values."""
-        result = self._metric.result()
-        if isinstance(result, Mapping):
-            return {name: _as_array(value) for name, value in result.items()}
-        return _as_array(result)
-
-    def reset(self) -> None:
-        """Forget all."""
-        self._metric.reset_state()
+def fed(metric: Any) -> Any:
+    """A Keras metric with `update`, `compute` (its value, or named values) and `reset`; any other as it is."""
+    if not hasattr(metric, "update_state"):
+        return metric
+    return SimpleNamespace(
+        update=lambda outputs, targets: metric.update_state(targets, outputs),
+        compute=lambda: keras.tree.map_structure(_as_array, metric.result()),
+        reset=metric.reset_state,
+    )
 
 
 def _as_array(value: Any) -> Array:
     return BACKEND.array(keras.ops.convert_to_tensor(value))
-
-
-def fed(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Metric objects with `update`, `compute` and `reset`."""
-    return {name: FedMetric(m) if hasattr(m, "update_state") else m for name, m in metrics.items()}

@@ -192,7 +192,7 @@ class Adapter(protocol.Adapter):
 
     def metric_objects(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
         """See `Adapter.metric_objects`."""
-        return losses.fed(metrics)
+        return {name: losses.fed(metric) for name, metric in metrics.items()}
 
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
         """See `Adapter.evaluate`."""

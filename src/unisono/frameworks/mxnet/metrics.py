@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import mxnet
@@ -23,7 +24,11 @@ def adapted(name: str, metric: Any) -> Any:
         UsageError: it is neither MXNet's nor has these methods.
     """
     if isinstance(metric, EvalMetric):
-        return _Evaluated(metric)
+        return SimpleNamespace(
+            update=lambda outputs, targets: metric.update(_listed(targets), _listed(outputs)),
+            compute=lambda: _value(*metric.get()),
+            reset=metric.reset,
+        )
     if not hasattr(metric, "compute"):
         raise UsageError(
             f"a metric object of an MXNet job is an mx.metric.EvalMetric, or has update(outputs, targets), compute() "
@@ -33,21 +38,9 @@ def adapted(name: str, metric: Any) -> Any:
     return metric
 
 
-class _Evaluated:
-    """An `EvalMetric`."""
-
-    def __init__(self, metric: Any) -> None:
-        self._metric = metric
-        self.reset = metric.reset
-
-    def update(self, outputs: Any, targets: Any) -> None:
-        """One microbatch."""
-        self._metric.update(_listed(targets), _listed(outputs))
-
-    def compute(self) -> Any:
-        """Its value; of a composite one by name."""
-        names, values = self._metric.get()
-        return dict(zip(names, values, strict=True)) if isinstance(names, list) else values
+def _value(names: Any, values: Any) -> Any:
+    """A metric's value; of a composite one by name."""
+    return dict(zip(names, values, strict=True)) if isinstance(names, list) else values
 
 
 def _listed(values: Any) -> list[Any]:

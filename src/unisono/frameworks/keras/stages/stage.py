@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from unisono.frameworks.keras.backends.graphs import present
 from unisono.frameworks.keras.stages.halves import Halves
 from unisono.frameworks.keras.stages.program import Program
 from unisono.frameworks.keras.stages.spans import Span
-from unisono.frameworks.keras.stages.tracing import Tracing
+from unisono.frameworks.keras.stages.tracing import traced
 from unisono.frameworks.leaving import leave_or_nothing
 from unisono.frameworks.protocol import Array, Crossing, Passed
 
@@ -53,7 +54,7 @@ class Stage:
     def __init__(self, adapter: Adapter, program: Program, span: Span, recompute: bool) -> None:
         self.parameters, self.buffers = span.owned, span.buffers
         self._adapter, self._span, self._recompute = adapter, span, recompute
-        self._trace = Tracing(adapter, program, span)
+        self._trace = partial(traced, adapter, program, span)
         self._halves: dict[Any, Halves] = {}
 
     def forward(self, batch: Any, samples: int, received: Crossing) -> Passed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ class Recorder(TorchFunctionMode):
             name, whole = type(module).__name__, path in self._opaque
             hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
             if hooked or module._backward_pre_hooks:
-                return self._operation(_Whole(original, module), args, kwargs, name, path, whole, module)
+                return self._operation(partial(original, module), args, kwargs, name, path, whole, module)
             if type(module) is nn.Linear:  # spares looking the parameters up
                 return self._operation(F.linear, (*args, module.weight, module.bias), kwargs, name, path)
             return self._operation(module.forward, args, kwargs, name, path, whole, module)
@@ -180,16 +181,6 @@ class Recorder(TorchFunctionMode):
         others = generators.save(("python", "numpy"))
         if generators.moved(self._states, (self._states[0], *others)):
             raise ReadsValueError(self._scopes[-1], "a random number of Python or NumPy", place())
-
-
-class _Whole:
-    """A module called with its hooks."""
-
-    def __init__(self, original: Any, module: nn.Module) -> None:
-        self._original, self._module = original, module
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._original(self._module, *args, **kwargs)
 
 
 def _name(function: Any) -> str:
