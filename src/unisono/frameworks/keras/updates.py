@@ -7,6 +7,7 @@ vector unit's instructions and what a compiler makes of a loop's end; and there 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -103,18 +104,16 @@ class TileUpdate:
         self._least = tiles[first](BLOCK)
         spans = [onward(scratch.state[first][key], size) for key in self._least.vectors[0]]
         self._spans = [scratch.parameters, scratch.gradients, *spans]
-        self._runs: dict[tuple[int, ...], list[_Run]] = {}
+        self._runs = cache(self._cut)
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
         pieces = self._pieces
         flags = tuple(int(used[piece.parameter.number]) for piece in pieces)
-        if flags not in self._runs:
-            self._runs[flags] = self._cut(flags)
         width = 1 + len(self._least.scalars)
         row = before[pieces[0].parameter.number, 1:width].tolist()
         numbers: Sequence[Any] = ()
-        for run in self._runs[flags]:
+        for run in self._runs(flags):
             numbers = run.step(row)
         result = self._least.floats(numbers or self._idle(row))
         for piece in pieces:

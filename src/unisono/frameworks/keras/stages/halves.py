@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import tensorflow as tf
@@ -59,7 +60,7 @@ class Halves:
         _refuse_rewritten(self._graph)
         self.dtypes = self._traced.dtypes
         self._given, self._made = self._graph.inputs[: len(specs)], list(self._whole.outputs)
-        self._backwards: dict[tuple[Any, ...], _Backward] = {}
+        self._half = cache(self._backward_half)
         self._outer: dict[int, Any] = {}
         self._parts: dict[int, Any] = {}
         with self._graph.as_default():
@@ -87,10 +88,7 @@ class Halves:
             parts: the gradients of parameters that later stages have found.
         """
         came = tuple(n for n in self._outer if outer[n] is not None)
-        key = (came, tuple(parts), between is None)
-        if key not in self._backwards:
-            self._backwards[key] = self._backward_half(*key)
-        half = self._backwards[key]
+        half = self._half(came, tuple(parts), between is None)
         outside = [unpacked(outer[n], self.dtypes[n]) for n in came]
         flat = iter(half.function([*given, *(between or ()), *outside, *parts.values()]))
         parameters = {n: next(flat) for n in half.parameters}
