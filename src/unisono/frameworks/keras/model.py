@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +30,7 @@ from unisono.frameworks.keras.update_rules import UpdateRules
 from unisono.frameworks.keras.variables import Values, check, dtype_of, of_model, value_of
 from unisono.frameworks.leaving import leave_or_nothing
 from unisono.frameworks.lossrules import no_graph
-from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Scratch, States
+from unisono.frameworks.protocol import Array, ChunkUpdate, DataFunctions, Measured, ModelDescription, Scratch, States
 from unisono.job import Job
 
 
@@ -129,8 +128,7 @@ class Adapter(protocol.Adapter):
 
     def seed(self, key: int) -> None:
         """See `Adapter.seed`: the states of the model's generators are made of the key."""
-        random.seed(key)
-        np.random.seed(key & 0xFFFFFFFF)
+        DataFunctions.seed_everything(key)
         BACKEND.seed_eager(key)
         words = np.random.SeedSequence(key).generate_state(2 * len(self.variables.seeds)) & 0x7FFFFFFF
         self._seeds = [

@@ -27,18 +27,16 @@ class Variables:
 
     Attributes:
         parameters: trained and frozen ones in the model's order.
-        names: theirs.
         trained: numbers of the trained ones.
         buffers: what the forward pass may change (BatchNormalization's statistics).
-        buffer_names: theirs.
+        names: of parameters and buffers.
         seeds: states of random generators, Keras's global one last.
     """
 
     parameters: list[Any]
-    names: list[str]
     trained: list[int]
     buffers: list[Any]
-    buffer_names: list[str]
+    names: list[str]
     seeds: list[Any]
 
     def having(self, values: Values) -> list[tuple[Any, Any]]:
@@ -49,8 +47,7 @@ class Variables:
     @property
     def named(self) -> list[tuple[str, Any]]:
         """(name, variable) of parameters and buffers."""
-        names, variables = (*self.names, *self.buffer_names), (*self.parameters, *self.buffers)
-        return list(zip(names, variables, strict=True))
+        return list(zip(self.names, (*self.parameters, *self.buffers), strict=True))
 
 
 def is_keras(model: Any) -> bool:
@@ -87,32 +84,26 @@ def of_keras(model: Any, with_global_seed: bool) -> Variables:
         with_global_seed: whether functions may draw from Keras's global generator (in JAX's they can't).
     """
     trained = {id(v) for v in model.trainable_variables}
-    weights = {id(v) for layer in model._flatten_layers() for v in layer._trainable_variables}
-    unique = list({id(v): v for v in model.weights}.values())
-    parameters = [v for v in unique if id(v) in trained or id(v) in weights]
-    buffers = [v for v in unique if id(v) not in trained and id(v) not in weights]
-    known = {id(v) for v in unique}
+    weights = trained | {id(v) for layer in model._flatten_layers() for v in layer._trainable_variables}
+    known = {id(v): v for v in model.weights}
+    parameters, buffers = ([v for v in known.values() if (id(v) in weights) is wanted] for wanted in (True, False))
     others = [v for v in model.variables if id(v) not in known]
     seeds = [v for v in others if v.dtype == random_seed_dtype() and tuple(v.shape) == (2,)]
     if with_global_seed:
         seeds.append(global_seed_generator().state)
+    numbers = [n for n, v in enumerate(parameters) if id(v) in trained]
     names = list(_distinct(v.path for v in (*parameters, *buffers)))
-    return Variables(
-        parameters, names[: len(parameters)], [n for n, v in enumerate(parameters) if id(v) in trained],
-        buffers, names[len(parameters) :], seeds,
-    )  # fmt: skip
+    return Variables(parameters, numbers, buffers, names, seeds)
 
 
 def of_module(module: Any) -> Variables:
     """The variables of a `tf.Module`, named by the attributes that lead to them."""
     found = module._flatten(predicate=lambda value: hasattr(value, "assign_add"), with_path=True)
     named = list({id(v): ("/".join(map(str, path)), v) for path, v in found}.values())
-    parameters = [(name, v) for name, v in named if v.trainable]
-    buffers = [(name, v) for name, v in named if not v.trainable]
-    return Variables(
-        [v for _, v in parameters], [name for name, _ in parameters], list(range(len(parameters))),
-        [v for _, v in buffers], [name for name, _ in buffers], [global_seed_generator().state],
-    )  # fmt: skip
+    named.sort(key=lambda pair: not pair[1].trainable)
+    names, variables = [name for name, _ in named], [v for _, v in named]
+    count = sum(bool(v.trainable) for v in variables)
+    return Variables(variables[:count], list(range(count)), variables[count:], names, [global_seed_generator().state])
 
 
 def _distinct(paths: Iterator[str]) -> Iterator[str]:
