@@ -199,15 +199,12 @@ class Master:
     def _is_elementwise(self) -> bool:
         """Whether three steps on pieces give the bits of three steps on the whole."""
         whole = np.linspace(0.5, 2, 2 * BLOCK + 77, dtype=np.float32)
-        pieces = [part.copy() for part in _cut(whole)]
+        places = [BLOCK, 2 * BLOCK]
+        pieces = [part.copy() for part in np.split(whole, places)]
         gradients = [np.linspace(-1, 1 + step, whole.size, dtype=np.float32) for step in range(3)]
         self._updated([whole], [[gradient] for gradient in gradients])
-        self._updated(pieces, [_cut(gradient) for gradient in gradients])
+        self._updated(pieces, [np.split(gradient, places) for gradient in gradients])
         return whole.tobytes() == np.concatenate(pieces).tobytes()  # bits: Adamax gives NaN where all was zero
-
-
-def _cut(array: Array) -> list[Array]:
-    return [array[:BLOCK], array[BLOCK : 2 * BLOCK], array[2 * BLOCK :]]
 
 
 def _same(before: Any, after: Any) -> bool:
