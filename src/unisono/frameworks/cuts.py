@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unisono.frameworks.arrays import aligned_copy, restoring
-from unisono.frameworks.protocol import Array, Crossing, Passed, Stage
+from unisono.frameworks.protocol import Array, Crossing, Indices, Passed, Stage
 
 REPETITIONS = 3
 """Measurements of a pass, of which the median counts."""
@@ -29,7 +29,7 @@ def owners(parts: Sequence[Collection[int]], numbers: Iterable[int]) -> dict[int
     return {number: next((at for at, part in enumerate(parts) if number in part), 0) for number in numbers}
 
 
-def numbered(held: Iterable[Any], among: Sequence[Any]) -> tuple[int, ...]:
+def numbered(held: Iterable[Any], among: Sequence[Any]) -> Indices:
     """The places of some objects among all of their kind; others are passed over.
 
     >>> numbered([str, list, int], [int, float, str])
@@ -55,14 +55,14 @@ def received(crossing: Crossing) -> Crossing:
     return Crossing(arrays, crossing.plain)
 
 
-StageMaker = Callable[[tuple[int, ...], int, bool], Stage]
+StageMaker = Callable[[Indices, int, bool], Stage]
 """`Adapter.stage`."""
 
 Run = Callable[[Callable[[], Passed]], Passed]
 """Runs a stage's forward pass."""
 
 
-def stages_of(make: StageMaker, cuts: tuple[int, ...]) -> list[Stage]:
+def stages_of(make: StageMaker, cuts: Indices) -> list[Stage]:
     """All stages of a model."""
     return [make(cuts, index, False) for index in range(len(cuts) - 1)]
 

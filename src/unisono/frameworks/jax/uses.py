@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.extend.core import Var
 
 from unisono.frameworks.cuts import across
+from unisono.frameworks.protocol import Indices
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Uses:
         writes: the indices of the memory that it changes.
     """
 
-    parameters: tuple[int, ...]
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
+    parameters: Indices
+    reads: Indices
+    writes: Indices
 
 
 def uses(
@@ -68,9 +69,9 @@ class Joint:
         tied: the parameters used on both sides: their partial gradients cross backward.
     """
 
-    memory: tuple[int, ...]
-    flowing: tuple[int, ...]
-    tied: tuple[int, ...]
+    memory: Indices
+    flowing: Indices
+    tied: Indices
 
 
 def joints(pieces: Sequence[Uses], memory: Sequence[Any]) -> tuple[Joint, ...]:

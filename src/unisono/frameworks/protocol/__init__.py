@@ -10,7 +10,7 @@ from unisono.frameworks.protocol.data import DataFunctions
 from unisono.frameworks.protocol.description import ModelDescription, Source, StateSpec, TensorSpec
 from unisono.frameworks.protocol.model import GradientInParts, Measured, Model
 from unisono.frameworks.protocol.optimizer import ChunkUpdate, Optimizer
-from unisono.frameworks.protocol.stages import Crossing, Passed, Stage, Stages, Unit
+from unisono.frameworks.protocol.stages import Crossing, Indices, Passed, Stage, Stages, Unit
 from unisono.frameworks.scratch import Scratch, States
 from unisono.values.arrays import Array
 
@@ -21,6 +21,7 @@ __all__ = [
     "Crossing",
     "DataFunctions",
     "GradientInParts",
+    "Indices",
     "Measured",
     "ModelDescription",
     "Passed",

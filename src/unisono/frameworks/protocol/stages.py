@@ -10,6 +10,9 @@ from unisono.errors import UsageError
 from unisono.frameworks.protocol.model import Measured
 from unisono.values.arrays import Array
 
+Indices = tuple[int, ...]
+"""Which units, parameters, buffers or values, by number."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -26,8 +29,8 @@ class Unit:
     """
 
     name: str
-    parameters: tuple[int, ...]
-    buffers: tuple[int, ...]
+    parameters: Indices
+    buffers: Indices
     forward_seconds: float
     backward_seconds: float
     activation_bytes: int
@@ -73,10 +76,10 @@ class Stage(Protocol):
     model does.
     """
 
-    parameters: tuple[int, ...]
+    parameters: Indices
     """The trained parameters that belong to it: those whose gradients its backward pass leaves."""
 
-    buffers: tuple[int, ...]
+    buffers: Indices
     """The buffers that its forward pass may change."""
 
     def forward(self, batch: Any, samples: int, received: Crossing) -> Passed:
@@ -112,7 +115,7 @@ class Cutter(Protocol):
             UsageError: it can't be cut; names the operation that prevents it.
         """
 
-    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
+    def stage(self, cuts: Indices, index: int, recompute: bool) -> Stage:
         """One stage of the model cut into units.
 
         Args:
@@ -141,6 +144,6 @@ class Stages(Protocol):
         """See `Cutter.units`."""
         return self.cutter.units(batch, samples)
 
-    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
+    def stage(self, cuts: Indices, index: int, recompute: bool) -> Stage:
         """See `Cutter.stage`."""
         return self.cutter.stage(cuts, index, recompute)

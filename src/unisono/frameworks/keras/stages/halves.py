@@ -12,6 +12,7 @@ import tensorflow as tf
 from unisono.errors import UsageError
 from unisono.frameworks.keras.backends.graphs import first_of, present, refilled
 from unisono.frameworks.keras.stages.tracing import Traced, packed, unpacked
+from unisono.frameworks.protocol import Indices
 
 REWRITTEN = {"Case", "If", "StatelessCase", "StatelessIf", "StatelessWhile", "While"}
 """Operations that TensorFlow changes when it differentiates them: a forward half with them can't be parted off."""
@@ -44,7 +45,7 @@ class Halves:
     """
 
     def __init__(
-        self, trace: Callable[[Any], Traced], given: Mapping[str, Any], added_to: tuple[int, ...],
+        self, trace: Callable[[Any], Traced], given: Mapping[str, Any], added_to: Indices,
         compiled: Callable[..., Any],
     ) -> None:  # fmt: skip
         self._compiled = compiled
@@ -94,7 +95,7 @@ class Halves:
         parameters = {n: next(flat) for n in half.parameters}
         return parameters, {n: next(flat) for n in half.values}
 
-    def _backward_half(self, came: tuple[int, ...], parts: tuple[int, ...], again: bool) -> _Backward:
+    def _backward_half(self, came: Indices, parts: Indices, again: bool) -> _Backward:
         traced = self._traced
         gradients = self._differentiated(came, parts)
         count = len(traced.parameters)
@@ -109,7 +110,7 @@ class Halves:
         function = self._function([*self._given, *(() if again else self._between), *outside], results)
         return _Backward(function, list(parameters), list(values))
 
-    def _differentiated(self, came: tuple[int, ...], parts: tuple[int, ...]) -> list[Any]:
+    def _differentiated(self, came: Indices, parts: Indices) -> list[Any]:
         """The gradients of all sources, traced in the stage's graph. What comes from later stages is the first
         addend of each sum, as in the uncut model: a parameter with such a part is among what is differentiated."""
         traced = self._traced

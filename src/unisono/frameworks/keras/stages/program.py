@@ -12,6 +12,7 @@ from keras.src.models.functional import Functional, operation_fn
 
 from unisono.errors import UsageError
 from unisono.frameworks.keras.stages.entrance import Entrance
+from unisono.frameworks.protocol import Indices
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Step:
     name: str
     operation: Any
     takes: Mapping[int, int]
-    gives: tuple[int, ...]
+    gives: Indices
     call: Callable[[Mapping[int, Any], bool], Sequence[Any]]
     dense: bool = True
 
@@ -74,7 +75,7 @@ class Program:
         packed = keras.tree.pack_sequence_as(self._graph._outputs_struct, [values[n] for n in self.outputs])
         return packed[0] if isinstance(packed, list | tuple) and len(packed) == 1 else packed
 
-    def crossing(self, step: int) -> tuple[int, ...]:
+    def crossing(self, step: int) -> Indices:
         """The values that steps before this one give and it or later ones take; the model's inputs are everywhere."""
         made = {number for earlier in self.steps[:step] for number in earlier.gives}
         needed = {number for later in self.steps[step:] for number in later.takes.values()} | set(self.outputs)

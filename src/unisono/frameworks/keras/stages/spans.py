@@ -8,14 +8,15 @@ from itertools import pairwise
 
 from unisono.frameworks.cuts import across, owners
 from unisono.frameworks.keras.stages.program import Program, Step
+from unisono.frameworks.protocol import Indices
 
 
 @dataclass(frozen=True)
 class Uses:
     """The numbers of the parameters and of the buffers that a piece of the model uses."""
 
-    parameters: tuple[int, ...]
-    buffers: tuple[int, ...]
+    parameters: Indices
+    buffers: Indices
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,22 @@ class Span:
     first: bool
     last: bool
     steps: Sequence[Step]
-    received: tuple[int, ...]
-    sent: tuple[int, ...]
-    uses: tuple[int, ...]
-    trained: tuple[int, ...]
-    buffers: tuple[int, ...]
-    owned: tuple[int, ...]
-    carried_here: tuple[int, ...]
-    carried_next: tuple[int, ...]
+    received: Indices
+    sent: Indices
+    uses: Indices
+    trained: Indices
+    buffers: Indices
+    owned: Indices
+    carried_here: Indices
+    carried_next: Indices
 
     @property
-    def added_to(self) -> tuple[int, ...]:
+    def added_to(self) -> Indices:
         """Parameters that it uses, and later stages too."""
         return tuple(n for n in self.carried_next if n in self.trained)
 
 
-def span_of(program: Program, uses: Sequence[Uses], trained: Sequence[int], cuts: tuple[int, ...], index: int) -> Span:
+def span_of(program: Program, uses: Sequence[Uses], trained: Sequence[int], cuts: Indices, index: int) -> Span:
     """A stage's part of the model.
 
     Args:

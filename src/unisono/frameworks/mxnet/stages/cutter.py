@@ -20,7 +20,7 @@ from unisono.frameworks.mxnet.stages.pieces import entered, pieces_of
 from unisono.frameworks.mxnet.stages.stage import CutModel, Stage
 from unisono.frameworks.mxnet.weights import Weights
 from unisono.frameworks.nests import mapped
-from unisono.frameworks.protocol import Array, Measured, Passed, Unit
+from unisono.frameworks.protocol import Array, Indices, Measured, Passed, Unit
 from unisono.job import Job
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Cutter:
         """The number of units."""
         return len(self._pieces)
 
-    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> Stage:
+    def stage(self, cuts: Indices, index: int, recompute: bool) -> Stage:
         """See `Adapter.stage`."""
         return Stage(self._model, cuts, index, recompute)
 
@@ -152,7 +152,7 @@ class _Trial:
             arrays = [*self._arrays.values(), *self._adapter.weights.live]
             return repr(measured), self._used.tobytes(), [blake2b(array.tobytes()).digest() for array in arrays]
 
-    def _staged(self, cuts: tuple[int, ...]) -> Measured:
+    def _staged(self, cuts: Indices) -> Measured:
         def run(forward: Callable[[], Passed]) -> Passed:
             self._adapter.seed(0)
             return forward()

@@ -19,6 +19,7 @@ from unisono.errors import UsageError
 from unisono.frameworks.cuts import numbered
 from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.weights import Weights
+from unisono.frameworks.protocol import Indices
 
 CHAINS = (Sequential, HybridSequential)
 """Blocks that call their children one after another; subclasses may do anything."""
@@ -36,9 +37,9 @@ class Piece:
 
     name: str
     block: Block
-    parameters: tuple[int, ...]
-    trained: tuple[int, ...]
-    buffers: tuple[int, ...]
+    parameters: Indices
+    trained: Indices
+    buffers: Indices
 
 
 def pieces_of(model: Block, weights: Weights) -> tuple[Piece, ...]:

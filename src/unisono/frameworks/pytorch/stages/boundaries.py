@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from unisono.errors import UsageError
+from unisono.frameworks.protocol import Indices
 from unisono.frameworks.pytorch.stages.operations import Operation, Recording
 from unisono.frameworks.pytorch.stages.replay import used_slots
 
@@ -24,7 +25,7 @@ NOT_CAST = frozenset(
 """What takes a parameter as it is under autocast."""
 
 
-def crossing(recording: Recording) -> list[tuple[int, ...]]:
+def crossing(recording: Recording) -> list[Indices]:
     """Per boundary p = 0 … n the slots that are made before operation p and needed by it or a later one."""
     needed = [used_slots(recording.outputs)]
     for operation in reversed(recording.operations):
@@ -82,7 +83,7 @@ def barred_by_writes(
     return barred
 
 
-def narrow(recording: Recording) -> tuple[int, ...]:
+def narrow(recording: Recording) -> Indices:
     """The boundaries at which no neighbour lets fewer bytes cross, which nothing bars, and which parameters follow.
 
     What uses no parameter is no unit: a stage that computes again would keep its input for nothing.
@@ -100,7 +101,7 @@ def narrow(recording: Recording) -> tuple[int, ...]:
     return tuple(reversed(found))
 
 
-def at_split_points(recording: Recording, names: Sequence[str], modules: Sequence[str]) -> tuple[int, ...]:
+def at_split_points(recording: Recording, names: Sequence[str], modules: Sequence[str]) -> Indices:
     """The boundaries before the first operation of each named submodule.
 
     Raises:
@@ -143,7 +144,7 @@ class Marks:
         keys = _keys(recording)
         return cls(len(keys), tuple((p, keys[p]) for p in boundaries))
 
-    def within(self, recording: Recording) -> tuple[int, ...]:
+    def within(self, recording: Recording) -> Indices:
         """The boundaries in another recording of the same model.
 
         Raises:

@@ -13,7 +13,7 @@ from torch import Tensor
 from unisono.errors import UsageError
 from unisono.frameworks.cuts import costs
 from unisono.frameworks.nests import leaves
-from unisono.frameworks.protocol import Passed, Unit
+from unisono.frameworks.protocol import Indices, Passed, Unit
 from unisono.frameworks.pytorch.passes import Passes
 from unisono.frameworks.pytorch.stages.boundaries import BY_HAND, Marks, at_split_points, crossing, narrow
 from unisono.frameworks.pytorch.stages.operations import ReadsValueError, Recording, Slot
@@ -72,7 +72,7 @@ class Cutter:
             found.pop(parameter.untyped_storage()._cdata, None)
         return passed, sum((*found.values(), *(array.nbytes for array in passed.sent.arrays if array is not None)))
 
-    def stage(self, cuts: tuple[int, ...], index: int, recompute: bool) -> TorchStage:
+    def stage(self, cuts: Indices, index: int, recompute: bool) -> TorchStage:
         """See `Adapter.stage`."""
         if self._marks is None:
             inputs, _ = self._passes.example()
@@ -142,7 +142,7 @@ class Cutter:
             raise UsageError(f"the model can't be cut anywhere: {why}. " + BY_HAND)
         self._marks = Marks.of(recording, boundaries)
 
-    def _bounds(self, recording: Recording) -> tuple[int, ...]:
+    def _bounds(self, recording: Recording) -> Indices:
         assert self._marks is not None
         return (0, *self._marks.within(recording), len(recording.operations))
 
@@ -170,7 +170,7 @@ class Cutter:
         borrowed, lent = self._shared(recording, first), self._shared(recording, last)
         return StageProgram(segments, received, recording.draws(0, first), drawn_after, borrowed, lent)
 
-    def _segment(self, recording: Recording, slots: Sequence[tuple[int, ...]], first: int, last: int) -> Segment:
+    def _segment(self, recording: Recording, slots: Sequence[Indices], first: int, last: int) -> Segment:
         end = last == len(recording.operations)
         given = recording.outputs if end else tuple(Slot(number) for number in slots[last])
         parameters = recording.parameters(first, last) & self._passes.trained
@@ -186,7 +186,7 @@ class Cutter:
             recording.draws(first, last),
         )
 
-    def _shared(self, recording: Recording, boundary: int) -> tuple[int, ...]:
+    def _shared(self, recording: Recording, boundary: int) -> Indices:
         both = recording.parameters(0, boundary) & recording.parameters(boundary)
         return tuple(sorted(both & self._passes.trained))
 

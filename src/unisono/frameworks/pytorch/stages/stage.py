@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from unisono.frameworks.leaving import leave
-from unisono.frameworks.protocol import Array, Crossing, Passed
+from unisono.frameworks.protocol import Array, Crossing, Indices, Passed
 from unisono.frameworks.pytorch.passes import Passes
 from unisono.frameworks.pytorch.stages import generators
 from unisono.frameworks.pytorch.stages.segment import Computed, Flowing, Segment
@@ -32,8 +32,8 @@ class StageProgram:
     received: tuple[tuple[torch.dtype, bool], ...] | None
     drawn_before: tuple[str, ...]
     drawn_after: tuple[str, ...]
-    borrowed: tuple[int, ...]
-    lent: tuple[int, ...]
+    borrowed: Indices
+    lent: Indices
 
 
 @dataclass
@@ -64,8 +64,8 @@ class TorchStage:
     """
 
     def __init__(
-        self, passes: Passes, program: Callable[[Any], StageProgram], parameters: tuple[int, ...],
-        buffers: tuple[int, ...], recompute: bool,
+        self, passes: Passes, program: Callable[[Any], StageProgram], parameters: Indices,
+        buffers: Indices, recompute: bool,
     ) -> None:  # fmt: skip
         self.parameters, self.buffers = parameters, buffers
         self._passes, self._program, self._recompute = passes, program, recompute
