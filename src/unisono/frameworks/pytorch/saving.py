@@ -20,7 +20,7 @@ def saved_tensors(model: nn.Module) -> Mapping[str, Tensor]:
     Raises:
         UsageError: a module saves what is no tensor.
 
-    >>> class Halves(torch.nn.Linear):
+    >>> class Halves(nn.Linear):
     ...     def state_dict(self, *arguments, **more):
     ...         return {"low": self.weight[:1], "high": self.weight[1:], "bias": self.bias}
     >>> list(saved_tensors(Halves(3, 2)))

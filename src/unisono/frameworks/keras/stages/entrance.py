@@ -16,8 +16,6 @@ class Entrance:
         graph: its layers.
     """
 
-    name = "entrance"
-
     def __init__(self, model: Any, graph: Any) -> None:
         self._model, self._graph = model, graph
 
