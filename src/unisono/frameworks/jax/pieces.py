@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -112,15 +113,11 @@ def pieces_of(job: Job, model: Any) -> tuple[Piece, ...]:
         return tuple(Piece(f"stages.{n}", stage, n if keyed else None) for n, stage in enumerate(job.stages))
     if job.forward is not None or not _is_chain(model):
         return ()
-    groups: list[list[tuple[int, ...]]] = [[]]
-    started = False  # whether the last group has a weight matrix
-    for path, layer in _layers(model):
-        if _has_matrix(layer):
-            if started:
-                groups.append([])
-            started = True
-        groups[-1].append(path)
-    pieces = tuple(Piece(_name(paths[0]), _applied(paths)) for paths in groups)
+    layers = list(_layers(model))
+    starts = [at for at, (_, layer) in enumerate(layers) if _has_matrix(layer)]
+    paths = [path for path, _ in layers]
+    groups = [paths[a:b] for a, b in pairwise([0, *starts[1:], len(paths)])]
+    pieces = tuple(Piece(".".join(f"layers.{n}" for n in group[0]), _applied(group)) for group in groups)
     return pieces if len(pieces) > 1 else ()
 
 
@@ -159,10 +156,6 @@ def _layers(model: nnx.Sequential, path: tuple[int, ...] = ()) -> Iterator[tuple
 
 def _has_matrix(layer: Any) -> bool:
     return isinstance(layer, nnx.Module) and any(leaf.ndim > 1 for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
-
-
-def _name(path: tuple[int, ...]) -> str:
-    return ".".join(f"layers.{number}" for number in path)
 
 
 def _applied(paths: Sequence[tuple[int, ...]]) -> Callable[[Any, Any], Any]:

@@ -106,7 +106,8 @@ class WholeUpdate:
             [Shared(scratch.shaped(span, piece)) for piece in scratch.pieces]
             for span in (scratch.parameters, scratch.gradients)
         )
-        self._state = [Shared(_viewed(scratch.state[leaf.number or 0][leaf.key], leaf.dtype)) for leaf in self._leaves]
+        held = [(scratch.state[leaf.number or 0][leaf.key], leaf.dtype) for leaf in self._leaves]
+        self._state = [Shared(array.reshape(-1).view(dtype).reshape(array.shape)) for array, dtype in held]
 
     def step(self, before: Array, after: Array, used: Array) -> None:
         """See `ChunkUpdate.step`."""
@@ -118,9 +119,3 @@ class WholeUpdate:
         after[self._numbers, 0] = 1.0
         for held, value in zip(self._state, state, strict=True):
             np.copyto(held.array, host(value))
-
-
-def _viewed(array: Array, dtype: Any) -> Array:
-    """An array's bits as another dtype's, which may be of arrays without dimensions too."""
-    viewed: Array = array.reshape(-1).view(dtype).reshape(array.shape)
-    return viewed

@@ -18,12 +18,12 @@ def watched(model: Any) -> Attributes:
     layers = [layer for layer in model._flatten_layers() if not type(layer).__module__.startswith("keras.")]
     common = frozenset(vars(keras.layers.Layer()))
     return Attributes(
-        {_name(layer, model): layer for layer in layers}, common, _content, _content, "add_weight(trainable=False)"
+        {"" if layer is model else str(layer.name): layer for layer in layers},
+        common,
+        _content,
+        _content,
+        "add_weight(trainable=False)",
     )
-
-
-def _name(layer: Any, model: Any) -> str:
-    return "" if layer is model else str(layer.name)
 
 
 def _content(value: Any) -> Any:

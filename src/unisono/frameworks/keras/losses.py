@@ -10,7 +10,6 @@ import keras
 
 from unisono.errors import JobError, UsageError
 from unisono.frameworks.keras.backends import BACKEND
-from unisono.frameworks.protocol import Array
 
 FOREIGN = ("torch", "jax", "optax", "flax", "mxnet")
 WAY_OUT = "Write loss='sparse_categorical_crossentropy', a keras.losses object, or a function (targets, outputs)."
@@ -68,10 +67,8 @@ def fed(metric: Any) -> Any:
         return metric
     return SimpleNamespace(
         update=lambda outputs, targets: metric.update_state(targets, outputs),
-        compute=lambda: keras.tree.map_structure(_as_array, metric.result()),
+        compute=lambda: keras.tree.map_structure(
+            lambda value: BACKEND.array(keras.ops.convert_to_tensor(value)), metric.result()
+        ),
         reset=metric.reset_state,
     )
-
-
-def _as_array(value: Any) -> Array:
-    return BACKEND.array(keras.ops.convert_to_tensor(value))

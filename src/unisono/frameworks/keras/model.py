@@ -160,10 +160,8 @@ class Adapter(protocol.Adapter):
         """What a microbatch gave; refuses a loss that is not finite."""
         loss, number = float(BACKEND.array(total)), float(BACKEND.array(weight))
         pairs = (metric(outputs, targets) for metric in self._job.training_metrics.values())
-        return measured(loss, number, pairs, lambda: all(map(self._is_finite, keras.tree.flatten(outputs))))
-
-    def _is_finite(self, output: Any) -> bool:
-        return bool(np.isfinite(BACKEND.array(output)).all())
+        arrays = map(BACKEND.array, keras.tree.flatten(outputs))
+        return measured(loss, number, pairs, lambda: all(np.isfinite(array).all() for array in arrays))
 
     @cached_property
     def cutter(self) -> Any:
@@ -200,12 +198,9 @@ class Adapter(protocol.Adapter):
         if predict is not None:
             outputs = BACKEND.eagerly(lambda: predict(self.model, given[0]))
         metrics = sums(metric(outputs, given[1]) for metric in self._job.metric_functions.values())
-        kept = keras.tree.map_structure(self._kept, (outputs, given[1])) if keep_outputs else None
+        travelling = lambda value: np.ascontiguousarray(BACKEND.array(value))  # noqa: E731
+        kept = keras.tree.map_structure(travelling, (outputs, given[1])) if keep_outputs else None
         return Measured(float(BACKEND.array(total)), float(BACKEND.array(weight)), metrics, kept)
-
-    def _kept(self, value: Any) -> Any:
-        """An output as an array that can travel."""
-        return np.ascontiguousarray(BACKEND.array(value))
 
     def export(self, path: Path) -> None:
         """Keep the whole model, architecture and all, in a `.keras` file."""

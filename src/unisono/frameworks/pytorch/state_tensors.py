@@ -92,7 +92,7 @@ class StateTensors:
             by_storage: dict[int, list[int]] = {}
             for index, (_, tensor) in enumerate(held):
                 by_storage.setdefault(tensor.untyped_storage().data_ptr() or id(tensor), []).append(index)
-            places = self._places()
+            places = {p.untyped_storage().data_ptr(): name for name, p in self._parameters.items() if p.numel()}
             for storage, members in by_storage.items():
                 name, tensors = held[members[0]][0], [held[index][1] for index in members]
                 packed = self._packed(storage, name, tensors, places.get(storage), arrays)
@@ -119,9 +119,6 @@ class StateTensors:
         memory, start = _spanned(tensors, ALIGNMENT)
         arrays[name] = memory.numpy()
         return [["memory", name, *_described(each, start)] for each in tensors]
-
-    def _places(self) -> dict[int, str]:
-        return {p.untyped_storage().data_ptr(): name for name, p in self._parameters.items() if p.numel()}
 
     def unpack(self, entries: Sequence[Any], arrays: Mapping[str, Array]) -> list[Any]:
         """See `Arrays.unpack`."""

@@ -58,7 +58,11 @@ class Cutter:
 
     def units(self, batch: Any, samples: int) -> tuple[Unit, ...]:
         """See `Adapter.units`."""
-        measured, count = self._costs(batch, samples), self.count
+        weights, count = self.adapter.weights, self.count
+        into, used = self.adapter.gradient_buffers(_zeros(weights)), np.zeros(len(weights.parameters), np.uint8)
+        # What was drawn before a unit is not drawn again while it is measured.
+        alone = partial(Stage, replace(self._model, draws=(False,) * count, loss_draws=False))
+        measured = costs(alone, count, batch, samples, into, used, weights.live, _counted)
         # A cut that parts two uses of the same statistics leaves no stage to keep them.
         buffers = [piece.buffers for piece in self._pieces]
         places = [place for place in range(1, count) if not across(buffers, place)]
@@ -72,13 +76,6 @@ class Cutter:
             joined = place < count and place not in good
             units.append(Unit(piece.name, piece.parameters, piece.buffers, forward, backward, kept, crossing, joined))
         return tuple(units)
-
-    def _costs(self, batch: Any, samples: int) -> list[tuple[float, float, int, int]]:
-        """What units cost; what was drawn before each of them is not drawn again."""
-        weights, count = self.adapter.weights, self.count
-        into, used = self.adapter.gradient_buffers(_zeros(weights)), np.zeros(len(weights.parameters), np.uint8)
-        model = replace(self._model, draws=(False,) * count, loss_draws=False)
-        return costs(partial(Stage, model), count, batch, samples, into, used, weights.live, _counted)
 
     @cached_property
     def _model(self) -> CutModel:
