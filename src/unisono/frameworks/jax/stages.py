@@ -139,10 +139,11 @@ def _arrived(received: Crossing, expected: Sequence[Any]) -> Iterator[Any]:
 
     Copies are bound to a device, as aliases are: JAX compiles once more for arrays that are not.
     """
-    for array, like in zip(received.arrays, expected, strict=True):
-        if array is None or is_key(like):
-            yield None if array is None else typed(array, like)
-        else:
-            alias = Shared(array).alias if array.dtype == like.dtype else None
-            device = jax.local_devices()[0]
-            yield jax.device_put(array.view(like.dtype), device) if alias is None else alias
+    return iter([_like(array, like) for array, like in zip(received.arrays, expected, strict=True)])
+
+
+def _like(array: Array | None, like: Any) -> Any:
+    if array is None or is_key(like):
+        return None if array is None else typed(array, like)
+    alias = Shared(array).alias if array.dtype == like.dtype else None
+    return jax.device_put(array.view(like.dtype), jax.local_devices()[0]) if alias is None else alias
