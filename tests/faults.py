@@ -116,13 +116,12 @@ def hash_of(outcome: Outcome) -> str:
 
 def run(job: Job, workers: int = 0, **request: Any) -> tuple[Outcome, list[dict[str, Any]], list[str]]:
     """Run a job without a folder; 0 workers = in this process. Returns outcome, records and messages."""
-    stall = request.pop("stall_seconds", None)
     seen = Observation(job, Silent())
     messages: list[str] = []
     seen.display.message = messages.append  # type: ignore[method-assign]
     threads = request.pop("threads", 1)
     host = host_for(job) if workers else None
-    outcome = execute(job, Request(max(workers, 1), threads, CORES, **request), seen, stall, not workers, host)
+    outcome = execute(job, Request(max(workers, 1), threads, CORES, **request), seen, not workers, host)
     return outcome, seen.records, messages
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from unisono.checkpoint.files import load
-from unisono.checkpoint.store import Checkpoint
+from unisono.checkpoint.parameters import Tensors
+from unisono.checkpoint.store import Checkpoint, Standing
 from unisono.errors import UnisonoError, UsageError
 from unisono.hosts.launchers import place, starts_again
 from unisono.hosts.meeting import errors_reported
@@ -25,10 +26,10 @@ from unisono.hosts.train import hosts_of, train_among_hosts
 from unisono.job import Job
 from unisono.observe.progress import Beside, Display, display, quiet
 from unisono.observe.run_folder import RunFolder, fresh, read_run
-from unisono.runs.execution import InProcess, Supervised, checked, held, supervised
+from unisono.runs.execution import Execution, held, supervised
 from unisono.runs.handle import Run
 from unisono.runs.interrupts import Interrupts
-from unisono.runs.jobfile import JobFile, LoadedJob
+from unisono.runs.jobfile import JobFile, LoadedJob, checked, loaded
 from unisono.runs.observation import Observation
 from unisono.runs.opening import Start, folder_of, newest, opened
 from unisono.runs.request import request_of
@@ -73,28 +74,30 @@ def run(job: Job | JobFile, settings: Settings, host: WarmParent | None = None) 
     """
     shown: Display = display(settings.live, settings.debug)
     if settings.on is not None:
-        loaded = job.loaded(travels=True) if isinstance(job, JobFile) else LoadedJob(checked(job), {})
+        found = loaded(job, travels=True)
         path, start_as = _folder_of(settings)
-        made = LoadedJob(loaded.job, _arguments(settings, loaded.arguments), code_files())
+        made = LoadedJob(found.job, _arguments(settings, found.arguments), code_files())
         return train_on_ray(settings.on, made, settings, path, start_as, shown)
-    found = _place(settings)
-    if found is not None and found.host:
-        shown = Beside(shown, found.name)
-    reporting = errors_reported(found, settings.interface, settings.host_timeout, shown.message)
+    stands = _place(settings)
+    if stands is not None and stands.host:
+        shown = Beside(shown, stands.name)
+    reporting = errors_reported(stands, settings.interface, settings.host_timeout, shown.message)
     with _held(job, settings, host, shown, reporting) as execution:
         settings = _with_layout(settings, execution, shown)
         request = _request(settings, execution.job.best)
-        if found is None:
+        if stands is None:
             _check_alone(settings)
             folder, resumed = _opened(settings, shown)
             request = replace(request, folder=folder.path.absolute())
             train_in_folder(execution, request, folder, shown, settings, resumed)
             return Run(folder.path, job, unwritten=folder.unwritten)
-        if not isinstance(execution, Supervised):
-            raise UsageError(f"debug runs in one process; {found.launcher} has started {found.hosts} hosts. Start one.")
+        if execution.host is None:
+            raise UsageError(
+                f"debug runs in one process; {stands.launcher} has started {stands.hosts} hosts. Start one."
+            )
         path, start_as = _folder_of(settings)
         return Run(
-            train_among_hosts(execution, request, path, start_as, settings, shown, hosts_of(found, settings))[0], job
+            train_among_hosts(execution, request, path, start_as, settings, shown, hosts_of(stands, settings))[0], job
         )
 
 
@@ -132,7 +135,7 @@ def start(job: Job, settings: Settings) -> Run:
         raise UsageError(f"start trains by processes of this host alone; received {which}. Call unisono.train.")
     _check_alone(settings)
     arguments, shown = _arguments(settings, {}), quiet()
-    settings = _with_layout(settings, InProcess(checked(job)), shown)
+    settings = _with_layout(settings, Execution(checked(job)), shown)
     request = _request(settings, job.best)
     folder, resumed = _opened(settings, shown)
     request = replace(request, folder=folder.path.absolute())
@@ -175,13 +178,13 @@ def _check_alone(settings: Settings) -> None:
 def _held(
     job: Job | JobFile, settings: Settings, host: WarmParent | None, shown: Display,
     reporting: AbstractContextManager[None],
-) -> Iterator[Supervised | InProcess]:  # fmt: skip
+) -> Iterator[Execution]:  # fmt: skip
     """The same for a run; observers, which are functions that run outside workers, are this process's. Ends showing."""
     with closing(shown), reporting:
         if settings.debug:
             since = time.monotonic()
-            loaded = job.loaded(threads=settings.threads) if isinstance(job, JobFile) else LoadedJob(checked(job), {})
-            yield InProcess(loaded.job, _arguments(settings, loaded.arguments), since)
+            made = loaded(job, threads=settings.threads)
+            yield Execution(made.job, None, _arguments(settings, made.arguments), since=since)
             return
         with held(job, host, shown.message) as execution:
             if isinstance(job, JobFile) and isinstance(execution.job, Outline) and execution.job.is_observed:
@@ -194,12 +197,12 @@ def _arguments(settings: Settings, of_file: Mapping[str, Any]) -> Mapping[str, A
     return of_file if settings.arguments is None else arguments_written(settings.arguments, {})
 
 
-def _with_layout(settings: Settings, execution: Supervised | InProcess, shown: Display) -> Settings:
+def _with_layout(settings: Settings, execution: Execution, shown: Display) -> Settings:
     """The settings with a layout: "auto" is tried out."""
     if settings.layout != AUTO:
         return settings
-    tried = nullcontext(execution) if isinstance(execution, Supervised) else supervised(execution.job)
-    request = request_of(replace(settings, timeline=False, checkpoint_every=None, debug=False))
+    tried = supervised(checked(execution.job)) if execution.host is None else nullcontext(execution)
+    request = request_of(replace(settings, timeline=False, checkpoint_every=None, debug=False, stall_seconds=None))
     with tried as each:
         return replace(settings, layout=fastest(each, request, shown.message))
 
@@ -268,7 +271,8 @@ def evaluate(
         if not execution.job.is_evaluated:
             raise UsageError("a job is evaluated on job.evaluation; this job has none. Give it evaluation=.")
         interrupts = Interrupts()
-        seen = Observation(execution.job, screen, interrupts, load(parameters_file(path, at)).arrays)
+        saved = Checkpoint(path, Standing(0, False, 1), {}, {}, load(parameters_file(path, at)), Tensors())
+        seen = Observation(execution.job, screen, interrupts, saved)
         with interrupts.handled(), execution(request, seen) as outcome:
             raise_failure(outcome)
     return {name: value for record in seen.records for name, value in record.items() if name != "step"}

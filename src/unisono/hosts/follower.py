@@ -14,54 +14,41 @@ from unisono.checkpoint.keeper import Keeper
 from unisono.checkpoint.parameters import sha256_of
 from unisono.errors import Interrupted, JobError, UnisonoError
 from unisono.hosts.group import HostGroup
-from unisono.observe.logs import LineLog
 from unisono.observe.outlet import Outlet
 from unisono.observe.progress import Beside, Display
 from unisono.observe.run_folder import SOCKET, RunFolder, read_run, this_process
 from unisono.runs.ending import conclude, interrupted
 from unisono.runs.execution import Execution
 from unisono.runs.interrupts import Interrupts
-from unisono.runs.observation import Observation
+from unisono.runs.observation import FolderObservation
 from unisono.runs.recorder import Recorder
 from unisono.runs.train import keeper_of
 from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.rules.request import Request
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState
-from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.runtime.supervisor.outcome import Outcome
 from unisono.settings import Settings
 
 MOST_RECENT = 4096
 
 
-@dataclass
-class FollowerObservation(Observation):
+@dataclass(kw_only=True)
+class FollowerObservation(FolderObservation):
     """The watcher of such a run. It keeps nothing, but counts evaluations as host 0 does, to end where that one does.
 
     Attributes:
-        folder: this host's own.
-        keeper: decides as host 0's does; writes nothing until this host keeps the run folder.
-        name: this host.
         successor: makes the watcher that keeps the run folder, once this host is the first.
         kept: that watcher.
         recent: the last records, of which the run folder may lack some when the first host is lost.
     """
 
-    folder: RunFolder = field(kw_only=True)
-    keeper: Keeper = field(kw_only=True)
-    name: str = field(kw_only=True)
-    successor: Callable[[Keeper], Recorder] = field(kw_only=True)
-    kept: Recorder | None = field(kw_only=True, default=None)
-    recent: deque[dict[str, Any]] = field(kw_only=True, default_factory=lambda: deque(maxlen=MOST_RECENT))
+    successor: Callable[[Keeper], Recorder]
+    kept: Recorder | None = None
+    recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=MOST_RECENT))
 
     def __post_init__(self) -> None:
-        self._files = Outlet("this host's folder", self.message)
-        self.folder.hold(self._files, self.message)
-
-    def preparing(self) -> None:
-        """See `Watcher`."""
-        self.load_observers()
+        self._hold(Outlet, "this host's folder")
 
     def described(self, described: Described) -> None:
         """See `Watcher`."""
@@ -103,26 +90,9 @@ class FollowerObservation(Observation):
                 )
             self.kept = self.successor(self.keeper)
             self.kept.take_over(described, state, rounds, self.recent, self.folder.path / SOCKET)
-            self.message(f"host {self.name} keeps the run folder {self.kept.folder.path} from here on")
+            self.message(f"host {self.host}keeps the run folder {self.kept.folder.path} from here on")
             self.display = self.kept.display
             self.display.start(described.program.steps, self.job.epochs, described.layout.shape.slots)
-
-    def memory(self) -> dict[str, Any]:
-        """See `Watcher`."""
-        return self.keeper.memory()
-
-    def remember(self, memory: dict[str, Any]) -> None:
-        """See `Watcher`."""
-        self.keeper.remember(memory)
-
-    def log(self, name: str) -> LineLog:
-        """See `Watcher`."""
-        prefix = "" if name == "host" else f"[{self.name} {name}] "
-        return self.folder.log(name, prefix, self.display.message)
-
-    def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
-        """See `Watcher`: this host's workers are its own."""
-        return ControlSocket.listening(lambda: self.folder.path, answer, self._files.put, self.message)
 
 
 def follow(
@@ -162,10 +132,12 @@ def follow(
         run_folder.update(host=name, **this_process())
         return kept
 
-    watcher = FollowerObservation(job, beside, interrupts, folder=folder, keeper=keeper, name=name, successor=successor)
+    watcher = FollowerObservation(
+        job, beside, interrupts, folder=folder, keeper=keeper, host=f"{name} ", successor=successor
+    )
     folder.update(command=sys.argv, exit="running", host=name, error=None, signal=None, **this_process())
     try:
-        with interrupts.handled(), execution(request, watcher, settings.stall_seconds, group) as outcome:
+        with interrupts.handled(), execution(request, watcher, group) as outcome:
             if watcher.kept is not None:
                 conclude(watcher.kept, outcome)
             _account(folder, outcome, keeper, started, place.replaces)

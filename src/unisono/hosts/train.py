@@ -19,7 +19,7 @@ from unisono.hosts.sample_store import DataHost
 from unisono.hosts.shared_folder import has_finished
 from unisono.observe.progress import Display
 from unisono.observe.run_folder import RunFolder, fresh
-from unisono.runs.execution import Supervised
+from unisono.runs.execution import Execution
 from unisono.runs.opening import Start, host_folder, newest, opened
 from unisono.runs.train import train_in_folder
 from unisono.runtime.preparation.prepared import Described
@@ -42,7 +42,7 @@ def hosts_of(place: Place, settings: Settings) -> Hosts:
 
 
 def train_among_hosts(
-    execution: Supervised, request: Request, path: Path, start: Start, settings: Settings,
+    execution: Execution, request: Request, path: Path, start: Start, settings: Settings,
     shown: Display, hosts: Hosts,
 ) -> tuple[Path, bool]:  # fmt: skip
     """Host 0 keeps the run folder; every other host has one of its own in it (or by its name, on its own disk).
@@ -65,6 +65,7 @@ def train_among_hosts(
         return account_of(execution.job, described, request.threads, execution.code, execution.arguments)
 
     named = settings.names_folder
+    assert execution.host is not None
     meeting, name, source = Meeting(hosts), hosts.place.name, execution.host.source if hosts.serves_data else None
     with meeting.errors_reported():
         try:

@@ -16,7 +16,7 @@ from unisono.frameworks.registry import Framework, made
 from unisono.job import Job
 from unisono.observe.metrics import METRICS, read_metrics
 from unisono.observe.run_folder import read_run, signal_of, status_of
-from unisono.runs.jobfile import JobFile, job_of
+from unisono.runs.jobfile import JobFile, loaded
 from unisono.runs.saved import parameters_file
 from unisono.runtime.loader.samples import Example
 from unisono.runtime.preparation.open_data import open_data
@@ -52,7 +52,7 @@ class Run:
     @cached_property
     def job(self) -> Job:
         """The job that it trains; a file is run in this process for it."""
-        return job_of(self._job)
+        return loaded(self._job, travels=True).job
 
     @property
     def manifest(self) -> dict[str, Any]:

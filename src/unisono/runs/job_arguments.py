@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import ast
 import inspect
-import sys
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from unisono.errors import UsageError
-from unisono.frameworks.registry import families
 from unisono.values.typed_json import arguments_read
-
-
-def _is_needed(name: str) -> bool:
-    """Whether a job needs a module of this name, itself or through what it imports."""
-    roots = {root for family in families() for root in family.roots}
-    return name in {*sys.stdlib_module_names, *roots, "numpy", "unisono"}
 
 
 def defaults_of(function: Any) -> dict[str, Any]:

@@ -205,9 +205,28 @@ def load(spec: str, assignments: Sequence[str] = (), kept: Mapping[str, Any] | N
     return JobFile.of(spec, assignments, kept=kept).loaded()
 
 
-def job_of(job: Job | JobFile) -> Job:
-    """A job that travels: this one, or that of a file, which is run in this process."""
-    return job.loaded(travels=True).job if isinstance(job, JobFile) else job
+def loaded(job: Job | JobFile, travels: bool = False, threads: int | None = None) -> LoadedJob:
+    """A job that a person has given, or that of a file, which is run in this process.
+
+    Args:
+        job: it.
+        travels, threads: see `JobFile.loaded`.
+
+    Raises:
+        UsageError, JobError: it is no job, or see `JobFile.read`.
+    """
+    return job.loaded(travels, threads) if isinstance(job, JobFile) else LoadedJob(checked(job), {})
+
+
+def checked(job: object) -> Job:
+    """A job that a person has given.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(job, Job):
+        raise UsageError(f"a job is a unisono.Job; received {type(job).__name__}. Call the function that makes it.")
+    return job
 
 
 @contextmanager

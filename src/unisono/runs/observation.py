@@ -1,4 +1,4 @@
-"""The watcher of a run without a folder."""
+"""The watchers of runs without a folder, and of those with one as far as they are alike on all hosts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from unisono.checkpoint.keeper import Keeper
+from unisono.checkpoint.store import Checkpoint
 from unisono.observe.logs import LineLog
-from unisono.observe.outlet import told_of_waiting
+from unisono.observe.outlet import Inline, Outlet, told_of_waiting
 from unisono.observe.progress import Display
+from unisono.observe.run_folder import RunFolder
 from unisono.runs.interrupts import Interrupts
 from unisono.runtime.preparation.outline import JobFacts
 from unisono.runtime.preparation.prepared import Described
@@ -18,63 +21,41 @@ from unisono.runtime.processes.stacks import place_of
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.control_socket import ControlSocket
+from unisono.runtime.supervisor.watcher import Watcher
 from unisono.values.text import printable
 
 
 @dataclass
-class Observation:
+class Observation(Watcher):
     """A watcher that keeps the records and shows progress; runs with a folder do more.
 
     Attributes:
         job: what is known of the job.
         display: where progress is shown.
         interrupted: why the run is asked to stop, if it is.
-        parameters: name → array to begin with instead of the model's own, or None.
+        resumed: the checkpoint to begin with instead of the model's own values, or None.
         records: what came.
     """
 
     job: JobFacts
     display: Display
     interrupted: Callable[[], Shutdown | None] = lambda: None
-    parameters: dict[str, Any] | None = None
+    resumed: Checkpoint | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
-
-    def preparing(self) -> None:
-        """See `Watcher`."""
-
-    def load_observers(self) -> None:
-        """Have the job's observers now, before the run depends on this thread: a job file is read once more."""
-        own = threading.get_ident()
-
-        def tell(seconds: float) -> None:
-            place = place_of(own)
-            self.message(f"still reading the job's observers, {seconds:.0f} s{': ' if place else ''}{place}")
-
-        with self.obeyed(), told_of_waiting(tell):
-            _ = self.job.observers
-
-    def described(self, described: Described) -> None:
-        """See `Watcher`."""
 
     def restore(self, described: Described, state: HostState) -> tuple[int, bool]:
         """See `Watcher`."""
-        if self.parameters is not None:
-            state.restore(self.parameters, {}, 0)
-            self.parameters = None
-        return 0, True
+        if self.resumed is None:
+            return 0, True
+        standing = self.resumed.standing
+        state.restore(self.resumed.parameters.arrays, self.resumed.optimizer.arrays, standing.step)
+        self.resumed.forget()
+        return described.program.first_round(standing.step, standing.evaluated), True
 
     def record(self, record: dict[str, Any]) -> None:
         """See `Watcher`."""
         self.records.append(record)
         self.display.update(record)
-
-    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
-        """See `Watcher`."""
-        return True
-
-    def copy_wanted(self) -> bool:
-        """See `Watcher`."""
-        return False
 
     def log(self, name: str) -> LineLog:
         """See `Watcher`."""
@@ -92,16 +73,50 @@ class Observation:
         """See `Watcher`."""
         self.display.workers(alive, hosts)
 
+
+@dataclass(kw_only=True)
+class FolderObservation(Observation):
+    """The watcher of a run with a folder, the run's or a host's own.
+
+    Attributes:
+        folder: it.
+        keeper: the run's checkpoints, or decides as another host's does.
+        host: put before processes' names where there are several hosts ("node0 "), or nothing.
+    """
+
+    folder: RunFolder
+    keeper: Keeper
+    host: str = ""
+
+    def _hold(self, outlet: type[Outlet] | type[Inline], name: str) -> None:
+        """Have the folder written by an outlet of this name."""
+        self._files = outlet(name, self.message)
+        self.folder.hold(self._files, self.message)
+
+    def preparing(self) -> None:
+        """Have the job's observers now, before the run depends on this thread: a job file is read once more."""
+        own = threading.get_ident()
+
+        def tell(seconds: float) -> None:
+            place = place_of(own)
+            self.message(f"still reading the job's observers, {seconds:.0f} s{': ' if place else ''}{place}")
+
+        with self.obeyed(), told_of_waiting(tell):
+            _ = self.job.observers
+
     def memory(self) -> dict[str, Any]:
         """See `Watcher`."""
-        return {}
+        return self.keeper.memory()
 
     def remember(self, memory: dict[str, Any]) -> None:
         """See `Watcher`."""
+        self.keeper.remember(memory)
 
-    def joined(self, host: int, described: Described, state: HostState, rounds: int) -> None:
+    def log(self, name: str) -> LineLog:
         """See `Watcher`."""
+        prefix = "" if name == "host" else f"[{self.host}{name}] "
+        return self.folder.log(name, prefix, self.display.message)
 
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
-        """See `Watcher`."""
-        return None
+        """See `Watcher`: a host's workers are its own."""
+        return ControlSocket.listening(lambda: self.folder.path, answer, self._files.put, self.message)

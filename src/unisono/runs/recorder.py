@@ -10,18 +10,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from unisono.checkpoint.keeper import Keeper
-from unisono.checkpoint.store import Checkpoint, Standing
+from unisono.checkpoint.store import Standing
 from unisono.errors import UsageError
 from unisono.errors.traces import user_traceback
 from unisono.memory.heap import trim
-from unisono.observe.logs import LineLog
 from unisono.observe.metrics import MetricsFile, look_over, read_metrics
 from unisono.observe.outlet import PATIENCE_SECONDS, Inline, Outlet
-from unisono.observe.run_folder import SOCKET, RunFolder
+from unisono.observe.run_folder import SOCKET
 from unisono.observe.tensorboard import TensorBoard
 from unisono.observe.timeline import Timeline
-from unisono.runs.observation import Observation
+from unisono.runs.observation import FolderObservation
 from unisono.runs.resuming import is_before, place_of, resumed_as, standing_after
 from unisono.runtime.preparation.code_files import CodeFile
 from unisono.runtime.preparation.digest import job_digest
@@ -29,22 +27,17 @@ from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.processes.leftovers import remove_unfinished
 from unisono.runtime.rules.request import Request
 from unisono.runtime.state.host_state import HostState
-from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.settings import Settings
 
 
-@dataclass
-class Recorder(Observation):
+@dataclass(kw_only=True)
+class Recorder(FolderObservation):
     """The watcher of a run with a folder.
 
     Attributes:
-        folder: the run folder.
         settings: the run's settings.
-        keeper: its checkpoints.
         request: what was asked of the host.
         code: see `Execution`.
-        resumed: the checkpoint to go on from, or None.
-        host: put before processes' names where there are several hosts ("node0 "), or nothing.
         started: when the run began, on the monotonic clock: before its job was made.
         takes_over: whether another host has kept the folder, which is lost.
         earlier: what run.json said before.
@@ -52,15 +45,11 @@ class Recorder(Observation):
         had_finished: whether the earlier run had finished, and nothing is left to do.
     """
 
-    folder: RunFolder = field(kw_only=True)
-    settings: Settings = field(kw_only=True)
-    keeper: Keeper = field(kw_only=True)
-    request: Request = field(kw_only=True)
-    code: Mapping[str, CodeFile] = field(kw_only=True)
-    resumed: Checkpoint | None = field(kw_only=True, default=None)
-    host: str = field(kw_only=True, default="")
-    started: float = field(kw_only=True, default_factory=time.monotonic)
-    takes_over: bool = field(kw_only=True, default=False)
+    settings: Settings
+    request: Request
+    code: Mapping[str, CodeFile]
+    started: float = field(default_factory=time.monotonic)
+    takes_over: bool = False
 
     def __post_init__(self) -> None:
         self.skipped, self.earlier, self.has_begun, self.had_finished = 0, self.folder.fields, False, False
@@ -68,14 +57,9 @@ class Recorder(Observation):
         self._outlet: type[Outlet] | type[Inline] = Inline if self.settings.debug else Outlet
         self._observers: list[tuple[Outlet | Inline, Callable[[dict[str, Any]], None]]] | None = None
         self._metrics = MetricsFile(self.folder.claim, self.message, self.takes_over)
-        self._files = self._outlet("the run folder", self.message)
-        self.folder.hold(self._files, self.message)
+        self._hold(self._outlet, "the run folder")
         self._tensorboard = TensorBoard(self.folder.claim, self.message)
         self._timeline: Timeline | None = None
-
-    def preparing(self) -> None:
-        """See `Watcher`."""
-        self.load_observers()
 
     def described(self, described: Described) -> None:
         """Say who will work, keep what identifies the job, compare it with the checkpoint's."""
@@ -112,25 +96,22 @@ class Recorder(Observation):
     def restore(self, described: Described, state: HostState) -> tuple[int, bool]:
         """Put the checkpoint's values in place."""
         self.keeper.before = self.settle
-        if self.resumed is None:
-            self._begin_timeline(described)
-            self.keeper.prepare(state.saved(0), state.optimizer(0))
-            return 0, True
-        standing = self.resumed.standing
+        standing = self.resumed.standing if self.resumed else Standing(0, False, 1)
         if standing.step > described.program.steps:
             raise UsageError(
                 f"a resumed run may be made longer or shorter, but not shorter than it is; it has done {standing.step} "
                 f"steps, and the job asks for {described.program.steps}."
             )
-        state.restore(self.resumed.parameters.arrays, self.resumed.optimizer.arrays, standing.step)
-        self.resumed.forget()
+        first, _ = super().restore(described, state)
+        self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
+        if self.resumed is None:
+            self._begin_timeline(described)
+            return first, True
         trim()
         for name, values in (("losses", standing.losses), ("watched", standing.watched)):
             state.segment[name][: len(values)] = values[: len(state.segment[name])]
         self.keeper.begin(standing)
         self.keeper.newest = standing.step
-        self.keeper.prepare(state.saved(standing.step), state.optimizer(standing.step))
-        first = described.program.first_round(standing.step, standing.evaluated)
         is_left = first < described.program.rounds and not self.keeper.exhausted
         self._say_what_is_left(standing.step, described.program.steps, is_left)
         if not self.had_finished:
@@ -261,23 +242,6 @@ class Recorder(Observation):
     def copy_wanted(self) -> bool:
         """See `Watcher`."""
         return self.keeper.due_by_clock()
-
-    def memory(self) -> dict[str, Any]:
-        """See `Watcher`."""
-        return self.keeper.memory()
-
-    def remember(self, memory: dict[str, Any]) -> None:
-        """See `Watcher`."""
-        self.keeper.remember(memory)
-
-    def log(self, name: str) -> LineLog:
-        """See `Watcher`."""
-        prefix = "" if name == "host" else f"[{self.host}{name}] "
-        return self.folder.log(name, prefix, self.display.message)
-
-    def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
-        """See `Watcher`."""
-        return ControlSocket.listening(lambda: self.folder.path, answer, self._files.put, self.message)
 
     def settle(self) -> None:
         """Have what was recorded on disk, if the disk answers."""

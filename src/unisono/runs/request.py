@@ -27,5 +27,5 @@ def request_of(settings: Settings, **more: Any) -> Request:
     workers = layout.workers if settings.debug else settings.workers or least
     return Request(
         workers, settings.threads, cores, layout, settings.recompute == "blocks", settings.timeline,
-        checkpoint_steps=settings.checkpointing.steps, **more,
+        checkpoint_steps=settings.checkpointing.steps, stall_seconds=settings.stall_seconds, **more,
     )  # fmt: skip

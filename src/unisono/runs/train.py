@@ -75,7 +75,7 @@ def train_in_folder(
                   "checkpointing": asdict(settings.checkpointing)},
     )  # fmt: skip
     try:
-        with interrupts.handled(), execution(request, watcher, settings.stall_seconds, companions) as outcome:
+        with interrupts.handled(), execution(request, watcher, companions) as outcome:
             conclude(watcher, outcome)
             return outcome.left
     except Interrupted as stopped:

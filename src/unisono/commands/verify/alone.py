@@ -12,7 +12,7 @@ from unisono.errors import JobError
 from unisono.errors.failure import Failure, failure
 from unisono.frameworks.registry import hold_threads
 from unisono.partition.layout import Layout
-from unisono.runs.execution import InProcess
+from unisono.runs.execution import Execution
 from unisono.runs.jobfile import JobFile
 from unisono.runtime.processes.channel import Channel, started
 from unisono.runtime.processes.lifeline import die_with_parent
@@ -57,7 +57,7 @@ def main(file: int, parent: int) -> None:
     try:
         hold_threads(source.imports, 1)
         job = source.loaded(threads=1).job if isinstance(source, JobFile) else source.read().make()
-        answer: World | Failure = World.of("", *traced(InProcess(job), first_steps(Layout(data=1), steps)))
+        answer: World | Failure = World.of("", *traced(Execution(job), first_steps(Layout(data=1), steps)))
     except Exception as error:
         answer = failure(error, "in one process (--debug)")
     channel.send(answer)

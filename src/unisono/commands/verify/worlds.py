@@ -16,15 +16,13 @@ from unisono.checkpoint.store import Checkpoint
 from unisono.errors import JobError
 from unisono.observe.progress import quiet
 from unisono.partition.layout import Layout
-from unisono.runs.execution import Execution, Supervised
+from unisono.runs.execution import Execution
 from unisono.runs.interrupts import Interrupts
 from unisono.runs.observation import Observation
 from unisono.runs.request import request_of
 from unisono.runs.resuming import standing_after
-from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.processes.leftovers import VERIFY, temporary_folder
 from unisono.runtime.rules.request import Request
-from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.outcome import Outcome, raise_failure
 from unisono.settings import Settings
 
@@ -69,21 +67,6 @@ class World:
             )
 
 
-@dataclass
-class _Watched(Observation):
-    """Begins with a checkpoint, if there is one."""
-
-    resumed: Checkpoint | None = field(kw_only=True, default=None)
-
-    def restore(self, described: Described, state: HostState) -> tuple[int, bool]:
-        if self.resumed is None:
-            return 0, True
-        step = self.resumed.standing.step
-        state.restore(self.resumed.parameters.arrays, self.resumed.optimizer.arrays, step)
-        self.resumed.forget()
-        return described.program.first_round(step, False), True
-
-
 def traced(execution: Execution, request: Request, resumed: Checkpoint | None = None) -> tuple[Outcome, Any]:
     """Run the first steps to their end; returns the outcome and the records.
 
@@ -97,7 +80,7 @@ def traced(execution: Execution, request: Request, resumed: Checkpoint | None = 
     """
     interrupts = Interrupts()
     with quiet() as shown, interrupts.handled():
-        seen = _Watched(execution.job, shown, interrupts, resumed=resumed)
+        seen = Observation(execution.job, shown, interrupts, resumed)
         outcome = execution(request, seen)
     if not outcome.complete:
         outcome.release()
@@ -118,7 +101,7 @@ def first_steps(layout: Layout, steps: int, **more: Any) -> Request:
     return request_of(Settings(workers=layout.workers, layout=layout), trace=True, most_steps=steps, **more)
 
 
-def undisturbed(execution: Supervised, layout: Layout, name: str, steps: int) -> World:
+def undisturbed(execution: Execution, layout: Layout, name: str, steps: int) -> World:
     """The job in one layout; where a batch has microbatches for fewer workers, its name says for how many."""
     with execution.copied() as copy:
         outcome, records = traced(copy, first_steps(layout, steps))
@@ -157,7 +140,7 @@ class Killer:
         return [self.rounds[int(note.name)] + 1 for note in sorted(self.folder.iterdir())]
 
 
-def killed(execution: Supervised, layout: Layout, name: str, steps: int) -> World:
+def killed(execution: Execution, layout: Layout, name: str, steps: int) -> World:
     """A worker is killed twice: while it computes, and while it updates.
 
     Raises:
@@ -171,7 +154,7 @@ def killed(execution: Supervised, layout: Layout, name: str, steps: int) -> Worl
         return World.of(f"{name}, one killed in steps {' and '.join(map(str, killer.steps))}", *world)
 
 
-def resumed(execution: Supervised, layouts: tuple[Layout, Layout], names: tuple[str, str], steps: int) -> World:
+def resumed(execution: Execution, layouts: tuple[Layout, Layout], names: tuple[str, str], steps: int) -> World:
     """The run ends half-way with a checkpoint on disk, and goes on from it in another layout."""
     half = steps // 2
     with temporary_folder(VERIFY) as folder:

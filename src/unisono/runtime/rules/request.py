@@ -34,6 +34,7 @@ class Request:
         checkpoint_steps: steps between checkpoints, or None.
         checkpoint_evaluations: a checkpoint may follow each evaluation.
         change: makes the job that the run has of the one that is held, or None.
+        stall_seconds: how long a worker may make no progress; None = adapted to its usual pace.
         folder: where a framework that has files for whole models leaves one at the end, or None.
         phase: called with (phase, round, slot, microbatch or chunk) between the pieces of work; tests and `verify` make
             it fail there.
@@ -52,5 +53,6 @@ class Request:
     checkpoint_steps: int | None = None
     checkpoint_evaluations: bool = False
     change: Callable[[Job], Job] | None = None
+    stall_seconds: float | None = None
     folder: Path | None = None
     phase: Phase = no_phase

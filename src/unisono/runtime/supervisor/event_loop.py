@@ -82,7 +82,7 @@ class EventLoop:
     def _be_patient_no_more(self) -> None:
         """From now on the warm parent is waited for as workers are, and there is something to bring to rest."""
         answers, run = self._host.answers, self._run
-        answers.is_patient, answers.stall_seconds = False, self._site.stall_seconds
+        answers.is_patient, answers.stall_seconds = False, self._site.request.stall_seconds
         answers.interrupted = lambda: self._ending.is_due() and run.is_at_rest(run.records.plan)
 
     def _guarded(self, act: Callable[[], bool]) -> bool:

@@ -25,7 +25,7 @@ class Hangs:
 
     def __init__(self, run: Running, site: Site) -> None:
         self._run, self._clipped, self._say = run, site.job.waits_for_norms, site.listener.message
-        self._stalls, self._delays = Stalls(site.stall_seconds), Delays()
+        self._stalls, self._delays = Stalls(site.request.stall_seconds), Delays()
         self._dumping: dict[int, Patience] = {}
         self._looked = time.monotonic()
 

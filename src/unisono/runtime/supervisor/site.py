@@ -25,7 +25,6 @@ class Site:
         listener, keeper, caller: whoever has the run supervised.
         ending: why the run is to end.
         others: the way to the other hosts; None = this one is alone.
-        stall_seconds: see `Stalls`.
     """
 
     job: JobFacts
@@ -37,4 +36,3 @@ class Site:
     caller: Caller
     ending: Ending
     others: Companions | None
-    stall_seconds: float | None

@@ -35,16 +35,15 @@ class Supervisor:
         host: its warm parent, which this closes at the end.
         request: what of the job, on what.
         watcher: hears of it.
-        stall_seconds: see `Stalls`.
         companions: the way to the other hosts; None = this one is alone.
     """
 
     def __init__(
-        self, job: JobFacts, host: WarmParent, request: Request, watcher: Watcher, stall_seconds: float | None = None,
+        self, job: JobFacts, host: WarmParent, request: Request, watcher: Watcher,
         companions: Companions | None = None,
     ) -> None:  # fmt: skip
         outputs, ending = Outputs(selectors.DefaultSelector()), Ending(watcher.interrupted, companions)
-        self._site = Site(job, request, host, outputs, watcher, watcher, watcher, ending, companions, stall_seconds)
+        self._site = Site(job, request, host, outputs, watcher, watcher, watcher, ending, companions)
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._loop: EventLoop | None = None
 

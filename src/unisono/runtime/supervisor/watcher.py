@@ -1,4 +1,4 @@
-"""The three seams between a supervisor and whoever has a run supervised."""
+"""The three seams between a supervisor and whoever has a run supervised; what has a default need not be there."""
 
 from __future__ import annotations
 
@@ -37,15 +37,19 @@ class StateKeeper(Protocol):
 
     def copy(self, described: Described, state: HostState, rounds: int) -> bool:
         """The state stands still after so many rounds: copy what is wanted. False ends the run here."""
+        return True
 
     def copy_wanted(self) -> bool:
         """Whether a checkpoint is due by the clock."""
+        return False
 
     def memory(self) -> dict[str, Any]:
         """What it has to remember of the run besides the state, as JSON can hold it."""
+        return {}
 
     def remember(self, memory: dict[str, Any]) -> None:
         """Another host has done more of the run, and remembers this."""
+        return
 
 
 class Caller(Protocol):
@@ -53,15 +57,19 @@ class Caller(Protocol):
 
     def preparing(self) -> None:
         """Another process makes the job ready: what takes long and can be done meanwhile."""
+        return
 
     def described(self, described: Described) -> None:
         """The job is prepared."""
+        return
 
     def joined(self, host: int, described: Described, state: HostState, rounds: int) -> None:
         """The hosts have come together after so many rounds. This one's place is `host`; the first keeps the folder."""
+        return
 
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """The run's control socket, if it has a folder."""
+        return None
 
     def interrupted(self) -> Shutdown | None:
         """Why the run is asked to stop, if it is."""
