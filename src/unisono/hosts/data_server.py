@@ -6,7 +6,6 @@ It opens the data itself, a second time on that host.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ from unisono.frameworks.registry import made
 from unisono.hosts.sample_store import SampleServer
 from unisono.hosts.store import StoreAddress
 from unisono.runtime.preparation.open_data import open_data
-from unisono.runtime.processes.channel import Channel, started
-from unisono.runtime.processes.lifeline import die_with_parent
+from unisono.runtime.processes.channel import Channel, joined, started
 from unisono.runtime.processes.source import Source
 from unisono.runtime.processes.start import environment
 
@@ -69,10 +67,8 @@ class DataServer:
         self._process.wait()
 
 
-def main(file: int, parent: int) -> None:
+def main(channel: Channel) -> None:
     """Give samples until there is nobody to give them to."""
-    die_with_parent(parent)
-    channel = Channel(socket.socket(fileno=file))
     offer: Offer
     offer, _ = channel.receive()
     os.chdir(offer.folder)
@@ -91,4 +87,4 @@ def main(file: int, parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(joined())

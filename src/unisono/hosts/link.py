@@ -6,8 +6,6 @@ hosts get a new one. Bytes travel by torch.distributed (gloo), bound to the one 
 
 from __future__ import annotations
 
-import socket
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,8 +20,7 @@ from unisono.hosts.store import torch_distributed
 from unisono.hosts.transport import ConnectionLost, wait_for
 from unisono.memory.segment import Segment
 from unisono.memory.words import Words
-from unisono.runtime.processes.channel import Channel
-from unisono.runtime.processes.lifeline import die_with_parent
+from unisono.runtime.processes.channel import Channel, joined
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.state.control import Control
 from unisono.runtime.state.host_state import HostState
@@ -98,10 +95,8 @@ class Link:
         return plan
 
 
-def main(file: int, parent: int) -> None:
+def main(channel: Channel) -> None:
     """Meet the others, make the states equal, exchange; the channel hears how far that is (see `Word`)."""
-    die_with_parent(parent)
-    channel = Channel(socket.socket(fileno=file))
     setup: Setup
     setup, files = channel.receive()
     state = HostState(setup.layout, Segment(files[0], setup.layout.segment))
@@ -133,4 +128,4 @@ def main(file: int, parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(joined())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from dataclasses import replace
 
@@ -14,8 +13,7 @@ from unisono.frameworks.registry import hold_threads
 from unisono.partition.layout import Layout
 from unisono.runs.execution import Execution
 from unisono.runs.jobfile import JobFile
-from unisono.runtime.processes.channel import Channel, started
-from unisono.runtime.processes.lifeline import die_with_parent
+from unisono.runtime.processes.channel import Channel, joined, started
 from unisono.runtime.processes.source import Source
 
 
@@ -47,10 +45,8 @@ def alone(source: Source, steps: int, threads: str) -> World:
     return replace(world, name=f"--debug, OMP_NUM_THREADS={threads}")
 
 
-def main(file: int, parent: int) -> None:
+def main(channel: Channel) -> None:
     """Answer with what the job gave."""
-    die_with_parent(parent)
-    channel = Channel(socket.socket(fileno=file))
     (source, path, steps), files = channel.receive()
     sys.path[:] = path
     source = source.received(files)
@@ -64,4 +60,4 @@ def main(file: int, parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(joined())

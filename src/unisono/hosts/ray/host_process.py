@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import socket
 import sys
 import threading
 import time
@@ -22,8 +21,7 @@ from unisono.errors.traces import user_traceback
 from unisono.frameworks.registry import settle_environment
 from unisono.hosts.ray.messages import Ended, Order
 from unisono.hosts.ray.train import train_as_host
-from unisono.runtime.processes.channel import Channel
-from unisono.runtime.processes.lifeline import die_with_parent
+from unisono.runtime.processes.channel import Channel, joined
 
 UPDATE_SECONDS = 0.1
 
@@ -90,15 +88,13 @@ def _ended(order: Order, shown: RemoteDisplay) -> Ended:
     return Ended(True, None, left=left)
 
 
-def main(file: int, parent: int) -> None:
+def main(channel: Channel) -> None:
     """Do what the order says; the channel hears what a display hears, and ("ended", Ended) last."""
-    die_with_parent(parent)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray's processes hold SIGINT back, and theirs inherit that
-    channel = Channel(socket.socket(fileno=file))
     order, _ = channel.receive()
     shown = RemoteDisplay(channel)
     shown.send("ended", _ended(order, shown))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(joined())

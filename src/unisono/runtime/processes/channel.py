@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from unisono.runtime.processes.lifeline import die_with_parent
+
 _HEAD = struct.Struct("=q?q")
 """Bytes of an object, whether they are in a file that comes with it, and how many files of the sender's do."""
 
@@ -38,6 +40,13 @@ def started(module: str, *files: int, **options: Any) -> tuple[subprocess.Popen[
             pass_fds=[theirs.fileno(), *files], stdin=subprocess.DEVNULL, **options,
         )  # fmt: skip
     return process, Channel(mine)
+
+
+def joined() -> Channel:
+    """This process's end of the channel with which `started` has started it; from now on it ends with its parent."""
+    file, parent = map(int, sys.argv[1:3])
+    die_with_parent(parent)
+    return Channel(socket.socket(fileno=file))
 
 
 class NoRoom(OSError):

@@ -15,7 +15,6 @@ from unisono.runtime.processes.child import Child
 from unisono.runtime.processes.profiler import Profiler
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.state.control import Control
-from unisono.runtime.supervisor.at_rest import Rest
 from unisono.runtime.supervisor.children import NotForked
 from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.runtime.supervisor.crew_control import TICK_SECONDS, CrewControl
@@ -48,10 +47,9 @@ class EventLoop:
         self._ending, self._host, self._others = site.ending, site.host, site.others
         self._succession = Succession(run, site, event)
         self._hangs = Hangs(run, site)
-        self._crew = CrewControl(run, site, self._hangs)
-        self._rest = Rest(run, site, self._crew, self._succession, self._hangs)
-        self._resizing = Resizing(run, site, self._crew, self._rest)
-        self._regrouping = Regrouping(run, site, site.others, self._crew, self._rest) if site.others else None
+        self._crew = CrewControl(run, site, self._hangs, self._succession)
+        self._resizing = Resizing(run, site, self._crew)
+        self._regrouping = Regrouping(run, site, site.others, self._crew) if site.others else None
         self._control: ControlSocket | None = None
         self._finishing: CommonPatience | None = None
         self._caught_up = 0.0
@@ -74,7 +72,7 @@ class EventLoop:
                 pass
             ending.fail(ending.shortage)
             if ending.failure is not None:
-                self._rest.come()
+                self._crew.come_to_rest()
         finally:
             if self._control:
                 self._control.close()
@@ -139,7 +137,7 @@ class EventLoop:
             self._control.let_go_of_late()
 
     def _handle(self, file: int, what: Any) -> None:
-        if self._rest.hear(file, what):
+        if self._crew.hear(file, what):
             return
         if what == "event":
             with suppress(BlockingIOError):
@@ -204,7 +202,7 @@ class EventLoop:
                 self._hangs.end_workers(plan, elapsed)
                 self._hangs.end_loaders(self._crew.children.living, elapsed)
             if self._finishing and self._finishing.spend(self._run.members.values(), elapsed):
-                self._rest.abandon()
+                self._crew.abandon()
                 return True
         if not self._ending.is_due():
             return False

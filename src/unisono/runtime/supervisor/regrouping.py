@@ -10,7 +10,6 @@ from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.shutdown import Fate, fate
 from unisono.runtime.state.control import Control
 from unisono.runtime.state.host_shares import HostShares
-from unisono.runtime.supervisor.at_rest import Rest
 from unisono.runtime.supervisor.crew_control import CrewControl
 from unisono.runtime.supervisor.other_hosts import Companions, Own
 from unisono.runtime.supervisor.running import Running
@@ -25,11 +24,10 @@ class Regrouping:
         site: this host.
         others: the way to the other hosts.
         crew: this host's workers.
-        rest: brings them to rest.
     """
 
-    def __init__(self, run: Running, site: Site, others: Companions, crew: CrewControl, rest: Rest) -> None:
-        self._run, self._others, self._crew, self._rest = run, others, crew, rest
+    def __init__(self, run: Running, site: Site, others: Companions, crew: CrewControl) -> None:
+        self._run, self._others, self._crew = run, others, crew
         self._ending, self._keeper, self._caller = site.ending, site.keeper, site.caller
 
     def join(self, rounds: int) -> int:
@@ -87,7 +85,7 @@ class Regrouping:
         """Come to rest, meet, go on from the round that the furthest host has done."""
         run = self._run
         self._others.part()
-        self._rest.abandon()
+        self._crew.abandon()
         run.drain()
         before, copied = run.records.plan.round, run.control.get(Control.COPIED)
         first = self.join(before)

@@ -8,7 +8,6 @@ from unisono.errors import UsageError
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.shutdown import ASKED, Shutdown
 from unisono.runtime.state.control import Control
-from unisono.runtime.supervisor.at_rest import Rest
 from unisono.runtime.supervisor.crew_control import CrewControl
 from unisono.runtime.supervisor.running import Running
 from unisono.runtime.supervisor.site import Site
@@ -21,14 +20,13 @@ class Resizing:
         run: the running job.
         site: this host.
         crew: its workers.
-        rest: brings them to rest.
 
     Attributes:
         paused: whether the run has no workers for a while.
     """
 
-    def __init__(self, run: Running, site: Site, crew: CrewControl, rest: Rest) -> None:
-        self._run, self._site, self._crew, self._rest, self._ending = run, site, crew, rest, site.ending
+    def __init__(self, run: Running, site: Site, crew: CrewControl) -> None:
+        self._run, self._site, self._crew, self._ending = run, site, crew, site.ending
         self.paused = False
 
     def waits(self, plan: Plan) -> bool:
@@ -72,7 +70,7 @@ class Resizing:
     def _resume_with(self, wanted: int) -> None:
         """Go on after a pause: the workers that are still leaving go first."""
         run = self._run
-        self._rest.abandon()
+        self._crew.abandon()
         run.crew_anew(wanted)
         round_ = run.records.plan.round
         self._crew.begin(round_, copy=run.control.get(Control.COPIED) <= round_)
