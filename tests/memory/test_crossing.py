@@ -59,7 +59,7 @@ def test_no_bytes_become_addresses() -> None:
         write([np.array([{}])], None, memory)
     write([np.ones(1, np.int64)], None, memory)
     start = memory.tobytes().index(b"<i8")
-    memory[start : start + 3] = np.frombuffer(b"|O\0", np.uint8)
+    memory[start : start + 3] = np.frombuffer(b"|O8", np.uint8)
     with pytest.raises(JobError, match="arrays in shared memory hold numbers"):
         read(memory)
 

@@ -10,12 +10,15 @@ import copyreg
 import io
 import pickle
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from unisono.errors import JobError
 from unisono.memory.segment import aligned
 from unisono.values.arrays import Array
+
+_LIMIT = "a microbatch's samples may take {:,} bytes; these take {:,}. Use more microbatches."
 
 Reducers = Mapping[type, Callable[[Any], Any]]
 """How objects of a class are sent: as in `copyreg.dispatch_table`."""
@@ -33,19 +36,9 @@ def pack(value: Any, into: Array, reducers: Reducers) -> None:
         JobError: it does not fit.
     """
     skeleton, raws = _pickled(value, reducers)
-    head = struct.pack(f"={2 + len(raws)}q", len(raws), len(skeleton), *(len(raw) for raw in raws))
-    at = aligned(len(head) + len(skeleton))
-    needed = at + sum(aligned(len(raw)) for raw in raws)
-    if needed > into.size:
-        raise JobError(
-            f"a microbatch's samples may take {into.size:,} bytes; these take {needed:,}. Use more microbatches."
-        )
-    target = memoryview(into)  # type: ignore[arg-type]
-    target[: len(head)] = head
-    target[len(head) : len(head) + len(skeleton)] = skeleton
-    for raw in raws:
-        target[at : at + len(raw)] = raw
-        at += aligned(len(raw))
+    places, _ = places_for([len(raw) for raw in raws], skeleton, into, _LIMIT)
+    for place, raw in zip(places, raws, strict=True):
+        memoryview(place)[:] = raw  # type: ignore[arg-type]
 
 
 def packed_bytes(value: Any, reducers: Reducers) -> int:
@@ -74,13 +67,38 @@ def _pickled(value: Any, reducers: Reducers, apart: bool = True) -> tuple[bytes,
 
 def unpack(source: Array) -> Any:
     """Read a structure that `pack` wrote; its arrays are views of `source` until the framework copies them."""
+    skeleton, pieces = text_and_pieces(source)
+    return pickle.loads(skeleton, buffers=map(memoryview, pieces))  # type: ignore[arg-type]
+
+
+def places_for(sizes: Sequence[int], text: bytes, into: Array, limit: str) -> tuple[list[Array], int]:
+    """Write a text, and leave room beside it for pieces of so many bytes, each on a 64-byte boundary.
+
+    Args:
+        sizes: of the pieces.
+        text: it.
+        into: uint8 array, 64-byte aligned.
+        limit: what to say where they do not fit: of how many bytes there may be, and how many these are.
+
+    Returns:
+        The pieces' places, and how many bytes all takes.
+
+    Raises:
+        JobError: they do not fit.
+    """
+    data = struct.pack(f"={2 + len(sizes)}q", len(sizes), len(text), *sizes) + text
+    *starts, end = accumulate(map(aligned, sizes), initial=aligned(len(data)))
+    if end > into.size:
+        raise JobError(limit.format(into.size, end))
+    memoryview(into)[: len(data)] = data  # type: ignore[arg-type]
+    return [into[start : start + size] for start, size in zip(starts, sizes, strict=True)], end
+
+
+def text_and_pieces(source: Array) -> tuple[bytes, list[Array]]:
+    """What lies where `places_for` has made room."""
     raw = memoryview(source)  # type: ignore[arg-type]
-    count, skeleton = struct.unpack_from("=2q", raw)
-    lengths = struct.unpack_from(f"={count}q", raw, 16)
-    start = 16 + 8 * count
-    at = aligned(start + skeleton)
-    buffers = []
-    for length in lengths:
-        buffers.append(memoryview(source[at : at + length]))  # type: ignore[arg-type]
-        at += aligned(length)
-    return pickle.loads(source[start : start + skeleton].tobytes(), buffers=buffers)
+    count, length = struct.unpack_from("=2q", raw)
+    sizes, begin = struct.unpack_from(f"={count}q", raw, 16), 16 + 8 * count
+    starts = accumulate(map(aligned, sizes), initial=aligned(begin + length))
+    pieces = [source[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+    return bytes(raw[begin : begin + length]), pieces

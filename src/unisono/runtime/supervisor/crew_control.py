@@ -1,5 +1,7 @@
-"""Carries out what the recovery policy decides, tells it which workers have come and died, and brings a run to rest: all
-workers are ended, at a place from which it can go on or be saved."""
+"""Carries out what the recovery policy decides, tells it which workers have come and died, and brings a run to rest.
+
+At rest all workers are ended, at a place from which the run can go on or be saved.
+"""
 
 from __future__ import annotations
 
