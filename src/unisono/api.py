@@ -20,9 +20,8 @@ from unisono.hosts.launchers import place, starts_again
 from unisono.hosts.meeting import errors_reported
 from unisono.hosts.named_store import meeting_at
 from unisono.hosts.place import Place
-from unisono.hosts.ports import ports_of
 from unisono.hosts.ray.train import train_on_ray
-from unisono.hosts.train import hosts_of, train_among_hosts
+from unisono.hosts.train import train_among_hosts
 from unisono.job import Job
 from unisono.observe.progress import Beside, Display, display, quiet
 from unisono.observe.run_folder import RunFolder, fresh, read_run
@@ -81,7 +80,7 @@ def run(job: Job | JobFile, settings: Settings, host: WarmParent | None = None) 
     stands = _place(settings)
     if stands is not None and stands.host:
         shown = Beside(shown, stands.name)
-    reporting = errors_reported(stands, settings.interface, settings.host_timeout, shown.message)
+    reporting = errors_reported(stands, settings, shown.message)
     with _held(job, settings, host, shown, reporting) as execution:
         settings = _with_layout(settings, execution, shown)
         request = _request(settings, execution.job.best)
@@ -96,9 +95,7 @@ def run(job: Job | JobFile, settings: Settings, host: WarmParent | None = None) 
                 f"debug runs in one process; {stands.launcher} has started {stands.hosts} hosts. Start one."
             )
         path, start_as = _folder_of(settings)
-        return Run(
-            train_among_hosts(execution, request, path, start_as, settings, shown, hosts_of(stands, settings))[0], job
-        )
+        return Run(train_among_hosts(execution, request, path, start_as, settings, shown, stands)[0], job)
 
 
 def refuse(error: UnisonoError, settings: Settings) -> NoReturn:
@@ -108,7 +105,7 @@ def refuse(error: UnisonoError, settings: Settings) -> NoReturn:
         error: why there is nothing to train.
         settings: how there was to be.
     """
-    with errors_reported(_place(settings), settings.interface, settings.host_timeout, quiet().message):
+    with errors_reported(_place(settings), settings, quiet().message):
         raise error
 
 
@@ -155,7 +152,7 @@ def start(job: Job, settings: Settings) -> Run:
 
 def _place(settings: Settings) -> Place | None:
     """Where this process stands among those that a launcher has started; None where it is the only one."""
-    found = place(os.environ, socket.gethostname(), None if settings.ports is None else ports_of(settings.ports))
+    found = place(os.environ, socket.gethostname(), settings.open_ports)
     return found if found is None or settings.store is None else meeting_at(settings.store, found)
 
 

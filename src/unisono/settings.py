@@ -180,8 +180,8 @@ class Settings:
         "Replace a worker without progress for so long. [default: by its usual pace]", bounds.seconds))
     interface: str | None = field(default=None, metadata=option(
         "Network interface between hosts. [default: the one that leads to where they meet]", bounds.name, "NAME"))
-    ports: str | None = field(default=None, metadata=option(
-        "Ports on which hosts may listen, where a firewall closes others. [default: any]", _unchanged, "LOW-HIGH"))
+    ports: str | range | None = field(default=None, metadata=option(
+        "Ports on which hosts may listen, where a firewall closes others. [default: any]", bounds.ports, "LOW-HIGH"))
     host_timeout: float = field(default=10.0, metadata=option(
         "A host that is silent for so many seconds is lost; the others go on.", partial(bounds.seconds, least=1)))
     data_host: int | None = field(default=None, metadata=option(
@@ -240,6 +240,11 @@ class Settings:
     def max_seconds(self) -> float | None:
         """After so long the run ends by itself, as if by SIGTERM; None = it does not."""
         return None if self.max_time is None else seconds_of(self.max_time, "max_time")
+
+    @property
+    def open_ports(self) -> range | None:
+        """Those on which hosts may listen; None = any."""
+        return self.ports if isinstance(self.ports, range) else None
 
     @property
     def leaves(self) -> bool:

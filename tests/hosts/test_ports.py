@@ -13,7 +13,8 @@ from hosts.host_processes import hash_alone, job_file, running
 from hosts.namespaces import Network
 from unisono.errors import JobError, UsageError
 from unisono.hosts.launchers import place
-from unisono.hosts.ports import KERNELS, check_drawable, drawn, ports_of
+from unisono.hosts.ports import KERNELS, check_drawable, drawn
+from unisono.settings import Settings
 from waiting import limit, until
 
 pytest.importorskip("torch.distributed")
@@ -34,7 +35,7 @@ os._exit(0)
 @pytest.mark.parametrize("text", ["", "29500", "29599-29500", "80-90", "65530-65540", "29500-29501", "a-b", 29500])
 def test_what_is_no_range(text: object) -> None:
     with pytest.raises(UsageError, match="ports between hosts are a range LOW-HIGH of at least 3 from 1024 to 65535"):
-        ports_of(text)
+        Settings(ports=text)  # type: ignore[arg-type]
 
 
 def test_a_derived_port_lies_in_the_range() -> None:

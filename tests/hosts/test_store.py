@@ -16,10 +16,11 @@ from unisono.frameworks.registry import framework
 from unisono.hosts.coordinator import Coordinator
 from unisono.hosts.heartbeat import Member
 from unisono.hosts.meeting import Meeting
-from unisono.hosts.place import Hosts, Place
+from unisono.hosts.place import Place
 from unisono.hosts.sample_store import DataHost, SampleServer
 from unisono.hosts.store import Store, StoreAddress
 from unisono.hosts.terms import Term, exchange, latest_term
+from unisono.settings import Settings
 from unisono.values.untrusted import Malformed
 from waiting import limit, until
 
@@ -99,7 +100,7 @@ def test_under_a_driver_host_0_decides_nothing() -> None:
     served = Store(driver, driver.address, True, limit())
     term = exchange(served, None, Term(1, 1, "driver", limit()))
     coordinator = Coordinator(Store(driver, driver.address, False, limit()), term, 2, limit())
-    meeting = Meeting(Hosts(replace(driver, name="a")))
+    meeting = Meeting(replace(driver, name="a"), Settings())
     try:
         meeting.come(lambda text: None)
         signs = latest_term(served)
@@ -111,7 +112,7 @@ def test_under_a_driver_host_0_decides_nothing() -> None:
 
 
 def test_a_run_folder_that_is_no_text(store: Store) -> None:
-    meeting = Meeting(Hosts(PLACE))
+    meeting = Meeting(PLACE, Settings())
     meeting.store, meeting.term = store, Term(1, 1, "a", limit())
     store.put("1/beginning", {"folder": ["out"], "begun": "then"})
     with pytest.raises(JobError, match=r"host 0 says which run it is;.*must be a text"):

@@ -48,8 +48,9 @@ class HostGroup:
     def __init__(
         self, meeting: Meeting, account: Callable[[Described], Mapping[str, Any]], folder: Path, source: Source | None
     ) -> None:
-        self._meeting, self._hosts, self.place, self._source = meeting, meeting.hosts, meeting.hosts.place, source
+        self._meeting, self._settings, self.place, self._source = meeting, meeting.settings, meeting.place, source
         self._account_of, self._folder = account, folder.absolute()
+        self._serves_data = self._settings.data_host == self.place.host
         self._data_server: DataServer | None = None
         self._generation: Generation | None = None
         self._link: LinkClient | None = None
@@ -70,7 +71,7 @@ class HostGroup:
             meeting.term,
             meeting.me,
             hello,
-            self._hosts.timeout,
+            self._settings.host_timeout,
             poke,
             self._succeed,
             self._able,
@@ -117,7 +118,7 @@ class HostGroup:
         if self._data_server is not None and (failure := self._data_server.trouble()) is not None:
             return failure
         keeper = self._generation.hosts[0]["name"] if self._generation and not self.place.driven else None
-        return why_left_out(self._member, self.place, self._hosts.timeout, keeper, self._folder)
+        return why_left_out(self._member, self.place, self._settings.host_timeout, keeper, self._folder)
 
     def join(
         self, described: Described, state: HostState, own: Own, interrupted: Callable[[], bool]
@@ -130,7 +131,7 @@ class HostGroup:
                 return generation
             if generation.own == 0 and not self.place.driven and self._member.term.by != self._meeting.me:
                 return Failure("the first host has lost itself. Resume the run from its checkpoint.")
-            if (misfit := generation.misfit(described.layout.shape.most, self._hosts.data_host)) is not None:
+            if (misfit := generation.misfit(described.layout.shape.most, self._settings.data_host)) is not None:
                 return misfit
             hosts, place = generation.hosts, generation.own or 0
             state.plans.withdraw()
@@ -144,14 +145,14 @@ class HostGroup:
                 return Joined(rounds, place, source["memory"], found[1] if missed else None)
 
     def _report(self, described: Described, state: HostState, own: Own) -> dict[str, Any]:
-        self._account = self._account or {**self._account_of(described), "data host": self._hosts.data_host}
+        self._account = self._account or {**self._account_of(described), "data host": self._settings.data_host}
         return {
             "name": self.place.name,
             "workers": own.workers,
             "rounds": own.rounds if self._has_state else -1,
             "digest": state_digest(state, described.program.position(own.rounds)[0]) if self._has_state else "",
             "account": account_digest(self._account),
-            "serves_data": self._hosts.serves_data,
+            "serves_data": self._serves_data,
             "latest": own.latest,
             "memory": own.memory,
         }
@@ -185,7 +186,7 @@ class HostGroup:
         """See `Companions`."""
         alone = self._generation is not None and len(self._generation.hosts) == 1
         first = self.place.host == 0 if self._generation is None else self._generation.own == 0
-        return not ((first and not self.place.driven) or alone or self._hosts.serves_data)
+        return not ((first and not self.place.driven) or alone or self._serves_data)
 
     def announce(self, shutdown: Shutdown) -> None:
         """See `Companions`."""
@@ -222,7 +223,7 @@ class HostGroup:
     ) -> bool:
         """Start the process that speaks to the others, and let it make all states equal; whether it has."""
         self._link = link = LinkClient(
-            Setup(self._meeting.run_store, self._hosts.ports, generation, described.layout, described.program),
+            Setup(self._meeting.run_store, self._settings.open_ports, generation, described.layout, described.program),
             state.segment,
         )
 
@@ -273,7 +274,7 @@ class HostGroup:
     def close(self, failure: Failure | None, shutdown: Shutdown | None) -> None:
         """See `Companions`; the first host stays until all others have left."""
         self.part()
-        member, coordinator, timeout = self._member, self._meeting.coordinator, self._hosts.timeout
+        member, coordinator, timeout = self._member, self._meeting.coordinator, self._settings.host_timeout
         if failure is None and shutdown is not None and shutdown.leaves:
             member.gone(member.number, shutdown)
         alone = member.is_left_out or member.is_cut_off() is not None  # then the run is not its to end
@@ -294,4 +295,4 @@ class HostGroup:
         """Return once all others have finished: they may evaluate still. No longer than a silent host is borne."""
         hosts = self._generation.hosts if self._generation else ()
         store = self._meeting.whole_store.client().within(str(self._member.term.number))
-        until(lambda: all(store.find(f"{host['number']}/left") for host in hosts), self._hosts.timeout)
+        until(lambda: all(store.find(f"{host['number']}/left") for host in hosts), self._settings.host_timeout)

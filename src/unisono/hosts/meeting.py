@@ -11,12 +11,13 @@ from typing import Any
 from unisono.errors import JobError, UnisonoError
 from unisono.hosts.coordinator import Coordinator
 from unisono.hosts.early_errors import check_alone, raise_failure, report_failure
-from unisono.hosts.place import Hosts, Place
+from unisono.hosts.place import Place
 from unisono.hosts.ports import check_drawable
 from unisono.hosts.rendezvous import find_store
 from unisono.hosts.store import START_SECONDS, Store, StoreAddress
 from unisono.hosts.terms import Term, enter
 from unisono.hosts.waiting import retry, until
+from unisono.settings import Settings
 from unisono.values.untrusted import Malformed
 
 
@@ -24,10 +25,12 @@ class Meeting:
     """This process where hosts meet.
 
     Args:
-        hosts: how it takes part.
+        place: where it stands among the hosts.
+        settings: how it takes part.
 
     Attributes:
-        hosts: the same, with the place where the run's keys are.
+        place: the same, once it has come with the prefix of the run's keys.
+        settings: the same.
         me: who this process is in the store.
         whole_store: where the store is, with the keys of all terms.
         run_store: the same with the run's keys.
@@ -42,8 +45,8 @@ class Meeting:
     store: Store
     term: Term
 
-    def __init__(self, hosts: Hosts) -> None:
-        self.hosts, self.me = hosts, uuid.uuid4().hex
+    def __init__(self, place: Place, settings: Settings) -> None:
+        self.place, self.settings, self.me = place, settings, uuid.uuid4().hex
         self.coordinator: Coordinator | None = None
         self._has_come = self.is_open = False
 
@@ -56,16 +59,15 @@ class Meeting:
         Returns:
             Whether a run has begun before in this store.
         """
-        hosts = self.hosts
-        place = self._find(say)
-        if hosts.ports is not None:
-            check_drawable(hosts.ports, self.whole_store.own)
+        place, ports = self._find(say), self.settings.open_ports
+        if ports is not None:
+            check_drawable(ports, self.whole_store.own)
         self.term = retry(
             self._enter, f"host {place.name} waits for host 0 to begin", say, 2 * START_SECONDS,
             "See what host 0 says itself.",
         )  # fmt: skip
-        self.hosts = replace(hosts, place=replace(place, prefix=f"{place.prefix}/{self.term.origin}"))
-        self.run_store = replace(self.whole_store, place=self.hosts.place)
+        self.place = replace(place, prefix=f"{place.prefix}/{self.term.origin}")
+        self.run_store = replace(self.whole_store, place=self.place)
         if self.term.by == self.me:  # a driver decides itself
             self._of_run.put("key", self.me)
             self.decide(self.term, place.hosts)
@@ -75,18 +77,18 @@ class Meeting:
         return self.store.count("begun") > 0
 
     def _find(self, say: Callable[[str], None], seconds: float = START_SECONDS) -> Place:
-        hosts = self.hosts
-        place, own, self.store = find_store(hosts.place, hosts.interface, hosts.timeout, say, seconds)
-        self.whole_store = StoreAddress(place, own, hosts.timeout)
+        timeout = self.settings.host_timeout
+        place, own, self.store = find_store(self.place, self.settings.interface, timeout, say, seconds)
+        self.whole_store = StoreAddress(place, own, timeout)
         return place
 
     def _enter(self, seconds: float = START_SECONDS) -> Term:
-        place = self.hosts.place
-        return enter(self.store, self.me, place.host == 0 and not place.driven, self.hosts.timeout, seconds)
+        opens = self.place.host == 0 and not self.place.driven
+        return enter(self.store, self.me, opens, self.settings.host_timeout, seconds)
 
     def decide(self, term: Term, expected: int) -> None:
         """It is this process that decides in a term, over so many hosts."""
-        self.coordinator = Coordinator(self.store, term, expected, self.hosts.timeout, self.hosts.min_hosts)
+        self.coordinator = Coordinator(self.store, term, expected, self.settings.host_timeout, self.settings.min_hosts)
 
     @contextmanager
     def errors_reported(self) -> Iterator[None]:
@@ -101,16 +103,15 @@ class Meeting:
             raise
 
     def _report(self, error: UnisonoError) -> None:
-        place = self.hosts.place
-        others = place.hosts - 1 if self.is_first else 0
-        report_failure(self._of_term, place.name, error, others, self.hosts.timeout)
+        others = self.place.hosts - 1 if self.is_first else 0
+        report_failure(self._of_term, self.place.name, error, others, self.settings.host_timeout)
 
     def report_from_outside(self, error: UnisonoError, say: Callable[[str], None]) -> None:
         """Come only to leave an error where the others hear it, no longer than they bear silence."""
-        self._find(say, self.hosts.timeout)
-        self.term = self._enter(self.hosts.timeout)
+        self._find(say, self.settings.host_timeout)
+        self.term = self._enter(self.settings.host_timeout)
         if self.term.by == self.me:
-            self.decide(self.term, self.hosts.place.hosts)  # so that the term lives, and is found
+            self.decide(self.term, self.place.hosts)  # so that the term lives, and is found
         self._report(error)
         if self.coordinator is not None:
             self.coordinator.close(0.0)
@@ -118,8 +119,7 @@ class Meeting:
     @property
     def is_first(self) -> bool:
         """Whether this process begins the run, or begins it anew; else it follows, as long as another one is there."""
-        place = self.hosts.place
-        return place.host == 0 if place.driven else self.term.by == self.me
+        return self.place.host == 0 if self.place.driven else self.term.by == self.me
 
     @property
     def _of_term(self) -> Store:
@@ -163,19 +163,18 @@ class Meeting:
 
 
 @contextmanager
-def errors_reported(
-    place: Place | None, interface: str | None, timeout: float, say: Callable[[str], None]
-) -> Iterator[None]:
+def errors_reported(place: Place | None, settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
     """Report an error in this block to the others, unless they know of it.
 
     Args:
         place: where this host stands; None = it is the only one.
-        interface, timeout, say: see `find_store`.
+        settings: how it takes part.
+        say: see `find_store`.
     """
     try:
         yield
     except UnisonoError as error:
         if place is not None and not error.is_known:
             with suppress(UnisonoError, RuntimeError):  # they cannot be reached
-                Meeting(Hosts(place, interface, timeout)).report_from_outside(error, say)
+                Meeting(place, settings).report_from_outside(error, say)
         raise

@@ -1,12 +1,10 @@
-"""Where one host stands among those that a launcher or Ray has started, and how it takes part with them."""
+"""Where one host stands among those that a launcher or Ray has started."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from unisono.errors import UsageError
-
-TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -40,34 +38,13 @@ class Place:
         """Whether the launcher starts another host in place of one that was interrupted; 0 would be an end to it."""
         return self.launcher == "Kubernetes"
 
+    def check(self, data_host: int | None) -> None:
+        """Hold the number of the host that has the data to how many hosts there are.
 
-@dataclass(frozen=True)
-class Hosts:
-    """How this process takes part in a run over several hosts.
-
-    Attributes:
-        place: where it stands among them.
-        interface: the network interface between hosts; None = the one that leads to where they meet.
-        timeout: seconds after which a silent host is lost.
-        data_host: the number of the host that reads the data for all; None = each reads its own.
-        ports: those on which hosts may listen; None = any.
-        min_hosts: with fewer hosts the others wait; None = a run begins with all, and goes on with any.
-    """
-
-    place: Place
-    interface: str | None = None
-    timeout: float = TIMEOUT_SECONDS
-    data_host: int | None = None
-    ports: range | None = None
-    min_hosts: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.data_host is not None and not 0 <= self.data_host < self.place.hosts:
+        Raises:
+            UsageError: there is no such host.
+        """
+        if data_host is not None and data_host >= self.hosts:
             raise UsageError(
-                f"data_host is the number of one of the hosts, 0 to {self.place.hosts - 1}; received {self.data_host}."
+                f"data_host is the number of one of the hosts, 0 to {self.hosts - 1}; received {data_host}."
             )
-
-    @property
-    def serves_data(self) -> bool:
-        """Whether this host reads the data for the others."""
-        return self.data_host == self.place.host

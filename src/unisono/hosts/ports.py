@@ -12,13 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from unisono.errors import JobError, UsageError
-from unisono.values.bounds import number_in
-from unisono.values.text import excerpt
 
 T = TypeVar("T")
-
-LEAST_PORTS = 3
-"""Two listeners a host, and the store on host 0."""
 
 KERNELS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 """What the kernel chooses from, for IPv6 too."""
@@ -27,25 +22,6 @@ TRIES, LEAST_HITS = 2000, 5
 """A range is good where at least so many of so many tries fall into it: then gloo has its listeners within seconds."""
 
 MOST_DRAWS = 20_000
-
-
-def ports_of(text: object) -> range:
-    """A range of ports as people write it.
-
-    Raises:
-        UsageError: it is none, or too small.
-
-    >>> ports_of("29500-29599")
-    range(29500, 29600)
-    """
-    low, _, high = text.partition("-") if isinstance(text, str) else ("", "", "")
-    first, last = number_in(low.strip()), number_in(high.strip())
-    if first is None or last is None or first < 1024 or last > 65535 or last - first + 1 < LEAST_PORTS:
-        raise UsageError(
-            f"ports between hosts are a range LOW-HIGH of at least {LEAST_PORTS} from 1024 to 65535, as 40000-40999; "
-            f"received {excerpt(text)}."
-        )
-    return range(first, last + 1)
 
 
 def check_drawable(ports: range, address: str) -> None:

@@ -13,8 +13,7 @@ from unisono.hosts.early_errors import FailedElsewhere
 from unisono.hosts.follower import follow
 from unisono.hosts.group import HostGroup
 from unisono.hosts.meeting import Meeting
-from unisono.hosts.place import Hosts, Place
-from unisono.hosts.ports import ports_of
+from unisono.hosts.place import Place
 from unisono.hosts.sample_store import DataHost
 from unisono.hosts.shared_folder import has_finished
 from unisono.observe.progress import Display
@@ -27,23 +26,9 @@ from unisono.runtime.rules.request import Request
 from unisono.settings import Settings
 
 
-def hosts_of(place: Place, settings: Settings) -> Hosts:
-    """How this process takes part in a run over several hosts.
-
-    Args:
-        place: where it stands among them.
-        settings: of the run.
-
-    Raises:
-        UsageError: there is no such data host, or no such ports.
-    """
-    ports = None if settings.ports is None else ports_of(settings.ports)
-    return Hosts(place, settings.interface, settings.host_timeout, settings.data_host, ports, settings.min_hosts)
-
-
 def train_among_hosts(
     execution: Execution, request: Request, path: Path, start: Start, settings: Settings,
-    shown: Display, hosts: Hosts,
+    shown: Display, place: Place,
 ) -> tuple[Path, bool]:  # fmt: skip
     """Host 0 keeps the run folder; every other host has one of its own in it (or by its name, on its own disk).
 
@@ -52,7 +37,7 @@ def train_among_hosts(
         path: the run folder; host 0's where the settings name none.
         start: what host 0 does with it; a driver has done it already.
         shown: where progress is shown.
-        hosts: how this process takes part.
+        place: where this process stands among the hosts.
 
     Returns:
         This host's run folder, and whether it has left while others go on.
@@ -66,12 +51,16 @@ def train_among_hosts(
 
     named = settings.names_folder
     assert execution.host is not None
-    meeting, name, source = Meeting(hosts), hosts.place.name, execution.host.source if hosts.serves_data else None
+    data_host = settings.data_host
+    place.check(data_host)
+    meeting, name, source = Meeting(place, settings), place.name, None
+    if data_host == place.host:
+        source = execution.host.source
     with meeting.errors_reported():
         try:
             again = meeting.come(shown.message)  # here an interrupt still ends it at once
         except JobError as error:
-            gone = hosts.place.host and not isinstance(error, FailedElsewhere)
+            gone = place.host and not isinstance(error, FailedElsewhere)
             if gone and named and start is Start.AUTO and has_finished(path):
                 shown.message(f"finished: host 0 is not there any more, and the run in {path} is done")
                 return path, False
@@ -79,8 +68,8 @@ def train_among_hosts(
         start = Start.AUTO if again and named and start is Start.NEW else start
         folder, path, begun, goes_on = _begun(meeting, path, named, start, shown)
         request = replace(request, several_hosts=True)
-        if hosts.data_host is not None and not hosts.serves_data:
-            there = DataHost(meeting.run_store, hosts.data_host)
+        if data_host is not None and data_host != place.host:
+            there = DataHost(meeting.run_store, data_host)
             request = replace(request, change=there.with_remote_data)
         group = HostGroup(meeting, account, path, source)
         if folder is None:
@@ -88,7 +77,7 @@ def train_among_hosts(
             return own.path, follow(execution, replace(request, folder=None), own, shown, settings, group, path)
         resumed = newest(folder, shown.message) if goes_on else None
         folder.fence = group.fence
-        if not hosts.place.driven:  # else the driver has
+        if not place.driven:  # else the driver has
             folder.update(key=meeting.key())
         request = replace(request, folder=folder.path.absolute())
         left = train_in_folder(execution, request, folder, shown, settings, resumed, group, f"{name} ")
@@ -99,7 +88,7 @@ def _begun(
     meeting: Meeting, path: Path, named: bool, start: Start, shown: Display
 ) -> tuple[RunFolder | None, Path, str, bool]:
     """The run folder, where this host keeps it; its path; when the run in it was begun, and whether that goes on."""
-    if meeting.hosts.place.driven:
+    if meeting.place.driven:
         folder, goes_on = RunFolder.reopen(path), start is Start.RESUME
     elif meeting.is_first:
         folder, goes_on = opened(path if named else fresh(path), start, shown.message)

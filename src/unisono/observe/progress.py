@@ -22,22 +22,26 @@ LAST_SECONDS = 1.0
 
 
 class Display(Protocol):
-    """Where progress is shown."""
+    """Where progress is shown; by itself it shows nothing."""
 
     def start(self, steps: int, epochs: int | None, workers: int) -> None:
         """The run begins."""
+        return
 
     def update(self, record: dict[str, Any]) -> None:
         """A record came."""
+        return
 
     def workers(self, alive: int, hosts: int = 1) -> None:
         """So many workers are alive now, on so many hosts."""
+        return
 
     def message(self, text: str) -> None:
         """Show a line of text."""
 
     def close(self) -> None:
         """The run ended."""
+        return
 
 
 def headline(record: dict[str, Any]) -> str:
@@ -58,7 +62,7 @@ def slow_text(record: dict[str, Any]) -> str:
     return "".join(f"  worker {slot} is {factor} × slower" for slot, factor in record.get("slow_workers", {}).items())
 
 
-class Silent:
+class Silent(Display):
     """Shows what processes print and nothing else.
 
     Args:
@@ -68,21 +72,9 @@ class Silent:
     def __init__(self, out: Stream | None = None) -> None:
         self._out = out or Stream(sys.stdout, lambda text: None)
 
-    def workers(self, alive: int, hosts: int = 1) -> None:
-        """See `Display`."""
-
-    def start(self, steps: int, epochs: int | None, workers: int) -> None:
-        """See `Display`."""
-
-    def update(self, record: dict[str, Any]) -> None:
-        """See `Display`."""
-
     def message(self, text: str) -> None:
         """See `Display`."""
         self._out.write(text + "\n")
-
-    def close(self) -> None:
-        """See `Display`."""
 
 
 class Plain(Silent):

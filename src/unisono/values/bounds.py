@@ -24,6 +24,9 @@ MOST_MICROBATCHES = 1 << 16
 MOST_WORKERS = 1 << 12
 MOST_THREADS = 1 << 10
 MOST_HOSTS = 1 << 16
+LEAST_PORTS = 3
+"""Of a host: two listeners, and the store on host 0."""
+
 MOST_CHARACTERS = 200
 """Of a name: records and names of files hold it."""
 
@@ -203,6 +206,27 @@ def folder(what: str, value: object) -> Path:
     if not isinstance(path, str) or not path or "\0" in path:
         raise UsageError(f"{what} must name a folder; received {excerpt(value)}. Write . for this one.")
     return Path(path)
+
+
+def ports(what: str, value: object) -> range:
+    """Ports between hosts, as people write them.
+
+    Raises:
+        UsageError: they are none, or too few.
+
+    >>> ports("ports", "29500-29599")
+    range(29500, 29600)
+    """
+    if isinstance(value, range):
+        return value
+    low, _, high = value.partition("-") if isinstance(value, str) else ("", "", "")
+    first, last = number_in(low.strip()), number_in(high.strip())
+    if first is None or last is None or first < 1024 or last > 65535 or last - first + 1 < LEAST_PORTS:
+        raise UsageError(
+            f"{what} between hosts are a range LOW-HIGH of at least {LEAST_PORTS} from 1024 to 65535, as 40000-40999; "
+            f"received {excerpt(value)}."
+        )
+    return range(first, last + 1)
 
 
 def number_in(text: str) -> int | None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import jobs
 from faults import hash_of, run, undisturbed
 from unisono.runtime.processes import profiler
-from unisono.runtime.processes.profiler import Profiler, doubled
+from unisono.runtime.processes.profiler import Profiler
 from unisono.runtime.supervisor import event_loop
 
 FIXED, EACH = (0.0086, 0.0086), (0.0086, 0.0172)
@@ -55,12 +54,6 @@ def test_what_is_not_computing_does_not_shrink() -> None:
 
 def test_a_short_run_is_not_looked_at() -> None:
     assert advice((32, 8, 2), FIXED, step=0.01, compute=0.009) is None
-
-
-def test_what_has_no_row_a_sample_is_not_doubled() -> None:
-    for batch in (np.zeros((3, 2)), np.float32(1), "text", (np.zeros(2), [1, 2])):
-        with pytest.raises(ValueError, match="a row a sample"):
-            doubled(batch, 2)
 
 
 def test_a_run_that_is_looked_at_keeps_its_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

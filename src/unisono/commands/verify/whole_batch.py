@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from unisono.frameworks.protocol import Array, Measured
 from unisono.frameworks.registry import made
 from unisono.job import Job
 from unisono.partition.order import epoch_order
+from unisono.partition.rows import NoRows, rows
 from unisono.runtime.loader.samples import Example
 from unisono.runtime.preparation.open_data import open_data
 
@@ -96,27 +97,9 @@ def rows_of(batch: Any, groups: Sequence[range], samples: int) -> list[Any] | No
     >>> rows_of((np.arange(3), np.arange(4)), [range(0, 2)], 3)
     """
     try:
-        return [_rows(batch, slice(group.start, group.stop), samples) for group in groups]
-    except _Uncut:
+        return [rows(batch, slice(group.start, group.stop), samples) for group in groups]
+    except NoRows:
         return None
-
-
-class _Uncut(Exception):
-    """There is something without a row a sample."""
-
-
-def _rows(value: Any, part: slice, samples: int) -> Any:
-    if value is None:
-        return None
-    if isinstance(value, Mapping):
-        return {name: _rows(item, part, samples) for name, item in value.items()}
-    if isinstance(value, tuple | list):
-        items = [_rows(item, part, samples) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    shape: Sequence[int] = getattr(value, "shape", ())
-    if len(shape) == 0 or shape[0] != samples:
-        raise _Uncut
-    return value[part]
 
 
 class _Bench:

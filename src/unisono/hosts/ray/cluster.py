@@ -14,7 +14,7 @@ from typing import Any
 from unisono.errors import UsageError, way_to_install
 from unisono.hosts.addresses import Machine
 from unisono.hosts.place import Place
-from unisono.settings import Ray
+from unisono.settings import Ray, Settings
 
 BUSY_SECONDS = 5.0
 """After so long a wait for resources a person is told."""
@@ -177,15 +177,14 @@ def reserved(
         remove_placement_group(group)
 
 
-def meeting_place(ray: Any, run: str, hosts: int, interface: str | None, ports: range | None) -> Place:
+def meeting_place(ray: Any, run: str, hosts: int, settings: Settings) -> Place:
     """Where the hosts of a new run meet: at this process.
 
     Args:
         ray: the package, connected.
         run: what people call the run.
         hosts: how many.
-        interface: the network interface between hosts, or None.
-        ports: those on which it may listen, or None.
+        settings: of the run.
 
     Raises:
         UsageError: none of them is free.
@@ -193,9 +192,9 @@ def meeting_place(ray: Any, run: str, hosts: int, interface: str | None, ports: 
     address = str(ray.util.get_node_ip_address())
     prefix = f"unisono/{run}-{uuid.uuid4().hex[:12]}"
     place = Place(0, hosts, address, 0, False, prefix, "Ray", "driver", driven=True)
-    if interface is not None:
-        address = Machine.here().of(interface)[0]
-    for port in ports or [0]:
+    if settings.interface is not None:
+        address = Machine.here().of(settings.interface)[0]
+    for port in settings.open_ports or [0]:
         with (
             suppress(OSError),
             socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as free,

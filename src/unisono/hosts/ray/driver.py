@@ -20,6 +20,7 @@ from unisono.hosts.store import Store
 from unisono.hosts.terms import Term, exchange
 from unisono.observe.progress import Display
 from unisono.runs.interrupts import Interrupts
+from unisono.settings import Settings
 
 LOOK_SECONDS = 0.2
 PATIENCE_SECONDS = 20.0
@@ -83,16 +84,17 @@ class Driver:
         group: the placement group, a bundle for each host.
         cpus: the CPUs of each host.
         order: what each host is to do; its place is filled in here.
+        settings: how.
         shown: where progress is shown.
         interrupts: whether the run is asked to stop.
     """
 
     def __init__(
-        self, ray: Any, group: Any, cpus: int, order: Order, shown: Display, interrupts: Interrupts
+        self, ray: Any, group: Any, cpus: int, order: Order, settings: Settings, shown: Display, interrupts: Interrupts
     ) -> None:  # fmt: skip
         self._ray, self._group, self._cpus, self._order, self._shown = ray, group, cpus, order, shown
-        self._interrupts = interrupts
-        self._bundles = [_Bundle() for _ in range(order.hosts.place.hosts)]
+        self._settings, self._interrupts = settings, interrupts
+        self._bundles = [_Bundle() for _ in range(order.place.hosts)]
         self._arrived = 0
         self._hosts: list[_Host] = []
         self._said: dict[str, float] = {}
@@ -105,10 +107,10 @@ class Driver:
         Raises:
             UsageError, JobError: the run failed.
         """
-        hosts, place = self._order.hosts, self._order.hosts.place
-        store, client = (Store(place, place.address, serve, hosts.timeout) for serve in (True, False))
-        term = exchange(store, None, Term(1, 1, place.name, hosts.timeout))
-        coordinator = Coordinator(client, term, place.hosts, hosts.timeout, hosts.min_hosts)
+        place, timeout = self._order.place, self._settings.host_timeout
+        store, client = (Store(place, place.address, serve, timeout) for serve in (True, False))
+        term = exchange(store, None, Term(1, 1, place.name, timeout))
+        coordinator = Coordinator(client, term, place.hosts, timeout, self._settings.min_hosts)
         try:
             while not self._is_over():
                 self._ask_where_due()
@@ -140,7 +142,7 @@ class Driver:
 
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
         actor = self._ray.remote(RayHost).options(
-            name=f"{self._order.hosts.place.prefix}/host-{self._arrived}", num_cpus=self._cpus, max_concurrency=CALLS,
+            name=f"{self._order.place.prefix}/host-{self._arrived}", num_cpus=self._cpus, max_concurrency=CALLS,
             max_restarts=0, scheduling_strategy=strategy,
         ).remote()  # fmt: skip
         self._hosts.append(_Host(self._arrived, bundle, actor, {"name": actor.name.remote()}))
@@ -228,9 +230,8 @@ class Driver:
 
     def _begin(self, host: _Host, name: str) -> None:
         """A host is there: have it take part."""
-        host.name, hosts = f"{name}-{host.number}", self._order.hosts
-        place = replace(hosts.place, host=host.number, name=host.name)
-        order = replace(self._order, hosts=replace(hosts, place=place))
+        host.name = f"{name}-{host.number}"
+        order = replace(self._order, place=replace(self._order.place, host=host.number, name=host.name))
         host.calls = {"run": host.actor.run.remote(order), "hear": self._hear(host)}
         if self._stopping is not None:
             host.actor.stop.remote()

@@ -21,12 +21,13 @@ from unisono.errors.traces import user_traceback
 from unisono.frameworks.registry import settle_environment
 from unisono.hosts.ray.messages import Ended, Order
 from unisono.hosts.ray.train import train_as_host
+from unisono.observe.progress import Display
 from unisono.runtime.processes.channel import Channel, joined
 
 UPDATE_SECONDS = 0.1
 
 
-class RemoteDisplay:
+class RemoteDisplay(Display):
     """A display that is somewhere else: each call travels.
 
     Args:
@@ -61,9 +62,6 @@ class RemoteDisplay:
         """See `Display`."""
         self.send("message", text)
 
-    def close(self) -> None:
-        """See `Display`."""
-
 
 def _ended(order: Order, shown: RemoteDisplay) -> Ended:
     for entry in reversed(order.path):
@@ -77,12 +75,12 @@ def _ended(order: Order, shown: RemoteDisplay) -> Ended:
         work = pickle.loads(order.work)
     except Exception as error:
         text = (
-            f"the job's code must be on every host, or travel there; host {order.hosts.place.name} cannot read the "
+            f"the job's code must be on every host, or travel there; host {order.place.name} cannot read the "
             "job. Have Ray bring the folder (--ship DIR, or ray job submit --working-dir DIR)."
         )
         return Ended(True, Failure(text, user_traceback(error)))
     try:
-        left = train_as_host(work, order.hosts, order.key, shown)
+        left = train_as_host(work, order.place, order.key, shown)
     except Exception as error:
         return Ended(True, described_error(error))
     return Ended(True, None, left=left)

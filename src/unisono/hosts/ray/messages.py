@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unisono.errors.failure import Failure
-from unisono.hosts.place import Hosts
+from unisono.hosts.place import Place
 
 News = tuple[Any, ...]
 """The name of a method of `Display`, and its arguments."""
@@ -18,7 +18,7 @@ class Order:
 
     Attributes:
         work: what `unisono.api` makes of a run's arguments, pickled: it holds the job.
-        hosts: how it takes part.
+        place: where it stands among the hosts.
         key: what the run folder says of the run, so that the host knows that it sees the same folder.
         folder: where to work, if there is such a folder on the host.
         path: folders of modules that the driver has, to look in where they are on the host too.
@@ -26,7 +26,7 @@ class Order:
     """
 
     work: bytes
-    hosts: Hosts
+    place: Place
     key: str
     folder: str
     path: tuple[str, ...]

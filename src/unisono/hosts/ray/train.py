@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from unisono.errors import JobError, UnisonoError, UsageError
-from unisono.hosts.place import Hosts
-from unisono.hosts.ports import ports_of
+from unisono.hosts.place import Place
 from unisono.hosts.ray.cluster import connected, cpus_of, driver_node, meeting_place, reserved, sized
 from unisono.hosts.ray.driver import Driver
 from unisono.hosts.ray.messages import Order
 from unisono.hosts.shared_folder import manifest
-from unisono.hosts.train import hosts_of, train_among_hosts
+from unisono.hosts.train import train_among_hosts
 from unisono.machine.platform_check import require_linux
 from unisono.observe.progress import Display
 from unisono.observe.run_folder import RunFolder, fresh, this_process
@@ -45,19 +44,19 @@ def train_on_ray(on: Ray, made: LoadedJob, settings: Settings, path: Path, start
     """
     require_linux()
     path, threads, split = path if settings.names_folder else fresh(path), settings.threads, settings.split
-    ports = None if settings.ports is None else ports_of(settings.ports)
     least = on.workers_per_host or (split.workers if split.data else None)
     path = path.absolute()
     interrupts = Interrupts()
     with connected(on) as ray, interrupts.handled():
         hosts, workers = sized(cpus_of(ray), on.hosts, least, threads)
-        place = meeting_place(ray, path.name, hosts, settings.interface, ports)
+        place = meeting_place(ray, path.name, hosts, settings)
         folder, goes_on = opened(path, start, shown.message)
         start = Start.RESUME if goes_on else Start.NEW
         own = replace(settings, on=None, workers=workers, out=path, resume=None)
         work = {"job": made.job, "arguments": made.arguments, "code": made.code, "start": start, "settings": own}
+        place.check(settings.data_host)
         order = Order(
-            packed(work).skeleton, hosts_of(place, settings), place.prefix, str(Path.cwd()), _own_path(),
+            packed(work).skeleton, place, place.prefix, str(Path.cwd()), _own_path(),
             tuple(sys.argv),
         )  # fmt: skip
         nodes = {} if settings.data_host is None else {settings.data_host: driver_node(ray, workers * threads)}
@@ -70,7 +69,7 @@ def train_on_ray(on: Ray, made: LoadedJob, settings: Settings, path: Path, start
             ) as group:
                 if group is not None:
                     shown.message(f"hosts of Ray's: {hosts}, workers on each: {workers}; run folder {path}")
-                    Driver(ray, group, workers * threads, order, shown, interrupts).run()
+                    Driver(ray, group, workers * threads, order, settings, shown, interrupts).run()
             _account(path, interrupts.received)
         except UnisonoError as error:
             _account(path, interrupts.received, error)
@@ -108,7 +107,7 @@ def _own_path() -> tuple[str, ...]:
     return tuple(str(Path(entry).resolve()) for entry in sys.path if not entry.startswith(installed))
 
 
-def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Display) -> bool:
+def train_as_host(work: Mapping[str, Any], place: Place, key: str, shown: Display) -> bool:
     """What one host of a driven run does.
 
     Returns:
@@ -116,7 +115,7 @@ def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Displa
 
     Args:
         work: job, arguments and code (see `LoadedJob`), settings, and start of the run.
-        hosts: this host's place.
+        place: this host's.
         key: what the run folder must say, or it is another folder than the driver's.
         shown: where progress is shown.
 
@@ -127,7 +126,7 @@ def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Displa
     out = Path(settings.out)
     if manifest(out).get("key") != key:
         raise UsageError(
-            f"the run folder lies where every host and the driver see it; host {hosts.place.name} does not see "
+            f"the run folder lies where every host and the driver see it; host {place.name} does not see "
             f"{out}. Name a folder on a shared file system with --out."
         )
     request = request_of(settings, checkpoint_evaluations=job.best is not None)
@@ -137,4 +136,4 @@ def train_as_host(work: Mapping[str, Any], hosts: Hosts, key: str, shown: Displa
     with supervised(job) as execution:
         execution = replace(execution, arguments=work["arguments"], code=work["code"])
         request = replace(request, cores=cores)
-        return train_among_hosts(execution, request, out, work["start"], settings, shown, hosts)[1]
+        return train_among_hosts(execution, request, out, work["start"], settings, shown, place)[1]

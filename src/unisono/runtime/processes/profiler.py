@@ -21,6 +21,7 @@ import numpy as np
 
 from unisono.errors import SpoiledError
 from unisono.memory.heap import LARGE_BYTES, keep_freed
+from unisono.partition.rows import rows
 from unisono.runtime.preparation.prepared import Described, Prepared
 from unisono.runtime.processes.printing import print_nothing
 
@@ -150,29 +151,7 @@ def measured(prepared: Prepared) -> tuple[float, float]:
                     raise
         return time.process_time() - started
 
-    batches = (batch, samples), (doubled(batch, samples), 2 * samples)
+    batches = (batch, samples), (rows(batch, np.tile(np.arange(samples), 2), samples), 2 * samples)
     turns = [[seconds(*batch) for batch in batches] for _ in range(1 + TURNS)]
     once, twice = np.min(turns[1:], axis=0).tolist()  # the first time is not the run's pace: something may be compiled
     return once, twice
-
-
-def doubled(value: Any, samples: int) -> Any:
-    """A batch with every sample twice.
-
-    Raises:
-        ValueError: something in it is no array with a row a sample.
-
-    >>> doubled((np.array([1, 2]), {"ids": np.array([[3], [4]])}), 2)
-    (array([1, 2, 1, 2]), {'ids': array([[3],
-           [4],
-           [3],
-           [4]])})
-    """
-    if isinstance(value, Mapping):
-        return {name: doubled(part, samples) for name, part in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(doubled(part, samples) for part in value)
-    shape = tuple(getattr(value, "shape", ()))
-    if shape[:1] != (samples,):
-        raise ValueError(f"a batch is doubled where all that it holds has a row a sample; this has shape {shape}")
-    return value[np.tile(np.arange(samples), 2)]
