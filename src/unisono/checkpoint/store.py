@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from unisono.checkpoint.files import load
 from unisono.checkpoint.parameters import Tensors, sync
@@ -195,15 +195,12 @@ def _compare(path: Path, expected: Mapping[str, Any]) -> None:
     with opened(path) as file:
         try:
             size = os.fstat(file.fileno()).st_size
-            agrees = size == expected["bytes"] and _sha256(file) == expected["sha256"]
+            agrees = size == expected["bytes"]
+            agrees = agrees and hashlib.file_digest(file, "sha256").hexdigest() == expected["sha256"]  # type: ignore[arg-type]
         except OSError as error:
             raise Damaged(f"{path}: cannot be read ({error.strerror})") from error
     if not agrees:
         raise Damaged(f"{path}: its size or SHA-256 is not the one that {STATE} names")
-
-
-def _sha256(file: BinaryIO) -> str:
-    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def steps(folder: Path) -> list[int]:

@@ -131,7 +131,8 @@ def partition(job: Job, workers: int | None = None, pipeline: int = 1, threads: 
     whole_seconds = sum(stage.seconds for stage in stages)
     batches = prepared.program.batches
     samples = [_samples(batches, plan, pipe) for pipe in range(plan.pipes)]
-    sample_bytes = _sample_bytes(prepared)
+    batch, count = prepared.example()
+    sample_bytes = packed_bytes(batch, prepared.framework.data.reducers()) / count  # as it travels to a worker
     parts = tuple(
         Part(
             pipe, index, samples[pipe], int(samples[pipe] * sample_bytes), stage.names, stage.parameters,
@@ -225,12 +226,6 @@ def _covers_a_batch(batches: Batches, plan: Plan, step: int) -> bool:
         for pipe in range(plan.pipes)
     ]
     return _is_partition(shares, range(first, first + batches.samples(step)))
-
-
-def _sample_bytes(prepared: Prepared) -> float:
-    """Bytes of a sample, as it travels from a loader to a worker."""
-    batch, samples = prepared.example()
-    return packed_bytes(batch, prepared.framework.data.reducers()) / samples
 
 
 def _is_partition(parts: Sequence[Sequence[Any]], whole: Sequence[Any]) -> bool:

@@ -118,7 +118,10 @@ class Exchange:
         elements, counts, out = int(np.count_nonzero(kept)), additions.counts, np.empty(kept.size)
         sizes = [8 * count * elements for count in counts]
         sizes[begins] += sum(array.nbytes for array in first)
-        own = [self._adder(each, self._sums, out)[kept] for each in additions.own]
+        own = [
+            self._adder(each, lambda pipe, node: self._segment[f"buffer_sums/{pipe}"][node], out)[kept]
+            for each in additions.own
+        ]
         came = self._each_to_each(joined(own + (first if self._host == begins else [])), sizes, BUFFERS)
         nodes = {(self._host, node): values for node, values in enumerate(own)}
         for host in self._others:
@@ -129,10 +132,6 @@ class Exchange:
         self._segment[f"buffer_changed/{ALL_HOSTS}"][0, : changed.size] = changed
         total = self._adder(additions.tree, lambda host, node: nodes[host, node], np.empty(elements))
         self._segment[f"buffer_sums/{ALL_HOSTS}"][0][kept] = total
-
-    def _sums(self, pipe: int, buffer: int) -> Array:
-        found: Array = self._segment[f"buffer_sums/{pipe}"][buffer]
-        return found
 
     def _each_to_each(self, own: Array, sizes: Sequence[int], tag: int) -> dict[int, Reader]:
         """Send the same to all others; returns what comes from each, of so many bytes."""

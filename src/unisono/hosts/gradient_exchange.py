@@ -98,7 +98,8 @@ class GradientExchange:
             for tag, span in zip(tags, self._spans, strict=True) if span.host != self._host
         ]  # fmt: skip
         arriving = ahead((self._expected(number, tag) for number, tag in enumerate(tags)), AHEAD)
-        leaving = ahead((self._handed_over(number, tag) for number, tag in enumerate(tags)), WINDOW)
+        owners = enumerate(zip(tags, self._spans, strict=True))  # this host's nodes of another's span go there
+        leaving = ahead(([] if s.host == self._host else self._sent(n, s.host, tag) for n, (tag, s) in owners), WINDOW)
         for number, ((pending, nodes), sent) in enumerate(zip(arriving, leaving, strict=True)):
             wait_for((*pending, *sent))
             if self._spans[number].host == self._host:
@@ -114,12 +115,8 @@ class GradientExchange:
         nodes = {(host, k): self._room(number, host, k) for host in self._others for k in range(counts[host])}
         return [self._transport.receive(array, host, tag) for (host, _), array in nodes.items()], nodes
 
-    def _handed_over(self, number: int, tag: int) -> list[Pending]:
-        """Begin to send this host's nodes of another's span."""
-        host = self._spans[number].host
-        return [] if host == self._host else self._sent(number, host, tag)
-
     def _sent(self, number: int, host: int, tag: int) -> list[Pending]:
+        """Begin to send this host's nodes of a span."""
         return [self._transport.send(values, host, tag) for values in self._own(number)]
 
     def _own(self, number: int) -> list[Array]:

@@ -72,7 +72,8 @@ class MetricsFile:
         try:
             path = self._folder() / METRICS
             found = list(lines(path))
-            are_wanted = [_is_wanted(line, wanted) for line in found]
+            records = [_record(line) if line.endswith(b"\n") else None for line in found]
+            are_wanted = [record is not None and wanted(record) for record in records]
             first = (*are_wanted, False).index(False)
             os.truncate(path, sum(map(len, found[:first])))  # what stays is not written again: is there room?
         except (OSError, Malformed) as error:
@@ -147,11 +148,6 @@ def _replaced(path: Path) -> int | None:
     except OSError as error:
         raise UsageError(f"records are written to a file; {path} cannot be written anew: {error}.") from error
     return lock
-
-
-def _is_wanted(line: bytes, wanted: Callable[[dict[str, Any]], bool]) -> bool:
-    record = _record(line) if line.endswith(b"\n") else None
-    return record is not None and wanted(record)
 
 
 def _record(line: bytes | str) -> dict[str, Any] | None:

@@ -99,7 +99,8 @@ class Outlet:
             self._thread.join()
         if first and (left or self._dropped):
             which = f" (no answer in {patience_seconds:.0f} s)" if left else ""
-            self._say(f"{self._name}: {_counted(left + self._dropped)} dropped{which}")
+            number = left + self._dropped
+            self._say(f"{self._name}: {number} thing{'' if number == 1 else 's'} dropped{which}")
         if first and self._failed > 1:
             self._say(f"{self._name}: failed {self._failed} times in all")
         return settled
@@ -238,7 +239,3 @@ def is_stuck() -> bool:
 
 def _size(arguments: tuple[Any, ...]) -> int:
     return sum(len(each) for each in arguments if isinstance(each, str | bytes))
-
-
-def _counted(number: int) -> str:
-    return f"{number} thing{'' if number == 1 else 's'}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol, TextIO, cast
 
 from rich.console import Console
@@ -195,12 +194,12 @@ class Screen:
     def __init__(self, make: Callable[[Stream], Display], outlet: type[Outlet] | type[Inline] = Outlet) -> None:
         errors = Stream(sys.stderr, lambda text: None)
         self._errors = outlet("standard error", lambda text: None)
-        say = partial(self._say, errors)
+
+        def say(text: str) -> None:
+            self._errors.put(errors.write, f"unisono: {text}\n")
+
         self._outlet = outlet("the terminal", say)
         self._shown = make(Stream(sys.stdout, say))
-
-    def _say(self, errors: Stream, text: str) -> None:
-        self._errors.put(errors.write, f"unisono: {text}\n")
 
     def __enter__(self) -> Screen:
         return self

@@ -28,13 +28,6 @@ from unisono.values import bounds
 from unisono.values.text import excerpt
 from unisono.values.typed_json import arguments_written
 
-
-def _is_needed(name: str) -> bool:
-    """Whether a job needs a module of this name, itself or through what it imports."""
-    roots = {root for family in families() for root in family.roots}
-    return name in {*sys.stdlib_module_names, *roots, "numpy", "unisono"}
-
-
 MOST_BYTES = 16 << 20
 """Of a job file, which is code: what is larger is something else."""
 
@@ -95,7 +88,8 @@ class JobFile:
             UsageError: there is no such file, or its name is another module's.
         """
         path = Path(spec.partition(":")[0])
-        if _is_needed(path.stem):
+        roots = {root for family in families() for root in family.roots}  # what a job needs, itself or by imports
+        if path.stem in {*sys.stdlib_module_names, *roots, "numpy", "unisono"}:
             raise UsageError(
                 f"a job file is a module, whose name must not hide another one's; received {path}, and everything that "
                 f"imports {path.stem!r} would get the job. Rename it: {path.stem}_job.py."

@@ -25,9 +25,7 @@ def standing_after(described: Described, state: HostState, rounds: int) -> Stand
 
 def is_before(record: Mapping[str, Any], standing: Standing) -> bool:
     """Whether a record was written before the checkpoint."""
-    is_evaluation = "loss" not in record
-    return bool(record["step"] < standing.step or (record["step"] == standing.step and
-                (not is_evaluation or standing.evaluated)))  # fmt: skip
+    return place_of(record) <= (standing.step, standing.evaluated)
 
 
 def place_of(record: Mapping[str, Any]) -> tuple[int, bool]:

@@ -136,7 +136,10 @@ class Writer:
         if group is not None:
             self._unmoved(value["params"], (*path, "params"))
             chosen = [name for name in value if name in self._own.get(group, ())]
-        items = [[self._node(key, path), self._node(value[key], (*path, self._word(key)))] for key in chosen]
+        items = [
+            [self._node(key, path), self._node(value[key], (*path, self._arrays.name(key) or str(key)))]
+            for key in chosen
+        ]
         factory = value.default_factory if isinstance(value, defaultdict) else None
         made = [self._node(factory, (*path, "default_factory"))] if factory is not None else []
         return ["group" if group is not None else type(value).__name__, number, items, *made]
@@ -194,9 +197,6 @@ class Writer:
     def _number(self, value: Any) -> int:
         self._alive.append(value)
         return self._known.setdefault(id(value), len(self._known))
-
-    def _word(self, key: Any) -> str:
-        return self._arrays.name(key) or str(key)
 
     def _named(self, path: Path) -> str:
         state = path.index("state") + 1 if "state" in path[:-1] else 0

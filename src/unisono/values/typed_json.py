@@ -129,12 +129,6 @@ DEFAULT = {"type": "default", "value": "the job function's own"}
 """What stands for a default of another type: it comes back from the job's file."""
 
 
-def _written_enum(value: Enum, default: object) -> dict[str, Any]:
-    if type(default) is not type(value):  # whose class is found again by its default
-        raise CannotKeep
-    return {"type": "enum", "value": value.name}
-
-
 def arguments_written(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments as run.json holds them.
 
@@ -150,7 +144,10 @@ def arguments_written(arguments: Mapping[str, Any], defaults: Mapping[str, Any])
     kept = {}
     for name, value in arguments.items():
         try:
-            kept[name] = _written_enum(value, defaults.get(name)) if isinstance(value, Enum) else written(value)
+            if type(value) is type(defaults.get(name)) and isinstance(value, Enum):  # its default names its class
+                kept[name] = {"type": "enum", "value": value.name}
+            else:
+                kept[name] = written(value)
         except (CannotKeep, RecursionError):
             if name not in defaults or value is not defaults[name]:
                 raise UsageError(

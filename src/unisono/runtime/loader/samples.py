@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -249,13 +248,13 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
             at[index, 0] = 0
             if is_over(plan, committed.get):
                 break
+
+        def is_replaced(plan: Plan = plan) -> bool:
+            return state.plans.in_force() != plan
+
         for slot in range(plan.slots):
-            if not committed.wait(slot, plan.round + 1, partial(_is_replaced, state, committed, plan)):
+            if not committed.wait(slot, plan.round + 1, is_replaced):
                 break
-
-
-def _is_replaced(state: HostState, committed: Words, plan: Plan) -> bool:
-    return state.plans.in_force() != plan
 
 
 def _ahead(program: Program, plan: Plan, shares: HostShares) -> Iterator[tuple[int, int]]:

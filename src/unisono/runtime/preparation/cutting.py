@@ -150,10 +150,11 @@ class _Trial:
         """
         base = self._buffers_now()
         found: list[dict[str, Any]] = []
-        for compute in (self._whole, self._staged):
+        for is_whole in (True, False):
             self._adapter.seed(seed)
             used = np.zeros(max(len(self._names), 1), np.uint8)
-            measured = compute(probe, used)
+            whole = (probe.batch, probe.samples, self._into, used)
+            measured = self._adapter.gradient(*whole) if is_whole else self._staged(probe, used)
             found.append(dict(self._values(measured, used)))
             self._load(base)
         for name, value in found[0].items():
@@ -163,10 +164,6 @@ class _Trial:
                     f"microbatch of {probe.samples} samples. Cut it elsewhere by hand: Job(split_points=[…]) or "
                     "Job(stages=[…]); see docs/layouts.md."
                 )
-
-    def _whole(self, probe: Probe, used: Array) -> Measured:
-        measured: Measured = self._adapter.gradient(probe.batch, probe.samples, self._into, used)
-        return measured
 
     def _staged(self, probe: Probe, used: Array) -> Measured:
         received, kept = Crossing(), []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from unisono.errors.failure import Failure, failure
+from unisono.errors.failure import failure
 from unisono.memory.words import Words
 from unisono.runtime.rules.plan import WAITS, Action, Do, Look, Plan, SlotWords, is_over, next_action, owner
 from unisono.runtime.rules.rounds import Round
@@ -163,11 +163,9 @@ class Worker:
         except WorkerFailed:
             raise
         except Exception as error:
-            raise WorkerFailed(self._described(error, slot, round_)) from error
-
-    def _described(self, error: Exception, slot: int, round_: Round) -> Failure:
-        after = f"evaluation after step {round_.step}" if round_.evaluation is not None else f"step {round_.step + 1}"
-        return failure(error, f"worker {slot}, {after}")
+            trains, step = round_.evaluation is None, round_.step
+            at = f"step {step + 1}" if trains else f"evaluation after step {step}"
+            raise WorkerFailed(failure(error, f"worker {slot}, {at}")) from error
 
     def _slot(self, plan: Plan, slot: int) -> SlotWork:
         key = (plan.slots, slot)
