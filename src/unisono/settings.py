@@ -1,4 +1,5 @@
 """How a job is trained: each setting once, from the command's options and `train`'s arguments to the workers."""
+# ruff: noqa: RUF009 - `option` makes a field
 
 from __future__ import annotations
 
@@ -25,21 +26,22 @@ AUTO = "auto"
 
 
 def option(
-    help: str, check: Callable[[str, Any], Any], metavar: str | None = None, choices: Sequence[str] = ()
-) -> Mapping[str, Any]:
-    """What else is known of a field that is an argument of `train`, and an option of the command.
+    default: Any, help: str, check: Callable[[str, Any], Any], metavar: str | None = None, choices: Sequence[str] = ()
+) -> Any:
+    """A field that is an argument of `train`, and an option of the command.
 
     Args:
+        default: its value where none is given.
         help: what it is, for both.
         check: (name, what was given) → the value, where it is not None; raises UsageError.
         metavar: how the option's help names a value, where its type says too little.
         choices: the words that it may be; none = any.
     """
-    return {"help": help, "check": check, "metavar": metavar, "choices": choices}
+    return field(default=default, metadata={"help": help, "check": check, "metavar": metavar, "choices": choices})
 
 
-def _word(help: str, *choices: str) -> Mapping[str, Any]:
-    return option(help, partial(bounds.one_of, choices=choices), choices=choices)
+def _word(default: str, help: str, *choices: str) -> Any:
+    return option(default, help, partial(bounds.one_of, choices=choices), choices=choices)
 
 
 def _checked(settings: Any, whose: str = "") -> None:
@@ -120,17 +122,17 @@ class Ray:
     """
 
     # fmt: off
-    address: str | None = field(default=None, metadata=option(
+    address: str | None = option(None,
         "Of the Ray cluster. [default: RAY_ADDRESS, else this machine's, else a new one of this machine alone]",
-        _unchanged, "HOST:PORT"))
-    hosts: int | None = field(default=None, metadata=option(
+        _unchanged, "HOST:PORT")
+    hosts: int | None = option(None,
         "Nodes of the Ray cluster that take part. [default: all that have the CPUs]",
-        partial(bounds.whole, most=bounds.MOST_HOSTS)))
-    workers_per_host: int | None = field(default=None, metadata=option(
-        "Workers on each. [default: as many as their CPUs allow]", partial(bounds.whole, most=bounds.MOST_WORKERS)))
-    ship: str | Path | None = field(default=None, metadata=option(
+        partial(bounds.whole, most=bounds.MOST_HOSTS))
+    workers_per_host: int | None = option(None,
+        "Workers on each. [default: as many as their CPUs allow]", partial(bounds.whole, most=bounds.MOST_WORKERS))
+    ship: str | Path | None = option(None,
         "Ray copies DIR to every host, for modules of the job's. [default: hosts see the same files]",
-        bounds.folder, "DIR"))
+        bounds.folder, "DIR")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -151,57 +153,57 @@ class Settings:
     """
 
     # fmt: off
-    workers: int | None = field(default=None, metadata=option(
+    workers: int | None = option(None,
         "Processes of a host that compute. [default: the physical cores]",
-        partial(bounds.whole, most=bounds.MOST_WORKERS)))
-    threads: int = field(default=1, metadata=option(
-        "Threads of each worker; part of the recorded numerics.", partial(bounds.whole, most=bounds.MOST_THREADS)))
-    layout: Layout | str | None = field(default=None, metadata=option(
+        partial(bounds.whole, most=bounds.MOST_WORKERS))
+    threads: int = option(1,
+        "Threads of each worker; part of the recorded numerics.", partial(bounds.whole, most=bounds.MOST_THREADS))
+    layout: Layout | str | None = option(None,
         "How the work is split: data=N,pipeline=N, or auto, which tries what the workers allow for a few steps each. "
-        "[default: the data alone]", _layout, "LAYOUT"))
-    recompute: str = field(default="none", metadata=_word(
+        "[default: the data alone]", _layout, "LAYOUT")
+    recompute: str = _word("none",
         "Keep only what crosses between the model's blocks, and compute the rest again for the backward pass: less "
-        "memory, more time.", "none", "blocks"))
-    timeline: bool = field(default=False, metadata=option(
-        "Write timeline.json for ui.perfetto.dev: what every worker did when since this start.", bounds.switch))
-    out: str | Path | None = field(default=None, metadata=option(
-        "Run folder. [default: runs/NAME-DATE-TIME]", bounds.folder, "DIR"))
-    resume: str | Path | None = field(default=None, metadata=option(
+        "memory, more time.", "none", "blocks")
+    timeline: bool = option(False,
+        "Write timeline.json for ui.perfetto.dev: what every worker did when since this start.", bounds.switch)
+    out: str | Path | None = option(None,
+        "Run folder. [default: runs/NAME-DATE-TIME]", bounds.folder, "DIR")
+    resume: str | Path | None = option(None,
         "Go on with a run, in its folder. auto: with that in --out if it can go on; a finished one returns at once, in "
-        "an empty folder one begins.", _folder, "RUN_DIR|auto"))
-    allow_change: bool = field(default=False, metadata=option(
-        "Resume although hyperparameters, schedule or microbatches have changed: another result.", bounds.switch))
-    checkpoint_every: str | int | None = field(default=None, metadata=option(
-        "Steps (200) or a time (10m) between checkpoints. [default: at the end only]", _unchanged, "N|TIME"))
-    keep: int = field(default=2, metadata=option("Checkpoints to keep, besides the best.", bounds.whole))
-    max_time: str | None = field(default=None, metadata=option(
-        "End in time (11h50m) as a signal would: with a checkpoint.", _unchanged, "TIME"))
-    stall_seconds: float | None = field(default=None, metadata=option(
-        "Replace a worker without progress for so long. [default: by its usual pace]", bounds.seconds))
-    interface: str | None = field(default=None, metadata=option(
-        "Network interface between hosts. [default: the one that leads to where they meet]", bounds.name, "NAME"))
-    ports: str | range | None = field(default=None, metadata=option(
-        "Ports on which hosts may listen, where a firewall closes others. [default: any]", bounds.ports, "LOW-HIGH"))
-    host_timeout: float = field(default=10.0, metadata=option(
-        "A host that is silent for so many seconds is lost; the others go on.", partial(bounds.seconds, least=1)))
-    data_host: int | None = field(default=None, metadata=option(
+        "an empty folder one begins.", _folder, "RUN_DIR|auto")
+    allow_change: bool = option(False,
+        "Resume although hyperparameters, schedule or microbatches have changed: another result.", bounds.switch)
+    checkpoint_every: str | int | None = option(None,
+        "Steps (200) or a time (10m) between checkpoints. [default: at the end only]", _unchanged, "N|TIME")
+    keep: int = option(2, "Checkpoints to keep, besides the best.", bounds.whole)
+    max_time: str | None = option(None,
+        "End in time (11h50m) as a signal would: with a checkpoint.", _unchanged, "TIME")
+    stall_seconds: float | None = option(None,
+        "Replace a worker without progress for so long. [default: by its usual pace]", bounds.seconds)
+    interface: str | None = option(None,
+        "Network interface between hosts. [default: the one that leads to where they meet]", bounds.name, "NAME")
+    ports: str | range | None = option(None,
+        "Ports on which hosts may listen, where a firewall closes others. [default: any]", bounds.ports, "LOW-HIGH")
+    host_timeout: float = option(10.0,
+        "A host that is silent for so many seconds is lost; the others go on.", partial(bounds.seconds, least=1))
+    data_host: int | None = option(None,
         "Host N alone has the data, and reads them for the others. [default: each host reads its own]",
-        partial(bounds.whole, least=0, most=bounds.MOST_HOSTS), "N"))
-    store: str | None = field(default=None, metadata=option(
-        "Hosts meet where unisono store serves. [default: as the launcher says]", bounds.name, "HOST:PORT"))
-    min_hosts: int | None = field(default=None, metadata=option(
+        partial(bounds.whole, least=0, most=bounds.MOST_HOSTS), "N")
+    store: str | None = option(None,
+        "Hosts meet where unisono store serves. [default: as the launcher says]", bounds.name, "HOST:PORT")
+    min_hosts: int | None = option(None,
         "With fewer hosts the others wait for more. [default: a run begins with all, and goes on with any]",
-        partial(bounds.whole, most=bounds.MOST_HOSTS), "N"))
-    on_signal: str = field(default="leave", metadata=_word(
+        partial(bounds.whole, most=bounds.MOST_HOSTS), "N")
+    on_signal: str = _word("leave",
         "One of several hosts that is sent SIGTERM, SIGHUP or SIGUSR1 leaves the others, or stops the run with a "
-        "checkpoint, as Ctrl-C does.", "leave", "stop"))
-    on: Ray | None = field(default=None, metadata=option("Train on a Ray cluster, which this process drives.", _ray))
-    debug: bool = field(default=False, metadata=option(
-        "One process, no live line: breakpoints and profilers work; the same bits.", bounds.switch))
-    name: str = field(default="job", metadata=option("What the run folder is called without out.", _part_of_a_path))
-    arguments: Mapping[str, Any] | None = field(default=None, metadata=option(
-        "What made the job, kept in run.json: numbers, text, paths, NumPy's values and what holds them.", _unchanged))
-    live: bool = field(default=True, metadata=option("Draw a progress line on a terminal.", bounds.switch))
+        "checkpoint, as Ctrl-C does.", "leave", "stop")
+    on: Ray | None = option(None, "Train on a Ray cluster, which this process drives.", _ray)
+    debug: bool = option(False,
+        "One process, no live line: breakpoints and profilers work; the same bits.", bounds.switch)
+    name: str = option("job", "What the run folder is called without out.", _part_of_a_path)
+    arguments: Mapping[str, Any] | None = option(None,
+        "What made the job, kept in run.json: numbers, text, paths, NumPy's values and what holds them.", _unchanged)
+    live: bool = option(True, "Draw a progress line on a terminal.", bounds.switch)
     # fmt: on
 
     def __post_init__(self) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from unisono.machine.checks import GIB, check_machine, check_system
-from unisono.machine.devices import Devices
 from unisono.machine.facts import Facts, Folder, gather
 
 SOUND = Facts(
-    devices=Devices(tuple(range(4)), 16 * GIB, "a CPU", ("avx2",), ()),
+    cores=tuple(range(4)),
+    memory_bytes=16 * GIB,
+    cpu="a CPU",
+    features=("avx2",),
+    accelerators=(),
     all_cores=4,
     granted_cores=None,
     load=0.1,
@@ -70,8 +73,8 @@ def test_what_is_wrong_is_named_with_its_mend(changed: dict[str, Any], name: str
 
 
 def test_accelerators_are_named_and_not_used() -> None:
-    devices = replace(SOUND.devices, accelerators=("NVIDIA H200",))
-    (found,) = (each for each in check_machine(replace(SOUND, devices=devices)) if each.name == "accelerators")
+    facts = replace(SOUND, accelerators=("NVIDIA H200",))
+    (found,) = (each for each in check_machine(facts) if each.name == "accelerators")
     assert (found.state, found.found) == ("ok", "NVIDIA H200: not used, Unisono trains on CPUs")
 
 

@@ -66,7 +66,7 @@ def _calls(facts: Facts) -> Finding:
 
 
 def _cores(facts: Facts) -> Finding:
-    cores, granted = facts.devices.cores, facts.granted_cores
+    cores, granted = facts.cores, facts.granted_cores
     found = f"{len(cores)} of {facts.all_cores} usable ({_numbers(cores)})"
     if granted is None or granted >= len(cores):
         return Finding("cores", "ok", found)
@@ -82,17 +82,17 @@ def _load(facts: Facts) -> Finding:
 
 
 def _cpu(facts: Facts) -> Finding:
-    features = ", ".join(facts.devices.features) or "no vector instructions that are known"
-    return Finding("CPU", "ok", f"{facts.devices.cpu} ({features})")
+    features = ", ".join(facts.features) or "no vector instructions that are known"
+    return Finding("CPU", "ok", f"{facts.cpu} ({features})")
 
 
 def _accelerators(facts: Facts) -> Finding:
-    names = facts.devices.accelerators
+    names = facts.accelerators
     return Finding("accelerators", "ok", f"{', '.join(names)}: not used, Unisono trains on CPUs" if names else "none")
 
 
 def _memory(facts: Facts) -> Finding:
-    found = f"{_size(facts.free_memory_bytes)} free of {_size(facts.devices.memory_bytes)}"
+    found = f"{_size(facts.free_memory_bytes)} free of {_size(facts.memory_bytes)}"
     if facts.free_memory_bytes >= LEAST_FREE_BYTES and facts.strict_memory:
         mend = "A process may be refused a fork for memory that it would never touch: sysctl vm.overcommit_memory=0"
         return Finding("memory", "warning", f"{found}; vm.overcommit_memory is 2", mend)
@@ -129,7 +129,7 @@ def _folder(name: str, folder: Folder, mend: str) -> Finding:
 
 
 def _files(facts: Facts) -> Finding:
-    name, workers = "open files (ulimit -n)", len(facts.devices.cores)
+    name, workers = "open files (ulimit -n)", len(facts.cores)
     limit, needed = facts.limits[name], FILES + FILES_PER_WORKER * workers
     if limit >= needed:
         return Finding("open files", "ok", _number(limit))
@@ -139,7 +139,7 @@ def _files(facts: Facts) -> Finding:
 
 
 def _tasks(facts: Facts) -> Finding:
-    workers, left = len(facts.devices.cores), facts.tasks_left
+    workers, left = len(facts.cores), facts.tasks_left
     found = f"{_number(left)} may still be started"
     state: State = "wrong" if left < TASKS + TASKS_PER_WORKER * workers else "warning"
     mend = (

@@ -7,7 +7,6 @@ import math
 import os
 import resource
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -15,26 +14,6 @@ import psutil
 from unisono.machine.cores import physical_first
 
 _CGROUP = Path("/sys/fs/cgroup")
-_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
-
-
-@dataclass(frozen=True)
-class Devices:
-    """What a host offers.
-
-    Attributes:
-        cores: the usable cores, best first.
-        memory_bytes: usable memory.
-        cpu: the processor's name.
-        features: what vector instructions it has.
-        accelerators: device names; empty on a CPU host.
-    """
-
-    cores: tuple[int, ...]
-    memory_bytes: int
-    cpu: str
-    features: tuple[str, ...]
-    accelerators: tuple[str, ...]
 
 
 def quota_cores(cpu_max: str) -> float | None:
@@ -80,7 +59,7 @@ def tasks_left() -> float:
     """Processes and threads that this user may still start, as limits of the user and of cgroups stand."""
     left = math.inf
     for folder in _folders(_groups(), "pids"):
-        most, now = _read(folder / "pids.max"), _read(folder / "pids.current")
+        most, now = read(folder / "pids.max"), read(folder / "pids.current")
         if most and now and most != "max":
             left = min(left, int(most) - int(now))
     most_of_user = resource.getrlimit(resource.RLIMIT_NPROC)[0]
@@ -100,7 +79,7 @@ def _tasks_of(user: int) -> int:
 
 
 def _groups() -> str:
-    return _read(Path("/proc/self/cgroup")) or ""
+    return read(Path("/proc/self/cgroup")) or ""
 
 
 def _folders(groups: str, controller: str) -> Iterator[Path]:
@@ -123,19 +102,19 @@ def _folders(groups: str, controller: str) -> Iterator[Path]:
 
 def _cpu_max(folder: Path) -> str:
     """A group's quota and period, in either version's file."""
-    parts = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+    parts = read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us")
     older = "max" if parts[0] in (None, "-1") else f"{parts[0]} {parts[1] or ''}"
-    return _read(folder / "cpu.max") or older
+    return read(folder / "cpu.max") or older
 
 
 def _bytes(folder: Path, name: str, older: str) -> int | None:
     """A number of a group's memory, in either version's file; None = no such file, or no limit."""
-    text = _read(folder / f"memory.{name}") or _read(folder / f"memory.{older}")
+    text = read(folder / f"memory.{name}") or read(folder / f"memory.{older}")
     return int(text) if text and text.isdigit() else None
 
 
 def _counters(path: Path) -> Iterator[tuple[str, str]]:
-    for line in (_read(path) or "").splitlines():
+    for line in (read(path) or "").splitlines():
         name, _, value = line.partition(" ")
         yield name, value
 
@@ -150,7 +129,7 @@ def out_of_memory_kills() -> int:
 def _processor() -> dict[str, str]:
     """What the kernel says of the first core."""
     fields: dict[str, str] = {}
-    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+    for line in (read(Path("/proc/cpuinfo")) or "").splitlines():
         name, _, value = line.partition(":")
         fields.setdefault(name.strip(), value.strip())
     return fields
@@ -167,27 +146,17 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(fields.get("flags", fields.get("Features", "")).split())
 
 
-def inspect() -> Devices:
-    """Look at this host."""
-    flags = cpu_flags()
-    return Devices(
-        cores=usable_cores(),
-        memory_bytes=usable_memory(),
-        cpu=cpu_name(),
-        features=tuple(name for name in _FEATURES if name in flags),
-        accelerators=tuple(_accelerators()),
-    )
-
-
-def _accelerators() -> list[str]:
+def accelerators() -> list[str]:
+    """Device names; none on a CPU host."""
     names = []
     for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        lines = (_read(path) or "").splitlines()
+        lines = (read(path) or "").splitlines()
         names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
     return names
 
 
-def _read(path: Path) -> str | None:
+def read(path: Path) -> str | None:
+    """What the kernel says in a file; None = nothing."""
     try:
         return path.read_text().strip()
     except OSError:

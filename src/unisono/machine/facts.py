@@ -9,12 +9,25 @@ import resource
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unisono.machine.devices import Devices, free_memory, granted_cores, inspect, tasks_left
+from unisono.machine.devices import (
+    accelerators,
+    cpu_flags,
+    cpu_name,
+    free_memory,
+    granted_cores,
+    read,
+    tasks_left,
+    usable_cores,
+    usable_memory,
+)  # fmt: skip
 
+_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
+
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _LIMITS = {
     "open files (ulimit -n)": resource.RLIMIT_NOFILE,
     "file size (ulimit -f)": resource.RLIMIT_FSIZE,
@@ -43,7 +56,11 @@ class Facts:
     """This machine as a run would find it.
 
     Attributes:
-        devices: cores, memory, CPU, accelerators.
+        cores: the usable cores, best first.
+        memory_bytes: usable memory.
+        cpu: the processor's name.
+        features: what vector instructions it has.
+        accelerators: device names; empty on a CPU host.
         all_cores: cores of the machine, usable or not.
         granted_cores: what cgroups grant of them; None = no limit.
         load: processes that ran or waited for a core in the last minute, on average.
@@ -58,7 +75,11 @@ class Facts:
         tasks_left: processes and threads that may still be started.
     """
 
-    devices: Devices
+    cores: tuple[int, ...]
+    memory_bytes: int
+    cpu: str
+    features: Sequence[str]
+    accelerators: Sequence[str]
     all_cores: int
     granted_cores: float | None
     load: float
@@ -76,15 +97,19 @@ class Facts:
 
 def gather() -> Facts:
     """Look at this machine (Linux): a few milliseconds."""
-    shared = Path("/dev/shm")
+    shared, flags = Path("/dev/shm"), cpu_flags()
     return Facts(
-        devices=inspect(),
+        cores=usable_cores(),
+        memory_bytes=usable_memory(),
+        cpu=cpu_name(),
+        features=[name for name in _FEATURES if name in flags],
+        accelerators=accelerators(),
         all_cores=os.cpu_count() or 1,
         granted_cores=granted_cores(),
         load=os.getloadavg()[0],
         free_memory_bytes=free_memory(),
-        strict_memory=_text("/proc/sys/vm/overcommit_memory") == "2",
-        huge_pages=_text("/sys/kernel/mm/transparent_hugepage/enabled").partition("[")[2].partition("]")[0],
+        strict_memory=read(Path("/proc/sys/vm/overcommit_memory")) == "2",
+        huge_pages=(read(_HUGE_PAGES) or "").partition("[")[2].partition("]")[0],
         refused_calls=_refused_calls(),
         waits_known=Path("/proc/self/schedstat").exists(),
         shared_memory=_folder(shared) if shared.is_dir() else None,
@@ -159,10 +184,3 @@ def _signal_this_process() -> None:
         signal.pidfd_send_signal(file, 0)
     finally:
         os.close(file)
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
