@@ -77,19 +77,6 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
     ),
     ("gradients/adding.py", "if self._temporaries[depth].size < like.nbytes:", ["< → <="], "only speed"),
     (
-        "memory/crossing.py",
-        "_ARRAY.pack_into(target, head, _ABSENT, 0, 0, *[0] * (2 * MOST_AXES))",
-        ["0, 0 → 1, 0", "0, 0 → -1, 0", "0, 0 → 0, 1", "0, 0 → 0, -1", "[0] → [1]", "[0] → [-1]"],
-        "nobody reads it",
-    ),
-    ("memory/crossing.py", "rest = [0] * (MOST_AXES - array.ndim)", ["[0] → [1]", "[0] → [-1]"], "nobody reads it"),
-    (
-        "memory/packing.py",
-        "return pickle.loads(source[start : start + skeleton].tobytes(), buffers=buffers)",
-        ["start + skeleton → "],
-        "a pickle knows its end",
-    ),
-    (
         "gradients/regions.py",
         "merged.append(Piece(run[0].parameter, run[0].start, run[-1].stop))",
         ["run[0].parameter → run[-1].parameter"],

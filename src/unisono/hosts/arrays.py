@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ def joined(arrays: Iterable[Array]) -> Array:
     return np.concatenate([np.empty(0, np.uint8), *map(flat, arrays)])
 
 
+@dataclass
 class Reader:
     """Takes arrays out of a message again, in the order in which they were put there.
 
@@ -37,13 +39,13 @@ class Reader:
     array([1.5])
     """
 
-    def __init__(self, data: Any, at: int = 0) -> None:
-        self._data, self._at = data, at
+    data: Any
+    at: int = 0
 
     @property
     def left(self) -> int:
         """Bytes that no array has taken yet."""
-        return len(self._data) - self._at
+        return len(self.data) - self.at
 
     def take(self, dtype: Any, shape: Sequence[int]) -> Array:
         """The next array, as a view.
@@ -55,8 +57,8 @@ class Reader:
         size = math.prod(shape) * kind.itemsize
         if size > self.left:
             raise Malformed(f"an array of {size:,} bytes, where {self.left:,} are left")
-        view: Array = np.ndarray(shape, kind, self._data, self._at)
-        self._at += size
+        view: Array = np.ndarray(shape, kind, self.data, self.at)
+        self.at += size
         return view
 
     def fill(self, target: Array) -> None:

@@ -11,6 +11,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -56,17 +57,19 @@ def in_short(error: Exception) -> str:
     return re.sub(r"^\[\S+:\d+\] ", "", text).partition(". ")[0]
 
 
+@dataclass
 class _Work:
     """A message of torch.distributed on its way; keeps its memory alive."""
 
-    def __init__(self, work: Any, tensor: Any, host: int) -> None:
-        self._work, self._tensor, self._host = work, tensor, host
+    work: Any
+    tensor: Any
+    host: int
 
     def wait(self) -> None:
         try:
-            self._work.wait(NEVER)
+            self.work.wait(NEVER)
         except RuntimeError as error:
-            raise ConnectionLost(self._host, in_short(error)) from error
+            raise ConnectionLost(self.host, in_short(error)) from error
 
 
 class GlooTransport:

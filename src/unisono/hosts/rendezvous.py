@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from unisono.errors import JobError
@@ -73,17 +73,19 @@ def _resolved(name: str) -> list[str]:
         raise NotYet(f"the name {name!r} has no address ({error.strerror or error})") from error
 
 
+@dataclass
 class _Look:
     """Looks once at each address where the store may be; called again until it is there."""
 
-    def __init__(self, place: Place, interface: str | None, timeout: float) -> None:
-        self._place, self._interface, self._timeout = place, interface, timeout
-        self._since: float | None = None
-        """When another run's store was first seen there: one that ends may be there for a while."""
+    place: Place
+    interface: str | None
+    timeout: float
+    since: float | None = None
+    """When another run's store was first seen there: one that ends may be there for a while."""
 
     def __call__(self) -> tuple[Place, Store]:
-        place, why = self._place, ""
-        for address in dialled(place, _resolved(place.address), Machine.here(), self._interface):
+        place, why = self.place, ""
+        for address in dialled(place, _resolved(place.address), Machine.here(), self.interface):
             try:
                 with socket.create_connection((address, place.port), timeout=CONNECT_SECONDS):
                     pass  # torch's client would write each try on the screen
@@ -100,17 +102,17 @@ class _Look:
                     ) from error
                 why = f"{address} takes connections, and no store answers"
             except AnotherRun as error:
-                self._since = self._since or time.monotonic()
-                if time.monotonic() - self._since > self._timeout:
+                self.since = self.since or time.monotonic()
+                if time.monotonic() - self.since > self.timeout:
                     raise
                 why = error.message
         raise NotYet(why)
 
     def _client(self, there: Place) -> tuple[Place, Store]:
-        make = partial(Store, there, there.address, False, self._timeout, self._timeout)
+        make = partial(Store, there, there.address, False, self.timeout, self.timeout)
         try:
             # torch's client waits for ever for what takes its connection and says nothing.
-            return there, retry(make, "", lambda text: None, 2 * self._timeout, "")
+            return there, retry(make, "", lambda text: None, 2 * self.timeout, "")
         except (NoStore, AnotherRun):
             raise
         except JobError as error:

@@ -11,6 +11,7 @@ import re
 import struct
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -106,11 +107,12 @@ def _foreign(what: str) -> JobError:
     )
 
 
+@dataclass
 class _Samples:
     """Makes a structure again; arrays are taken in the order in which they were written."""
 
-    def __init__(self, reader: Reader, functions: DataFunctions) -> None:
-        self._reader, self._functions = reader, functions
+    reader: Reader
+    functions: DataFunctions
 
     def made(self, description: Any) -> Any:
         if not isinstance(description, list) or len(description) < 2:
@@ -142,13 +144,13 @@ class _Samples:
             raise Malformed(f"an array of shape {excerpt(shape)}")
         if not dtype.itemsize and math.prod(shape) > 1:
             raise Malformed(f"an array of {excerpt(shape)} elements of no bytes")
-        view = self._reader.take(dtype, shape)
+        view = self.reader.take(dtype, shape)
         _check_values(view)
         return view.copy()
 
     def _tensor(self, array: Array, kind: str) -> Any:
         try:
-            return self._functions.from_array(array, kind)
+            return self.functions.from_array(array, kind)
         except Exception as error:  # whatever a framework says of a type that it does not have
             raise Malformed(f"no tensor can be made of {array.dtype}, {excerpt(kind)}: {error}") from error
 

@@ -202,14 +202,16 @@ class _Client:
         return head, b"".join(raw.queue_pop(answer) for _ in range(head.get("pieces") or 0))
 
 
+@dataclass
 class _Remote(RemoteData):
     """Data of a job that lie on another host."""
 
-    def __init__(self, client: _Client, name: tuple[str, ...], length: int) -> None:
-        self._client, self._name, self._length = client, name, length
+    client: _Client
+    name: tuple[str, ...]
+    length: int
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def __getitem__(self, index: int) -> Any:
         return self.samples([index], None)[0]
@@ -217,4 +219,4 @@ class _Remote(RemoteData):
     def samples(self, indices: Sequence[int], key_of: Callable[[int], int] | None) -> list[Any]:
         """See `RemoteData`."""
         keys = None if key_of is None else [key_of(index) for index in indices]
-        return self._client.samples(self._name, indices, keys)
+        return self.client.samples(self.name, indices, keys)

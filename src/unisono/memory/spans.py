@@ -11,6 +11,7 @@ import mmap
 import pickle
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,6 +71,7 @@ def united(spans: list[Span]) -> list[Span]:
     return found
 
 
+@dataclass
 class Piece:
     """Memory that travels as it is, with its place in a line of the cache: kernels give other bits at other places.
 
@@ -79,8 +81,9 @@ class Piece:
         owner: what keeps them, if nobody else does.
     """
 
-    def __init__(self, start: int, size: int, owner: Any = None) -> None:
-        self.start, self.size, self._owner = start, size, owner
+    start: int
+    size: int
+    owner: Any = None
 
     def __reduce__(self) -> Any:
         bytes_ = (ctypes.c_uint8 * self.size).from_address(self.start)

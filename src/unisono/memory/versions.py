@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from unisono.memory.segment import ALIGNMENT, aligned
 from unisono.values.arrays import Array
 
 
+@dataclass
 class Versions:
     """Plain values and arrays by name, in two versions.
 
@@ -27,8 +29,8 @@ class Versions:
         what: what a person calls it.
     """
 
-    def __init__(self, areas: Sequence[Array], what: str) -> None:
-        self._areas, self._what = areas, what
+    areas: Sequence[Array]
+    what: str
 
     def write(self, version: int, plain: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
         """Write a version over the one before the last.
@@ -41,13 +43,13 @@ class Versions:
         Raises:
             JobError: it is too large.
         """
-        area = self._areas[version & 1]
+        area = self.areas[version & 1]
         words = self.words(version)
         room = area.size - ALIGNMENT
         needed = sum(aligned(array.nbytes) for array in arrays.values())
         if needed > room:
             raise JobError(
-                f"{self._what} may take {room:,} bytes; it has grown to {needed:,}. Keep less: what grows with every "
+                f"{self.what} may take {room:,} bytes; it has grown to {needed:,}. Keep less: what grows with every "
                 "step ends any run."
             )
         words[0] = 0
@@ -60,7 +62,7 @@ class Versions:
         """Make the next version the same as this one."""
         words, end = self.words(version + 1), ALIGNMENT + int(self.words(version)[1])
         words[0] = 0
-        self._areas[(version + 1) & 1][8:end] = self._areas[version & 1][8:end]
+        self.areas[(version + 1) & 1][8:end] = self.areas[version & 1][8:end]
         words[0] = version + 2
 
     def note(self, version: int) -> float:
@@ -69,13 +71,13 @@ class Versions:
 
     def read(self, version: int) -> tuple[Any, dict[str, Array]]:
         """A version: plain values, and arrays that are views of shared memory."""
-        assert self.words(version)[0] == version + 1, f"{self._what}: version {version} is not there"
-        arrays, (names, plain) = crossing.read(self._areas[version & 1][ALIGNMENT:])
+        assert self.words(version)[0] == version + 1, f"{self.what}: version {version} is not there"
+        arrays, (names, plain) = crossing.read(self.areas[version & 1][ALIGNMENT:])
         return plain, {name: array for name, array in zip(names, arrays, strict=True) if array is not None}
 
     def words(self, version: int) -> Array:
         """The words before a version's bytes."""
-        return self._areas[version & 1][:ALIGNMENT].view(np.int64)
+        return self.areas[version & 1][:ALIGNMENT].view(np.int64)
 
     def used(self, version: int) -> Array:
         """A version's bytes in use.
@@ -83,7 +85,7 @@ class Versions:
         Raises:
             JobError: there cannot be so many; another host may have said so.
         """
-        area, length = self._areas[version & 1], int(self.words(version)[1])
+        area, length = self.areas[version & 1], int(self.words(version)[1])
         if not 0 <= length <= area.size - ALIGNMENT:
-            raise JobError(f"{self._what} has {area.size - ALIGNMENT:,} bytes; received {length:,} of it.")
+            raise JobError(f"{self.what} has {area.size - ALIGNMENT:,} bytes; received {length:,} of it.")
         return area[ALIGNMENT : ALIGNMENT + length]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 
+@dataclass
 class Appended:
     """Opened with the first piece, and again where somebody has removed the file or its folder.
 
@@ -20,12 +22,12 @@ class Appended:
         again: whether a file that was removed may begin anew.
     """
 
-    def __init__(
-        self, folder: Callable[[], Path], name: str, message: Callable[[str], None], again: bool = True
-    ) -> None:
-        self._folder, self._name, self._message, self._again = folder, name, message, again
-        self._file: int | None = None
-        self._is_troubled = False
+    folder: Callable[[], Path]
+    name: str
+    message: Callable[[str], None]
+    again: bool = True
+    file: int | None = None
+    is_troubled: bool = False
 
     def write(self, data: bytes) -> bool:
         """Append a piece; returns whether the disk has taken it."""
@@ -39,28 +41,28 @@ class Appended:
                     os.ftruncate(file, size)  # nothing torn stays before what comes later
                 raise
         except OSError as error:
-            if not self._is_troubled:
-                self._message(f"{self._name} could not be written: {error}; training goes on")
-            self._is_troubled = True
+            if not self.is_troubled:
+                self.message(f"{self.name} could not be written: {error}; training goes on")
+            self.is_troubled = True
             return False
-        self._is_troubled = False
+        self.is_troubled = False
         return True
 
     def _opened(self) -> int:
-        if self._file is not None and not os.fstat(self._file).st_nlink:
-            if not self._again:
+        if self.file is not None and not os.fstat(self.file).st_nlink:
+            if not self.again:
                 raise FileNotFoundError("it has been removed")
             self.close()
-            self._message(f"{self._name} has been removed: it begins anew with what comes now; training goes on")
-        if self._file is None:
-            path = self._folder() / self._name
+            self.message(f"{self.name} has been removed: it begins anew with what comes now; training goes on")
+        if self.file is None:
+            path = self.folder() / self.name
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        return self._file
+            self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return self.file
 
     def close(self) -> None:
         """Close it; a later piece opens it again."""
-        file, self._file = self._file, None
+        file, self.file = self.file, None
         if file is not None:
             with suppress(OSError):
                 os.close(file)

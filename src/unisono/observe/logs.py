@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 MOST_BYTES = 1 << 16
 """A line that is longer is shown in pieces."""
@@ -12,6 +13,7 @@ BAR_SECONDS = 10.0
 """So often a line is shown that draws over itself (a progress bar)."""
 
 
+@dataclass
 class LineLog:
     """Cuts a stream of bytes into lines, at a cost that grows with its length alone.
 
@@ -22,54 +24,53 @@ class LineLog:
         close: called when the stream has ended.
     """
 
-    def __init__(
-        self, keep: Callable[[bytes], None] | None, prefix: str, show: Callable[[str], None],
-        close: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
-        self._keep, self._prefix, self._show, self._close = keep, prefix, show, close
-        self._rest = bytearray()
-        self._shown = time.monotonic()
+    keep: Callable[[bytes], None] | None
+    prefix: str
+    show: Callable[[str], None]
+    ended: Callable[[], None] = lambda: None
+    rest: bytearray = field(default_factory=bytearray)
+    shown: float = field(default_factory=time.monotonic)
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        if self._keep:
-            self._keep(data)
+        if self.keep:
+            self.keep(data)
         *ended, rest = data.split(b"\n")
         lines = []
         for piece in ended:
             lines += self._pieces(piece)
-            lines.append(bytes(self._rest))
-            self._rest.clear()
+            lines.append(bytes(self.rest))
+            self.rest.clear()
         lines += self._pieces(rest)
-        if b"\r" in rest and time.monotonic() - self._shown > BAR_SECONDS:
-            lines.append(bytes(self._rest))
+        if b"\r" in rest and time.monotonic() - self.shown > BAR_SECONDS:
+            lines.append(bytes(self.rest))
         self._lines(lines)
 
     def _pieces(self, data: bytes) -> list[bytes]:
         """Add to the line that is not ended yet; returns what it is too long to hold."""
-        self._rest += data
+        self.rest += data
         pieces = []
-        while len(self._rest) > MOST_BYTES:
+        while len(self.rest) > MOST_BYTES:
             end = MOST_BYTES
-            while end > MOST_BYTES - 4 and self._rest[end] & 0xC0 == 0x80:  # not within a letter
+            while end > MOST_BYTES - 4 and self.rest[end] & 0xC0 == 0x80:  # not within a letter
                 end -= 1
-            pieces.append(bytes(self._rest[:end]))
-            del self._rest[:end]
+            pieces.append(bytes(self.rest[:end]))
+            del self.rest[:end]
         return pieces
 
     def _lines(self, lines: list[bytes]) -> None:
         if lines:
-            self._shown = time.monotonic()
-            self._show("\n".join(self._prefix + _seen(line).decode(errors="replace") for line in lines))
+            self.shown = time.monotonic()
+            self.show("\n".join(self.prefix + _seen(line).decode(errors="replace") for line in lines))
 
     def close(self) -> None:
         """Take what is left as a line."""
-        if self._rest:
-            if self._keep:
-                self._keep(b"\n")
-            self._lines([bytes(self._rest)])
-            self._rest.clear()
-        self._close()
+        if self.rest:
+            if self.keep:
+                self.keep(b"\n")
+            self._lines([bytes(self.rest)])
+            self.rest.clear()
+        self.ended()
 
 
 def _seen(line: bytes) -> bytes:

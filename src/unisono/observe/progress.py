@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, TextIO, cast
 
 from rich.console import Console
@@ -155,6 +156,7 @@ class Live:
             self._progress.stop()
 
 
+@dataclass
 class Beside(Silent):
     """The display of a host beside the first one, which alone shows progress: what this one has to say, by its name.
 
@@ -169,12 +171,12 @@ class Beside(Silent):
     [node1 worker 0] hello
     """
 
-    def __init__(self, display: Display, name: str) -> None:
-        self.display, self._name = display, name
+    display: Display
+    name: str
 
     def message(self, text: str) -> None:
         """See `Display`; what processes print has their host's name already."""
-        self.display.message(text if text.startswith(f"[{self._name} ") else f"[{self._name}] {text}")
+        self.display.message(text if text.startswith(f"[{self.name} ") else f"[{self.name}] {text}")
 
     def close(self) -> None:
         """See `Display`."""

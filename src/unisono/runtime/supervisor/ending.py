@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from unisono.errors.failure import Failure
 from unisono.runtime.rules.shutdown import ASKED, Shutdown
 from unisono.runtime.supervisor.other_hosts import Companions
 
 
+@dataclass
 class Ending:
     """What is known of it so far; the first reason counts.
 
@@ -23,11 +24,11 @@ class Ending:
         shortage: why nobody can be forked any more, so that it ends after the step at hand.
     """
 
-    def __init__(self, asked: Callable[[], Shutdown | None], others: Companions | None) -> None:
-        self._asked, self._others = asked, others
-        self.failure: Failure | None = None
-        self.shutdown: Shutdown | None = None
-        self.shortage: Failure | None = None
+    asked: Callable[[], Shutdown | None]
+    others: Companions | None
+    failure: Failure | None = None
+    shutdown: Shutdown | None = None
+    shortage: Failure | None = None
 
     def fail(self, failure: Failure | None) -> None:
         """It has failed, where this is a failure."""
@@ -35,7 +36,7 @@ class Ending:
 
     def stop_for(self, shortage: Failure | None) -> None:
         """Where there is a reason, nobody can be forked any more: stop after the step at hand, as those at work can."""
-        if shortage is None or self._others:  # other hosts hear of a failure
+        if shortage is None or self.others:  # other hosts hear of a failure
             self.fail(shortage)
             return
         self.shortage = self.shortage or shortage
@@ -44,14 +45,14 @@ class Ending:
 
     def ask(self, shutdown: Shutdown) -> None:
         """This host is to go; it leaves the others only where these can go on without it."""
-        others = self._others
+        others = self.others
         self.shutdown = replace(shutdown, leaves=shutdown.leaves and others is not None and others.may_leave)
         if others:
             others.announce(self.shutdown)
 
     def is_due(self) -> bool:
         """Whether this host leaves or the run ends: as somebody has said, here or on another host."""
-        own, ends = self._asked(), self._others.ending() if self._others else None
+        own, ends = self.asked(), self.others.ending() if self.others else None
         if self.shutdown is None and own is not None:
             self.ask(own)
         if ends is not None and (self.shutdown is None or self.shutdown.leaves):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 from unisono.errors import Interrupted, JobError
@@ -28,6 +29,7 @@ class WarmParentLost(JobError):
     """The warm parent is dead."""
 
 
+@dataclass
 class Copy:
     """A warm parent that another one has forked.
 
@@ -35,23 +37,23 @@ class Copy:
         process, pidfd: it.
     """
 
-    def __init__(self, process: int, pidfd: int) -> None:
-        self.pid, self._pidfd = process, pidfd
-        self._status: int | None = None
+    pid: int
+    pidfd: int
+    status: int | None = None
 
     def kill(self) -> None:
         """End it."""
-        if self._status is None:
+        if self.status is None:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def wait(self) -> int:
         """Its exit status, once it has ended."""
-        if self._status is None:
-            readable(self._pidfd, None)
-            self._status = status_of(self._pidfd)
-            os.close(self._pidfd)
-        return self._status
+        if self.status is None:
+            readable(self.pidfd, None)
+            self.status = status_of(self.pidfd)
+            os.close(self.pidfd)
+        return self.status
 
 
 Started = tuple[subprocess.Popen[bytes] | Copy, Channel, int]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from unisono.frameworks.protocol.optimizer import Optimizer
 from unisono.memory.segment import Segment
 from unisono.runtime.rules.rounds import Program
 
 
+@dataclass
 class Schedule:
     """The schedules of one process's adapter.
 
@@ -18,9 +21,9 @@ class Schedule:
         rounds_seen: how many rounds they have been stepped through.
     """
 
-    def __init__(self, program: Program, adapter: Optimizer) -> None:
-        self._program, self._adapter = program, adapter
-        self.rounds_seen = 0
+    program: Program
+    adapter: Optimizer
+    rounds_seen: int = 0
 
     def catch_up(self, round: int, segment: Segment) -> None:
         """Step the schedules through every round before this one.
@@ -30,10 +33,10 @@ class Schedule:
             segment: holds the evaluations' results so far, by their number (for schedules that follow them).
         """
         while self.rounds_seen < round:
-            past = self._program.at(self.rounds_seen)
+            past = self.program.at(self.rounds_seen)
             if past.evaluation is None:
-                self._adapter.advance_schedule()
-            elif past.evaluation == len(self._program.evaluations) - 1 and past.last:
-                number = self._program.evaluations_by(past.step - 1)
-                self._adapter.advance_plateau(float(segment["losses"][number]), float(segment["watched"][number]))
+                self.adapter.advance_schedule()
+            elif past.evaluation == len(self.program.evaluations) - 1 and past.last:
+                number = self.program.evaluations_by(past.step - 1)
+                self.adapter.advance_plateau(float(segment["losses"][number]), float(segment["watched"][number]))
             self.rounds_seen += 1
