@@ -204,9 +204,9 @@ PLAUSIBLE: tuple[Mistake, ...] = (
         "old checkpoints go before the new one is there",
         (
             ("checkpoint/keeper.py", "            store.write(",
-             "            store.prune(folder, self._settings.keep, set())\n            store.write("),
+             "            store.prune(folder, self.settings.keep, set())\n            store.write("),
             ("checkpoint/keeper.py",
-             '            store.prune(folder, self._settings.keep, {best["step"]} if best else set())\n', ""),
+             '            store.prune(folder, self.settings.keep, {best["step"]} if best else set())\n', ""),
         ),
         ("tests/checkpoint",),
     ),
@@ -222,7 +222,7 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "a resumed run begins with a new optimizer",
-        (("runs/recorder.py", "self.resumed.optimizer.arrays, standing.step)", "{}, standing.step)"),),
+        (("runs/observation.py", "self.resumed.optimizer.arrays, standing.step)", "{}, standing.step)"),),
         ("tests/runs/test_train.py::test_a_resumed_run_has_the_bits_of_the_undisturbed_one",),
     ),
     # Several hosts, and memory.
@@ -248,7 +248,7 @@ PLAUSIBLE: tuple[Mistake, ...] = (
     ),
     Mistake(
         "a structure of many arrays is read from the wrong place",
-        (("memory/packing.py", "start = 16 + 8 * count", "start = 16 + 9 * count"),),
+        (("memory/packing.py", "raw, 16), 16 + 8 * count", "raw, 16), 16 + 9 * count"),),
         ("tests/memory/test_packing.py",),
     ),
 )  # fmt: skip

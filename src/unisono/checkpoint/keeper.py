@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def _is_better(better: str, value: float, best: float | None) -> bool:
     return value > best if better == "max" else value < best
 
 
+@dataclass
 class Keeper:
     """Keeps the checkpoints of one run.
 
@@ -50,21 +51,23 @@ class Keeper:
         newest: the step of the newest one that is on disk, as far as this process knows, or None.
     """
 
-    def __init__(
-        self, folder: Callable[[], Path], settings: Checkpointing, best: tuple[str, str] | None, patience: int | None,
-        message: Callable[[str], None], kept: Callable[[Mapping[str, Any]], None],
-        before: Callable[[], None] = lambda: None, fence: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
-        self._folder, self._settings, self._best_of, self._patience = folder, settings, best, patience
-        self._message, self._kept, self.before, self._fence = message, kept, before, fence
-        self.about: tuple[Mapping[str, Any], Mapping[str, str]] = ({}, {})
+    folder: Callable[[], Path]
+    settings: Checkpointing
+    best: tuple[str, str] | None
+    patience: int | None
+    message: Callable[[str], None]
+    kept: Callable[[Mapping[str, Any]], None]
+    before: Callable[[], None] = lambda: None
+    fence: Callable[[], None] = lambda: None
+    about: tuple[Mapping[str, Any], Mapping[str, str]] = ({}, {})
+    failure: str | None = None
+    newest: int | None = None
+
+    def __post_init__(self) -> None:
         self._standing = Standing(0, False, 1)
-        self._improved = False
+        self._improved = self._told_slow = False
         self._copies = Copies(self._write)
         self._written_at = time.monotonic()
-        self._told_slow = False
-        self.failure: str | None = None
-        self.newest: int | None = None
 
     def begin(self, standing: Standing) -> None:
         """Go on from where an earlier run stood."""
@@ -72,7 +75,7 @@ class Keeper:
 
     def prepare(self, parameters: Tensors, optimizer: Tensors) -> None:
         """Take the memory of a copy now, so that no step waits for it later."""
-        if self._settings.steps or self._settings.seconds or self._best_of:
+        if self.settings.steps or self.settings.seconds or self.best:
             self._copies.prepare(parameters, optimizer)
 
     def memory(self) -> dict[str, Any]:
@@ -100,13 +103,13 @@ class Keeper:
     @property
     def exhausted(self) -> bool:
         """Whether patience is over."""
-        return self._patience is not None and self._standing.since_best >= self._patience
+        return self.patience is not None and self._standing.since_best >= self.patience
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
         """Take note of an evaluation."""
-        if self._best_of is None:
+        if self.best is None:
             return
-        better, name = self._best_of
+        better, name = self.best
         value = record.get(f"evaluation/{name}")
         if value is None:
             return  # another set's
@@ -121,16 +124,16 @@ class Keeper:
     @property
     def has_written(self) -> bool:
         """Whether the run has checkpoints, from whichever process."""
-        return bool(store.steps(self._folder()))
+        return bool(store.steps(self.folder()))
 
     def due_by_clock(self) -> bool:
         """Whether the settings ask for a checkpoint now; while one is being written they do not ask for another."""
-        every = self._settings.seconds
+        every = self.settings.seconds
         if every is None or time.monotonic() - self._written_at < every:
             return False
         if self._copies.is_writing and not self._told_slow:
             self._told_slow = True
-            self._message(f"the disk takes more than {every:g} s for a checkpoint: the next comes when it has one")
+            self.message(f"the disk takes more than {every:g} s for a checkpoint: the next comes when it has one")
         return not self._copies.is_writing
 
     def copy(self, standing: Standing, parameters: Tensors, optimizer: Tensors) -> None:
@@ -138,12 +141,12 @@ class Keeper:
 
         While a slow disk still takes another one, only the best waits for it.
         """
-        every = self._settings.steps
+        every = self.settings.steps
         due = every is not None and standing.step % every == 0 and not standing.evaluated
         if not (due or self.due_by_clock() or self._improved):
             return
         if self._copies.is_writing and not self._improved:
-            self._message(f"the disk is slow: no checkpoint of step {standing.step}, the last one is being written")
+            self.message(f"the disk is slow: no checkpoint of step {standing.step}, the last one is being written")
             return
         self._written_at = time.monotonic()
         standing, improved, self._improved = self._with_memory(standing), self._improved, False
@@ -176,19 +179,19 @@ class Keeper:
         try:
             self.before()
             job, fingerprint = self.about
-            folder = self._folder()
+            folder = self.folder()
             store.write(folder, standing, job, fingerprint, parameters, optimizer)
             self.newest = standing.step
             best = standing.best
             if improved and best is not None:
-                self._kept(best)
+                self.kept(best)
         except (OSError, RuntimeError) as error:  # a full disk; no more threads
             self._failed(standing, error)
             return
         with suppress(OSError):
-            self._fence()
-            store.prune(folder, self._settings.keep, {best["step"]} if best else set())
+            self.fence()
+            store.prune(folder, self.settings.keep, {best["step"]} if best else set())
 
     def _failed(self, standing: Standing, error: Exception) -> None:
         self.failure = f"the checkpoint of step {standing.step} could not be written: {error}"
-        self._message(f"{self.failure}; training goes on, the next one is tried again")
+        self.message(f"{self.failure}; training goes on, the next one is tried again")

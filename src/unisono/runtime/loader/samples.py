@@ -10,8 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from unisono.errors import UsageError
 from unisono.errors.failure import Failure, PlacedError, failure
 from unisono.frameworks.protocol import Array, DataFunctions
@@ -78,6 +76,7 @@ def samples_at(
     return samples
 
 
+@dataclass
 class Example:
     """() → the (inputs, targets) of the first samples of the data, as many as a microbatch has; read once.
 
@@ -87,22 +86,22 @@ class Example:
         functions: the framework's.
     """
 
-    def __init__(self, job: Job, data: Datasets, functions: DataFunctions) -> None:
-        self._job, self._functions = job, functions
-        self._data: Datasets | None = data
-        self.packed: bytes | None = None
+    job: Job
+    data: Datasets | None
+    functions: DataFunctions
+    packed: bytes | None = None
 
     def __call__(self) -> Any:
-        if self._data is None:
+        if self.data is None:
             return pickle.loads(self.packed or b"")
-        self._functions.seed_everything(key(self._job.seed, "example"))
-        training = self._data.training
-        indices = range(min(len(training), -(-self._job.batch_size // self._job.microbatches)))
-        samples = samples_at(training, indices, None, self._functions)
-        collate = self._job.collate
-        batch = self._functions.collate(samples, indices) if collate is None else collate(samples)
-        self.packed = dumps(batch, self._functions.reducers())
-        self._data = None  # whoever is forked later must not read through what is open here
+        self.functions.seed_everything(key(self.job.seed, "example"))
+        training = self.data.training
+        indices = range(min(len(training), -(-self.job.batch_size // self.job.microbatches)))
+        samples = samples_at(training, indices, None, self.functions)
+        collate = self.job.collate
+        batch = self.functions.collate(samples, indices) if collate is None else collate(samples)
+        self.packed = dumps(batch, self.functions.reducers())
+        self.data = None  # whoever is forked later must not read through what is open here
         return batch
 
     def read(self) -> bytes | None:
@@ -113,6 +112,7 @@ class Example:
         return self.packed
 
 
+@dataclass
 class SampleReader:
     """Reads one microbatch: a pure function of (job, round, microbatch).
 
@@ -120,24 +120,23 @@ class SampleReader:
         begun: hears which sample is about to be read.
     """
 
-    def __init__(self, job: Job, program: Program, data: Datasets, functions: DataFunctions) -> None:
-        self.begun: Callable[[int], None] = _nothing
-        self.job = job
-        self.program = program
-        self.data = data
-        self._functions = functions
-        self._epoch = -1
-        self._order: Array = np.empty(0, np.int64)
+    job: Job
+    program: Program
+    data: Datasets
+    functions: DataFunctions
+    begun: Callable[[int], None] = _nothing
+    epoch: int = -1
+    order: Array | Sequence[int] = ()
 
     def read(self, round_: Round, microbatch: int) -> Any:
         """The (inputs, targets) of a microbatch."""
         positions = self.program.positions(round_, microbatch)
         if round_.evaluation is None:
             epoch, _ = self.program.batches.locate(round_.step)
-            if epoch != self._epoch:
-                self._order = self._epoch_order(epoch)
-                self._epoch = epoch
-            indices = [int(i) for i in self._order[positions.start : positions.stop]]
+            if epoch != self.epoch:
+                self.order = self._epoch_order(epoch)
+                self.epoch = epoch
+            indices = [int(i) for i in self.order[positions.start : positions.stop]]
             return self._collate(self.data.training, indices, ("sample", epoch), ("collate", round_.step), microbatch)
         name = self.program.evaluations[round_.evaluation].name
         place = ("evaluation", name)
@@ -161,12 +160,12 @@ class SampleReader:
         microbatch: int,
     ) -> Any:
         seed = self.job.seed
-        if self.job.collate is None and (batch := self._functions.gather(data, indices)) is not None:
+        if self.job.collate is None and (batch := self.functions.gather(data, indices)) is not None:
             return batch
-        samples = samples_at(data, indices, lambda index: key(seed, *sample_place, index), self._functions, self.begun)
+        samples = samples_at(data, indices, lambda index: key(seed, *sample_place, index), self.functions, self.begun)
         if self.job.collate is None:
-            return self._functions.collate(samples, indices)
-        self._functions.seed_everything(key(seed, *batch_place, microbatch))
+            return self.functions.collate(samples, indices)
+        self.functions.seed_everything(key(seed, *batch_place, microbatch))
         try:
             return self.job.collate(samples)
         except Exception as error:

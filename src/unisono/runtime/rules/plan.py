@@ -170,6 +170,7 @@ class Action(NamedTuple):
     stop: int = 0
 
 
+@dataclass
 class Look:
     """One look at a round: its plan, every slot's words, and what these say together, found out when it is first asked.
 
@@ -178,8 +179,8 @@ class Look:
         words: every slot's words.
     """
 
-    def __init__(self, plan: Plan, words: Sequence[SlotWords]) -> None:
-        self.plan, self.words = plan, words
+    plan: Plan
+    words: Sequence[SlotWords]
 
     @cached_property
     def stage(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from unisono.errors import UsageError
 from unisono.errors.failure import Failure
@@ -16,6 +16,7 @@ from unisono.runtime.supervisor.running import Running
 from unisono.runtime.supervisor.site import Site
 
 
+@dataclass
 class Regrouping:
     """This host among the others.
 
@@ -26,9 +27,10 @@ class Regrouping:
         crew: this host's workers.
     """
 
-    def __init__(self, run: Running, site: Site, others: Companions, crew: CrewControl) -> None:
-        self._run, self._others, self._crew = run, others, crew
-        self._ending, self._keeper, self._caller = site.ending, site.keeper, site.caller
+    run: Running
+    site: Site
+    others: Companions
+    crew: CrewControl
 
     def join(self, rounds: int) -> int:
         """Come together with the other hosts, all with the same state.
@@ -42,36 +44,36 @@ class Regrouping:
         Raises:
             UsageError: they do not fit together.
         """
-        run = self._run
-        own = Own(rounds, run.crew.wanted, run.records.latest, self._keeper.memory())
-        joined = self._others.join(run.described, run.state, own, self._ending.is_due)
+        run = self.run
+        own = Own(rounds, run.crew.wanted, run.records.latest, self.site.keeper.memory())
+        joined = self.others.join(run.described, run.state, own, self.site.ending.is_due)
         if isinstance(joined, Failure):
             if joined.usage:
                 raise UsageError(joined.message)
-            self._ending.fail(joined)
+            self.site.ending.fail(joined)
             return max(rounds, 0)
         if joined is None:
             return rounds
         if joined.missed is not None:
             run.hand_on(joined.missed)
         elif joined.rounds != rounds:
-            self._keeper.remember(joined.memory)
-        self._caller.joined(joined.host, run.described, run.state, joined.rounds)
+            self.site.keeper.remember(joined.memory)
+        self.site.caller.joined(joined.host, run.described, run.state, joined.rounds)
         return joined.rounds
 
     def is_due(self) -> bool:
         """Whether the hosts are to meet anew now; the run may have failed elsewhere instead."""
-        self._ending.fail(self._others.trouble())
+        self.site.ending.fail(self.others.trouble())
         # Where some leave, all have exchanged, and come to rest after the same round.
-        return self._ending.failure is None and self._others.is_called and not HostShares(self._run.state).stop
+        return self.site.ending.failure is None and self.others.is_called and not HostShares(self.run.state).stop
 
     def goes_on_with_fewer(self, plan: Plan) -> bool:
         """All workers have ended; returns whether that was because other hosts leave, and this one goes on."""
-        shares, ending = HostShares(self._run.state), self._ending
-        if not shares.stop or self._run.is_done(plan):
+        shares, ending = HostShares(self.run.state), self.site.ending
+        if not shares.stop or self.run.is_done(plan):
             return False
         shutdowns = shares.shutdowns
-        self._others.see_off(shutdowns)
+        self.others.see_off(shutdowns)
         found = fate(shutdowns, shares.host)
         if found is Fate.ENDS:
             first = next(each for each in shutdowns if each is not None)
@@ -83,12 +85,12 @@ class Regrouping:
 
     def regroup(self) -> None:
         """Come to rest, meet, go on from the round that the furthest host has done."""
-        run = self._run
-        self._others.part()
-        self._crew.abandon()
+        run = self.run
+        self.others.part()
+        self.crew.abandon()
         run.drain()
         before, copied = run.records.plan.round, run.control.get(Control.COPIED)
         first = self.join(before)
         run.begin(first)
         run.crew_anew(run.crew.wanted)
-        self._crew.begin(first, go_on=self._ending.shutdown is None, copy=first > before or copied <= before)
+        self.crew.begin(first, go_on=self.site.ending.shutdown is None, copy=first > before or copied <= before)

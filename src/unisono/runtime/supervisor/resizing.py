@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from unisono.errors import UsageError
@@ -13,6 +14,7 @@ from unisono.runtime.supervisor.running import Running
 from unisono.runtime.supervisor.site import Site
 
 
+@dataclass
 class Resizing:
     """Answers requests.
 
@@ -25,13 +27,14 @@ class Resizing:
         paused: whether the run has no workers for a while.
     """
 
-    def __init__(self, run: Running, site: Site, crew: CrewControl) -> None:
-        self._run, self._site, self._crew, self._ending = run, site, crew, site.ending
-        self.paused = False
+    run: Running
+    site: Site
+    crew: CrewControl
+    paused: bool = False
 
     def waits(self, plan: Plan) -> bool:
         """Whether the run waits for workers, and is neither done nor to stop."""
-        return self.paused and self._ending.shutdown is None and self._run.rounds.next(plan.round) is not None
+        return self.paused and self.site.ending.shutdown is None and self.run.rounds.next(plan.round) is not None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what is asked.
@@ -42,13 +45,13 @@ class Resizing:
         if "resize" in request:
             return {"workers": self._resize(request["resize"])}
         if request.get("stop"):
-            if self._ending.shutdown is None:
-                self._ending.ask(Shutdown(False, ASKED))
+            if self.site.ending.shutdown is None:
+                self.site.ending.ask(Shutdown(False, ASKED))
             return {"stopping": True}
         raise UsageError(f"a run can be asked to resize or to stop; received {request}.")
 
     def _resize(self, wanted: Any) -> int:
-        shape = self._run.described.layout.shape
+        shape = self.run.described.layout.shape
         most, least = shape.most, shape.stages
         if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted not in (0, *range(least, most + 1)):
             stages = f", and at least {least}, one a stage" if least > 1 else ""
@@ -56,22 +59,22 @@ class Resizing:
                 f"a run of this job can have 0 (pause) to {most} workers, one a non-empty microbatch{stages}; received "
                 f"{wanted!r}."
             )
-        if wanted == 0 and self._site.others:
+        if wanted == 0 and self.site.others:
             raise UsageError("a run over several hosts is not paused; stop it, and resume it later.")
         if wanted == 0:
             self.paused = True
-            self._run.control.publish(Control.STOP, 1)
+            self.run.control.publish(Control.STOP, 1)
         elif self.paused:
             self._resume_with(wanted)
         else:
-            self._crew.resize(wanted)
+            self.crew.resize(wanted)
         return wanted
 
     def _resume_with(self, wanted: int) -> None:
         """Go on after a pause: the workers that are still leaving go first."""
-        run = self._run
-        self._crew.abandon()
+        run = self.run
+        self.crew.abandon()
         run.crew_anew(wanted)
         round_ = run.records.plan.round
-        self._crew.begin(round_, copy=run.control.get(Control.COPIED) <= round_)
+        self.crew.begin(round_, copy=run.control.get(Control.COPIED) <= round_)
         self.paused = False  # not before: what cannot be begun is paused still
