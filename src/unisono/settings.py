@@ -95,12 +95,6 @@ class Checkpointing:
     seconds: float | None = None
     keep: int = 2
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "keep"):
-            value = getattr(self, name)
-            if value is not None:
-                bounds.whole(f"checkpoints: {name}", value)
-
     @staticmethod
     def parse(every: str | int | None, keep: int = 2) -> Checkpointing:
         """From "200" (steps) or "10m" (time); None = at the end only."""

@@ -26,18 +26,38 @@ from unisono.settings import Settings
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one worker gets.
+class StagePart:
+    """What one stage is.
+
+    Attributes:
+        units: the names of its first and its last piece.
+        parameters: numbers of the parameters whose gradients are its own.
+        elements: their elements.
+        activation_bytes: what a microbatch keeps for its backward pass; None where the model can't be cut.
+        forward_seconds, backward_seconds: of one microbatch; None where the model can't be cut.
+    """
+
+    units: tuple[str, str]
+    parameters: tuple[int, ...]
+    elements: int
+    activation_bytes: int | None = None
+    forward_seconds: float | None = None
+    backward_seconds: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Of one microbatch."""
+        return (self.forward_seconds or 0.0) + (self.backward_seconds or 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(StagePart):
+    """What one worker gets: its stage, with the activations that it keeps at most.
 
     Attributes:
         pipe, stage: its place.
         samples: samples of an epoch that its pipe computes.
         data_bytes: their size.
-        units: the names of the first and the last piece of its stage.
-        parameters: numbers of the parameters whose gradients are its own.
-        elements: their elements.
-        activation_bytes: what it keeps at most for its backward passes; None where the model can't be cut.
-        forward_seconds, backward_seconds: of one microbatch; None where the model can't be cut.
         share: its part of the model's time.
     """
 
@@ -45,12 +65,6 @@ class Part:
     stage: int
     samples: int
     data_bytes: int
-    units: tuple[str, str]
-    parameters: tuple[int, ...]
-    elements: int
-    activation_bytes: int | None
-    forward_seconds: float | None
-    backward_seconds: float | None
     share: float
 
 
@@ -100,6 +114,10 @@ class PartitionReport:
         )
 
 
+def _kept(stage: StagePart, microbatches: int) -> int | None:
+    return None if stage.activation_bytes is None else microbatches * stage.activation_bytes
+
+
 def _in_units(value: float | None, factor: float) -> str:
     return "–" if value is None else f"{factor * value:.2f}"
 
@@ -135,10 +153,9 @@ def partition(job: Job, workers: int | None = None, pipeline: int = 1, threads: 
     sample_bytes = packed_bytes(batch, prepared.framework.data.reducers()) / count  # as it travels to a worker
     parts = tuple(
         Part(
-            pipe, index, samples[pipe], int(samples[pipe] * sample_bytes), stage.names, stage.parameters,
-            stage.elements,
-            None if stage.activation_bytes is None else (layout.pipeline - index) * stage.activation_bytes,
-            stage.forward_seconds, stage.backward_seconds, stage.seconds / whole_seconds if whole_seconds else 1.0,
+            **{**vars(stage), "activation_bytes": _kept(stage, layout.pipeline - index)},
+            pipe=pipe, stage=index, samples=samples[pipe], data_bytes=int(samples[pipe] * sample_bytes),
+            share=stage.seconds / whole_seconds if whole_seconds else 1.0,
         )
         for pipe in range(plan.pipes) for index, stage in enumerate(stages)
     )  # fmt: skip
@@ -154,21 +171,7 @@ def partition(job: Job, workers: int | None = None, pipeline: int = 1, threads: 
     )
 
 
-@dataclass(frozen=True)
-class _StagePart:
-    names: tuple[str, str]
-    parameters: tuple[int, ...]
-    elements: int
-    activation_bytes: int | None = None
-    forward_seconds: float | None = None
-    backward_seconds: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        return (self.forward_seconds or 0.0) + (self.backward_seconds or 0.0)
-
-
-def _stages(prepared: Prepared) -> tuple[list[_StagePart], str | None]:
+def _stages(prepared: Prepared) -> tuple[list[StagePart], str | None]:
     """What each stage is, and why the model can't be cut if it can't."""
     cut, description = prepared.described.cut, prepared.layout.description
     if cut is None:
@@ -176,13 +179,13 @@ def _stages(prepared: Prepared) -> tuple[list[_StagePart], str | None]:
             units = prepared.adapter.units(*prepared.example())
         except UsageError as error:
             trained = tuple(number for number, owner in enumerate(description.owners) if owner is not None)
-            whole = _StagePart(("the whole model",) * 2, trained, _elements(description, trained))
+            whole = StagePart(("the whole model",) * 2, trained, _elements(description, trained))
             return [whole], str(error)
         cut = Cut(units, (0, len(units)))
     parts = []
     for index, pieces in enumerate(cut.stages):
         parameters = prepared.adapter.stage(cut.cuts, index, prepared.request.recompute).parameters
-        part = _StagePart(
+        part = StagePart(
             (pieces[0].name, pieces[-1].name),
             parameters,
             _elements(description, parameters),

@@ -102,3 +102,11 @@ class PlacedError(Exception):
         super().__init__(where)
         self.cause = cause
         self.where = where
+
+
+class WorkerFailed(Exception):
+    """The job failed in this worker, or in the loader that reads for it; carries the description."""
+
+    def __init__(self, description: Failure) -> None:
+        super().__init__(description.message)
+        self.description = description

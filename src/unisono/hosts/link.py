@@ -44,7 +44,7 @@ class Link:
         self._state, self._transport = state, transport
         self._own = setup.generation.own or 0
         self._exchange = Exchange(state, transport, self._own, len(setup.generation.hosts))
-        self._committed = Words(state.segment, "committed", 0.0)  # waits are long: who computes needs the core
+        self._committed = Words(state.segment, "committed")  # waits are long: who computes needs the core
 
     def equalise(self) -> None:
         """Give the source's state to who needs it.

@@ -21,7 +21,7 @@ class ReadySums:
 
     def __init__(self, state: HostState) -> None:
         self._progress, self._control = BackwardProgress(state), state.control
-        self._summed = Words(state.segment, "summed", 0.0)
+        self._summed = Words(state.segment, "summed")
 
     def begin(self, plan: Plan) -> None:
         """Turn to a round."""

@@ -51,7 +51,7 @@ class Words:
         spin_seconds: how long a waiter looks before it sleeps; 0 when workers outnumber cores.
     """
 
-    def __init__(self, segment: Segment, name: str, spin_seconds: float) -> None:
+    def __init__(self, segment: Segment, name: str, spin_seconds: float = 0.0) -> None:
         self._view = memoryview(segment[name]).cast("B").cast("q")  # type: ignore[arg-type]
         self._address = segment.address_of(name)
         self._spin_seconds = spin_seconds

@@ -10,7 +10,7 @@ from typing import Any
 
 from unisono.errors import JobError
 from unisono.errors.exits import exit_told
-from unisono.errors.failure import Failure
+from unisono.errors.failure import Failure, WorkerFailed
 from unisono.errors.traces import user_traceback
 from unisono.frameworks.registry import left_as_they_are
 from unisono.job import Job
@@ -32,7 +32,6 @@ from unisono.runtime.supervisor.outcome import Outcome
 from unisono.runtime.supervisor.supervisor import Supervisor
 from unisono.runtime.supervisor.warm_parent_client import WarmParent
 from unisono.runtime.supervisor.watcher import Watcher
-from unisono.runtime.worker.context import WorkerFailed
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from unisono.partition.keys import key
 from unisono.runs.job_arguments import defaults_of, parse
 from unisono.runtime.preparation.code_files import CodeFile
 from unisono.runtime.processes.seeding import seed_all, seeded
-from unisono.runtime.processes.source import Recipe
+from unisono.runtime.processes.source import Recipe, Source
 from unisono.values import bounds
 from unisono.values.text import excerpt
 from unisono.values.typed_json import arguments_written
@@ -55,7 +55,7 @@ def code_of(path: Path) -> bytes:
 
 
 @dataclass(frozen=True)
-class JobFile:
+class JobFile(Source):
     """The job of a file, as the file was when this was made: who edits it while it trains changes no run.
 
     Attributes:
@@ -100,15 +100,6 @@ class JobFile:
     def path(self) -> Path:
         """The file."""
         return Path(self.spec.partition(":")[0])
-
-    @property
-    def files(self) -> tuple[int, ...]:
-        """See `Source`."""
-        return ()
-
-    def received(self, files: Sequence[int]) -> JobFile:
-        """See `Source`."""
-        return self
 
     def read(self) -> Recipe:
         """Run the file once, as Python would.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unisono.errors import UsageError
-from unisono.errors.failure import Failure, PlacedError, failure
+from unisono.errors.failure import Failure, PlacedError, WorkerFailed, failure
 from unisono.frameworks.protocol import Array, DataFunctions
 from unisono.job import Job
 from unisono.memory.packing import Reducers, dumps, pack, unpack
@@ -220,7 +220,7 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
         share: (i, n): this loader reads every n-th microbatch, beginning with the i-th.
     """
     index, loaders = share
-    committed, at = Words(state.segment, "committed", 0.0), state.segment["reading"]
+    committed, at = Words(state.segment, "committed"), state.segment["reading"]
     shares = HostShares(state)
 
     def begun(sample: int) -> None:
@@ -269,13 +269,5 @@ def _ahead(program: Program, plan: Plan, shares: HostShares) -> Iterator[tuple[i
 def taken(value: Any) -> Any:
     """A microbatch as the ring gave it; raises the loader's failure."""
     if isinstance(value, Failure):
-        raise LoaderFailed(value)
+        raise WorkerFailed(value)
     return value
-
-
-class LoaderFailed(Exception):
-    """A loader could not read a microbatch; carries its description."""
-
-    def __init__(self, description: Failure) -> None:
-        super().__init__(description.message)
-        self.description = description

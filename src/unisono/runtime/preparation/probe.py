@@ -91,7 +91,7 @@ class _Probe:
                 values = self._gradients[piece.parameter.number].reshape(-1)[piece.start : piece.stop]
                 sums[start + piece.start : start + piece.stop] = values
         update = Update(self._state, self._adapter, 0, chunks)
-        action, words = Action(Do.UPDATE, 0, len(chunks)), Words(segment, "progress", 0.0)
+        action, words = Action(Do.UPDATE, 0, len(chunks)), Words(segment, "progress")
         update.apply(self._prepared.program.at(0), (0, 0), weight, action, words)
         for chunk in chunks:
             for piece in (piece for piece in chunk.pieces if piece.start == 0):

@@ -8,13 +8,12 @@ import os
 import sys
 from collections.abc import Callable
 
-from unisono.errors.failure import STACK_SIGNAL, Failure, failure
+from unisono.errors.failure import STACK_SIGNAL, Failure, WorkerFailed, failure
 from unisono.runtime.processes.channel import CLOSED
 from unisono.runtime.processes.deaths import CLOSED_STATUS
 from unisono.runtime.processes.lifeline import prctl
 from unisono.runtime.processes.printing import print_for_the_supervisor
 from unisono.runtime.processes.report import tell
-from unisono.runtime.worker.context import WorkerFailed
 
 _PR_SET_NAME = 15
 

@@ -8,23 +8,12 @@ from dataclasses import dataclass
 from unisono.errors.failure import MEMORY_WAYS_OUT, Failure
 from unisono.runtime.rules.crew import STRIKES, Work
 from unisono.runtime.rules.rounds import Rounds
+from unisono.runtime.rules.shutdown import signal_name
 
 OWN_FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 
 CLOSED_STATUS = 121
 """The exit status of a process that cannot answer, because its end of the way to the supervisor was closed in it."""
-
-
-def signal_name(number: int) -> str:
-    """A signal as people know it.
-
-    >>> signal_name(9), signal_name(41)
-    ('SIGKILL', 'signal 41')
-    """
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ from unisono.machine.descriptors import is_single, opened_since, shared_by_forks
 from unisono.runtime.preparation.code_files import CodeFile, check_code, code_files
 from unisono.runtime.preparation.outline import Outline
 from unisono.runtime.processes.channel import Channel
-from unisono.runtime.processes.deaths import signal_name
 from unisono.runtime.processes.file_values import compare, values_beside
 from unisono.runtime.processes.leftovers import COMPILED, shared_folder
 from unisono.runtime.processes.lifeline import die_with_parent
 from unisono.runtime.processes.parcel import Parcel
 from unisono.runtime.processes.source import NotPicklable, Pickled, Recipe, Source, memory_file, packed
+from unisono.runtime.rules.shutdown import signal_name
 
 
 @dataclass(frozen=True)

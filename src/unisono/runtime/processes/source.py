@@ -41,6 +41,7 @@ class Source(Protocol):
     @property
     def files(self) -> tuple[int, ...]:
         """Open files that travel with it."""
+        return ()
 
     def received(self, files: Sequence[int]) -> Source:
         """The same in the process that it has travelled to.
@@ -48,6 +49,7 @@ class Source(Protocol):
         Args:
             files: what `files` are there.
         """
+        return self
 
     def read(self) -> Recipe:
         """Do what is done once in a process.

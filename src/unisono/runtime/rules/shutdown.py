@@ -11,6 +11,18 @@ ASKED, OUT_OF_TIME = 0, 1000
 """Causes that are no signals: `run.stop()`, and `--max-time`."""
 
 
+def signal_name(number: int) -> str:
+    """A signal as people know it.
+
+    >>> signal_name(9), signal_name(41)
+    ('SIGKILL', 'signal 41')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 @dataclass(frozen=True)
 class Shutdown:
     """One host is to go.
@@ -51,8 +63,7 @@ class Shutdown:
     def __str__(self) -> str:
         if self.cause in (ASKED, OUT_OF_TIME):
             return "was asked to stop" if self.cause == ASKED else "has no time left (--max-time)"
-        known = {each.value: each.name for each in signal.Signals}
-        return f"was told to go ({known.get(self.cause, f'signal {self.cause}')})"
+        return f"was told to go ({signal_name(self.cause)})"
 
 
 class Fate(Enum):

@@ -50,7 +50,7 @@ class BackwardProgress:
         owners = state.layout.description.owners
         self._trained = [number for number, owner in enumerate(owners) if owner is not None]
         self.total = len(owners)
-        self._words, self._control = Words(state.segment, "backward_progress", 0.0), state.control
+        self._words, self._control = Words(state.segment, "backward_progress"), state.control
 
     def begin(self, slot: int, round: int) -> None:
         """Somebody begins to compute the slot's share of a round."""

@@ -22,7 +22,7 @@ class HostState(SavedState):
     def __init__(self, layout: HostLayout, segment: Segment) -> None:
         super().__init__(layout, segment)
         self.heirs = Heirs(segment["heirs"])
-        self.control = Words(segment, "control", 0.0)
+        self.control = Words(segment, "control")
         self.plans = PlanBoard(segment, self.control)
 
     def begin(self, round: int) -> None:

@@ -22,7 +22,7 @@ class PlanBoard:
         self._areas = [memoryview(area).cast("B").cast("q") for area in segment["plans"]]
         self._known: list[tuple[list[int], Plan | None]] = [([], None), ([], None)]
         self._seats, self._control = segment["seats"], control
-        self._committed = Words(segment, "committed", 0.0)
+        self._committed = Words(segment, "committed")
 
     def read(self) -> list[Plan | None]:
         """Both plans; None for one that is being written.

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from unisono.errors.failure import Failure
 from unisono.job import Job
 from unisono.memory.packing import Reducers
 from unisono.runtime.rules.request import Request
@@ -42,11 +41,3 @@ class Context:
     read: Callable[[Round, int], Any]
     reducers: Reducers
     cuts: tuple[int, ...] = ()
-
-
-class WorkerFailed(Exception):
-    """The job failed in this worker; carries the description."""
-
-    def __init__(self, description: Failure) -> None:
-        super().__init__(description.message)
-        self.description = description

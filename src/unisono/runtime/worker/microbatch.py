@@ -9,17 +9,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from unisono.errors import JobError
-from unisono.errors.failure import failure
+from unisono.errors.failure import WorkerFailed, failure
 from unisono.frameworks.protocol import Array, GradientInParts, Measured
 from unisono.gradients.tree import FoldStep
 from unisono.memory.packing import pack
 from unisono.partition.keys import key
-from unisono.runtime.loader.samples import LoaderFailed
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.control import HANDED
 from unisono.runtime.state.layout import LOSS, METRICS, SAMPLES, SECONDS, WEIGHT
-from unisono.runtime.worker.context import Context, WorkerFailed
+from unisono.runtime.worker.context import Context
 from unisono.runtime.worker.partial_sums import PartialSums
 
 
@@ -142,10 +141,8 @@ class Microbatches:
         """
         try:
             yield
-        except GradientInParts:
+        except (GradientInParts, WorkerFailed):
             raise
-        except LoaderFailed as error:
-            raise WorkerFailed(error.description) from error
         except Exception as error:
             raise WorkerFailed(failure(error, f"worker {self._slot}, {where}")) from error
 

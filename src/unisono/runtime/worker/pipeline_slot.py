@@ -59,7 +59,7 @@ class StageWork:
         self._stage = context.adapter.stage(context.cuts, self._index, context.request.recompute)
         self.sums = PartialSums(context.state, context.adapter, pipe, self._stage.parameters, self._stage.buffers)
         self._used = self._segment["used"][slot]
-        self._words = {name: Words(self._segment, name, 0.0) for name in HANDED}
+        self._words = {name: Words(self._segment, name) for name in HANDED}
 
     def passes(self, plan: Plan, round_: Round, steps: Sequence[FoldStep], adds: bool) -> Iterator[Awaited]:
         """Do every pass of a round; yields what has to be waited for, again and again until it is there.

@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from unisono.errors.failure import failure
+from unisono.errors.failure import WorkerFailed, failure
 from unisono.memory.words import Words
 from unisono.runtime.rules.plan import WAITS, Action, Do, Look, Plan, SlotWords, is_over, next_action, owner
 from unisono.runtime.rules.rounds import Round
 from unisono.runtime.state.control import HANDED, Control
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.layout import MEMBERS
-from unisono.runtime.worker.context import Context, WorkerFailed
+from unisono.runtime.worker.context import Context
 from unisono.runtime.worker.next_plan import stamp_next
 from unisono.runtime.worker.pipeline_slot import Awaited
 from unisono.runtime.worker.slot import SlotWork
