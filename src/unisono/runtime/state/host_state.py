@@ -7,11 +7,11 @@ from unisono.memory.words import Words
 from unisono.runtime.state.control import Control
 from unisono.runtime.state.heirs import Heirs
 from unisono.runtime.state.layout import HostLayout
+from unisono.runtime.state.model_state import ModelState
 from unisono.runtime.state.plan_board import PlanBoard
-from unisono.runtime.state.saved_state import SavedState
 
 
-class HostState(SavedState):
+class HostState(ModelState):
     """Typed views of the shared segment.
 
     Args:
