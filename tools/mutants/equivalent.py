@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 SPEED = "only speed: any spans give the same sums"
-SPINNING = "only speed: how long one looks before one sleeps"
 
 EQUIVALENT: list[tuple[str, str, list[str], str]] = [
     ("partition/stages.py", "found = {0: [_Split(0, 0, (0,))]}", ["(0, → (1,", "(0, → (-1,"], "all begin with it"),
@@ -35,13 +34,6 @@ EQUIVALENT: list[tuple[str, str, list[str], str]] = [
         ["0, → 1,", "0, → -1,", "False → True", "1) → 2)", "1) → 0)", "0, False → False, 0", "False, 1 → 1, False"],
         "its best value and the evaluations since are all that is used of it",
     ),
-    (
-        "runtime/state/backward_progress.py",
-        'self._words, self._control = Words(state.segment, "backward_progress", 0.0), state.control',
-        ["0.0 → 1.0"],
-        SPINNING,
-    ),
-    ("hosts/ready_sums.py", 'self._summed = Words(state.segment, "summed", 0.0)', ["0.0 → 1.0"], SPINNING),
     ("memory/words.py", "while time.perf_counter() < deadline:", ["< → <="], "an instant"),
     (
         "memory/words.py",

@@ -9,6 +9,7 @@ turned out complete.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -36,6 +37,7 @@ class SentTooEarly(Exception):
     """A gradient came twice, and its first part was sent; nobody has used it yet."""
 
 
+@dataclass
 class Exchange:
     """The exchanges of one host.
 
@@ -46,12 +48,16 @@ class Exchange:
         hosts: how many there are.
     """
 
-    def __init__(self, state: HostState, transport: Transport, host: int, hosts: int) -> None:
-        self._state, self._segment, self._buffer_specs = state, state.segment, state.layout.description.buffers
-        self._transport, self._host, self._hosts = transport, host, hosts
-        self._others = [other for other in range(hosts) if other != host]
-        self._shares, self._ready, self._adder = HostShares(state), ReadySums(state), TreeAdder()
-        self._gradients = GradientExchange(state, transport, host, hosts, self._ready)
+    state: HostState
+    transport: Transport
+    host: int
+    hosts: int
+
+    def __post_init__(self) -> None:
+        self._segment, self._buffer_specs = self.state.segment, self.state.layout.description.buffers
+        self._others = [other for other in range(self.hosts) if other != self.host]
+        self._shares, self._ready, self._adder = HostShares(self.state), ReadySums(self.state), TreeAdder()
+        self._gradients = GradientExchange(self.state, self.transport, self.host, self.hosts, self._ready)
 
     def round(self, plan: Plan, round_: Round, total: int) -> None:
         """Exchange what the round needs.
@@ -65,7 +71,7 @@ class Exchange:
             ConnectionLost: another host does not answer any more.
             SentTooEarly: sums were sent that were not complete.
         """
-        training, additions = round_.evaluation is None, Additions.of(plan, self._host, total)
+        training, additions = round_.evaluation is None, Additions.of(plan, self.host, total)
         self._ready.begin(plan)
         if training:
             self._gradients.round(plan, additions)
@@ -79,9 +85,9 @@ class Exchange:
     def _heads(self, plan: Plan, total: int, training: bool, additions: Additions) -> Array:
         """Exchange rows, marks and what the next plan is made of; returns which buffers changed anywhere."""
         table, used = self._segment["table"], self._segment["used"]
-        control = self._state.control
+        control = self.state.control
         facts = np.array(
-            [len(self._state.plans.seats()), control.get(Control.STOP), control.get(Control.ASKED)], np.int64
+            [len(self.state.plans.seats()), control.get(Control.STOP), control.get(Control.ASKED)], np.int64
         )
         marks = np.zeros((2, max(used.shape[1], len(self._buffer_specs))), np.uint8)
         if training:
@@ -92,9 +98,9 @@ class Exchange:
         ends = [min(share, total) for share in plan.hosts]
         rows = [table[start:stop] for start, stop in pairwise(ends)]
         came = self._each_to_each(
-            joined([facts, rows[self._host], marks]), [facts.nbytes + each.nbytes + marks.nbytes for each in rows], HEAD
+            joined([facts, rows[self.host], marks]), [facts.nbytes + each.nbytes + marks.nbytes for each in rows], HEAD
         )
-        found, others, changed = {self._host: facts}, np.zeros_like(marks[0]), marks[1].copy()
+        found, others, changed = {self.host: facts}, np.zeros_like(marks[0]), marks[1].copy()
         for host in self._others:
             found[host] = came[host].take(np.int64, facts.shape)
             came[host].fill(rows[host])
@@ -102,7 +108,7 @@ class Exchange:
             others |= theirs[0]
             changed |= theirs[1]
         used[-1] = others[: used.shape[1]] if training else 0
-        workers, shutdowns, asked = zip(*(map(int, found[host]) for host in range(self._hosts)), strict=True)
+        workers, shutdowns, asked = zip(*(map(int, found[host]) for host in range(self.hosts)), strict=True)
         self._shares.agree(workers, shutdowns, max(asked))
         of_buffers: Array = changed[: len(self._buffer_specs)]
         return of_buffers
@@ -114,7 +120,7 @@ class Exchange:
             self._segment[f"buffer_first/{index}"]
             for index, each in enumerate(self._buffer_specs) if changed[index] and each.dtype not in FLOATING
         ]  # fmt: skip
-        begins = next(host for host in range(self._hosts) if plan.hosts[host + 1])  # with the first microbatch
+        begins = next(host for host in range(self.hosts) if plan.hosts[host + 1])  # with the first microbatch
         elements, counts, out = int(np.count_nonzero(kept)), additions.counts, np.empty(kept.size)
         sizes = [8 * count * elements for count in counts]
         sizes[begins] += sum(array.nbytes for array in first)
@@ -122,11 +128,11 @@ class Exchange:
             self._adder(each, lambda pipe, node: self._segment[f"buffer_sums/{pipe}"][node], out)[kept]
             for each in additions.own
         ]
-        came = self._each_to_each(joined(own + (first if self._host == begins else [])), sizes, BUFFERS)
-        nodes = {(self._host, node): values for node, values in enumerate(own)}
+        came = self._each_to_each(joined(own + (first if self.host == begins else [])), sizes, BUFFERS)
+        nodes = {(self.host, node): values for node, values in enumerate(own)}
         for host in self._others:
             nodes |= {(host, node): came[host].take(np.float64, (elements,)) for node in range(counts[host])}
-        if self._host != begins:
+        if self.host != begins:
             for array in first:
                 came[begins].fill(array)
         self._segment[f"buffer_changed/{ALL_HOSTS}"][0, : changed.size] = changed
@@ -136,7 +142,7 @@ class Exchange:
     def _each_to_each(self, own: Array, sizes: Sequence[int], tag: int) -> dict[int, Reader]:
         """Send the same to all others; returns what comes from each, of so many bytes."""
         came = {host: np.empty(sizes[host], np.uint8) for host in self._others}
-        received = [self._transport.receive(data, host, tag) for host, data in came.items() if data.size]
-        sent = [self._transport.send(own, host, tag) for host in self._others if own.size]
+        received = [self.transport.receive(data, host, tag) for host, data in came.items() if data.size]
+        sent = [self.transport.send(own, host, tag) for host in self._others if own.size]
         wait_for((*received, *sent))
         return {host: Reader(data) for host, data in came.items()}

@@ -106,6 +106,7 @@ class Waiting:
     wanted: int
 
 
+@dataclass
 class Membership:
     """The policy.
 
@@ -124,8 +125,12 @@ class Membership:
     Gathered(generation=1, hosts=(5,), unreachable={})
     """
 
-    def __init__(self, expected: int, timeout: float, least: int | None = None, goes_on: bool = False) -> None:
-        self._expected, self._timeout, self._least, self._goes_on = expected, timeout, least, goes_on
+    expected: int
+    timeout: float
+    least: int | None = None
+    goes_on: bool = False
+
+    def __post_init__(self) -> None:
         self.generation = 0
         self.hosts: tuple[int, ...] = ()
         self._called_at: float | None = None
@@ -163,7 +168,7 @@ class Membership:
         return Waiting(there, coming, self._wanted_count(now, self._called_at, seen))
 
     def _is_lost(self, now: float, host: Seen) -> bool:
-        return now - host.heard > self._timeout
+        return now - host.heard > self.timeout
 
     def _is_ending(self, seen: Mapping[int, Seen]) -> bool:
         """Whether the run is over for one of its hosts: who comes now comes too late, and nobody waits for more."""
@@ -199,21 +204,21 @@ class Membership:
 
     def _wanted_count(self, now: float, called_at: float, seen: Mapping[int, Seen]) -> int:
         """How many hosts there are to be."""
-        least = 1 if self._least is None or self._is_ending(seen) else self._least
-        if self.generation or (self._goes_on and now - called_at > GRACE_SECONDS):
+        least = 1 if self.least is None or self._is_ending(seen) else self.least
+        if self.generation or (self.goes_on and now - called_at > GRACE_SECONDS):
             return least
         gone = sum(host.gone for host in seen.values())  # they will not come
-        return max(least, self._expected - gone)
+        return max(least, self.expected - gone)
 
     def _are_enough(self, now: float, called_at: float, count: int, seen: Mapping[int, Seen]) -> bool:
         """Whether there are as many as are wanted; a run begins with fewer where the rest is too late."""
         if count >= self._wanted_count(now, called_at, seen):
             return True
-        if self.generation or self._least is None or count < self._least:
+        if self.generation or self.least is None or count < self.least:
             self._enough_at = None
             return False
         self._enough_at = now if self._enough_at is None else self._enough_at
-        return now - self._enough_at > self._timeout
+        return now - self._enough_at > self.timeout
 
     def _gathered(self, now: float, called_at: float, seen: Mapping[int, Seen]) -> Gathered | None:
         coming = self.generation + 1

@@ -76,6 +76,7 @@ class _Host:
     ended_at: float = 0.0
 
 
+@dataclass
 class Driver:
     """Drives one run.
 
@@ -89,12 +90,16 @@ class Driver:
         interrupts: whether the run is asked to stop.
     """
 
-    def __init__(
-        self, ray: Any, group: Any, cpus: int, order: Order, settings: Settings, shown: Display, interrupts: Interrupts
-    ) -> None:  # fmt: skip
-        self._ray, self._group, self._cpus, self._order, self._shown = ray, group, cpus, order, shown
-        self._settings, self._interrupts = settings, interrupts
-        self._bundles = [_Bundle() for _ in range(order.place.hosts)]
+    ray: Any
+    group: Any
+    cpus: int
+    order: Order
+    settings: Settings
+    shown: Display
+    interrupts: Interrupts
+
+    def __post_init__(self) -> None:
+        self._bundles = [_Bundle() for _ in range(self.order.place.hosts)]
         self._arrived = 0
         self._hosts: list[_Host] = []
         self._said: dict[str, float] = {}
@@ -107,10 +112,10 @@ class Driver:
         Raises:
             UsageError, JobError: the run failed.
         """
-        place, timeout = self._order.place, self._settings.host_timeout
+        place, timeout = self.order.place, self.settings.host_timeout
         store, client = (Store(place, place.address, serve, timeout) for serve in (True, False))
         term = exchange(store, None, Term(1, 1, place.name, timeout))
-        coordinator = Coordinator(client, term, place.hosts, timeout, self._settings.min_hosts)
+        coordinator = Coordinator(client, term, place.hosts, timeout, self.settings.min_hosts)
         try:
             while not self._is_over():
                 self._ask_where_due()
@@ -140,9 +145,9 @@ class Driver:
         """Ask for a host; it comes when Ray has a node for it."""
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
-        actor = self._ray.remote(RayHost).options(
-            name=f"{self._order.place.prefix}/host-{self._arrived}", num_cpus=self._cpus, max_concurrency=CALLS,
+        strategy = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=index)
+        actor = self.ray.remote(RayHost).options(
+            name=f"{self.order.place.prefix}/host-{self._arrived}", num_cpus=self.cpus, max_concurrency=CALLS,
             max_restarts=0, scheduling_strategy=strategy,
         ).remote()  # fmt: skip
         self._hosts.append(_Host(self._arrived, bundle, actor, {"name": actor.name.remote()}))
@@ -150,7 +155,7 @@ class Driver:
 
     def _kill(self, host: _Host) -> None:
         with suppress(Exception):  # it is dead, or Ray is
-            self._ray.kill(host.actor)
+            self.ray.kill(host.actor)
 
     def _lost(self, host: _Host, why: str) -> None:
         """Go on without a host, and ask for another."""
@@ -168,10 +173,10 @@ class Driver:
         if bundle.strikes >= STRIKES:
             if not self._has_joined:
                 raise JobError(f"{what}, {STRIKES} times in a row before the run began. See Ray's logs of its actors.")
-            self._shown.message(f"{what}, {STRIKES} times in a row; the others go on without another one")
+            self.shown.message(f"{what}, {STRIKES} times in a row; the others go on without another one")
             return
         if host.name:
-            self._shown.message(f"{what}; Ray is asked for another one")
+            self.shown.message(f"{what}; Ray is asked for another one")
         bundle.due = time.monotonic() + min(0.5 * 2**bundle.failures, MOST_PAUSE_SECONDS)
 
     def _replace(self, left_out: Set[int]) -> None:
@@ -190,15 +195,15 @@ class Driver:
         calls = {call: (host, what) for host in self._hosts for what, call in host.calls.items()}
         ready = []
         if calls:
-            ready, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=LOOK_SECONDS, fetch_local=False)
+            ready, _ = self.ray.wait(list(calls), num_returns=len(calls), timeout=LOOK_SECONDS, fetch_local=False)
         else:
             time.sleep(LOOK_SECONDS)
         for call in ready:
             host, what = calls[call]
             if host in self._hosts:
                 self._answered(host, what, call)
-        if self._interrupts() and self._stopping is None:
-            self._shown.message("stopping after the step at hand; another interrupt ends at once")
+        if self.interrupts() and self._stopping is None:
+            self.shown.message("stopping after the step at hand; another interrupt ends at once")
             self._stopping = time.monotonic()
             for host in self._hosts:
                 host.actor.stop.remote()
@@ -206,10 +211,10 @@ class Driver:
     def _answered(self, host: _Host, what: str, call: Any) -> None:
         del host.calls[what]
         try:
-            answer = self._ray.get(call)
-        except self._ray.exceptions.RayTaskError:
+            answer = self.ray.get(call)
+        except self.ray.exceptions.RayTaskError:
             raise
-        except self._ray.exceptions.RayError as error:
+        except self.ray.exceptions.RayError as error:
             self._lost(host, str(error).splitlines()[0].rstrip(". "))
             return
         if what == "name":
@@ -231,7 +236,7 @@ class Driver:
     def _begin(self, host: _Host, name: str) -> None:
         """A host is there: have it take part."""
         host.name = f"{name}-{host.number}"
-        order = replace(self._order, place=replace(self._order.place, host=host.number, name=host.name))
+        order = replace(self.order, place=replace(self.order.place, host=host.number, name=host.name))
         host.calls = {"run": host.actor.run.remote(order), "hear": self._hear(host)}
         if self._stopping is not None:
             host.actor.stop.remote()
@@ -277,15 +282,15 @@ class Driver:
                 self._message(host, *arguments)
             elif verb == "start":
                 if not self._has_started:
-                    self._shown.start(*arguments)
+                    self.shown.start(*arguments)
                 self._has_started = True
             elif host.number == first:  # one speaks for all
-                getattr(self._shown, verb)(*arguments)
+                getattr(self.shown, verb)(*arguments)
 
     def _message(self, host: _Host, text: str) -> None:
         now = time.monotonic()
         if text.startswith(f"[{host.name} "):
-            self._shown.message(text)
+            self.shown.message(text)
         elif now - self._said.get(text, -SAID_SECONDS) >= SAID_SECONDS:
             self._said[text] = now
-            self._shown.message(f"[{host.name}] {text}")
+            self.shown.message(f"[{host.name}] {text}")

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,6 +41,7 @@ TRIES = 20
 """Of a microbatch, while workers update what it computes with."""
 
 
+@dataclass
 class Profiler:
     """Decides when to look at a run, and what to say of it.
 
@@ -56,12 +58,15 @@ class Profiler:
     'microbatches=2 would make a step about 2.2 × faster here; it is another result: choose once'
     """
 
-    def __init__(self, batch_size: int, microbatches: int, workers: int) -> None:
-        self._batch_size, self._microbatches, self._workers = batch_size, microbatches, workers
-        self._fewer = max(2, workers)  # with one, nobody could ever help
+    batch_size: int
+    microbatches: int
+    workers: int
+
+    def __post_init__(self) -> None:
+        self._fewer = max(2, self.workers)  # with one, nobody could ever help
         self._paces: deque[tuple[float, float]] = deque(maxlen=STEPS)
         self._seconds = 0.0
-        self._waits = self._rounds(self._fewer) < self._rounds(microbatches)
+        self._waits = self._rounds(self._fewer) < self._rounds(self.microbatches)
 
     @classmethod
     def of(cls, described: Described) -> Profiler:
@@ -93,13 +98,13 @@ class Profiler:
         if not (once > 0 and twice > 0):
             return None
         fixed = min(max(2 * once - twice, 0.0), once)
-        sample = (once - fixed) / self._samples(self._microbatches)
+        sample = (once - fixed) / self._samples(self.microbatches)
 
         def computing(microbatches: int) -> float:
             return self._rounds(microbatches) * (fixed + sample * self._samples(microbatches))
 
         step, compute = (median(column) for column in zip(*self._paces, strict=True))
-        saved = compute * (1 - computing(self._fewer) / computing(self._microbatches))
+        saved = compute * (1 - computing(self._fewer) / computing(self.microbatches))
         factor = step / (step - saved)
         if factor < WORTH:
             return None
@@ -110,10 +115,10 @@ class Profiler:
 
     def _rounds(self, microbatches: int) -> int:
         """How many microbatches a worker computes one after another."""
-        return math.ceil(microbatches / self._workers)
+        return math.ceil(microbatches / self.workers)
 
     def _samples(self, microbatches: int) -> int:
-        return math.ceil(self._batch_size / microbatches)
+        return math.ceil(self.batch_size / microbatches)
 
 
 def stand_back() -> None:

@@ -82,6 +82,7 @@ class _Listener:
         self._held.close()
 
 
+@dataclass
 class ControlSocket:
     """The run's end.
 
@@ -93,17 +94,19 @@ class ControlSocket:
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self, folder: Callable[[], Path], answer: Callable[[dict[str, Any]], dict[str, Any]],
-        put: Callable[..., None], message: Callable[[str], None], clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
-        self._folder, self._answer, self._put, self._message, self._clock = folder, answer, put, message, clock
+    folder: Callable[[], Path]
+    answer: Callable[[dict[str, Any]], dict[str, Any]]
+    put: Callable[..., None]
+    message: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
         self._asking: dict[int, _Asking] = {}
         self._deaf_until: float | None = None
         self._selector = selectors.EpollSelector()
         self._listener: _Listener | None = None
         self._is_closed, self._lock = False, threading.Lock()
-        put(self._listen)
+        self.put(self._listen)
 
     def fileno(self) -> int:
         """The file that can be read when there is something to serve."""
@@ -124,9 +127,9 @@ class ControlSocket:
     def _listen(self) -> None:
         """In the other thread: begin to be asked, unless the run has ended meanwhile."""
         try:
-            listener = _Listener(self._folder())
+            listener = _Listener(self.folder())
         except OSError as error:
-            self._message(_NO_SOCKET.format(error))
+            self.message(_NO_SOCKET.format(error))
             return
         with self._lock:
             self._listener = listener
@@ -143,7 +146,7 @@ class ControlSocket:
 
     def let_go_of_late(self) -> None:
         """Let go of who has taken too long; to be called now and then."""
-        now = self._clock()
+        now = self.clock()
         for late in [each for each in self._asking.values() if now > each.deadline]:
             self._let_go(late)
         if self._deaf_until is not None and now > self._deaf_until:
@@ -162,12 +165,12 @@ class ControlSocket:
             return
         except OSError:  # too many open files: the socket would stay ready
             self._selector.unregister(self._ear)
-            self._deaf_until = self._clock() + _DEAF_SECONDS
+            self._deaf_until = self.clock() + _DEAF_SECONDS
             return
         end.setblocking(False)
         if len(self._asking) >= MOST_ASKING:
             self._let_go(next(iter(self._asking.values())))
-        asking = _Asking(end, self._clock() + DEADLINE_SECONDS)
+        asking = _Asking(end, self.clock() + DEADLINE_SECONDS)
         self._asking[end.fileno()] = asking
         self._selector.register(end, selectors.EVENT_READ, asking)
 
@@ -205,7 +208,7 @@ class ControlSocket:
     def _reply(self, line: bytes) -> dict[str, Any]:
         """The answer; whatever goes wrong is who has asked's to know, and ends nothing here."""
         try:
-            return self._answer(check(parsed(line), dict, "a request"))
+            return self.answer(check(parsed(line), dict, "a request"))
         except (UsageError, Malformed) as error:
             return {"error": str(error)[:_LONGEST_ERROR]}
         except Exception as error:
@@ -220,7 +223,7 @@ class ControlSocket:
             self._selector.close()
             if self._listener is not None:
                 self._listener.socket.shutdown(socket.SHUT_RDWR)
-        self._put(self._leave)
+        self.put(self._leave)
 
     def _leave(self) -> None:
         if self._listener is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 
 from unisono.errors import UnisonoError
 from unisono.errors.failure import described_error
@@ -32,6 +33,7 @@ from unisono.runtime.supervisor.succession import Succession
 TICK_SECONDS = 0.05
 
 
+@dataclass
 class CrewControl:
     """The workers and loaders of a running job.
 
@@ -45,15 +47,20 @@ class CrewControl:
         children: the processes.
     """
 
-    def __init__(self, run: Running, site: Site, hangs: Hangs, succession: Succession) -> None:
-        self._run, self._site, self._ending, self._hangs, self._succession = run, site, site.ending, hangs, succession
-        self._claims = Claims(site.request.cores, site.request.threads)
-        self.children = Children(site, self._begun)
+    run: Running
+    site: Site
+    hangs: Hangs
+    succession: Succession
+
+    def __post_init__(self) -> None:
+        self._ending = self.site.ending
+        self._claims = Claims(self.site.request.cores, self.site.request.threads)
+        self.children = Children(self.site, self._begun)
         self._loader_strikes: dict[int, tuple[Work, int]] = {}
 
     def begin(self, first: int, go_on: bool = True, copy: bool = False) -> None:
         """Fork a crew that begins with this round, or (copy) with a look at the state; nobody is at work yet."""
-        run = self._run
+        run = self.run
         decisions = run.crew.begin()
         stop = not go_on or run.rounds.next(first) is None or self._ending.failure is not None
         run.state.plans.stamp(run.described.opening(first, run.crew.seats, stop, HostShares(run.state), copy))
@@ -62,19 +69,19 @@ class CrewControl:
     def _begun(self, child: Child) -> None:
         if child.role != "worker":
             return
-        self._run.members[child.number] = child
-        request = self._site.request
-        enough = self._run.crew.wanted * request.threads <= len(request.cores)
+        self.run.members[child.number] = child
+        request = self.site.request
+        enough = self.run.crew.wanted * request.threads <= len(request.cores)
         if enough and (held := self._claims.of(child.place)):
             with suppress(ProcessLookupError):
                 os.sched_setaffinity(child.process, held)
 
     def resize(self, wanted: int) -> None:
         """Another number of workers is wanted, at least 1."""
-        self._carry_out(self._run.crew.resize(wanted))
+        self._carry_out(self.run.crew.resize(wanted))
 
     def _carry_out(self, decisions: list[Decision]) -> None:
-        run = self._run
+        run = self.run
         for decision in decisions:
             if isinstance(decision, Fork):
                 run.state.heirs.name(decision.member, None)
@@ -87,28 +94,28 @@ class CrewControl:
                 run.state.plans.seat(decision.members)
         shares = HostShares(run.state)
         elsewhere = sum(shares.workers) - shares.workers[shares.host] if shares.several else 0
-        self._site.listener.workers(len(run.crew.present) + elsewhere, max(len(shares.workers), 1))
+        self.site.listener.workers(len(run.crew.present) + elsewhere, max(len(shares.workers), 1))
 
     def seat_newcomers(self) -> None:
         """Seat those that can work now."""
-        joined = self._run.state.segment["joined"]
-        for member in sorted(self._run.crew.coming):
+        joined = self.run.state.segment["joined"]
+        for member in sorted(self.run.crew.coming):
             if joined[member % MEMBERS] == member + 1:
-                self._carry_out(self._run.crew.joined(member))
+                self._carry_out(self.run.crew.joined(member))
 
     def end_retired(self, plan: Plan) -> None:
         """End the members that no plan gives a slot any more."""
-        run = self._run
+        run = self.run
         for member in run.crew.retiring & run.members.keys():
             if member not in run.owners(plan):
                 run.members[member].kill()
 
     def ended(self, child: Child) -> None:
         """A worker or loader has ended: let others go on at once, then see why."""
-        run = self._run
+        run = self.run
         plan = run.records.plan
         self.seat_newcomers()  # it may have joined, worked and died between two looks
-        at, ends, hung = run.work_of(child, plan), run.is_ending(plan), self._hangs.hung(child)
+        at, ends, hung = run.work_of(child, plan), run.is_ending(plan), self.hangs.hung(child)
         worker = child.role == "worker"
         retires = worker and child.number in run.crew.retiring
         early = worker and child.number in run.crew.coming
@@ -123,15 +130,15 @@ class CrewControl:
         elif failure is not None:
             self._ending.fail(failure)
         elif not (retires or ends or (not worker and child.told.done)):
-            death = Death(child.name, status, hung, self._site.host.lacked_memory(status))
-            self._site.listener.message(f"{death.text}; its work goes on elsewhere.")
+            death = Death(child.name, status, hung, self.site.host.lacked_memory(status))
+            self.site.listener.message(f"{death.text}; its work goes on elsewhere.")
             stack = job_frames(child.told.stacks.decode(errors="replace")) if hung else ""
             self._replace(child, death, None if early else at, stack)
 
     def _replace(self, child: Child, death: Death, work: Work | None, stack: str) -> None:
         """Blame what it worked on, where that is to blame; the policy has forked another worker already."""
         if self._is_poison(child, death, work):
-            self._ending.fail(given_up(death, work, self._run.rounds, stack))
+            self._ending.fail(given_up(death, work, self.run.rounds, stack))
         elif child.role == "loader":
             self.children.want("loader", child.number)
 
@@ -139,7 +146,7 @@ class CrewControl:
         if not death.own_fault:
             return False
         if child.role == "worker":
-            return self._run.crew.blame(work)
+            return self.run.crew.blame(work)
         assert work
         last, strikes = self._loader_strikes.get(child.number, (work, 0))
         strikes = strikes + 1 if last == work else 1
@@ -148,14 +155,14 @@ class CrewControl:
 
     def _bury(self, child: Child) -> int:
         """Take leave of one that has ended; returns its exit code."""
-        self._hangs.forget(child)
+        self.hangs.forget(child)
         if child.role == "worker":
-            del self._run.members[child.number]
+            del self.run.members[child.number]
         return self.children.bury(child)
 
     def end_workers(self) -> bool:
         """End them all now; returns whether one of them had failed."""
-        workers = list(self._run.members.values())
+        workers = list(self.run.members.values())
         for worker in workers:
             worker.kill()
         for worker in workers:
@@ -168,19 +175,19 @@ class CrewControl:
 
     def come_to_rest(self) -> None:
         """Abandon the round, whatever fails meanwhile: each of the workers may be buried once."""
-        for _ in range(STRIKES + len(self._run.members)):
+        for _ in range(STRIKES + len(self.run.members)):
             try:
                 self.abandon()
                 return
             except Exception as error:
-                self._site.listener.message(f"while the run came to rest: {described_error(error).message}")
+                self.site.listener.message(f"while the run came to rest: {described_error(error).message}")
 
     def abandon(self) -> None:
         """End all workers now; one more finishes a round whose update has begun, unless it fails or dies too often."""
-        run, children = self._run, self.children
+        run, children = self.run, self.children
         children.forgo("worker")
         self.end_workers()
-        self._succession.begin_anew()
+        self.succession.begin_anew()
         for _ in range(STRIKES):
             plan = run.records.plan
             if run.is_at_rest(plan):
@@ -198,26 +205,26 @@ class CrewControl:
 
     def _await_round(self, last: int, plan: Plan) -> None:
         """Until the last worker has finished the round of a plan, or has ended, or cannot be forked."""
-        while self._run.records.plan.round == plan.round and self._is_coming(last):
+        while self.run.records.plan.round == plan.round and self._is_coming(last):
             failure = None
             try:
                 self._go_on(plan)
             except WarmParentLost as lost:
-                failure = self._succession.lost(lost)
+                failure = self.succession.lost(lost)
             except UnisonoError as error:
                 failure = described_error(error)
             if failure is not None:
-                self._site.listener.message(f"a step whose update has begun could not be finished: {failure.message}")
+                self.site.listener.message(f"a step whose update has begun could not be finished: {failure.message}")
                 self.children.forgo("worker")
 
     def _go_on(self, plan: Plan) -> None:
-        for key, _ in self._site.outputs.selector.select(0):
+        for key, _ in self.site.outputs.selector.select(0):
             self.hear(key.fd, key.data)
-        self._succession.go_on()
+        self.succession.go_on()
         self.children.go_on()
-        if elapsed := self._hangs.due():
-            self._site.host.look()
-            self._hangs.end_workers(plan, elapsed)
+        if elapsed := self.hangs.due():
+            self.site.host.look()
+            self.hangs.end_workers(plan, elapsed)
 
     def hear(self, file: int, what: object) -> bool:
         """Take what has come from a process of this host; returns whether it has.
@@ -227,9 +234,9 @@ class CrewControl:
             what: what the selector knows of it.
         """
         if what == OUTPUT:
-            self._site.outputs.read(file)
-        elif what is self._site.host:
-            self._site.host.hear()
+            self.site.outputs.read(file)
+        elif what is self.site.host:
+            self.site.host.hear()
         elif isinstance(what, Child) and file == what.report:
             if what in self.children.living:
                 self.children.hear(what)
@@ -239,10 +246,10 @@ class CrewControl:
 
     def _is_coming(self, member: int) -> bool:
         """Whether a worker lives, or is still to be forked; waits for a moment."""
-        if member in self._run.members:
-            return not is_dead(self._run.members[member], 0.001)
+        if member in self.run.members:
+            return not is_dead(self.run.members[member], 0.001)
         time.sleep(0.001)
-        return self.children.awaits("worker") and not self._succession.is_over
+        return self.children.awaits("worker") and not self.succession.is_over
 
     def close(self) -> None:
         """End all children, and give the cores back."""

@@ -7,6 +7,7 @@ import selectors
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from unisono.errors import UsageError
@@ -32,6 +33,7 @@ FINISH_SECONDS = 2.0
 CATCH_UP_SECONDS = 5.0
 
 
+@dataclass
 class EventLoop:
     """Runs the rounds of a prepared job.
 
@@ -42,14 +44,18 @@ class EventLoop:
         profiler: looks whether the run could be faster; None = nobody does.
     """
 
-    def __init__(self, run: Running, site: Site, event: int, profiler: Profiler | None) -> None:
-        self._run, self._site, self._event, self._profiler = run, site, event, profiler
-        self._ending, self._host, self._others = site.ending, site.host, site.others
-        self._succession = Succession(run, site, event)
-        self._hangs = Hangs(run, site)
-        self._crew = CrewControl(run, site, self._hangs, self._succession)
-        self._resizing = Resizing(run, site, self._crew)
-        self._regrouping = Regrouping(run, site, site.others, self._crew) if site.others else None
+    run: Running
+    site: Site
+    event: int
+    profiler: Profiler | None
+
+    def __post_init__(self) -> None:
+        self._ending, self._host, self._others = self.site.ending, self.site.host, self.site.others
+        self._succession = Succession(self.run, self.site, self.event)
+        self._hangs = Hangs(self.run, self.site)
+        self._crew = CrewControl(self.run, self.site, self._hangs, self._succession)
+        self._resizing = Resizing(self.run, self.site, self._crew)
+        self._regrouping = Regrouping(self.run, self.site, self.site.others, self._crew) if self.site.others else None
         self._control: ControlSocket | None = None
         self._finishing: CommonPatience | None = None
         self._caught_up = 0.0
@@ -64,7 +70,7 @@ class EventLoop:
         ending = self._ending
         if self._regrouping:
             first = self._regrouping.join(first)
-        self._run.begin(first)
+        self.run.begin(first)
         self._be_patient_no_more()
         try:
             self._guarded(lambda: self._begin(first, go_on and ending.shutdown is None))
@@ -79,8 +85,8 @@ class EventLoop:
 
     def _be_patient_no_more(self) -> None:
         """From now on the warm parent is waited for as workers are, and there is something to bring to rest."""
-        answers, run = self._host.answers, self._run
-        answers.is_patient, answers.stall_seconds = False, self._site.request.stall_seconds
+        answers, run = self._host.answers, self.run
+        answers.is_patient, answers.stall_seconds = False, self.site.request.stall_seconds
         answers.interrupted = lambda: self._ending.is_due() and run.is_at_rest(run.records.plan)
 
     def _guarded(self, act: Callable[[], bool]) -> bool:
@@ -100,16 +106,16 @@ class EventLoop:
 
     def _begin(self, first: int, go_on: bool) -> bool:
         self._crew.begin(first, go_on)
-        for index in range(self._run.described.layout.shape.loaders):
+        for index in range(self.run.described.layout.shape.loaders):
             self._crew.children.want("loader", index)
-        self._control = self._site.caller.control(self._resizing.answer)
+        self._control = self.site.caller.control(self._resizing.answer)
         if self._control:
-            self._site.outputs.selector.register(self._control, selectors.EVENT_READ, self._control)
+            self.site.outputs.selector.register(self._control, selectors.EVENT_READ, self._control)
         return True
 
     def _turn(self) -> bool:
         """See what has happened since the last turn; returns whether there is to be another one."""
-        run = self._run
+        run = self.run
         self._hear_all()
         plan, ending = run.records.plan, self._ending
         if self._regrouping and not run.is_ending(plan) and ending.failure is None and self._regrouping.is_due():
@@ -131,7 +137,7 @@ class EventLoop:
 
     def _hear_all(self) -> None:
         """Take what has come."""
-        for key, _ in self._site.outputs.selector.select(TICK_SECONDS):
+        for key, _ in self.site.outputs.selector.select(TICK_SECONDS):
             self._handle(key.fd, key.data)
         if self._control:
             self._control.let_go_of_late()
@@ -141,7 +147,7 @@ class EventLoop:
             return
         if what == "event":
             with suppress(BlockingIOError):
-                os.eventfd_read(self._event)
+                os.eventfd_read(self.event)
         elif isinstance(what, ControlSocket):
             what.serve()
         elif self._others and what is self._others:
@@ -152,19 +158,19 @@ class EventLoop:
     def _profiled(self, child: Child) -> None:
         """The spare process has ended, whatever of."""
         self._host.lacked_memory(self._crew.children.bury(child))  # its death is not the next one's
-        advice = self._profiler.advice(*self._run.state.segment["profile"].tolist()) if self._profiler else None
+        advice = self.profiler.advice(*self.run.state.segment["profile"].tolist()) if self.profiler else None
         if advice:
-            self._site.listener.message(advice)
+            self.site.listener.message(advice)
 
     # -- what is to be done --------------------------------------------------------------------------------
 
     def _copy_if_due(self, plan: Plan) -> None:
         """Between two rounds the state stands still; nobody updates before COPIED says so."""
-        run = self._run
+        run = self.run
         if not plan.copy or plan.stop or run.control.get(Control.COPIED) > plan.round:
             return
         self._drain(plan)
-        go_on = self._ending.failure is None and self._site.keeper.copy(run.described, run.state, plan.round)
+        go_on = self._ending.failure is None and self.site.keeper.copy(run.described, run.state, plan.round)
         if go_on:
             run.control.publish(Control.COPIED, plan.round + 1)
         else:
@@ -172,9 +178,9 @@ class EventLoop:
             run.control.wake(Control.COPIED)
 
     def _drain(self, plan: Plan) -> None:
-        self._run.drain()
-        if self._site.keeper.copy_wanted():
-            self._run.control.publish(Control.ASKED, plan.asked + 1)
+        self.run.drain()
+        if self.site.keeper.copy_wanted():
+            self.run.control.publish(Control.ASKED, plan.asked + 1)
 
     def _have_forked(self) -> None:
         """See to it that whoever is to be forked is forked; remind the warm parent of the round now and then."""
@@ -185,14 +191,14 @@ class EventLoop:
         self._succession.begin_anew()
         if time.monotonic() - self._caught_up >= CATCH_UP_SECONDS:
             self._caught_up = time.monotonic()
-            self._host.post("catch_up", self._run.records.plan.round, then=_caught)
-            if self._profiler and self._profiler.is_due:
+            self._host.post("catch_up", self.run.records.plan.round, then=_caught)
+            if self.profiler and self.profiler.is_due:
                 self._crew.children.want("profiler", 0)
 
     def _is_over(self, plan: Plan) -> bool:
         """Whether there is nobody at work any more, and nobody to come."""
         coming = self._ending.shortage is None and self._crew.children.awaits("worker")
-        return not (self._run.members or coming or self._resizing.waits(plan))
+        return not (self.run.members or coming or self._resizing.waits(plan))
 
     def _look_after_time(self, plan: Plan) -> bool:
         """See who hangs, and whether the run is to stop; returns whether it has been abandoned for that."""
@@ -201,7 +207,7 @@ class EventLoop:
             if not plan.stop and not self._resizing.paused:
                 self._hangs.end_workers(plan, elapsed)
                 self._hangs.end_loaders(self._crew.children.living, elapsed)
-            if self._finishing and self._finishing.spend(self._run.members.values(), elapsed):
+            if self._finishing and self._finishing.spend(self.run.members.values(), elapsed):
                 self._crew.abandon()
                 return True
         if not self._ending.is_due():
@@ -209,10 +215,10 @@ class EventLoop:
         assert self._ending.shutdown
         if self._finishing is None:
             if not self._others and self._ending.shortage is None:
-                self._site.listener.message("stopping after the step at hand; another interrupt ends at once")
+                self.site.listener.message("stopping after the step at hand; another interrupt ends at once")
             self._finishing = CommonPatience(FINISH_SECONDS)
-        if self._run.control.get(Control.STOP) != self._ending.shutdown.word:
-            self._run.control.publish(Control.STOP, self._ending.shutdown.word)
+        if self.run.control.get(Control.STOP) != self._ending.shutdown.word:
+            self.run.control.publish(Control.STOP, self._ending.shutdown.word)
         return False
 
     def close(self) -> None:

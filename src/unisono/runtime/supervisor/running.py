@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from unisono.runtime.preparation.prepared import Described
@@ -30,6 +31,7 @@ class Standing(NamedTuple):
     mark: Any = None
 
 
+@dataclass
 class Running:
     """What the supervisor holds of a running job.
 
@@ -46,11 +48,14 @@ class Running:
         members: the workers' processes by member number.
     """
 
-    def __init__(self, described: Described, state: HostState, hand_on: Callable[[dict[str, Any]], None]) -> None:
-        self.described, self.state, self.hand_on = described, state, hand_on
-        self.rounds: Rounds = described.program
-        self.words, self.control = HostWords(state, 0.0), state.control
-        self.records, self.crew = Records(state), Crew(described.layout.shape.slots)
+    described: Described
+    state: HostState
+    hand_on: Callable[[dict[str, Any]], None]
+
+    def __post_init__(self) -> None:
+        self.rounds: Rounds = self.described.program
+        self.words, self.control = HostWords(self.state, 0.0), self.state.control
+        self.records, self.crew = Records(self.state), Crew(self.described.layout.shape.slots)
         self.members: dict[int, Child] = {}
 
     def begin(self, first: int) -> None:

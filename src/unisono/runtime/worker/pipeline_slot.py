@@ -42,6 +42,7 @@ class _InFlight:
     buffers: Sequence[Array]
 
 
+@dataclass
 class StageWork:
     """The passes of a slot.
 
@@ -51,14 +52,19 @@ class StageWork:
         microbatches: its microbatches.
     """
 
-    def __init__(self, context: Context, slot: int, microbatches: Microbatches) -> None:
-        self._context, self._slot, self._microbatches = context, slot, microbatches
-        self._state, self._segment = context.state, context.state.segment
-        self._stages = len(context.cuts) - 1
-        pipe, self._index = divmod(slot, self._stages)
-        self._stage = context.adapter.stage(context.cuts, self._index, context.request.recompute)
-        self.sums = PartialSums(context.state, context.adapter, pipe, self._stage.parameters, self._stage.buffers)
-        self._used = self._segment["used"][slot]
+    context: Context
+    slot: int
+    microbatches: Microbatches
+
+    def __post_init__(self) -> None:
+        self._state, self._segment = self.context.state, self.context.state.segment
+        self._stages = len(self.context.cuts) - 1
+        pipe, self._index = divmod(self.slot, self._stages)
+        self._stage = self.context.adapter.stage(self.context.cuts, self._index, self.context.request.recompute)
+        self.sums = PartialSums(
+            self.context.state, self.context.adapter, pipe, self._stage.parameters, self._stage.buffers
+        )
+        self._used = self._segment["used"][self.slot]
         self._words = {name: Words(self._segment, name) for name in HANDED}
 
     def passes(self, plan: Plan, round_: Round, steps: Sequence[FoldStep], adds: bool) -> Iterator[Awaited]:
@@ -78,14 +84,14 @@ class StageWork:
             step, forward = steps[index], do == "forward"
             where, batch = f"step {round_.step + 1}, microbatch {step.microbatch}", None
             if forward:  # while the neighbour computes
-                self._microbatches.at(plan, step.microbatch)
-                with self._microbatches.placed(where):
-                    batch = self._microbatches.take(round_, step.microbatch)
+                self.microbatches.at(plan, step.microbatch)
+                with self.microbatches.placed(where):
+                    batch = self.microbatches.take(round_, step.microbatch)
             yield from self._neighbours(plan, forward, index)
-            self._microbatches.at(plan, step.microbatch)
-            self._context.request.phase(do, plan.round, self._slot, step.microbatch)
+            self.microbatches.at(plan, step.microbatch)
+            self.context.request.phase(do, plan.round, self.slot, step.microbatch)
             mark = self._mark(plan, index)
-            with self._microbatches.placed(where):
+            with self.microbatches.placed(where):
                 if forward:
                     in_flight[index] = self._forward(round_, step.microbatch, batch, mark)
                 else:
@@ -97,10 +103,10 @@ class StageWork:
         edge = 0 if forward else self._stages - 1
         if self._index == edge:
             return
-        name, slot = ("forwarded", self._slot - 1) if forward else ("returned", self._slot + 1)
+        name, slot = ("forwarded", self.slot - 1) if forward else ("returned", self.slot + 1)
         value = self._mark(plan, index)
-        self._microbatches.awaits(name, slot, value)
-        self._microbatches.at(plan, -1)
+        self.microbatches.awaits(name, slot, value)
+        self.microbatches.at(plan, -1)
         while self._words[name].get(slot) < value:
             yield Awaited(name, slot, value)
 
@@ -108,22 +114,22 @@ class StageWork:
         return plan.round * self._state.layout.shape.passes + index + 1
 
     def _forward(self, round_: Round, microbatch: int, batch: Any, mark: int) -> _InFlight:
-        samples = self._context.program.samples(round_, microbatch)
+        samples = self.context.program.samples(round_, microbatch)
         received = Crossing() if self._index == 0 else self._received("forward", self._index - 1, microbatch)
-        with self._microbatches.timed("forward", microbatch):
-            self._microbatches.make_ready(round_, microbatch)
+        with self.microbatches.timed("forward", microbatch):
+            self.microbatches.make_ready(round_, microbatch)
             passed = self._stage.forward(batch, samples, received)
             if self._index < self._stages - 1:
                 self._send("forward", self._index, microbatch, passed.sent, "forwarded", mark)
-            live = self._context.adapter.live_buffers()
+            live = self.context.adapter.live_buffers()
             return _InFlight(passed, samples, [live[index].copy() for index in self._stage.buffers])
 
     def _backward(self, round_: Round, step: FoldStep, done: _InFlight, mark: int, completed: float, add: bool) -> None:
         microbatch = step.microbatch
         last = self._index == self._stages - 1
         received = Crossing() if last else self._received("backward", self._index, microbatch)
-        with self._microbatches.timed("backward", microbatch):
-            base = self._microbatches.load_buffers(round_)  # for what is computed again
+        with self.microbatches.timed("backward", microbatch):
+            base = self.microbatches.load_buffers(round_)  # for what is computed again
             into = self.sums.destination(step, add)
             sent = self._stage.backward(done.passed.kept, received, into, self._used, add)
             if self._index:
@@ -131,7 +137,7 @@ class StageWork:
             self.sums.keep_buffers(done.buffers, base, done.samples, microbatch, step.buffer)
             self.sums.fold(step, add)
         if done.passed.measured is not None:
-            self._microbatches.enter(microbatch, done.passed.measured, done.samples, time.perf_counter() - completed)
+            self.microbatches.enter(microbatch, done.passed.measured, done.samples, time.perf_counter() - completed)
 
     def _received(self, way: str, stage: int, microbatch: int) -> Crossing:
         return Crossing(*read(self._segment[f"{way}/{stage}/{microbatch}"]))
@@ -139,8 +145,8 @@ class StageWork:
     def _send(self, way: str, stage: int, microbatch: int, what: Crossing, words: str, mark: int) -> None:
         """Hand over at once, for a neighbour waits; a successor leaves alone what its predecessor has published."""
         write(what.arrays, what.plain, self._segment[f"{way}/{stage}/{microbatch}"])
-        if self._words[words].get(self._slot) < mark:
-            self._words[words].publish(self._slot, mark)
+        if self._words[words].get(self.slot) < mark:
+            self._words[words].publish(self.slot, mark)
 
 
 def stage_work(context: Context, slot: int, slots: int, microbatches: Microbatches) -> StageWork | None:
