@@ -8,40 +8,36 @@ from typing import Any
 
 from unisono.errors import UsageError
 from unisono.machine.kernels import chosen_by
+from unisono.runs.execution import Execution
 from unisono.runtime.preparation.code_files import CodeFile
 from unisono.runtime.preparation.digest import job_digest
-from unisono.runtime.preparation.outline import JobFacts
 from unisono.runtime.preparation.prepared import Described
 from unisono.version import __version__
 
 
-def account_of(
-    job: JobFacts, described: Described, threads: int, made_of: Mapping[str, CodeFile], arguments: Mapping[str, Any]
-) -> dict[str, Any]:  # fmt: skip
+def account_of(execution: Execution, threads: int, described: Described) -> dict[str, Any]:
     """This host's account; all of it can be JSON.
 
     Args:
-        job: what is known of it.
-        described: what was found when it was made ready here.
+        execution: the job.
         threads: of each worker.
-        made_of: the code of the process that made it, where that is another one.
-        arguments: what it was made with.
+        described: what was found when it was made ready here.
 
     Raises:
         UsageError: code is not what it was where the job was made.
     """
-    facts = job_digest(job, described)
+    facts = job_digest(execution.job, described)
     for part in ("data", "code"):  # more of them is compared, in other words
         del facts[part]
     return {
-        "code": _one_code(made_of, described.code),
+        "code": _one_code(execution.code, described.code),
         "job": facts,
         "numerics": {
             **described.layout.description.fingerprint, "threads": str(threads), "unisono": __version__,
         },
         "data": described.data,
         "probe": described.probe,
-        "arguments": arguments,
+        "arguments": execution.arguments,
         "machine": chosen_by(os.environ),
     }  # fmt: skip
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from unisono.errors import JobError
 from unisono.hosts.account import account_of
@@ -21,7 +20,6 @@ from unisono.observe.run_folder import RunFolder, fresh
 from unisono.runs.execution import Execution
 from unisono.runs.opening import Start, host_folder, newest, opened
 from unisono.runs.train import train_in_folder
-from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.rules.request import Request
 from unisono.settings import Settings
 
@@ -45,10 +43,6 @@ def train_among_hosts(
     Raises:
         UnisonoError: it failed, here or on another host.
     """
-
-    def account(described: Described) -> Mapping[str, Any]:
-        return account_of(execution.job, described, request.threads, execution.code, execution.arguments)
-
     named = settings.names_folder
     assert execution.host is not None
     data_host = settings.data_host
@@ -71,7 +65,7 @@ def train_among_hosts(
         if data_host is not None and data_host != place.host:
             there = DataHost(meeting.run_store, data_host)
             request = replace(request, change=there.with_remote_data)
-        group = HostGroup(meeting, account, path, source)
+        group = HostGroup(meeting, partial(account_of, execution, request.threads), path, source)
         if folder is None:
             own = host_folder(path, name, begun)
             return own.path, follow(execution, replace(request, folder=None), own, shown, settings, group, path)
