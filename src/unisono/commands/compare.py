@@ -196,12 +196,12 @@ class Comparison:
 
 def compare(
     specs: Sequence[str],
-    pythons: Sequence[str],
-    backends: str | None,
-    workers: Sequence[int] | None,
-    steps: int,
-    rounds: int,
-    message: Callable[[str], None],
+    pythons: Sequence[str] = (),
+    backends: str | None = None,
+    workers: Sequence[int] | None = None,
+    steps: int = 30,
+    rounds: int = 3,
+    message: Callable[[str], None] = print,
 ) -> Comparison:
     """Train the first steps of several jobs in turn and measure them.
 

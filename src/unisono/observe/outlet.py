@@ -140,32 +140,19 @@ class Outlet:
             self._say(f"{self._name}: {self._describe(error)}; training goes on")
 
 
-class Inline:
-    """The same at once and in this thread, for `--debug`: a breakpoint works, and prints keep their order.
-
-    Args:
-        name, say, describe: see `Outlet`.
-    """
-
-    def __init__(
-        self, name: str, say: Callable[[str], None], describe: Callable[[BaseException], str] = _named
-    ) -> None:
-        self._outlet = Outlet(name, say, describe)
+class Inline(Outlet):
+    """The same at once and in this thread, for `--debug`: a breakpoint works, and prints keep their order."""
 
     def put(self, function: Callable[..., Any], *arguments: Any) -> None:
         """See `Outlet`; it may block."""
         try:
             function(*arguments)
         except Exception as error:
-            self._outlet._fail(error)
+            self._fail(error)
 
     def settle(self, patience_seconds: float) -> bool:
         """See `Outlet`."""
         return True
-
-    def close(self, patience_seconds: float) -> bool:
-        """See `Outlet`."""
-        return self._outlet.close(patience_seconds)
 
 
 def begun(name: str, call: Callable[[], T]) -> Future[T]:

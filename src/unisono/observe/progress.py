@@ -193,7 +193,7 @@ class Screen:
         outlet: the kind of thread.
     """
 
-    def __init__(self, make: Callable[[Stream], Display], outlet: type[Outlet] | type[Inline] = Outlet) -> None:
+    def __init__(self, make: Callable[[Stream], Display], outlet: type[Outlet] = Outlet) -> None:
         errors = Stream(sys.stderr, lambda text: None)
         self._errors = outlet("standard error", lambda text: None)
 

@@ -84,11 +84,11 @@ class RunFolder:
         self._held: int | None = None
         self._lock = threading.RLock()  # a signal's handler may come in between
         self._message: Callable[[str], None] = _on_standard_error
-        self._outlet: Outlet | Inline = Inline(str(path), self._message)
+        self._outlet: Outlet = Inline(str(path), self._message)
         self._is_troubled = False
         self.unwritten: dict[str, Any] | None = None
 
-    def hold(self, outlet: Outlet | Inline, message: Callable[[str], None]) -> None:
+    def hold(self, outlet: Outlet, message: Callable[[str], None]) -> None:
         """A run begins: from now on an outlet writes run.json, and `message` hears what goes wrong."""
         self._outlet, self._message = outlet, message
         with suppress(OSError):

@@ -11,7 +11,7 @@ from typing import Any
 from unisono.checkpoint.keeper import Keeper
 from unisono.checkpoint.store import Checkpoint
 from unisono.observe.logs import LineLog
-from unisono.observe.outlet import Inline, Outlet, told_of_waiting
+from unisono.observe.outlet import Outlet, told_of_waiting
 from unisono.observe.progress import Display
 from unisono.observe.run_folder import RunFolder
 from unisono.runs.interrupts import Interrupts
@@ -20,7 +20,7 @@ from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.processes.stacks import place_of
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState
-from unisono.runtime.supervisor.control_socket import ControlSocket
+from unisono.runtime.supervisor.control_socket import NO_SOCKET, ControlSocket
 from unisono.runtime.supervisor.watcher import Watcher
 from unisono.values.text import printable
 
@@ -88,7 +88,7 @@ class FolderObservation(Observation):
     keeper: Keeper
     host: str = ""
 
-    def _hold(self, outlet: type[Outlet] | type[Inline], name: str) -> None:
+    def _hold(self, outlet: type[Outlet], name: str) -> None:
         """Have the folder written by an outlet of this name."""
         self._files = outlet(name, self.message)
         self.folder.hold(self._files, self.message)
@@ -119,4 +119,8 @@ class FolderObservation(Observation):
 
     def control(self, answer: Callable[[dict[str, Any]], dict[str, Any]]) -> ControlSocket | None:
         """See `Watcher`: a host's workers are its own."""
-        return ControlSocket.listening(lambda: self.folder.path, answer, self._files.put, self.message)
+        try:
+            return ControlSocket(lambda: self.folder.path, answer, self._files.put, self.message)
+        except OSError as error:
+            self.message(NO_SOCKET.format(error))
+            return None

@@ -54,8 +54,8 @@ class Recorder(FolderObservation):
     def __post_init__(self) -> None:
         self.skipped, self.earlier, self.has_begun, self.had_finished = 0, self.folder.fields, False, False
         look_over(self.folder.metrics, self.resumed is not None, self.message)
-        self._outlet: type[Outlet] | type[Inline] = Inline if self.settings.debug else Outlet
-        self._observers: list[tuple[Outlet | Inline, Callable[[dict[str, Any]], None]]] | None = None
+        self._outlet: type[Outlet] = Inline if self.settings.debug else Outlet
+        self._observers: list[tuple[Outlet, Callable[[dict[str, Any]], None]]] | None = None
         self._metrics = MetricsFile(self.folder.claim, self.message, self.takes_over)
         self._hold(self._outlet, "the run folder")
         self._tensorboard = TensorBoard(self.folder.claim, self.message)
@@ -202,7 +202,7 @@ class Recorder(FolderObservation):
         self._tensorboard.write(record)
         self._count_skipped(record)
 
-    def _observed(self) -> list[tuple[Outlet | Inline, Callable[[dict[str, Any]], None]]]:
+    def _observed(self) -> list[tuple[Outlet, Callable[[dict[str, Any]], None]]]:
         """The job's observers, each behind an outlet: one that hangs or fails costs itself."""
         if self._observers is None:
             self._observers = [

@@ -32,7 +32,7 @@ MOST_ASKING = 32
 
 _MOST_BYTES = 4096
 _LONGEST_ERROR = 2000
-_NO_SOCKET = "no control socket ({}): this run cannot be resized"
+NO_SOCKET = "no control socket ({}): this run cannot be resized"
 _DEAF_SECONDS = 1.0
 """Between tries to take a request, where this process can open no more files."""
 
@@ -112,24 +112,12 @@ class ControlSocket:
         """The file that can be read when there is something to serve."""
         return self._selector.fileno()
 
-    @classmethod
-    def listening(
-        cls, folder: Callable[[], Path], answer: Callable[[dict[str, Any]], dict[str, Any]],
-        put: Callable[..., None], message: Callable[[str], None],
-    ) -> ControlSocket | None:  # fmt: skip
-        """One in a folder; where there can be none a message says so."""
-        try:
-            return cls(folder, answer, put, message)
-        except OSError as error:
-            message(_NO_SOCKET.format(error))
-            return None
-
     def _listen(self) -> None:
         """In the other thread: begin to be asked, unless the run has ended meanwhile."""
         try:
             listener = _Listener(self.folder())
         except OSError as error:
-            self.message(_NO_SOCKET.format(error))
+            self.message(NO_SOCKET.format(error))
             return
         with self._lock:
             self._listener = listener
