@@ -25,7 +25,7 @@ from unisono.hosts.train import train_among_hosts
 from unisono.job import Job
 from unisono.observe.progress import Beside, Display, display, quiet
 from unisono.observe.run_folder import RunFolder, fresh, read_run
-from unisono.runs.execution import Execution, held, supervised
+from unisono.runs.execution import Execution, Supervised, held, supervised
 from unisono.runs.handle import Run
 from unisono.runs.interrupts import Interrupts
 from unisono.runs.jobfile import JobFile, LoadedJob, checked, loaded
@@ -90,7 +90,7 @@ def run(job: Job | JobFile, settings: Settings, host: WarmParent | None = None) 
             request = replace(request, folder=folder.path.absolute())
             train_in_folder(execution, request, folder, shown, settings, resumed)
             return Run(folder.path, job, unwritten=folder.unwritten)
-        if execution.host is None:
+        if not isinstance(execution, Supervised):
             raise UsageError(
                 f"debug runs in one process; {stands.launcher} has started {stands.hosts} hosts. Start one."
             )
@@ -181,7 +181,7 @@ def _held(
         if settings.debug:
             since = time.monotonic()
             made = loaded(job, threads=settings.threads)
-            yield Execution(made.job, None, _arguments(settings, made.arguments), since=since)
+            yield Execution(made.job, _arguments(settings, made.arguments), since=since)
             return
         with held(job, host, shown.message) as execution:
             if isinstance(job, JobFile) and isinstance(execution.job, Outline) and execution.job.is_observed:
@@ -198,7 +198,7 @@ def _with_layout(settings: Settings, execution: Execution, shown: Display) -> Se
     """The settings with a layout: "auto" is tried out."""
     if settings.layout != AUTO:
         return settings
-    tried = supervised(checked(execution.job)) if execution.host is None else nullcontext(execution)
+    tried = nullcontext(execution) if isinstance(execution, Supervised) else supervised(checked(execution.job))
     request = request_of(replace(settings, timeline=False, checkpoint_every=None, debug=False, stall_seconds=None))
     with tried as each:
         return replace(settings, layout=fastest(each, request, shown.message))

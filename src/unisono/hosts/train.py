@@ -17,7 +17,7 @@ from unisono.hosts.sample_store import DataHost
 from unisono.hosts.shared_folder import has_finished
 from unisono.observe.progress import Display
 from unisono.observe.run_folder import RunFolder, fresh
-from unisono.runs.execution import Execution
+from unisono.runs.execution import Supervised
 from unisono.runs.opening import Start, host_folder, newest, opened
 from unisono.runs.train import train_in_folder
 from unisono.runtime.rules.request import Request
@@ -25,7 +25,7 @@ from unisono.settings import Settings
 
 
 def train_among_hosts(
-    execution: Execution, request: Request, path: Path, start: Start, settings: Settings,
+    execution: Supervised, request: Request, path: Path, start: Start, settings: Settings,
     shown: Display, place: Place,
 ) -> tuple[Path, bool]:  # fmt: skip
     """Host 0 keeps the run folder; every other host has one of its own in it (or by its name, on its own disk).
@@ -44,7 +44,6 @@ def train_among_hosts(
         UnisonoError: it failed, here or on another host.
     """
     named = settings.names_folder
-    assert execution.host is not None
     data_host = settings.data_host
     place.check(data_host)
     meeting, name, source = Meeting(place, settings), place.name, None

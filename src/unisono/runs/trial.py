@@ -10,7 +10,7 @@ from functools import partial
 from unisono.errors import JobError, UsageError
 from unisono.observe.progress import quiet
 from unisono.partition.layout import Layout
-from unisono.runs.execution import Execution
+from unisono.runs.execution import Supervised
 from unisono.runs.interrupts import Interrupts
 from unisono.runs.observation import Observation
 from unisono.runtime.rules.request import Request
@@ -30,7 +30,7 @@ def candidates(workers: int) -> list[Layout]:
     return [Layout(workers // stages, stages) for stages in range(1, workers + 1) if workers % stages == 0]
 
 
-def fastest(execution: Execution, request: Request, message: Callable[[str], None]) -> Layout:
+def fastest(execution: Supervised, request: Request, message: Callable[[str], None]) -> Layout:
     """The layout with the shortest steps.
 
     Args:
@@ -58,7 +58,7 @@ def fastest(execution: Execution, request: Request, message: Callable[[str], Non
     return chosen
 
 
-def _step_seconds(execution: Execution, request: Request) -> float:
+def _step_seconds(execution: Supervised, request: Request) -> float:
     interrupts = Interrupts()
     with quiet() as shown, interrupts.handled(), execution.copied() as copy:
         seen = Observation(execution.job, shown, interrupts)

@@ -12,7 +12,7 @@ from unisono.commands.verify.worlds import World, first_difference, killed, resu
 from unisono.errors import JobError, UsageError
 from unisono.job import Job
 from unisono.partition.layout import Layout
-from unisono.runs.execution import Execution, held
+from unisono.runs.execution import Supervised, held
 from unisono.runs.jobfile import JobFile
 from unisono.runtime.supervisor.warm_parent_client import WarmParent
 from unisono.settings import Settings
@@ -56,7 +56,7 @@ def verify(
     return VerifyReport(tuple(results), first_difference(results), batch)
 
 
-def _worlds(execution: Execution, layouts: Sequence[Layout], steps: int, names: bool) -> Iterator[World]:
+def _worlds(execution: Supervised, layouts: Sequence[Layout], steps: int, names: bool) -> Iterator[World]:
     """Each situation's, as soon as it is known."""
     called = [str(layout) if names else f"{layout.workers} worker{'s' * (layout.workers > 1)}" for layout in layouts]
     first = undisturbed(execution, layouts[0], called[0], steps)
@@ -68,7 +68,6 @@ def _worlds(execution: Execution, layouts: Sequence[Layout], steps: int, names: 
     yield killed(execution, layouts[second], called[second], done)
     if done > 1:
         yield resumed(execution, (layouts[second], layouts[third]), (called[second], called[third]), done)
-    assert execution.host is not None
     source = execution.host.source
     assert source is not None
     threads = "2" if os.environ.get("OMP_NUM_THREADS") != "2" else "3"
@@ -78,9 +77,8 @@ def _worlds(execution: Execution, layouts: Sequence[Layout], steps: int, names: 
     yield one
 
 
-def _whole_batch(execution: Execution) -> WholeBatch | str | None:
+def _whole_batch(execution: Supervised) -> WholeBatch | str | None:
     """The comparison, or why there is none."""
-    assert execution.host is not None
     try:
         return execution.host.apply(compared, 1)  # type: ignore[no-any-return]
     except (JobError, UsageError) as error:

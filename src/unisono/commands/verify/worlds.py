@@ -16,7 +16,7 @@ from unisono.checkpoint.store import Checkpoint
 from unisono.errors import JobError
 from unisono.observe.progress import quiet
 from unisono.partition.layout import Layout
-from unisono.runs.execution import Execution
+from unisono.runs.execution import Execution, Supervised
 from unisono.runs.interrupts import Interrupts
 from unisono.runs.observation import Observation
 from unisono.runs.request import request_of
@@ -101,7 +101,7 @@ def first_steps(layout: Layout, steps: int, **more: Any) -> Request:
     return request_of(Settings(workers=layout.workers, layout=layout), trace=True, most_steps=steps, **more)
 
 
-def undisturbed(execution: Execution, layout: Layout, name: str, steps: int) -> World:
+def undisturbed(execution: Supervised, layout: Layout, name: str, steps: int) -> World:
     """The job in one layout; where a batch has microbatches for fewer workers, its name says for how many."""
     with execution.copied() as copy:
         outcome, records = traced(copy, first_steps(layout, steps))
@@ -140,7 +140,7 @@ class Killer:
         return [self.rounds[int(note.name)] + 1 for note in sorted(self.folder.iterdir())]
 
 
-def killed(execution: Execution, layout: Layout, name: str, steps: int) -> World:
+def killed(execution: Supervised, layout: Layout, name: str, steps: int) -> World:
     """A worker is killed twice: while it computes, and while it updates.
 
     Raises:
@@ -154,7 +154,7 @@ def killed(execution: Execution, layout: Layout, name: str, steps: int) -> World
         return World.of(f"{name}, one killed in steps {' and '.join(map(str, killer.steps))}", *world)
 
 
-def resumed(execution: Execution, layouts: tuple[Layout, Layout], names: tuple[str, str], steps: int) -> World:
+def resumed(execution: Supervised, layouts: tuple[Layout, Layout], names: tuple[str, str], steps: int) -> World:
     """The run ends half-way with a checkpoint on disk, and goes on from it in another layout."""
     half = steps // 2
     with temporary_folder(VERIFY) as folder:
