@@ -15,7 +15,7 @@ from unisono.checkpoint.keeper import Keeper
 from unisono.checkpoint.parameters import Tensors
 from unisono.checkpoint.store import Standing
 from unisono.errors import UsageError
-from unisono.settings import Checkpointing
+from unisono.settings import Checkpointing, Settings
 from unisono.values.untrusted import Malformed
 from waiting import limit
 
@@ -132,7 +132,7 @@ def test_an_evaluation_may_lack_the_best_value_where_another_one_may_have_it(
 @pytest.mark.parametrize(("every", "keep", "text"), [("ten", 2, "90s, 10m"), (0, 2, "from 1 to"), (5, 0, "keep")])
 def test_settings_say_what_is_wrong(every: Any, keep: int, text: str) -> None:
     with pytest.raises(UsageError, match=text):
-        Checkpointing.parse(every, keep)
+        Settings(checkpoint_every=every, keep=keep)
 
 
 def keeper(folder: Path, settings: Checkpointing | None = None, **changes: Any) -> Keeper:

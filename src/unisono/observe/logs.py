@@ -21,7 +21,7 @@ class LineLog:
         keep: takes all bytes, for a file; None = none does.
         prefix: put before each shown line, e.g. "[worker 1] ".
         show: called with the prefixed lines that came together, joined.
-        close: called when the stream has ended.
+        ended: called when the stream has ended.
     """
 
     keep: Callable[[bytes], None] | None
@@ -29,7 +29,7 @@ class LineLog:
     show: Callable[[str], None]
     ended: Callable[[], None] = lambda: None
     rest: bytearray = field(default_factory=bytearray)
-    shown: float = field(default_factory=time.monotonic)
+    shown: float = field(default_factory=lambda: time.monotonic())
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
