@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import tempfile
@@ -20,10 +19,6 @@ from waiting import limit, until, watch_no_more
 pytest_plugins = ["few", "share", "reliability.told"]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# What JAX has compiled for one test serves the others of this process, and all that they start.
-_compiled = tempfile.TemporaryDirectory(prefix="u-compiled-", ignore_cleanup_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
-atexit.register(_compiled.cleanup)
 
 # nohup, and a shell's `&`, have a command ignore these, and so would every process that a test starts and signals.
 for number in (signal.SIGHUP, signal.SIGINT):
@@ -53,6 +48,8 @@ def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     ):
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
+        # What JAX has compiled for one test serves the others of this process, and all that they start.
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", f"{folder}/compiled")
         patch.setattr("unisono.api.held", warm.held)
         patch.setattr("unisono.commands.verify.verify.held", warm.held)
         yield
