@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import os
 import random
 from typing import Any
 
@@ -29,8 +30,12 @@ def batch(samples: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(samples, 6), torch.randint(0, 3, (samples,))
 
 
+WORKERS = int(os.environ.get("UNISONO_TESTED_WORKERS", "0"))
+"""`test_workers.py` runs this file with some."""
+
+
 def shared(module: Any, **settings: Any) -> Any:
-    return unisono.parallel(module, workers=0, **{"microbatches": 4, **settings})
+    return unisono.parallel(module, workers=WORKERS, **{"microbatches": 4, **settings})
 
 
 def trained(model: nn.Module, steps: int = 4, samples: int = 20) -> list[torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -14,9 +15,12 @@ from torch import nn
 
 import unisono
 
+WORKERS = int(os.environ.get("UNISONO_TESTED_WORKERS", "0"))
+"""`test_workers.py` runs this file with some."""
+
 
 def shared(target: Any, **settings: Any) -> Any:
-    return unisono.parallel(target, workers=0, **{"microbatches": 4, **settings})
+    return unisono.parallel(target, workers=WORKERS, **{"microbatches": 4, **settings})
 
 
 def same(target: Any, *args: Any, **kwargs: Any) -> Any:

@@ -40,13 +40,7 @@ def workers_given(value: Any) -> int:
     Raises:
         UsageError: it is no such number.
     """
-    number = whole("workers", value, least=0, most=MOST_WORKERS)
-    if number:
-        raise UsageError(
-            f"calls of a script are computed in the script so far: workers=0; received {number}. A Job trains on more "
-            "(docs/using.md)."
-        )
-    return number
+    return whole("workers", value, least=0, most=MOST_WORKERS)
 
 
 def settings_of(
@@ -61,15 +55,17 @@ def settings_of(
     Raises:
         UsageError: one is out of bounds.
 
-    >>> settings_of(None, None, 1, {"UNISONO_MICROBATCHES": "4", "UNISONO_WORKERS": "0"})
-    Settings(microbatches=4, workers=0, dim=1)
+    >>> settings_of(None, 2, 1, {"UNISONO_MICROBATCHES": "4", "UNISONO_WORKERS": "0"})
+    Settings(microbatches=4, workers=2, dim=1)
     """
     variables = os.environ if environment is None else environment
     pieces = _first(microbatches, variables, MICROBATCHES)
     pieces = whole("microbatches", DEFAULT_MICROBATCHES if pieces is None else pieces, most=MOST_MICROBATCHES)
     wanted = _first(None, variables, VERIFIED_WORKERS)
     wanted = _first(workers, variables, WORKERS) if wanted is None else wanted
-    return Settings(pieces, workers_given(0 if wanted is None else wanted), whole("dim", dim, least=0, most=7))
+    if wanted is None:
+        wanted = min(pieces, len(os.sched_getaffinity(0)))
+    return Settings(pieces, workers_given(wanted), whole("dim", dim, least=0, most=7))
 
 
 def _first(given: Any, variables: Mapping[str, str], name: str) -> Any:

@@ -76,7 +76,7 @@ class Here:
             buffers: their values before the call.
         """
         self._drop()
-        with _generators_kept():
+        with _as_a_worker():
             return [
                 self._forward(request, number, [own_copy(leaf) for leaf in each], buffers)
                 for number, each in enumerate(leaves)
@@ -100,12 +100,13 @@ class Here:
 
         def of(microbatch: int) -> list[torch.Tensor | None]:
             with told(request, "backward", microbatch):
-                parameters, its_inputs = self._replica.backward(request.number, microbatch, gradients[microbatch], keep)
+                own = [None if each is None else each.clone() for each in gradients[microbatch]]  # aligned, as workers'
+                parameters, its_inputs = self._replica.backward(request.number, microbatch, own, keep)
             inputs.append(its_inputs)
             return parameters
 
         count = len(request.pieces)
-        with _generators_kept():
+        with _as_a_worker():
             nodes = folded(range(count), count, of, added)
         return Gradients(total_of(nodes, count, added), inputs)
 
@@ -117,6 +118,9 @@ class Here:
         while self._dropped:
             self._replica.drop(self._dropped.pop())
 
+    def resize(self, workers: int) -> None:
+        """See `Computer`: there are none."""
+
     def processes(self) -> list[int]:
         """Of workers: none."""
         return []
@@ -126,12 +130,14 @@ class Here:
 
 
 @contextmanager
-def _generators_kept() -> Iterator[None]:
-    """A block after which the script's generators are as they were."""
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+def _as_a_worker() -> Iterator[None]:
+    """A block that computes on one thread, after which the script's generators are as they were."""
+    states, threads = (torch.get_rng_state(), random.getstate(), np.random.get_state()), torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         yield
     finally:
+        torch.set_num_threads(threads)
         torch.set_rng_state(states[0])
         random.setstate(states[1])
         np.random.set_state(states[2])

@@ -44,12 +44,10 @@ class Numerics:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """A block that computes with them, on one thread."""
-        before, threads = Numerics.here(), torch.get_num_threads()
+        """A block that computes with them."""
+        before = Numerics.here()
         autocast = torch.autocast("cpu", self.autocast or torch.bfloat16, self.autocast is not None)
         try:
-            if threads != 1:
-                torch.set_num_threads(1)
             if before != self:
                 self._set()
             with autocast:
@@ -57,5 +55,3 @@ class Numerics:
         finally:
             if before != self:
                 before._set()
-            if threads != 1:
-                torch.set_num_threads(threads)

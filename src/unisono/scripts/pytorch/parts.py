@@ -14,6 +14,7 @@ from torch import nn
 from unisono.errors import UsageError
 from unisono.errors.traces import is_users_file
 from unisono.scripts.plain import copied, is_plain
+from unisono.scripts.pytorch.wrapping import PLAIN
 
 _OF_TORCH = frozenset({*vars(nn.Module()), "call_super_init", "dump_patches", "forward"})
 """Attributes that are no state of a person's."""
@@ -187,6 +188,7 @@ def functions_of(targets: Sequence[Any], every: Sequence[nn.Module]) -> list[Fun
         value = waiting.pop(0)
         if isinstance(value, MethodType):
             value = value.__func__
+        value = vars(value).get(PLAIN, value) if isinstance(value, FunctionType) else value
         if id(value) in seen:
             continue
         seen.add(id(value))

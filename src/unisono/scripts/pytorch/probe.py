@@ -179,7 +179,7 @@ class _Whole:
         )
         state = replace(self.request.state, training=training)
         request = replace(self.request, pieces=pieces, draw=draw, state=state, keeps=False)
-        return self.probe.compute(request, leaves)
+        return [_kept(answer) for answer in self.probe.compute(request, leaves)]
 
     def _against(
         self, whole: Answer, cut: frozenset[int], pieces: list[range], evaluating: bool
@@ -209,6 +209,12 @@ class _Whole:
             each.dtype for module in self.probe.every for each in module._parameters.values() if each is not None
         }
         return COARSE_ROUNDING if self.request.state.numerics.autocast or dtypes & coarse else ROUNDING
+
+
+def _kept(answer: Answer) -> Answer:
+    """An answer that outlives the next act."""
+    leaves = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in answer.leaves]
+    return replace(answer, leaves=leaves, buffers=[])
 
 
 def _is_of_torch(module: nn.Module) -> bool:

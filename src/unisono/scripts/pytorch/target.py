@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from unisono.errors import UsageError
+from unisono.scripts.pytorch.by_workers import ByWorkers
 from unisono.scripts.pytorch.calls import Calls
 from unisono.scripts.pytorch.hashes import heard
 from unisono.scripts.pytorch.here import Here
 from unisono.scripts.pytorch.parts import Parts
+from unisono.scripts.pytorch.session import session
 from unisono.scripts.pytorch.world import Computer, World
-from unisono.scripts.pytorch.wrapping import INSIDE, plain_class, swap
+from unisono.scripts.pytorch.wrapping import PLAIN, computes_alone, plain_class, swap
 from unisono.scripts.settings import Settings, workers_given
 
 
@@ -43,7 +45,7 @@ class Target:
                 plain_class(each).__name__ if isinstance(each, nn.Module) else getattr(each, "__name__", "a function")
                 for each in self._targets
             ]
-            world = World(self._targets, self._opened(), heard)
+            world = World(self._targets, self._opened, heard)
             self._calls = Calls(world, names, self._settings.microbatches, self._settings.dim)
         return self._calls(target, args, kwargs)
 
@@ -53,15 +55,21 @@ class Target:
         Args:
             workers: how many; 0 = the script itself.
         """
-        self._settings = self._settings.with_workers(workers_given(workers))
-        if self._calls is not None:
-            self._calls.world.reopen(self._opened())
+        before, self._settings = self._settings, self._settings.with_workers(workers_given(workers))
+        if self._calls is None or before == self._settings:
+            return
+        if workers and before.workers:
+            self._calls.world.resize(workers)
+        else:
+            self._calls.world.reopen(self._opened)
 
-    def _opened(self) -> Callable[[Parts, bytes], Computer]:
-        return _here
+    def _opened(self, parts: Parts, payload: bytes) -> Computer:
+        if self._settings.workers:
+            return ByWorkers(session(), parts, payload, self._settings.workers)
+        return _here(parts)
 
 
-def _here(parts: Parts, payload: bytes) -> Computer:
+def _here(parts: Parts) -> Computer:
     for parameter in parts.parameters:
         if parameter.data_ptr() % 64:
             parameter.data = parameter.data.clone()  # operations give other bits at other addresses
@@ -97,7 +105,9 @@ def parallel(target: Any, settings: Settings) -> Any:
 
     @functools.wraps(target)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return target(*args, **kwargs) if INSIDE.get() else handle.call(0, args, kwargs)
+        return target(*args, **kwargs) if computes_alone() else handle.call(0, args, kwargs)
+
+    setattr(call, PLAIN, target)
 
     call.resize = handle.resize  # type: ignore[attr-defined]
     return call

@@ -7,6 +7,7 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import cloudpickle
@@ -14,7 +15,9 @@ import torch
 from torch import nn
 
 from unisono.errors import UsageError
+from unisono.scripts.pytorch.messages import by_value
 from unisono.scripts.pytorch.parts import Parts, functions_of
+from unisono.scripts.pytorch.wrapping import PLAIN
 
 
 class _Packer(cloudpickle.Pickler):  # type: ignore[misc]
@@ -41,6 +44,8 @@ class _Packer(cloudpickle.Pickler):  # type: ignore[misc]
 
     def reducer_override(self, value: Any) -> Any:
         """See `pickle.Pickler`: a target's hooks, and a forward put around its own, stay in the script."""
+        if isinstance(value, FunctionType) and PLAIN in vars(value):
+            return _itself, (vars(value)[PLAIN],)
         if id(value) not in self._targets:
             return super().reducer_override(value)
         make, arguments, state, *rest = value.__reduce_ex__(5)
@@ -49,6 +54,10 @@ class _Packer(cloudpickle.Pickler):  # type: ignore[misc]
                 name: OrderedDict() if name in _HOOKS else kept for name, kept in state.items() if name != "forward"
             }
         return make, arguments, state, *rest
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 _HOOKS = frozenset(name for name in vars(nn.Module()) if name.endswith("_hooks"))
@@ -97,15 +106,16 @@ def packed(targets: Sequence[Any]) -> tuple[Parts, bytes]:
         UsageError: something in them cannot travel.
     """
     try:
-        first = _Packer(io.BytesIO(), targets)
-        first.dump(list(targets))
-        modules = _outermost(first.modules)
-        functions = functions_of(targets, [part for module in modules for part in module.modules()])
-        file = io.BytesIO()
-        packer = _Packer(file, targets)
-        packer.dump((list(targets), modules, functions))
-        parts = Parts(list(targets), modules, packer.parameters, functions)
-        likes = cloudpickle.dumps([Like.of(parameter) for parameter in packer.parameters])
+        with by_value():
+            first = _Packer(io.BytesIO(), targets)
+            first.dump(list(targets))
+            modules = _outermost(first.modules)
+            functions = functions_of(targets, [part for module in modules for part in module.modules()])
+            file = io.BytesIO()
+            packer = _Packer(file, targets)
+            packer.dump((list(targets), modules, functions))
+            parts = Parts(list(targets), modules, packer.parameters, functions)
+            likes = cloudpickle.dumps([Like.of(parameter) for parameter in packer.parameters])
     except UsageError:
         raise
     except Exception as error:

@@ -26,3 +26,15 @@ def added(left: Sequence[torch.Tensor | None], right: Sequence[torch.Tensor | No
     """The sums of several gradients; see `add`."""
     with torch.no_grad():
         return [add(*each) for each in zip(left, right, strict=True)]
+
+
+def sums(left: Sequence[torch.Tensor | None], right: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """The sums of several gradients, in memory of their own where there is something to add."""
+    return [_sum(*each) for each in zip(left, right, strict=True)]
+
+
+def _sum(left: torch.Tensor | None, right: torch.Tensor | None) -> torch.Tensor | None:
+    if left is None or right is None:
+        found = right if left is None else left
+        return None if found is None else found.clone()
+    return torch.add(left, right)

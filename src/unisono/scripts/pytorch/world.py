@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -29,6 +30,9 @@ class Computer(Protocol):
     def drop(self, call: int) -> None:
         """Nobody asks for a call's backward pass any more."""
 
+    def resize(self, workers: int) -> None:
+        """Have another number of workers; at least 1."""
+
     def processes(self) -> list[int]:
         """Of workers."""
 
@@ -52,6 +56,7 @@ class World:
         self._targets, self._opened, self._heard = list(targets), opened, heard
         self._number, self._since = 0, 0
         self._computer: Computer | None = None
+        self._end: weakref.finalize[Any, Any]
         self._signature: Any = None
         self.parts: Parts
         self.refresh()
@@ -74,11 +79,13 @@ class World:
             opened: makes who computes.
         """
         if self._computer is not None:
-            self._computer.close()
+            self._end()
         self._opened, self._since = opened, self._number
         self.parts, payload = packed(self._targets)
         _check_modules(self.parts)
         self._computer = opened(self.parts, payload)
+        self._end = weakref.finalize(self, self._computer.close)
+        self._end.atexit = False  # the session ends its processes itself
         self._attributes, self._globals = self.parts.attributes(), self.parts.globals()
         self._varied: set[Any] = set()
         self._signature = self._signed()
@@ -140,6 +147,11 @@ class World:
             )
         assert self._computer is not None
         return self._computer.backward(request, gradients, keep)
+
+    def resize(self, workers: int) -> None:
+        """Have another number of workers than there are; at least 1."""
+        assert self._computer is not None
+        self._computer.resize(workers)
 
     def after_backward(self) -> None:
         """A backward pass is through: once the script's has ended, somebody hears of it."""

@@ -11,11 +11,21 @@ from typing import Any
 from torch import nn
 
 from unisono.errors import UsageError
+from unisono.scripts.pytorch.session import is_of_another_process
 
 _MARK = "_unisono_calls"
 
 INSIDE: ContextVar[bool] = ContextVar("inside a parallel call", default=False)
 """Whether a microbatch is being computed: what is called then computes by itself."""
+
+
+PLAIN = "_unisono_plain"
+"""The name under which a parallel function has the one that a person wrote."""
+
+
+def computes_alone() -> bool:
+    """Whether calls are computed as if nothing were parallel: inside of one, and in forks of the script."""
+    return INSIDE.get() or is_of_another_process()
 
 
 def handle_of(module: Any) -> Any:
@@ -50,7 +60,7 @@ def swap(module: nn.Module, handle: Any, call: Callable[[tuple[Any, ...], dict[s
 
     @functools.wraps(plain.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return call(args, kwargs) if self is module and not INSIDE.get() else plain.forward(self, *args, **kwargs)
+        return call(args, kwargs) if self is module and not computes_alone() else plain.forward(self, *args, **kwargs)
 
     def reduced(self: nn.Module, protocol: Any) -> Any:
         make, arguments, *rest = tuple(plain.__reduce_ex__(self, protocol))

@@ -1,0 +1,219 @@
+"""Calls computed by workers: who computes what, and what happens when one of them dies."""
+
+from __future__ import annotations
+
+import select
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.runtime.processes.channel import NoRoom
+from unisono.runtime.processes.deaths import Death
+from unisono.runtime.rules import crew as rules
+from unisono.runtime.rules.crew import STRIKES, Fork
+from unisono.runtime.rules.plan import owner
+from unisono.scripts.pytorch.messages import read_message, written_message
+from unisono.scripts.pytorch.session import Process, Session
+from unisono.scripts.pytorch.spaces import Ref, Space
+
+Found = Callable[[int], Space]
+Take = Callable[[int, Any, Found], None]
+
+
+@dataclass
+class Work:
+    """What one worker is asked for.
+
+    Attributes:
+        first: its first microbatch.
+        message: (worker's number) → (verb, arguments); made when it is sent.
+    """
+
+    first: int
+    message: Callable[[int], tuple[str, tuple[Any, ...]]]
+
+
+@dataclass
+class Member:
+    """A worker as the script sees it.
+
+    Attributes:
+        process: it.
+        known: the spaces that it has.
+        outbox: where it leaves tensors, by number.
+        act: the act that it has been asked about and has not answered yet.
+        last: the last act that it has been asked about.
+        works: its works of the act under way, by number.
+    """
+
+    process: Process
+    known: set[int] = field(default_factory=set)
+    outbox: dict[int, Space] = field(default_factory=dict)
+    act: int | None = None
+    last: int | None = None
+    works: deque[int] = field(default_factory=deque)
+
+
+class Crew:
+    """The workers of one `unisono.parallel`.
+
+    Args:
+        session: forks them.
+        workers: how many.
+        payload, parameters, spaces: what each takes first, and the spaces that the parameters lie in.
+    """
+
+    def __init__(
+        self, session: Session, workers: int, payload: bytes, parameters: Sequence[Ref], spaces: Sequence[Space]
+    ) -> None:  # fmt: skip
+        self._session, self._rules = session, rules.Crew(workers)
+        self._first = ("open", (list(sys.path), str(Path.cwd()), payload, list(parameters)))
+        self._first_spaces = list(spaces)
+        self.members: dict[int, Member] = {}
+        self._act = 0
+        self._carry_out(self._rules.begin())
+
+    @property
+    def seats(self) -> list[int]:
+        """Who has each slot."""
+        return [self.owner(member) for member in self._rules.seats]
+
+    def owner(self, member: int) -> int:
+        """Who does what was a member's: it, or its heir."""
+        return owner(member, self._rules.heirs.get)
+
+    def resize(self, workers: int) -> None:
+        """Have another number of workers; at least 1."""
+        self._carry_out(self._rules.resize(workers))
+        for member in sorted(self._rules.retiring):
+            self._rules.left(member)
+            self._session.end(self.members.pop(member).process)
+
+    def close(self) -> None:
+        """End them."""
+        for member in self.members.values():
+            self._session.end(member.process)
+        self.members.clear()
+
+    def _carry_out(self, decisions: Sequence[rules.Decision]) -> None:
+        waiting = list(decisions)
+        while waiting:
+            decision = waiting.pop(0)
+            if isinstance(decision, Fork):
+                member = self.members[decision.member] = Member(self._session.fork())
+                self._send(member, None, self._first, self._first_spaces)
+                waiting += self._rules.joined(decision.member)
+
+    # -- asking --------------------------------------------------------------------------------------------
+
+    def tell(self, verb: str, *arguments: Any) -> None:
+        """Say something to all; nobody answers."""
+        for member in self.members.values():
+            self._send(member, None, (verb, arguments), ())
+
+    def act(self, works: Sequence[Work], owners: Sequence[int], spaces: Sequence[Space], take: Take) -> None:
+        """Have works done, whoever dies meanwhile.
+
+        Args:
+            works: them.
+            owners: whose each is.
+            spaces: what messages refer to.
+            take: called with (member, answer, that member's spaces) as each is done.
+
+        Raises:
+            JobError, UsageError: the model raised, or works kill their workers again and again.
+        """
+        self._act += 1
+        left, failure = set(range(len(works))), None
+        for number, whose in enumerate(owners):
+            self.members[whose].works.append(number)
+        try:
+            while left:
+                self._hand_out(works, spaces)
+                for number in self._ready():
+                    if number not in self.members:
+                        continue
+                    answer = self._answer_of(number, works)
+                    if answer is None:
+                        continue
+                    member = self.members[number]
+                    kind, *rest = answer if answer[0] in ("refused", "failed") else ("done", answer)
+                    done = member.works.popleft()
+                    left.discard(done)
+                    if kind == "done":
+                        take(number, rest[0], member.outbox.__getitem__)
+                    elif failure is None or done < failure[0]:
+                        failure = done, kind, rest
+                if failure is not None and all(member.act is None for member in self.members.values()):
+                    break
+        finally:
+            for member in self.members.values():
+                member.works.clear()
+        if failure is not None:
+            raise _error(failure[1], failure[2])
+
+    def _hand_out(self, works: Sequence[Work], spaces: Sequence[Space]) -> None:
+        for number, member in list(self.members.items()):
+            if member.act is None and member.works:
+                message = works[member.works[0]].message(number)
+                member.act = self._act
+                if member.last != self._act:
+                    member.last = self._act
+                    for place in sorted(member.outbox)[:-1]:  # it keeps its last alone
+                        member.outbox.pop(place).close()
+                self._send(member, self._act, message, spaces)
+
+    def _send(
+        self, member: Member, act: int | None, message: tuple[str, tuple[Any, ...]], spaces: Sequence[Space]
+    ) -> None:
+        new = [space for space in spaces if space.number not in member.known]
+        data = written_message((message[0], act, [(space.number, space.size) for space in new], message[1]))
+        try:
+            member.process.channel.send(data, [space.file for space in new])
+        except ConnectionError:  # it is dead: seen when its answer is waited for
+            return
+        member.known |= {space.number for space in new}
+
+    def _ready(self) -> list[int]:
+        """Members that have answered or died."""
+        poll, numbers = select.poll(), {}
+        for number, member in self.members.items():
+            for file in (member.process.channel.socket.fileno(), member.process.pidfd):
+                poll.register(file, select.POLLIN)
+                numbers[file] = number
+        return sorted({numbers[file] for file, _ in poll.poll()})
+
+    def _answer_of(self, number: int, works: Sequence[Work]) -> Any:
+        """What a member answers to this act; None: it answers an earlier one, or is dead."""
+        member = self.members[number]
+        try:
+            data, files = member.process.channel.receive()
+            act, new, answer = read_message(data)
+        except NoRoom:
+            raise
+        except (EOFError, ConnectionError):
+            self._died(number, works)
+            return None
+        for (place, size), file in zip(new, files, strict=True):
+            member.outbox[place] = Space(place, file, size)
+        member.act = None
+        return answer if act == self._act else None
+
+    def _died(self, number: int, works: Sequence[Work]) -> None:
+        member = self.members.pop(number)
+        for space in member.outbox.values():
+            space.close()
+        death = Death(f"worker {number}", self._session.end(member.process))
+        work = rules.Work(self._act, works[member.works[0]].first) if member.works else None
+        if death.own_fault and self._rules.blame(work):
+            raise JobError(f"{death.text}, {STRIKES} times in a row at the same microbatch. Run it with workers=0.")
+        self._carry_out(self._rules.died(number))
+        self.members[self.owner(number)].works.extend(member.works)
+
+
+def _error(kind: str, told: Sequence[str]) -> UnisonoError:
+    return UsageError(told[0]) if kind == "refused" else JobError(told[0], told[1])

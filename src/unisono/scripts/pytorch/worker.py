@@ -1,0 +1,187 @@
+"""A worker of a script: computes the microbatches that it is asked for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from unisono.errors import JobError, UsageError
+from unisono.errors.traces import whole_traceback
+from unisono.gradients.tree import Node
+from unisono.runtime.processes.channel import Channel
+from unisono.scripts.pytorch.failures import told
+from unisono.scripts.pytorch.messages import read_message, written_message
+from unisono.scripts.pytorch.replica import Replica
+from unisono.scripts.pytorch.request import Request
+from unisono.scripts.pytorch.spaces import Ref, Space, bytes_of, read, written
+from unisono.scripts.pytorch.travelling import opened
+from unisono.scripts.pytorch.values import added, own_copy
+from unisono.scripts.pytorch.wrapping import INSIDE
+from unisono.scripts.tree_sums import folded
+
+_FIRST_BYTES = 1 << 20
+
+
+class Outbox:
+    """Where a worker leaves tensors until the next act.
+
+    Attributes:
+        new: spaces that the script does not have yet.
+    """
+
+    def __init__(self) -> None:
+        self._spaces: list[Space] = []
+        self._made = 0
+        self.new: list[Space] = []
+
+    def clear(self) -> None:
+        """Another act has begun: what was left is not needed any more."""
+        for space in self._spaces[:-1]:
+            space.close()
+        self._spaces = self._spaces[-1:]
+        for space in self._spaces:
+            space.clear()
+
+    def put(self, tensor: torch.Tensor, grad: bool = False) -> Ref:
+        """Leave a tensor."""
+        if not self._spaces or not self._spaces[-1].room_for(tensor):
+            size = max(_FIRST_BYTES, bytes_of(tensor), 2 * self._spaces[-1].size if self._spaces else 0)
+            self._made += 1
+            self._spaces.append(Space.create(self._made, size))
+            self.new.append(self._spaces[-1])
+        return self._spaces[-1].put(tensor, grad)
+
+
+def _message(act: int, new: list[tuple[int, int]], answer: Any) -> bytes:
+    try:
+        return written_message((act, new, answer))
+    except Exception as error:
+        text = (
+            f"what a parallel call returns travels between processes, so it must be picklable; received {error}. "
+            "Return tensors, numbers and texts, in tuples, lists and dictionaries."
+        )
+        return written_message((act, new, ("refused", text, "")))
+
+
+class Worker:
+    """Answers a script.
+
+    Args:
+        channel: its messages.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel, self._outbox = channel, Outbox()
+        self._spaces: dict[int, Space] = {}
+        self._act: int | None = None
+        self._replica: Replica
+
+    def serve(self) -> None:
+        """Answer until the script closes the channel.
+
+        Raises:
+            EOFError: it has.
+        """
+        INSIDE.set(True)
+        while True:
+            data, files = self._channel.receive()
+            verb, act, spaces, arguments = read_message(data)
+            for (number, size), file in zip(spaces, files, strict=True):
+                self._spaces[number] = Space(number, file, size)
+            if act not in (None, self._act):
+                self._act = act
+                self._outbox.clear()  # an heir has several works in an act
+            self._outbox.new = []
+            try:
+                answer = getattr(self, verb)(*arguments)
+            except UsageError as error:
+                answer = ("refused", str(error), "")
+            except JobError as error:
+                answer = ("failed", error.message, error.traceback)
+            except Exception as error:
+                answer = (
+                    "failed",
+                    f"{type(error).__name__}: an error in Unisono: please report it",
+                    whole_traceback(error),
+                )
+            if act is not None:
+                new = [(space.number, space.size) for space in self._outbox.new]
+                self._channel.send(_message(act, new, answer), [space.file for space in self._outbox.new])
+
+    def open(self, path: list[str], folder: str, payload: bytes, parameters: Sequence[Ref]) -> None:
+        """Take the targets."""
+        sys.path[:] = path
+        os.chdir(folder)
+        parts = opened(payload, [self._space(ref.space).view(ref) for ref in parameters])
+        self._replica = Replica(parts, parts.parameters)
+
+    def close(self, numbers: Sequence[int]) -> None:
+        """Some spaces are not used any more."""
+        for number in numbers:
+            self._spaces.pop(number).close()
+
+    def drop(self, calls: Sequence[int]) -> None:
+        """Nobody asks for the backward passes of some calls any more."""
+        for call in calls:
+            self._replica.drop(call)
+
+    def forward(self, request: Request, leaves: dict[int, list[Any]], buffers: Sequence[Ref]) -> Any:
+        """Compute microbatches; gives what each `Answer` holds."""
+        base = [self._space(ref.space).view(ref) for ref in buffers]
+        found = []
+        for microbatch, each in leaves.items():
+            with told(request, "forward", microbatch):
+                own = [own_copy(read(leaf, self._space)) for leaf in each]
+                answer = self._replica.forward(request, microbatch, own, base)
+            found.append((
+                microbatch,
+                [written(leaf, self._outbox.put) for leaf in answer.leaves],
+                answer.spec,
+                answer.with_grad,
+                [None if buffer is None else self._outbox.put(buffer) for buffer in answer.buffers],
+            ))  # fmt: skip
+        return found
+
+    def backward(
+        self, request: Request, gradients: dict[int, list[Ref | None]], keep: bool,
+        again: dict[int, list[Any]], buffers: Sequence[Ref],
+    ) -> Any:  # fmt: skip
+        """Compute the backward passes of a run of microbatches; gives partial sums, and gradients of inputs.
+
+        Args:
+            request, keep: see `Replica`.
+            gradients: of each microbatch's outputs.
+            again: arguments of those whose forward pass is computed here first: who had computed it is dead.
+            buffers: for these.
+        """
+        if again:
+            self._repeat(request, again, buffers)
+        inputs = {}
+
+        def of(microbatch: int) -> list[torch.Tensor | None]:
+            own = [None if ref is None else self._space(ref.space).view(ref).clone() for ref in gradients[microbatch]]
+            with told(request, "backward", microbatch):
+                parameters, its_inputs = self._replica.backward(request.number, microbatch, own, keep)
+            inputs[microbatch] = [self._put(each) for each in its_inputs]
+            return parameters
+
+        run = range(min(gradients), max(gradients) + 1)
+        nodes: dict[Node, list[torch.Tensor | None]] = folded(run, len(request.pieces), of, added)
+        return {node: [self._put(each) for each in sums] for node, sums in nodes.items()}, inputs
+
+    def _repeat(self, request: Request, leaves: dict[int, list[Any]], buffers: Sequence[Ref]) -> None:
+        base = [self._space(ref.space).view(ref) for ref in buffers]
+        for microbatch, each in leaves.items():
+            with told(request, "forward", microbatch):
+                own = [own_copy(read(leaf, self._space)) for leaf in each]
+                self._replica.forward(request, microbatch, own, base)
+
+    def _put(self, tensor: torch.Tensor | None) -> Ref | None:
+        return None if tensor is None else self._outbox.put(tensor)
+
+    def _space(self, number: int) -> Space:
+        return self._spaces[number]

@@ -1,0 +1,219 @@
+"""Calls of a script computed by workers: one hash whoever computes and dies, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from paths import PYTHONPATH
+from waiting import limit, until
+
+HERE = Path(__file__).parent
+
+START = """
+import hashlib, os, signal, sys, torch, torch.nn.functional as F, unisono
+from torch import nn
+
+workers, tmp = int(sys.argv[1]), sys.argv[2]
+
+def digest(*modules):
+    values = [value for module in modules for value in module.state_dict().values()]
+    print(hashlib.sha256(b"".join(value.numpy().tobytes() for value in values)).hexdigest())
+"""
+
+LOOP = (
+    START
+    + """
+dying = sys.argv[3:]
+
+def once(name):
+    \"\"\"Die here, the first time that anybody comes by.\"\"\"
+    if name in dying and os.getpid() != SCRIPT:
+        try:
+            os.close(os.open(f"{tmp}/{name}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), 9)
+
+class Dying(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        once("forward")
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, gradient):
+        once("backward")
+        return gradient
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3))
+        self.head, self.scale = nn.Linear(16, 3), 1.0
+
+    def forward(self, x):
+        return Dying.apply(self.head(self.body(x))) * self.scale
+
+SCRIPT = os.getpid()
+torch.manual_seed(0)
+model, critic = Net(), nn.Linear(3, 1)
+optimizer = torch.optim.Adam([*model.parameters(), *critic.parameters()], lr=0.01)
+model, optimizer = unisono.parallel(model, optimizer, microbatches=5, workers=workers)
+critic = unisono.parallel(critic, microbatches=5, workers=workers)
+x, y = torch.randn(33, 6), torch.randint(0, 3, (33,))
+for step in range(5):
+    optimizer.zero_grad()
+    out = model(x)
+    if step == 2 and workers:
+        model.resize(workers + 1)  # between a call and its backward pass
+    (F.cross_entropy(out, y) + critic(out).mean()).backward()
+    optimizer.step()
+    model.scale += 0.5
+    if step == 3 and workers:
+        model.resize(workers)
+    with torch.no_grad():
+        model(x[:7])
+digest(model, critic)
+"""
+)
+
+
+def run(script: str, tmp_path: Path, *arguments: Any, status: int = 0, **environment: str) -> str:
+    """What a script prints."""
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py"), *map(str, arguments)], capture_output=True, text=True,
+        timeout=limit(), env={**os.environ, "PYTHONPATH": PYTHONPATH, **environment},
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_one_hash_for_any_number_of_workers_through_deaths(tmp_path: Path) -> None:
+    alone = run(LOOP, tmp_path, 0, tmp_path)
+    assert run(LOOP, tmp_path, 2, tmp_path, "forward", "backward") == alone
+    assert {path.name for path in tmp_path.iterdir()} >= {"forward", "backward"}, "both have died"
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("workers", [1, 3])
+def test_one_hash_for_more_numbers(workers: int, tmp_path: Path) -> None:
+    alone = run(LOOP, tmp_path, 0, tmp_path)
+    assert run(LOOP, tmp_path, workers, tmp_path) == alone
+    assert run(LOOP, tmp_path, workers, tmp_path, "forward", "backward") == alone
+
+
+@pytest.mark.thorough
+def test_every_promise_of_a_call_holds_with_workers(tmp_path: Path) -> None:
+    files = [str(HERE / "test_calls.py"), str(HERE / "test_cuts.py")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "--noconftest", *files],
+        cwd=HERE.parent.parent, capture_output=True, text=True, timeout=limit(),
+        env={**os.environ, "PYTHONPATH": PYTHONPATH, "UNISONO_TESTED_WORKERS": "2"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+FAILING = (
+    START
+    + """
+class Net(nn.Linear):
+    def forward(self, x):
+        if (x < 0).any():
+            raise ValueError("a negative number")
+        return super().forward(x)
+
+model = unisono.parallel(Net(2, 2), microbatches=2, workers=workers)
+assert model(torch.ones(16, 2)).shape == (16, 2)
+try:
+    model(torch.arange(-1.0, 31.0).reshape(16, 2))  # the line
+except unisono.JobError as error:
+    assert str(error).endswith("ValueError: a negative number"), error
+    print(error)
+assert model(torch.ones(16, 2)).shape == (16, 2)
+"""
+)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_model_raises_is_told_and_the_next_call_goes_on(workers: int, tmp_path: Path) -> None:
+    told = run(FAILING, tmp_path, workers, tmp_path)
+    line = FAILING[: FAILING.index("# the line")].count("\n") + 1
+    assert f"ValueError in a parallel call (Net, called at {tmp_path / 'script.py'}:{line}; forward pass of" in told
+
+
+SHARING = (
+    START
+    + """
+import io
+from torch.utils.data import DataLoader
+
+class Data:
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        found = model(torch.ones(4, 2)).detach()[0]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        return found
+
+model = unisono.parallel(nn.Linear(2, 2), microbatches=2, workers=workers)
+before = model(torch.ones(4, 2)).detach()[0]
+loader = DataLoader(Data(), batch_size=4, num_workers=2, persistent_workers=True)
+first = next(iter(loader))
+assert torch.equal(first[0], before) and not first[1].any(), first
+assert torch.equal(model(torch.ones(4, 2)).detach()[0], before)
+torch.save(model.state_dict(), file := io.BytesIO())
+assert file.tell() < 4096 and model.weight.untyped_storage().nbytes() == 16
+digest(model)
+"""
+)
+
+
+def test_forks_of_the_script_have_parameters_of_their_own(tmp_path: Path) -> None:
+    run(SHARING, tmp_path, 1, tmp_path)
+
+
+STAYING = (
+    START
+    + """
+import time
+from torch.utils.data import DataLoader
+
+model = unisono.parallel(nn.Linear(2, 2), microbatches=2, workers=2)
+model(torch.ones(4, 2))
+loader = iter(DataLoader(range(1000), num_workers=1, persistent_workers=True))
+next(loader)
+print("ready", flush=True)
+signal.pause()
+"""
+)
+
+
+def test_a_killed_script_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(STAYING)
+    script = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py"), "2", str(tmp_path)], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
+    )  # fmt: skip
+    assert script.stdout is not None
+    assert script.stdout.readline() == "ready\n"
+    ours = [
+        child for child in psutil.Process(script.pid).children(recursive=True)
+        if any("unisono.scripts" in part for part in child.cmdline())
+    ]  # fmt: skip
+    assert len(ours) == 3, "the process that forks and two workers"
+    script.send_signal(signal.SIGKILL)
+    script.wait(limit())
+    until(lambda: not [child for child in ours if child.is_running() and child.status() != "zombie"], "all are gone")
+    script.stdout.close()
