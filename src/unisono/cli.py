@@ -14,6 +14,7 @@ import click
 
 from unisono.commands.exit_status import status_of
 from unisono.commands.options import FOLDER, SeveralLayouts, options
+from unisono.commands.run.run import Script
 from unisono.errors import UnisonoError, UsageError
 from unisono.observe.stream import Stream, complain, leave
 from unisono.settings import Ray, Settings
@@ -121,6 +122,22 @@ def _cluster(on: str | None, **settings: Any) -> Ray | None:
                 f"--{name.replace('_', '-')} is for --on ray; received {excerpt(value)} without it. Add --on ray."
             )
     return None
+
+
+@commands.command(cls=Script)
+@click.argument("script")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--workers", type=click.IntRange(0, WORKERS), help="Processes that compute; 0: the script.")
+@click.option("--microbatches", type=click.IntRange(1, bounds.MOST_MICROBATCHES), help="Of a call. [default: 8]")
+def run(script: str, arguments: tuple[str, ...], workers: int | None, microbatches: int | None) -> int:
+    """Run a SCRIPT with a training loop of its own, and its ARGUMENTS, as `python SCRIPT ARGUMENTS` would.
+
+    It is the only rank of torch.distributed, and DDP's class is `unisono.parallel`. Options stand before it, or right
+    behind it; what follows them, or --, is its own.
+    """
+    from unisono.commands.run.run import run as become
+
+    become(script, arguments, workers, microbatches)
 
 
 @commands.command(cls=SeveralLayouts)

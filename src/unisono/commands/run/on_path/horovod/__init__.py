@@ -1,0 +1,1 @@
+"""Stands for Horovod under `unisono run`, whether it is installed or not."""

@@ -1,0 +1,124 @@
+"""One line where the model is made, and a library, or a loop as libraries have them, trains what it trains without."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+BEGIN = """
+import torch, unisono
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+torch.manual_seed(0)
+x = torch.randn(96, 8)
+data = TensorDataset(x, x.sum(1, keepdim=True))
+def net(): return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
+own = torch.Generator().manual_seed(1)  # a call takes one draw of the default one
+def batches(): return DataLoader(data, batch_size=16, shuffle=True, generator=own)
+"""
+
+LOOP = """
+model = unisono.parallel(net())
+optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
+average = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12)
+for epoch in range(2):
+    for a, b in batches():
+        mix, other = torch.rand((), generator=own), torch.randperm(len(a), generator=own)
+        outputs = model(mix * a + (1 - mix) * a[other])
+        loss = mix * nn.functional.mse_loss(outputs, b) + (1 - mix) * nn.functional.mse_loss(outputs, b[other])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+        average.update_parameters(model)
+model = average.module
+"""
+
+LIGHTNING = """
+import lightning
+class Lines(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = unisono.parallel(net())
+    def training_step(self, batch, index):
+        return nn.functional.mse_loss(self.net(batch[0]), batch[1])
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=1e-2)
+model = Lines()
+lightning.Trainer(max_epochs=2, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False,
+                  enable_checkpointing=False, enable_model_summary=False).fit(model, batches())
+"""
+
+FABRIC = """
+import lightning
+fabric = lightning.Fabric(accelerator="cpu", devices=1)
+model = unisono.parallel(net())
+model, optimizer = fabric.setup(model, torch.optim.AdamW(model.parameters(), lr=1e-2))
+for epoch in range(2):
+    for a, b in fabric.setup_dataloaders(batches()):
+        optimizer.zero_grad()
+        fabric.backward(nn.functional.mse_loss(model(a), b))
+        optimizer.step()
+"""
+
+ACCELERATE = """
+import accelerate
+accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=2)
+model = unisono.parallel(net())
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+model, optimizer, loader = accelerator.prepare(model, optimizer, batches())
+for epoch in range(2):
+    for a, b in loader:
+        with accelerator.accumulate(model):
+            accelerator.backward(nn.functional.mse_loss(model(a), b))
+            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+"""
+
+TRANSFORMERS = """
+from transformers import DistilBertConfig, DistilBertForSequenceClassification, Trainer, TrainingArguments
+shape = dict(vocab_size=50, dim=16, hidden_dim=32, n_layers=1, n_heads=2, max_position_embeddings=16)
+config = DistilBertConfig(**shape, dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.0)
+rows = torch.randint(50, (64, 9))
+data = [{"input_ids": row, "labels": row[0] % 2} for row in rows]
+model = unisono.parallel(DistilBertForSequenceClassification(config))
+arguments = TrainingArguments("out", per_device_train_batch_size=16, gradient_accumulation_steps=2, use_cpu=True,
+                              num_train_epochs=2, report_to=[], disable_tqdm=True, save_strategy="no",
+                              data_seed=3)
+Trainer(model, arguments, train_dataset=data).train()
+"""
+
+SCRIPTS = {
+    "loop": LOOP,
+    "lightning": LIGHTNING,
+    "fabric": FABRIC,
+    "accelerate": ACCELERATE,
+    "transformers": TRANSFORMERS,
+}
+NEEDS = {"loop": "torch", "fabric": "lightning"}
+
+
+def trained(script: str) -> dict[str, torch.Tensor]:
+    found: dict[str, Any] = {"__name__": "script"}
+    exec(BEGIN + script, found)
+    return dict(found["model"].state_dict())
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.filterwarnings("default")  # the libraries'
+def test_one_line_changes_no_result(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec(NEEDS.get(name, name)) is None:
+        pytest.skip(f"{NEEDS.get(name, name)} is not installed")
+    monkeypatch.chdir(tmp_path)
+    script = SCRIPTS[name]
+    ours, plain = trained(script), trained(script.replace("unisono.parallel(", "("))
+    assert ours.keys() == plain.keys()
+    for key, value in plain.items():
+        torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-5)
