@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import pytest
 from torch.utils.data import Dataset
 
 import jobs
-from faults import hash_of, run, undisturbed
+from faults import Fault, Script, hash_of, run, undisturbed
+from unisono.runtime.loader import samples
 
 
 def leave() -> None:
@@ -22,6 +24,20 @@ def leave() -> None:
 
 def hang() -> None:
     threading.Event().wait()
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def stop_later() -> None:
+    """While it waits for workers, and reads nothing."""
+    samples._is_replaced = lambda *_: stop() is None
+
+
+def hang_later() -> None:
+    """While it waits for workers, and reads nothing."""
+    samples._is_replaced = lambda *_: hang() is None
 
 
 @dataclass
@@ -55,9 +71,9 @@ class Trap(Dataset[Any]):
         return self._samples[index]
 
 
-def trapped(folder: Path, does: Callable[[], None], times: int = 3) -> Any:
-    """A job whose fourth step needs the trap."""
-    return jobs.make(data=Trap(97, does, folder, times), steps=6, order="sequential")
+def trapped(folder: Path, does: Callable[[], None], times: int = 3, at: int = 97) -> Any:
+    """A job with a trap, in its fourth step unless told otherwise."""
+    return jobs.make(data=Trap(at, does, folder, times), steps=6, order="sequential")
 
 
 @pytest.mark.parametrize(
@@ -85,3 +101,43 @@ def test_fewer_than_three_change_no_bit(tmp_path: Path, does: Callable[[], None]
     assert len(list(tmp_path.glob("sprung-*"))) == 2
     assert outcome.failure is None, outcome.failure
     assert hash_of(outcome) == undisturbed(job)[0]
+
+
+@pytest.mark.parametrize("does", [stop_later, hang_later])
+def test_one_that_hangs_while_it_reads_nothing_is_replaced_once_it_is_waited_for(
+    tmp_path: Path, does: Callable[[], None]
+) -> None:
+    job = trapped(tmp_path, does, times=1)
+    outcome, _, messages = run(job, 2, stall_seconds=1.0)
+    assert any(text.startswith("loader 1 makes no progress") for text in messages)
+    assert not [text for text in messages if text.startswith("worker")], "those that waited are not to blame"
+    assert hash_of(outcome) == undisturbed(job)[0]
+
+
+def test_who_waits_for_a_loader_does_not_hang_whatever_else_it_has_to_do(tmp_path: Path) -> None:
+    job = trapped(tmp_path, stop, times=2, at=1)
+    script = Script(tmp_path, (Fault("microbatch", 0, 1),))  # so the other one has this slot to do besides
+    outcome, _, messages = run(job, 2, stall_seconds=1.0, phase=script)
+    assert len(list(tmp_path.glob("sprung-*"))) == 2
+    assert [text for text in messages if text.startswith("worker")] == [
+        "worker 1 was ended by SIGKILL; its work goes on elsewhere."
+    ]
+    assert hash_of(outcome) == undisturbed(job)[0]
+
+
+@dataclass
+class Opened:
+    """Data whose loaders end when they open them."""
+
+    def __call__(self) -> Any:
+        if Path("/proc/self/comm").read_text() == "unisono-loader\n":
+            leave()
+        return jobs.dataset()
+
+
+def test_one_that_cannot_even_begin_ends_the_run_and_blames_no_sample() -> None:
+    outcome, _, _ = run(jobs.make(data=Opened(), steps=6), 2)
+    assert outcome.failure is not None
+    assert "ended itself with status 0, 3 times in a row at the same place (before it could work)" in (
+        outcome.failure.message
+    )

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from unisono.runtime.rules.stalls import BEGINNING, FLOOR_SECONDS, MULTIPLE, UNKNOWN_SECONDS, Stalls
+import pytest
+
+from unisono.runtime.rules.stalls import (
+    BEGINNING,
+    FLOOR_SECONDS,
+    LEAVING,
+    MULTIPLE,
+    STOPPED,
+    UNKNOWN_SECONDS,
+    Stalls,
+)
 
 
 def still(
@@ -128,3 +138,10 @@ def test_what_others_take_longer_for_may_take_longer_here() -> None:
     assert not still(stalls, "compute", 2.0, mark=2, who="slow")
     assert not still(stalls, "compute", 0.0, mark=3, who="slow")
     assert not still(stalls, "compute", MULTIPLE * 2.0 - 2, mark=2)
+
+
+@pytest.mark.parametrize("kind", [LEAVING, STOPPED])
+def test_for_what_takes_nobody_long_the_floor_is_enough(kind: str) -> None:
+    assert not still(Stalls(), kind, FLOOR_SECONDS - 1)
+    assert still(Stalls(), kind, FLOOR_SECONDS + 1)
+    assert still(Stalls(1.0), kind, 2)

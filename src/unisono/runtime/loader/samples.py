@@ -227,6 +227,7 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
         at[index, 1] = sample + 1
 
     reader.begun = begun
+    at[index, :3] = 0, 0, 1
     while True:
         plan = state.plans.in_force()
         if plan is None:
@@ -245,6 +246,7 @@ def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostSt
                 ring.put(round_, microbatch, failure(error, f"step {round_.step + 1}, microbatch {microbatch}"))
                 return
             at[index, 0] = 0
+            at[index, 2] += 1
             if is_over(plan, committed.get):
                 break
 

@@ -14,7 +14,13 @@ LONGEST_TICK_SECONDS = 1.0
 """More time than this between two looks was the watcher's own sleep (a suspended machine), not the worker's."""
 
 BEGINNING = "beginning"
-"""The kind of work of a member that has not joined yet: it may have to import, load and compile what others have."""
+"""The kind of work of one that has not begun yet: it may have to import, load and compile what others have."""
+
+LEAVING = "leaving"
+"""That of one whose run is over: nobody takes long for it."""
+
+STOPPED = "stopped"
+"""Whatever one was at that somebody has stopped from outside: either it is told to go on soon, or not at all."""
 
 
 def _not_held_up() -> float:
@@ -121,6 +127,8 @@ class Stalls:
             return UNKNOWN_SECONDS
         if self.seconds is not None:
             return self.seconds
+        if kind in (LEAVING, STOPPED):
+            return FLOOR_SECONDS
         return patience_after(self._longest.get(kind))
 
     def forget(self, who: Hashable) -> None:

@@ -56,7 +56,7 @@ class CrewControl:
         self._ending = self.site.ending
         self._claims = Claims(self.site.request.cores, self.site.request.threads)
         self.children = Children(self.site, self._begun)
-        self._loader_strikes: dict[int, tuple[Work, int]] = {}
+        self._loader_strikes: dict[int, tuple[Work | None, int]] = {}
 
     def begin(self, first: int, go_on: bool = True, copy: bool = False) -> None:
         """Fork a crew that begins with this round, or (copy) with a look at the state; nobody is at work yet."""
@@ -140,6 +140,7 @@ class CrewControl:
         if self._is_poison(child, death, work):
             self._ending.fail(given_up(death, work, self.run.rounds, stack))
         elif child.role == "loader":
+            self.run.loader_begins(child.number)
             self.children.want("loader", child.number)
 
     def _is_poison(self, child: Child, death: Death, work: Work | None) -> bool:
@@ -147,7 +148,6 @@ class CrewControl:
             return False
         if child.role == "worker":
             return self.run.crew.blame(work)
-        assert work
         last, strikes = self._loader_strikes.get(child.number, (work, 0))
         strikes = strikes + 1 if last == work else 1
         self._loader_strikes[child.number] = work, strikes

@@ -87,14 +87,13 @@ class Delays:
             now[number] = thread.counted(before[number], elapsed_seconds)
         return held_up
 
+    def stopped(self, process: int) -> bool:
+        """Whether somebody had stopped a process (SIGSTOP) at the last look: it does not run until it is told to."""
+        return any(thread.state == "T" for thread in self._seen.get(process, {}).values())
+
     def forget(self, process: int) -> None:
         """It has ended."""
         self._seen.pop(process, None)
-
-
-def is_stopped(process: int) -> bool:
-    """Whether somebody has stopped a process (SIGSTOP), and it does not run until it is told to go on."""
-    return any(thread.state == "T" for _, thread in threads(process))
 
 
 def threads(process: int) -> Iterator[tuple[int, Thread]]:

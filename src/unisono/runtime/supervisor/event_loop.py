@@ -204,9 +204,9 @@ class EventLoop:
         """See who hangs, and whether the run is to stop; returns whether it has been abandoned for that."""
         if elapsed := self._hangs.due():
             self._host.look()
-            if not plan.stop and not self._resizing.paused:
-                self._hangs.end_workers(plan, elapsed)
-                self._hangs.end_loaders(self._crew.children.living, elapsed)
+            self._hangs.end_workers(plan, elapsed)
+            if not self.run.is_ending(plan) and not self._resizing.paused:
+                self._hangs.end_loaders(plan, self._crew.children.living, elapsed)
             if self._finishing and self._finishing.spend(self.run.members.values(), elapsed):
                 self._crew.abandon()
                 return True

@@ -9,8 +9,8 @@ from unisono.errors.failure import STACK_SIGNAL
 from unisono.runtime.processes.child import Child
 from unisono.runtime.processes.stacks import STACK_SECONDS
 from unisono.runtime.rules.plan import Plan
-from unisono.runtime.rules.stalls import BEGINNING, Patience, Stalls
-from unisono.runtime.supervisor.delays import LOOK_SECONDS, Delays, is_stopped
+from unisono.runtime.rules.stalls import STOPPED, Patience, Stalls
+from unisono.runtime.supervisor.delays import LOOK_SECONDS, Delays
 from unisono.runtime.supervisor.running import Running, Standing
 from unisono.runtime.supervisor.site import Site
 
@@ -44,21 +44,16 @@ class Hangs:
             plan: the plan in force.
             elapsed: seconds since the last look.
         """
-        run = self._run
-        standings = run.standings(plan, self._clipped)
-        for member, child in list(run.members.items()):
-            beginning = member in run.crew.coming
-            standing = Standing(BEGINNING) if beginning else standings.get(member, Standing(""))
-            self._look(child, standing, elapsed)
+        standings = self._run.standings(plan, self._clipped)
+        for member, child in list(self._run.members.items()):
+            self._look(child, standings.get(member, Standing("")), elapsed)
 
-    def end_loaders(self, children: Iterable[Child], elapsed: float) -> None:
-        """Look at every loader that is reading a microbatch."""
+    def end_loaders(self, plan: Plan, children: Iterable[Child], elapsed: float) -> None:
+        """Look at every loader among these processes."""
+        awaited = self._run.awaited_loaders(plan)
         for child in children:
-            if child.role != "loader":
-                continue
-            word = int(self._run.state.segment["reading"][child.number, 0])
-            if word or self.hung(child):
-                self._look(child, Standing("reading", (), word), elapsed)
+            if child.role == "loader":
+                self._look(child, self._run.loader(child.number, awaited), elapsed)
 
     def _look(self, child: Child, standing: Standing, elapsed: float) -> None:
         """Ask one that hangs for its stack; it is killed once it has had the time to give it."""
@@ -72,11 +67,14 @@ class Hangs:
                 child.kill()
         elif not standing.kind:
             self._stalls.forget(who)
-        elif self._stalls.look(who, *standing, elapsed, held_up):
-            self._end(child)
+        else:
+            if self._delays.stopped(child.process):
+                standing = Standing(STOPPED, standing.slots)
+            if self._stalls.look(who, *standing, elapsed, held_up):
+                self._end(child)
 
     def _end(self, child: Child) -> None:
-        if is_stopped(child.process):  # it can give no stack, and what it works on is not to blame
+        if self._delays.stopped(child.process):  # it can give no stack, and what it works on is not to blame
             self._say(f"{child.name} makes no progress: it was stopped from outside (SIGSTOP), and is replaced.")
             child.kill()
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from unisono.runtime.processes.child import Child
 from unisono.runtime.rules.crew import Crew, Work
 from unisono.runtime.rules.plan import WAITS, Do, Look, Plan, next_action, owner, position
 from unisono.runtime.rules.rounds import Rounds
+from unisono.runtime.rules.stalls import BEGINNING, LEAVING
 from unisono.runtime.state.control import HANDED, Control
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.records import Records
@@ -18,7 +19,7 @@ from unisono.runtime.worker.worker import HostWords
 
 
 class Standing(NamedTuple):
-    """What a member is at.
+    """What a member or a loader is at.
 
     Attributes:
         kind: the kind of work; "" = it waits for others.
@@ -97,9 +98,9 @@ class Running:
         """Whether no slot has begun to update in the plan's round."""
         return all(position(self.words[slot].progress, plan.round) == 0 for slot in range(plan.slots))
 
-    def work_of(self, child: Child, plan: Plan) -> Work:
+    def work_of(self, child: Child, plan: Plan) -> Work | None:
         """The microbatch of a slot of its own that a process was computing (a loader: reading), or the rest of the
-        round."""
+        round; None = it had not begun yet."""
         if child.role == "worker":
             for slot, member in enumerate(plan.members):
                 word = int(self.state.segment["computing"][slot, 0])
@@ -107,21 +108,47 @@ class Running:
                 if mine and word >> 32 == plan.round and word & 0xFFFFFFFF:
                     return Work(plan.round, (word & 0xFFFFFFFF) - 1)
             return Work(plan.round, -1)
-        word, sample = self.state.segment["reading"][child.number, :2].tolist()
-        return Work(word >> 32, (word & 0xFFFFFFFF) - 1, sample - 1)
+        word, sample, begun = self.state.segment["reading"][child.number, :3].tolist()
+        return Work(word >> 32, (word & 0xFFFFFFFF) - 1, sample - 1) if begun else None
+
+    def loader_begins(self, number: int) -> None:
+        """A loader is to be forked: nothing is known of it yet."""
+        self.state.segment["reading"][number] = 0
+
+    def loader(self, number: int, awaited: Collection[int]) -> Standing:
+        """What a loader is at: it also has work to do while somebody waits for it.
+
+        Args:
+            number: the loader's.
+            awaited: see `awaited_loaders`.
+        """
+        word, _, begun = self.state.segment["reading"][number, :3].tolist()
+        if not begun:
+            return Standing(BEGINNING)
+        return Standing("reading" if word or number in awaited else "", (), (word, begun))
+
+    def awaited_loaders(self, plan: Plan) -> set[int]:
+        """The loaders that have not read yet what a slot of a plan is to compute now."""
+        shape = self.described.layout.shape
+        at = self.state.segment["computing"][: plan.slots, 0].tolist()
+        return {(plan.round + (word & 0xFFFFFFFF) - 1) % shape.loaders for word in at if self._awaits_loader(plan, word)}
 
     def standings(self, plan: Plan, clipped: bool) -> dict[int, Standing]:
-        """What the members are at that own a plan's slots now, from one look at all of these.
+        """What the members are at: those that are to come, and those that own a plan's slots now; from one look at all
+        slots. Who is left out has nothing to do.
 
         Args:
             plan: the plan in force.
             clipped: whether the job clips gradients.
         """
+        if self.is_ending(plan):
+            return {m: Standing(BEGINNING if m in self.crew.coming else LEAVING) for m in self.members}
         look = Look(plan, [self.words[slot] for slot in range(plan.slots)])
         owned: dict[int, list[int]] = {}
         for slot, member in enumerate(plan.members):
             owned.setdefault(owner(member, self.state.heirs.of), []).append(slot)
-        return {member: self._standing(look, tuple(slots), clipped) for member, slots in owned.items()}
+        found = {member: self._standing(look, tuple(slots), clipped) for member, slots in owned.items()}
+        return found | dict.fromkeys(self.crew.coming, Standing(BEGINNING))
 
     def _standing(self, look: Look, slots: tuple[int, ...], clipped: bool) -> Standing:
         plan, round_ = look.plan, self.rounds.next(look.plan.round)
@@ -134,9 +161,9 @@ class Running:
             action = next_action(look, slot, due, clipped and training, copied, exchanged)
             at = int(self.state.segment["computing"][slot, 0])
             marks.append((plan.round, at, look.words[slot]))
-            if action.do is Do.COMPUTE and (self._awaits_loader(plan, at) or self._awaits_stage(plan, slot)):
-                continue
-            if action.do not in WAITS:
+            if action.do is Do.COMPUTE and self._awaits_loader(plan, at):
+                return Standing("")  # it turns to no other slot before the samples are there
+            if action.do not in WAITS and not (action.do is Do.COMPUTE and self._awaits_stage(plan, slot)):
                 kind = action.do.name.lower()
         if kind and not training:
             kind = f"evaluation {kind}"
