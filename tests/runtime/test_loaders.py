@@ -127,12 +127,14 @@ def test_who_waits_for_a_loader_does_not_hang_whatever_else_it_has_to_do(tmp_pat
 
 @dataclass
 class Opened:
-    """Data whose loaders end when they open them."""
+    """Data that hold a file open, so that each process opens them for itself; loaders end when they do."""
 
     def __call__(self) -> Any:
         if Path("/proc/self/comm").read_text() == "unisono-loader\n":
             leave()
-        return jobs.dataset()
+        data: Any = jobs.dataset()
+        data.file = Path(__file__).open("rb")
+        return data
 
 
 def test_one_that_cannot_even_begin_ends_the_run_and_blames_no_sample() -> None:

@@ -6,6 +6,8 @@ import math
 import os
 import signal
 import subprocess
+import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,26 @@ def test_a_hung_worker_is_replaced_and_its_stack_kept(tmp_path: Path, number: in
     assert any("worker 1 makes no progress" in text for text in messages)
     if number != signal.SIGSTOP:
         assert any("faults.py" in text for text in messages), "its Python stack"
+
+
+class NeverFlushed:
+    def flush(self) -> None:
+        threading.Event().wait()
+
+
+def stuck_at_its_end(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross entropy; a worker's output is never flushed from then on."""
+    if Path("/proc/self/comm").read_text() == "unisono-worker\n":
+        sys.stdout = NeverFlushed()  # type: ignore[assignment]
+    return nn.functional.cross_entropy(outputs, targets)
+
+
+def test_a_worker_that_does_not_leave_when_the_run_is_over_is_ended() -> None:
+    outcome, _, messages = run(jobs.make(loss=stuck_at_its_end, steps=3), 1, stall_seconds=1.0)
+    assert [text for text in messages if text.startswith("worker")] == [
+        "worker 0 makes no progress; its Python stack goes to logs/."
+    ]
+    assert hash_of(outcome) == undisturbed(jobs.make(steps=3))[0]
 
 
 def test_a_worker_that_gets_no_core_is_not_hung(tmp_path: Path) -> None:

@@ -131,7 +131,9 @@ class Running:
         """The loaders that have not read yet what a slot of a plan is to compute now."""
         shape = self.described.layout.shape
         at = self.state.segment["computing"][: plan.slots, 0].tolist()
-        return {(plan.round + (word & 0xFFFFFFFF) - 1) % shape.loaders for word in at if self._awaits_loader(plan, word)}
+        return {
+            (plan.round + (word & 0xFFFFFFFF) - 1) % shape.loaders for word in at if self._awaits_loader(plan, word)
+        }
 
     def standings(self, plan: Plan, clipped: bool) -> dict[int, Standing]:
         """What the members are at: those that are to come, and those that own a plan's slots now; from one look at all
