@@ -98,7 +98,7 @@ class Answers:
                 called, place = place_in(wait.asked.stack)
                 raise Silence(f" ({called}, {place})" if place else "")
         elif wait.patience.spend(elapsed, wait.delays.of(wait.process, elapsed)):
-            wait.asked = Asked(wait.process, wait.stacks, children=False)
+            wait.asked = Asked(wait.process, wait.stacks, goes_on=False)
             wait.patience = Patience(STACK_SECONDS)
 
     def _limit(self, verb: str) -> float:
@@ -112,8 +112,10 @@ class Answers:
         """Ask for the stack every ten seconds, and say at the next look what it tells."""
         wait = self._wait
         if wait.asked is not None:
+            if wait.asked.insists():
+                return
             called, place = place_in(wait.asked.stack)
             self.say(f"still in {called}, {wait.due:.0f} s{': ' if place else ''}{place}")
             wait.asked, wait.due = None, wait.due + SAY_SECONDS
         elif waited >= wait.due:
-            wait.asked = Asked(wait.process, wait.stacks, children=True)
+            wait.asked = Asked(wait.process, wait.stacks, goes_on=True)
