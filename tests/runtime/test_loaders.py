@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 import jobs
 from faults import Fault, Script, hash_of, run, undisturbed
-from unisono.runtime.loader import samples
+from unisono.memory.words import Words
 
 
 def leave() -> None:
@@ -31,13 +31,13 @@ def stop() -> None:
 
 
 def stop_later() -> None:
-    """While it waits for workers, and reads nothing."""
-    samples._is_replaced = lambda *_: stop() is None
+    """When it has read what is needed soon, and waits for workers."""
+    Words.wait = lambda *_: stop() is None  # type: ignore[method-assign]
 
 
 def hang_later() -> None:
-    """While it waits for workers, and reads nothing."""
-    samples._is_replaced = lambda *_: hang() is None
+    """When it has read what is needed soon, and waits for workers."""
+    Words.wait = lambda *_: hang() is None  # type: ignore[method-assign]
 
 
 @dataclass
@@ -107,9 +107,9 @@ def test_fewer_than_three_change_no_bit(tmp_path: Path, does: Callable[[], None]
 def test_one_that_hangs_while_it_reads_nothing_is_replaced_once_it_is_waited_for(
     tmp_path: Path, does: Callable[[], None]
 ) -> None:
-    job = trapped(tmp_path, does, times=1)
+    job = trapped(tmp_path, does, times=1, at=1)
     outcome, _, messages = run(job, 2, stall_seconds=1.0)
-    assert any(text.startswith("loader 1 makes no progress") for text in messages)
+    assert any(text.startswith("loader 0 makes no progress") for text in messages)
     assert not [text for text in messages if text.startswith("worker")], "those that waited are not to blame"
     assert hash_of(outcome) == undisturbed(job)[0]
 

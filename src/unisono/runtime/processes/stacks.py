@@ -18,8 +18,9 @@ STACK_SECONDS = 0.5
 """Between asking for a stack and the kill: time to write it."""
 
 PLACE_SIGNAL = signal.SIGURG
-"""Asks a process that is to go on: Python answers it between two instructions. `faulthandler` answers STACK_SIGNAL in the
-middle of one, when frames may be half gone, and has killed processes so. Nobody dies of this signal who does not know it."""
+"""Asks a process that is to go on: Python answers it between two instructions. `faulthandler` answers STACK_SIGNAL in
+the middle of one, when frames may be half gone, and has killed processes so. Nobody dies of this signal who does not
+know it."""
 
 _FRAME = re.compile(r'^ +File "(.*)", line (\d+) in (.*)$', re.M)
 _CALLS = {
