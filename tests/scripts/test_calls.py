@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import json
 import os
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -382,3 +384,19 @@ def test_a_checkpoint_holds_what_a_plain_one_holds() -> None:
     torch.save(model, whole := io.BytesIO())
     whole.seek(0)
     assert type(torch.load(whole, weights_only=False)) is nn.Sequential
+
+
+def test_each_backward_pass_leaves_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNISONO_HASHES", str(tmp_path / "hashes.jsonl"))
+    model, (x, y) = shared(mlp()), batch()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (F.cross_entropy(model(x), y) + model(x).mean()).backward()
+        optimizer.step()
+    one, other = map(json.loads, (tmp_path / "hashes.jsonl").read_text().splitlines())
+    assert (one["backward"], other["backward"]) == (0, 1)
+    assert list(one["parameters"]) == [f"Sequential.{name}" for name, _ in model.named_parameters()]
+    assert one["parameters"] != other["parameters"]
+    assert one["gradients"].keys() == one["parameters"].keys()
+    assert len(one["workers"]) == WORKERS

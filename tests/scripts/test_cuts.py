@@ -228,6 +228,22 @@ def test_what_is_no_model_is_refused() -> None:
         unisono.parallel(model, workers=-1)
 
 
+def test_a_script_that_a_launcher_has_started_several_times_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(unisono.UsageError, match=r"received WORLD_SIZE=4 .*unisono run script.py"):
+        shared(nn.Linear(2, 2))
+
+
+def test_what_batch_norm_sees_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    model = shared(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    model(X)
+    model(X)
+    said = "unisono: BatchNorm1d sees 5 of 20 samples, as under DDP on 4 ranks; microbatches=1 keeps the plain script's"
+    assert capsys.readouterr().err.count(said) == 1
+    shared(model.eval())(X)
+    assert not capsys.readouterr().err
+
+
 def test_what_a_model_raises_is_told_with_the_line_of_the_call() -> None:
     def wrong(x: torch.Tensor) -> torch.Tensor:
         if len(x) < 20:

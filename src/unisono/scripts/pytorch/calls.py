@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._pytree import tree_unflatten
 
 from unisono.errors import UsageError
@@ -41,6 +43,7 @@ class Calls:
     dim: int
     _cuts: dict[Any, frozenset[int]] = field(default_factory=dict)
     _ways: dict[Any, Way] = field(default_factory=dict)
+    _has_said: bool = False
 
     def __call__(self, target: int, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Compute a call.
@@ -69,11 +72,29 @@ class Calls:
             else:
                 pieces = self._probe(target).pieces(batch_of(self.names[target], leaves, cut, self.dim), training)
                 each = cut_leaves(leaves, cut, pieces, self.dim)
+            self._say_statistics(training, pieces)
             request = replace(request, pieces=pieces)
             answers = self.world.forward(request, each)
             outputs, flat = self._joined(request, answers, way)
             combine(self.world.parts.buffers, [answer.buffers for answer in answers], pieces)
         return self._taken_up(request, leaves, each, cut or frozenset(), answers, outputs, flat, way)
+
+    def _say_statistics(self, training: Sequence[bool], pieces: Sequence[range]) -> None:
+        """Say once that batch norm sees parts of the batch."""
+        if self._has_said or len(pieces) < 2:
+            return
+        norms = [
+            type(module).__name__
+            for module, flag in zip(self.world.parts.every, training, strict=True)
+            if flag and isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
+        if norms:
+            self._has_said = True
+            print(
+                f"unisono: {norms[0]} sees {len(pieces[0])} of {sum(map(len, pieces))} samples, as under DDP on "
+                f"{len(pieces)} ranks; microbatches=1 keeps the plain script's statistics.",
+                file=sys.stderr,
+            )
 
     def _probe(self, target: int) -> Probe:
         return Probe(self.names[target], self.world.parts.every, self.dim, self.microbatches, self.world.forward)
