@@ -127,6 +127,7 @@ FAILING = (
     + """
 class Net(nn.Linear):
     def forward(self, x):
+        print("in the model")
         if (x < 0).any():
             raise ValueError("a negative number")
         return super().forward(x)
@@ -148,6 +149,7 @@ def test_what_a_model_raises_is_told_and_the_next_call_goes_on(workers: int, tmp
     told = run(FAILING, tmp_path, workers, tmp_path)
     line = FAILING[: FAILING.index("# the line")].count("\n") + 1
     assert f"ValueError in a parallel call (Net, called at {tmp_path / 'script.py'}:{line}; forward pass of" in told
+    assert "in the model\n" in told
 
 
 SHARING = (
@@ -203,7 +205,8 @@ signal.pause()
 def test_a_killed_script_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(STAYING)
     script = subprocess.Popen(
-        [sys.executable, str(tmp_path / "script.py"), "2", str(tmp_path)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, str(tmp_path / "script.py"), "2", str(tmp_path)], stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
         env={**os.environ, "PYTHONPATH": PYTHONPATH},
     )  # fmt: skip
     assert script.stdout is not None

@@ -108,6 +108,7 @@ class Worker:
                     f"{type(error).__name__}: an error in Unisono: please report it",
                     whole_traceback(error),
                 )
+            sys.stdout.flush()  # what the model prints is seen before the script goes on
             if act is not None:
                 new = [(space.number, space.size) for space in self._outbox.new]
                 self._channel.send(_message(act, new, answer), [space.file for space in self._outbox.new])
