@@ -55,3 +55,29 @@ def test_what_a_job_forks_may_end_with_0(tmp_path: Path) -> None:
         cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=limit(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_an_answer_that_leaves_fails(tmp_path: Path) -> None:
+    code = "import os, jobs\ndef infer(model, word):\n    os._exit(0)\njob = jobs.make(infer=infer, steps=1)\n"
+    (tmp_path / "leaving.py").write_text(code)
+    for words in (["train", "leaving.py", "--debug", "--out", "out"], ["predict", "leaving.py", "out", "7"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "unisono", *words],
+            cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=limit(),
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "the job's code called os._exit(0) (leaving.py, line 3)" in done.stderr
+
+
+DEAF = "import os, signal, sys\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nos.execv(sys.executable, sys.argv[1:])\n"
+
+
+def test_who_is_started_deaf_to_its_children_hears_how_they_end(tmp_path: Path) -> None:
+    code = "import os, jobs\ndef loss(outputs, targets):\n    os.abort()\njob = jobs.make(loss=loss, steps=1)\n"
+    (tmp_path / "aborts.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-c", DEAF, sys.executable, "-m", "unisono", "train", "aborts.py", "--workers", "2"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=limit(),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "was ended by SIGABRT, 3 times in a row at the same place" in done.stderr

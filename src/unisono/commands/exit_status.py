@@ -11,7 +11,7 @@ from unisono.commands.last_word import repeated
 from unisono.errors import JobError, UnisonoError
 from unisono.errors.exits import exit_told, exits_told
 from unisono.observe.stream import complain, fill_closed
-from unisono.runtime.processes.signals import handled
+from unisono.runtime.processes.signals import handled, hear_of_children
 from unisono.values.text import printable
 
 
@@ -33,6 +33,7 @@ def status_of(call: Callable[[], int]) -> int:
         call: does what the command is to do, and returns its status.
     """
     fill_closed()
+    hear_of_children()
     try:
         with exits_told(), handled(_end):
             return call()

@@ -12,6 +12,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """From a person, a system that ends, a terminal that closes, a batch system whose time is over soon."""
 
 
+def hear_of_children() -> None:
+    """Have the kernel keep how a child has ended: it does not in a process whose starter ignored SIGCHLD."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 @contextmanager
 def handled(handle: Callable[[int], None]) -> Iterator[None]:
     """Hear signals in this block, where that is possible (main thread).

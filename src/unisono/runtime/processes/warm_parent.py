@@ -35,7 +35,7 @@ from unisono.runtime.processes.job_holder import Again, Holder, ended, in_child
 from unisono.runtime.processes.lifeline import die_with_parent, fork_for
 from unisono.runtime.processes.prepared_job import PreparedJob
 from unisono.runtime.processes.printing import print_for_the_supervisor, print_lossily
-from unisono.runtime.processes.signals import SIGNALS
+from unisono.runtime.processes.signals import SIGNALS, hear_of_children
 from unisono.runtime.processes.source import Source
 from unisono.runtime.processes.stacks import answers_in
 from unisono.runtime.rules.request import Request
@@ -52,6 +52,7 @@ def main(file: int, supervisor: int, stacks: int) -> None:
     die_with_parent(supervisor)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # they are the supervisor's
+    hear_of_children()
     answers_in(stacks)
     print_lossily()
     os._exit(served(Parent(Channel(socket.socket(fileno=file)), supervisor)))
