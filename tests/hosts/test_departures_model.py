@@ -134,7 +134,7 @@ class World:
         if any(self.seen[number].gone or self.seen[number].left for number in gathered.hosts):
             raise Wrong("one that leaves is counted on")
         ending = any(host.at == "ended" for host in self.hosts.values())
-        if len(gathered.hosts) < (self.membership._least or 1) and not ending:
+        if len(gathered.hosts) < (self.membership.least or 1) and not ending:
             raise Wrong("too few hosts go on")
         before = self.worlds.get(gathered.generation - 1, ())
         rounds = [self.hosts[number].rounds for number in gathered.hosts if number in before]
@@ -225,7 +225,7 @@ class World:
     def check_end(self) -> None:
         """Nothing can happen any more: all that live wait for more hosts, or the run is over as it should be."""
         waiting = [number for number, host in self.hosts.items() if host.lives]
-        if waiting and len(waiting) >= (self.membership._least or 1):
+        if waiting and len(waiting) >= (self.membership.least or 1):
             raise Wrong(f"a hang: {self}")
         done = [host.rounds for host in self.hosts.values() if host.at == "ended"]
         told = [host.told for host in self.hosts.values() if host.at not in ("dead", "out")]
