@@ -13,6 +13,12 @@ from unisono.errors import UsageError
 from unisono.scripts.parallel import is_parallel
 
 
+@pytest.fixture(autouse=True)
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would live as long as the models of this process."""
+    monkeypatch.setenv("UNISONO_WORKERS", "0")
+
+
 def test_there_is_one_rank() -> None:
     hvd.init()
     assert hvd.is_initialized()

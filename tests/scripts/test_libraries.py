@@ -105,6 +105,12 @@ SCRIPTS = {
 NEEDS = {"loop": "torch", "fabric": "lightning"}
 
 
+@pytest.fixture(autouse=True)
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would live as long as the models of this process."""
+    monkeypatch.setenv("UNISONO_WORKERS", "0")
+
+
 def trained(script: str) -> dict[str, torch.Tensor]:
     found: dict[str, Any] = {"__name__": "script"}
     exec(BEGIN + script, found)

@@ -24,6 +24,12 @@ from waiting import limit
 RECIPES = EXAMPLES / "recipes"
 
 
+@pytest.fixture(autouse=True)
+def no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would live as long as the models of this process."""
+    monkeypatch.setenv("UNISONO_WORKERS", "0")
+
+
 def net() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
