@@ -22,6 +22,7 @@ NO_PROMISE = {
     "docs/choosing-a-framework.md": {"Performance", "Community"},
     "docs/hosts.md": {"Beside DDP"},
     "docs/reliability.md": {"Measured"},
+    "docs/scripts.md": {"Speed"},
     "docs/clusters/ray.md": {"Install", "Start a cluster"},
     "examples/README.md": {"Results"},
 }

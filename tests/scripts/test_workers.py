@@ -186,6 +186,25 @@ def test_forks_of_the_script_have_parameters_of_their_own(tmp_path: Path) -> Non
     run(SHARING, tmp_path, 1, tmp_path)
 
 
+EARLY = (
+    START
+    + """
+torch.manual_seed(0)
+model = unisono.parallel(nn.BatchNorm1d(3), microbatches=4, workers=workers)
+if os.fork():
+    os.wait()
+    sys.exit()
+model(torch.randn(16, 3))
+digest(model)
+"""
+)
+
+
+def test_a_fork_before_the_first_call_is_a_script_of_its_own(tmp_path: Path) -> None:
+    alone, shared = (run(EARLY, tmp_path, workers, tmp_path).splitlines() for workers in (0, 2))
+    assert alone[-1] == shared[-1]
+
+
 STAYING = (
     START
     + """

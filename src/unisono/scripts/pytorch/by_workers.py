@@ -14,6 +14,7 @@ from unisono.errors.traces import is_users_file
 from unisono.gradients.tree import Node
 from unisono.scripts.cutting import runs_of
 from unisono.scripts.pytorch.crew import Crew, Found, Work
+from unisono.scripts.pytorch.messages import written_message
 from unisono.scripts.pytorch.parts import Parts
 from unisono.scripts.pytorch.request import Answer, Gradients, Request
 from unisono.scripts.pytorch.session import Session
@@ -27,14 +28,14 @@ class _Held:
     """A call as workers are asked for it, also again.
 
     Attributes:
-        request: the call.
+        request: the call, written once for all workers.
         space: what its arguments and buffers lie in.
         leaves: each microbatch's arguments.
         buffers: their values before the call.
         holders: who has each microbatch's graph.
     """
 
-    request: Request
+    request: bytes
     space: Space
     leaves: list[list[Any]]
     buffers: list[Ref]
@@ -122,7 +123,7 @@ class ByWorkers:
 
         def message(run: range, member: int) -> tuple[str, tuple[Any, ...]]:
             again = {m: held.leaves[m] for m in run if held.holders.get(m) != member}
-            return "backward", (request, {m: refs[m] for m in run}, keep, again, held.buffers)
+            return "backward", (held.request, {m: refs[m] for m in run}, keep, again, held.buffers)
 
         runs, owners = self._runs(held)
         works = [Work(run.start, partial(message, run)) for run in runs]
@@ -158,7 +159,7 @@ class ByWorkers:
         space = self._spaces.take(sum(map(bytes_of, [*tensors.values(), *buffers])))
         refs: dict[int, Any] = {place: written(leaf, space.put) for place, leaf in tensors.items()}
         return _Held(
-            request, space,
+            written_message(request), space,
             [[refs[id(leaf)] if isinstance(leaf, torch.Tensor) else leaf for leaf in each] for each in leaves],
             [space.put(buffer) for buffer in buffers],
         )  # fmt: skip

@@ -16,7 +16,7 @@ from unisono.runtime.processes.deaths import Death
 from unisono.runtime.rules import crew as rules
 from unisono.runtime.rules.crew import STRIKES, Fork
 from unisono.runtime.rules.plan import owner
-from unisono.scripts.pytorch.messages import read_message, written_message
+from unisono.scripts.pytorch.messages import written_message
 from unisono.scripts.pytorch.session import Process, Session
 from unisono.scripts.pytorch.spaces import Ref, Space
 
@@ -191,8 +191,7 @@ class Crew:
         """What a member answers to this act; None: it answers an earlier one, or is dead."""
         member = self.members[number]
         try:
-            data, files = member.process.channel.receive()
-            act, new, answer = read_message(data)
+            (act, new, answer), files = member.process.channel.receive()
         except NoRoom:
             raise
         except (EOFError, ConnectionError):

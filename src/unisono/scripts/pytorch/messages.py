@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,18 +19,20 @@ from unisono.errors.traces import is_users_file
 class _Writer(cloudpickle.Pickler):  # type: ignore[misc]
     """Names classes that the other end has: it would change them."""
 
-    def persistent_id(self, value: Any) -> str | None:
-        """See `pickle.Pickler`."""
-        if isinstance(value, type):
-            found: str | None = tracked._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(value)
-            return found
-        return None
-
     def reducer_override(self, value: Any) -> Any:
         """See `pickle.Pickler`: some versions of PyTorch warn where they make a structure anew."""
+        if isinstance(value, type):
+            name = tracked._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(value)
+            if name is not None:
+                return _class_named, (name,)
         if isinstance(value, TreeSpec):
             return _structure, (type(value), {each.name: getattr(value, each.name) for each in fields(value)})
         return super().reducer_override(value)
+
+
+def _class_named(name: str) -> type:
+    found: type = tracked._DYNAMIC_CLASS_TRACKER_BY_ID[name]
+    return found
 
 
 def _structure(kind: type[TreeSpec], members: dict[str, Any]) -> TreeSpec:
@@ -41,22 +42,11 @@ def _structure(kind: type[TreeSpec], members: dict[str, Any]) -> TreeSpec:
     return made
 
 
-class _Reader(pickle.Unpickler):
-    def persistent_load(self, name: Any) -> Any:
-        """See `pickle.Unpickler`."""
-        return tracked._DYNAMIC_CLASS_TRACKER_BY_ID[name]
-
-
 def written_message(value: Any) -> bytes:
     """A message, as a channel takes it."""
     file = io.BytesIO()
     _Writer(file, 5).dump(value)
-    return pickle.dumps(file.getvalue(), 5)
-
-
-def read_message(data: bytes) -> Any:
-    """What a channel gives, of this script's own processes."""
-    return _Reader(io.BytesIO(data)).load()
+    return file.getvalue()
 
 
 @contextmanager

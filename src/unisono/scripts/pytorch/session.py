@@ -112,7 +112,8 @@ class Session:
             new = tuple(imports)
         if new:
             self._imported += new
-            self._parent[1].send(("import", list(sys.path), list(new)))
+            with contextlib.suppress(ConnectionError):  # it was killed: seen when it is to fork
+                self._parent[1].send(("import", list(sys.path), list(new)))
 
     def fork(self) -> Process:
         """A new worker.
@@ -189,6 +190,8 @@ class Session:
             os.close(reading)
 
     def _is_fork(self) -> None:
+        if not self._spaces and session.cache_info().currsize and session() is self:
+            session.cache_clear()  # nothing has been called yet: a fork's calls are its own
         for space in self._spaces:
             make_private(space.address, space.size)
             space.close()

@@ -102,6 +102,7 @@ def parallel(target: Any, settings: Settings) -> Any:
             "model: model = unisono.parallel(model)."
         )
     handle = Target([target], settings)
+    _begin(settings)
 
     @functools.wraps(target)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -125,7 +126,14 @@ def _modules(modules: Sequence[nn.Module], settings: Settings) -> list[nn.Module
     handle = Target(list(modules), settings)
     for place, module in enumerate(modules):
         swap(module, handle, functools.partial(handle.call, place))
+    _begin(settings)
     return list(modules)
+
+
+def _begin(settings: Settings) -> None:
+    """Have the process that forks workers import PyTorch while the script prepares its first call."""
+    if settings.workers and not computes_alone():
+        session().prepare(())
 
 
 def check_optimizer(optimizer: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +13,10 @@ import torch
 from unisono.errors import JobError, UsageError
 from unisono.errors.traces import whole_traceback
 from unisono.gradients.tree import Node
+from unisono.memory.heap import LARGE_BYTES, keep_freed
 from unisono.runtime.processes.channel import Channel
 from unisono.scripts.pytorch.failures import told
-from unisono.scripts.pytorch.messages import read_message, written_message
+from unisono.scripts.pytorch.messages import written_message
 from unisono.scripts.pytorch.replica import Replica
 from unisono.scripts.pytorch.request import Request
 from unisono.scripts.pytorch.spaces import Ref, Space, bytes_of, read, written
@@ -88,8 +90,7 @@ class Worker:
         """
         INSIDE.set(True)
         while True:
-            data, files = self._channel.receive()
-            verb, act, spaces, arguments = read_message(data)
+            (verb, act, spaces, arguments), files = self._channel.receive()
             for (number, size), file in zip(spaces, files, strict=True):
                 self._spaces[number] = Space(number, file, size)
             if act not in (None, self._act):
@@ -117,6 +118,7 @@ class Worker:
         """Take the targets."""
         sys.path[:] = path
         os.chdir(folder)
+        keep_freed(LARGE_BYTES)
         parts = opened(payload, [self._space(ref.space).view(ref) for ref in parameters])
         self._replica = Replica(parts, parts.parameters)
 
@@ -130,8 +132,9 @@ class Worker:
         for call in calls:
             self._replica.drop(call)
 
-    def forward(self, request: Request, leaves: dict[int, list[Any]], buffers: Sequence[Ref]) -> Any:
+    def forward(self, written_request: bytes, leaves: dict[int, list[Any]], buffers: Sequence[Ref]) -> Any:
         """Compute microbatches; gives what each `Answer` holds."""
+        request: Request = pickle.loads(written_request)
         base = [self._space(ref.space).view(ref) for ref in buffers]
         found = []
         for microbatch, each in leaves.items():
@@ -148,17 +151,19 @@ class Worker:
         return found
 
     def backward(
-        self, request: Request, gradients: dict[int, list[Ref | None]], keep: bool,
+        self, written_request: bytes, gradients: dict[int, list[Ref | None]], keep: bool,
         again: dict[int, list[Any]], buffers: Sequence[Ref],
     ) -> Any:  # fmt: skip
         """Compute the backward passes of a run of microbatches; gives partial sums, and gradients of inputs.
 
         Args:
-            request, keep: see `Replica`.
+            written_request: the call.
+            keep: see `Replica`.
             gradients: of each microbatch's outputs.
             again: arguments of those whose forward pass is computed here first: who had computed it is dead.
             buffers: for these.
         """
+        request: Request = pickle.loads(written_request)
         if again:
             self._repeat(request, again, buffers)
         inputs = {}
