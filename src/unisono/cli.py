@@ -143,16 +143,34 @@ def run(script: str, arguments: tuple[str, ...], workers: int | None, microbatch
 @commands.command(cls=SeveralLayouts)
 @click.argument("file")
 @click.argument("arguments", nargs=-1)
-@click.option("--workers", default="1,2,3,4", show_default=True, help="World sizes to compare.")
+@click.option("--workers", metavar="LIST", help="World sizes to compare. [default: 1,2,3,4]")
 @click.option("--layouts", default="", metavar="LAYOUT…", help="Layouts to compare: data=2 pipeline=2 …")
-@click.option("--steps", type=click.IntRange(1, STEPS), default=20, show_default=True, help="Steps at each.")
-def verify(file: str, arguments: tuple[str, ...], workers: str, layouts: str, steps: int) -> int:
-    """Train the first steps at each world size, or in each layout, and compare the parameters' bits."""
+@click.option("--steps", type=click.IntRange(1, STEPS), help="Steps at each. [default: 20]")
+@click.option("--calls", type=click.IntRange(1, STEPS), help="FILE is a script: compare its first backward passes.")
+def verify(
+    file: str, arguments: tuple[str, ...], workers: str | None, layouts: str, steps: int | None, calls: int | None
+) -> int:
+    """Train the first steps at each world size, or in each layout, and compare the parameters' bits.
+
+    With --calls N, FILE is a script with a loop of its own (its arguments stand behind --): N backward passes through
+    `unisono.parallel` give the same parameters and gradients on 0, 1, 2 and 3 workers, and with killed ones.
+    """
+    if calls is not None:
+        if workers or layouts or steps:
+            raise UsageError(
+                "verify --calls compares a script on 0, 1, 2 and 3 workers; --workers, --layouts and --steps are for a "
+                "job. Leave them out; a script's own arguments stand behind --."
+            )
+        from unisono.commands.verify.script import verify_script
+
+        found = verify_script(file, arguments, calls)
+        _print(found.render())
+        return 0 if found.agree else 1
     job, host = _begun(file, arguments)
     from unisono import api
     from unisono.commands.verify.verify import verify as verified
 
-    report = verified(job, api.worlds(workers), steps, lambda text: None, layouts.split(), host)
+    report = verified(job, api.worlds(workers or "1,2,3,4"), steps or 20, lambda text: None, layouts.split(), host)
     _print(report.render())
     return 0 if report.agree else 1
 
