@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import Any, TextIO, cast
 
 import click
 
+from unisono.commands.begun import arguments_of, begun
 from unisono.commands.exit_status import status_of
 from unisono.commands.options import FOLDER, SeveralLayouts, options
 from unisono.commands.run.run import Script
@@ -21,11 +21,6 @@ from unisono.settings import Ray, Settings
 from unisono.values import bounds
 from unisono.values.text import excerpt
 from unisono.version import __version__
-
-if TYPE_CHECKING:
-    from unisono.runs.jobfile import JobFile
-    from unisono.runtime.supervisor.warm_parent_client import WarmParent
-
 
 WORKERS, STEPS, ROUNDS = bounds.MOST_WORKERS, bounds.MOST_ROUNDS, 1000
 
@@ -61,7 +56,7 @@ def train(
     settings = Settings(on=cluster, **given)
     earlier = settings.resume if isinstance(settings.resume, Path) else None  # auto: the command says all, everywhere
     try:
-        job, host = _begun(file, arguments, earlier, changed, starts=not settings.debug and cluster is None)
+        job, host = begun(file, arguments, earlier, changed, starts=not settings.debug and cluster is None)
     except UnisonoError as error:
         from unisono import api
 
@@ -84,32 +79,6 @@ def train(
         if run.status != "left":
             shown.message(f"{whose}parameters {manifest.get('parameters_sha256', 'not kept')}")
     return run.exit_status
-
-
-def _begun(
-    file: str, arguments: tuple[str, ...], run_dir: Path | None = None, fields: Mapping[str, Any] | None = None,
-    starts: bool = True,
-) -> tuple[JobFile, WarmParent | None]:  # fmt: skip
-    """A job file, and the process that reads it: what that imports takes longest, so it comes before anything else.
-
-    Args:
-        file, arguments, fields: see `JobFile`.
-        run_dir: an earlier run, whose arguments are taken where no others are given.
-        starts: whether there is to be such a process.
-    """
-    from unisono.runtime.processes.start import warm_parent
-
-    started = warm_parent() if starts else None
-    from unisono.runs.jobfile import JobFile
-
-    job = JobFile.of(file, arguments, fields, _kept(run_dir))
-    if started is None:
-        return job, None
-    from unisono.runtime.supervisor.warm_parent_client import WarmParent
-
-    host = WarmParent(started)
-    host.begin(job)
-    return job, host
 
 
 def _cluster(on: str | None, **settings: Any) -> Ray | None:
@@ -166,7 +135,7 @@ def verify(
         found = verify_script(file, arguments, calls)
         _print(found.render())
         return 0 if found.agree else 1
-    job, host = _begun(file, arguments)
+    job, host = begun(file, arguments)
     from unisono import api
     from unisono.commands.verify.verify import verify as verified
 
@@ -220,7 +189,7 @@ def compare(
 @click.option("--at", default="final", show_default=True, help="final, best, or the step of a checkpoint.")
 def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int | None, threads: int, at: str) -> int:
     """Evaluate the parameters of RUN_DIR on the job's evaluation data."""
-    job, host = _begun(file, arguments, run_dir)
+    job, host = begun(file, arguments, run_dir)
     from unisono import api
 
     values = api.evaluate(job, run_dir, workers=workers, threads=threads, at=at, host=host)
@@ -242,16 +211,9 @@ def predict(file: str, run_dir: Path, inputs: tuple[str, ...], at: str) -> int:
     from unisono import api
     from unisono.runs.jobfile import load
 
-    for answer in api.open(run_dir, load(file, (), _kept(run_dir)).job).infer(inputs, at):
+    for answer in api.open(run_dir, load(file, (), arguments_of(run_dir)).job).infer(inputs, at):
         print(answer, file=_output())
     return int(_output().has_failed)
-
-
-def _kept(run_dir: Path | None) -> dict[str, Any]:
-    """The arguments that an earlier run was made with."""
-    from unisono.observe.run_folder import read_run
-
-    return {} if run_dir is None else read_run(run_dir).get("arguments") or {}
 
 
 @commands.command()
