@@ -60,7 +60,9 @@ class Net(nn.Module):
         self.head, self.scale = nn.Linear(16, 3), 1.0
 
     def forward(self, x):
-        return Dying.apply(self.head(self.body(x))) * self.scale
+        outputs = Dying.apply(self.head(self.body(x))) * self.scale
+        self.body.eval()  # for the rest of this microbatch
+        return outputs
 
 SCRIPT = os.getpid()
 torch.manual_seed(0)

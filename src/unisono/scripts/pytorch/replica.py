@@ -137,12 +137,12 @@ class Replica:
         yield
 
     def _settle(self, state: State) -> None:
-        if state is self._settled:
-            return
         for module, training in zip(self.parts.every, state.training, strict=True):
-            module.training = training
+            module.training = training  # a call may switch it, of one microbatch
         for parameter, wanted in zip(self.parameters, state.requires_grad, strict=True):
             parameter.requires_grad_(wanted)
+        if state is self._settled:
+            return
         self.parts.set_attributes(state.attributes)
         self.parts.set_globals(state.globals)
         self._settled = state
