@@ -31,16 +31,18 @@ def digest(*modules):
 LOOP = (
     START
     + """
-dying = sys.argv[3:]
+from unisono.runtime.rules import stalls
+stalls.FLOOR_SECONDS = 2.0
+number, dying = int(sys.argv[3]), sys.argv[4:]
 
 def once(name):
-    \"\"\"Die here, the first time that anybody comes by.\"\"\"
+    \"\"\"Send oneself a signal, the first time that anybody comes by.\"\"\"
     if name in dying and os.getpid() != SCRIPT:
         try:
             os.close(os.open(f"{tmp}/{name}", os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             return
-        os.kill(os.getpid(), 9)
+        os.kill(os.getpid(), number)
 
 class Dying(torch.autograd.Function):
     @staticmethod
@@ -100,17 +102,64 @@ def run(script: str, tmp_path: Path, *arguments: Any, status: int = 0, **environ
 
 
 def test_one_hash_for_any_number_of_workers_through_deaths(tmp_path: Path) -> None:
-    alone = run(LOOP, tmp_path, 0, tmp_path)
-    assert run(LOOP, tmp_path, 2, tmp_path, "forward", "backward") == alone
+    alone = run(LOOP, tmp_path, 0, tmp_path, 0)
+    assert run(LOOP, tmp_path, 2, tmp_path, 9, "forward", "backward") == alone
     assert {path.name for path in tmp_path.iterdir()} >= {"forward", "backward"}, "both have died"
+
+
+def test_workers_that_are_stopped_are_replaced(tmp_path: Path) -> None:
+    alone = run(LOOP, tmp_path, 0, tmp_path, 0).splitlines()
+    stopped = run(LOOP, tmp_path, 2, tmp_path, int(signal.SIGSTOP), "forward", "backward").splitlines()
+    assert [line for line in stopped if "SIGSTOP" not in line] == alone
+    assert len(stopped) == len(alone) + 2, "each is said"
+
+
+HANGING = (
+    START
+    + """
+import threading
+from resource import RUSAGE_SELF, getrusage
+from unisono.scripts.pytorch import hangs
+hangs.ASLEEP_SECONDS = 2.0
+
+class Net(nn.Linear):
+    def forward(self, x):
+        if x[0, 0] == 1:
+            threading.Lock().acquire() and threading.Event().wait()  # the line
+        elif x[0, 0] == 2:
+            before = getrusage(RUSAGE_SELF).ru_utime
+            while getrusage(RUSAGE_SELF).ru_utime < before + 2.5:
+                pass
+        return super().forward(x)
+
+model = unisono.parallel(Net(2, 2), microbatches=2, workers=workers)
+x = torch.zeros(16, 2)
+model(x)
+model(torch.cat([x[:8], x[:8] + 2]))  # which computes for longer
+x[0] = 1
+try:
+    model(x)
+except unisono.JobError as error:
+    print(error)
+model(torch.zeros(16, 2))
+"""
+)
+
+
+def test_a_call_that_hangs_is_given_up_and_one_that_computes_is_not(tmp_path: Path) -> None:
+    told = run(HANGING, tmp_path, 1, tmp_path)
+    line = HANGING[: HANGING.index("# the line")].count("\n") + 1
+    assert "made no progress and was ended, 3 times in a row at microbatch 0 of the same call" in told
+    assert told.count("and is replaced; it stands here") == 3, told
+    assert told.count(f", line {line} in forward") == 3, told
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("workers", [1, 3])
 def test_one_hash_for_more_numbers(workers: int, tmp_path: Path) -> None:
-    alone = run(LOOP, tmp_path, 0, tmp_path)
-    assert run(LOOP, tmp_path, workers, tmp_path) == alone
-    assert run(LOOP, tmp_path, workers, tmp_path, "forward", "backward") == alone
+    alone = run(LOOP, tmp_path, 0, tmp_path, 0)
+    assert run(LOOP, tmp_path, workers, tmp_path, 0) == alone
+    assert run(LOOP, tmp_path, workers, tmp_path, 9, "forward", "backward") == alone
 
 
 @pytest.mark.thorough

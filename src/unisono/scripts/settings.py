@@ -9,6 +9,7 @@ from typing import Any
 
 from unisono.errors import UsageError
 from unisono.scripts.cutting import DEFAULT_MICROBATCHES
+from unisono.scripts.said import say_once
 from unisono.values.bounds import MOST_MICROBATCHES, MOST_WORKERS, number_in, whole
 from unisono.values.text import excerpt
 
@@ -71,7 +72,9 @@ def settings_of(
     wanted = _first(None, variables, VERIFIED_WORKERS)
     wanted = _first(workers, variables, WORKERS) if wanted is None else wanted
     if wanted is None:
-        wanted = min(pieces, len(os.sched_getaffinity(0)))
+        wanted = min(pieces, cores := len(os.sched_getaffinity(0)))
+        if 1 < pieces < cores:
+            say_once(f"{pieces} of {cores} cores used; microbatches={cores} uses all, and is another result.")
     return Settings(pieces, workers_given(wanted), whole("dim", dim, least=0, most=7))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from unisono.scripts.pytorch.node import Node
 from unisono.scripts.pytorch.probe import Probe, Way
 from unisono.scripts.pytorch.request import Answer, Request
 from unisono.scripts.pytorch.world import World
+from unisono.scripts.said import say
 
 _DRAWS = 1 << 62
 
@@ -90,10 +90,9 @@ class Calls:
         ]
         if norms:
             self._has_said = True
-            print(
-                f"unisono: {norms[0]} sees {len(pieces[0])} of {sum(map(len, pieces))} samples, as under DDP on "
-                f"{len(pieces)} ranks; microbatches=1 keeps the plain script's statistics.",
-                file=sys.stderr,
+            say(
+                f"{norms[0]} sees {len(pieces[0])} of {sum(map(len, pieces))} samples, as under DDP on {len(pieces)} "
+                "ranks; microbatches=1 keeps the plain script's statistics."
             )
 
     def _probe(self, target: int) -> Probe:

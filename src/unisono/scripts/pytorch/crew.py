@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import select
+import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unisono.errors import JobError, UnisonoError, UsageError
+from unisono.errors.failure import MEMORY_WAYS_OUT
+from unisono.machine.devices import out_of_memory_kills
 from unisono.runtime.processes.channel import NoRoom
 from unisono.runtime.processes.deaths import Death
 from unisono.runtime.rules import crew as rules
 from unisono.runtime.rules.crew import STRIKES, Fork
 from unisono.runtime.rules.plan import owner
+from unisono.runtime.supervisor.delays import LOOK_SECONDS
+from unisono.scripts.pytorch.hangs import Hangs
 from unisono.scripts.pytorch.messages import written_message
-from unisono.scripts.pytorch.session import Process, Session
+from unisono.scripts.pytorch.process import Process
+from unisono.scripts.pytorch.session import Session
 from unisono.scripts.pytorch.spaces import Ref, Space
+
+_WAY_OUT = "Look at it with workers=0, which computes in the script and gives the same bits."
 
 Found = Callable[[int], Space]
 Take = Callable[[int, Any, Found], None]
@@ -48,6 +56,7 @@ class Member:
         act: the act that it has been asked about and has not answered yet.
         last: the last act that it has been asked about.
         works: its works of the act under way, by number.
+        asked: what it has been asked for last.
     """
 
     process: Process
@@ -56,6 +65,7 @@ class Member:
     act: int | None = None
     last: int | None = None
     works: deque[int] = field(default_factory=deque)
+    asked: Hashable = None
 
 
 class Crew:
@@ -74,7 +84,7 @@ class Crew:
         self._first = ("open", (list(sys.path), str(Path.cwd()), payload, list(parameters)))
         self._first_spaces = list(spaces)
         self.members: dict[int, Member] = {}
-        self._act = 0
+        self._act, self._hangs, self._memory_kills = 0, Hangs(), out_of_memory_kills()
         self._carry_out(self._rules.begin())
 
     @property
@@ -128,6 +138,7 @@ class Crew:
             JobError, UsageError: the model raised, or works kill their workers again and again.
         """
         self._act += 1
+        self._hangs.judge.begin()
         left, failure = set(range(len(works))), None
         for number, whose in enumerate(owners):
             self.members[whose].works.append(number)
@@ -166,6 +177,7 @@ class Crew:
                     for place in sorted(member.outbox)[:-1]:  # it keeps its last alone
                         member.outbox.pop(place).close()
                 self._send(member, self._act, message, spaces)
+                member.asked = self._act, member.works[0]
 
     def _send(
         self, member: Member, act: int | None, message: tuple[str, tuple[Any, ...]], spaces: Sequence[Space]
@@ -176,16 +188,24 @@ class Crew:
             member.process.channel.send(data, [space.file for space in new])
         except ConnectionError:  # it is dead: seen when its answer is waited for
             return
+        except BlockingIOError:  # it has been asked for nothing for long, and takes nothing
+            member.process.send(signal.SIGKILL)
+            return
         member.known |= {space.number for space in new}
 
     def _ready(self) -> list[int]:
-        """Members that have answered or died."""
+        """Members that have answered or died; those that hang will have."""
         poll, numbers = select.poll(), {}
         for number, member in self.members.items():
             for file in (member.process.channel.socket.fileno(), member.process.pidfd):
                 poll.register(file, select.POLLIN)
                 numbers[file] = number
-        return sorted({numbers[file] for file, _ in poll.poll()})
+        ready = sorted({numbers[file] for file, _ in poll.poll(LOOK_SECONDS * 1000)})
+        if elapsed := self._hangs.judge.due():
+            for number, member in self.members.items():
+                if number not in ready and member.act is not None:
+                    self._hangs.look(f"worker {number}", member.process, member.asked, elapsed)
+        return ready
 
     def _answer_of(self, number: int, works: Sequence[Work]) -> Any:
         """What a member answers to this act; None: it answers an earlier one, or is dead."""
@@ -206,12 +226,27 @@ class Crew:
         member = self.members.pop(number)
         for space in member.outbox.values():
             space.close()
-        death = Death(f"worker {number}", self._session.end(member.process))
+        hung = self._hangs.is_to_blame(member.process)
+        self._hangs.forget(member.process)
+        status = self._session.end(member.process)
+        death = Death(f"worker {number}", status, hung, self._lacked_memory(status))
         work = rules.Work(self._act, works[member.works[0]].first) if member.works else None
-        if death.own_fault and self._rules.blame(work):
-            raise JobError(f"{death.text}, {STRIKES} times in a row at the same microbatch. Run it with workers=0.")
+        is_given_up = death.own_fault and self._rules.blame(work)
         self._carry_out(self._rules.died(number))
         self.members[self.owner(number)].works.extend(member.works)
+        if is_given_up:  # the next call has its workers
+            raise JobError(_given_up(death, work))
+
+    def _lacked_memory(self, status: int) -> bool:
+        """Whether a worker that has just ended so was killed by the kernel because memory ran out."""
+        before, self._memory_kills = self._memory_kills, out_of_memory_kills()
+        return status == -signal.SIGKILL and self._memory_kills > before
+
+
+def _given_up(death: Death, work: rules.Work | None) -> str:
+    what = f"{death.name} made no progress and was ended" if death.hung else death.text
+    where = "before it could work" if work is None else f"at microbatch {work.microbatch} of the same call"
+    return f"{what}, {STRIKES} times in a row {where}. {MEMORY_WAYS_OUT if death.memory else _WAY_OUT}"
 
 
 def _error(kind: str, told: Sequence[str]) -> UnisonoError:

@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import itertools
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,36 +16,12 @@ import torch
 
 from unisono.errors import JobError
 from unisono.runtime.processes.channel import Channel, started
-from unisono.runtime.processes.lifeline import Adoption, status_of
+from unisono.runtime.processes.lifeline import Adoption
 from unisono.runtime.processes.start import environment
+from unisono.scripts.pytorch.hangs import await_answer
 from unisono.scripts.pytorch.private_copies import make_private
+from unisono.scripts.pytorch.process import Process
 from unisono.scripts.pytorch.spaces import Ref, Space, bytes_of
-
-
-class Process:
-    """A worker, a child of this process.
-
-    Args:
-        number, pidfd: it.
-        channel: the way to it.
-    """
-
-    def __init__(self, number: int, pidfd: int, channel: Channel) -> None:
-        self.number, self.pidfd, self.channel = number, pidfd, channel
-
-    def end(self) -> int:
-        """End it, if it has not; returns its exit code (−n: killed by signal n)."""
-        self.channel.close()
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        status = status_of(self.pidfd)
-        os.close(self.pidfd)
-        return status
-
-    def forget(self) -> None:
-        """This process is a fork, and it is another one's child."""
-        self.channel.close()
-        os.close(self.pidfd)
 
 
 class Session:
@@ -125,16 +100,17 @@ class Session:
             self.prepare(())
             assert self._parent is not None
             try:
-                return self._forked_by(self._parent[1])
+                return self._forked_by(*self._parent)
             except (EOFError, ConnectionError):
                 self._end_parent()
         raise JobError("the process that forks a script's workers ends at once. Use workers=0, and look at its output.")
 
-    def _forked_by(self, parent: Channel) -> Process:
+    def _forked_by(self, starter: subprocess.Popen[bytes], parent: Channel) -> Process:
         mine, theirs = socket.socketpair()
         adoption = Adoption()
         try:
             parent.send(("fork",), [theirs.fileno(), adoption.start])
+            await_answer(parent, starter.pid)
             process, _ = parent.receive()
         except BaseException:
             adoption.fails()

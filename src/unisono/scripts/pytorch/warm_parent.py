@@ -6,6 +6,7 @@ Started by exec, so that nothing of the script's (threads, locks, a notebook's k
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import importlib
 import os
@@ -16,6 +17,7 @@ import sys
 
 import torch
 
+from unisono.errors.failure import STACK_SIGNAL
 from unisono.runtime.processes.channel import Channel
 from unisono.runtime.processes.lifeline import fork_for
 from unisono.runtime.processes.signals import SIGNALS
@@ -65,6 +67,7 @@ def _answer(channel: Channel, script: int) -> None:
 
     def live() -> int:
         channel.close()
+        faulthandler.register(STACK_SIGNAL, all_threads=False)
         with contextlib.suppress(EOFError, ConnectionError):
             Worker(Channel(socket.socket(fileno=end))).serve()
         sys.stdout.flush()
