@@ -11,6 +11,7 @@ import pytest
 
 import jobs
 import unisono
+from unisono.runs import recorder
 
 
 class Seeing:
@@ -54,8 +55,11 @@ def test_one_that_fails_costs_itself_and_is_said_once(
     assert debug or "\nSystemExit: 3; training goes on" in shown
 
 
-def test_one_that_hangs_ends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_that_hangs_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "PATIENCE_SECONDS", 3.0)
     seeing = Seeing()
     run = unisono.train(jobs.make(steps=4, observers=[hangs, seeing]), out=tmp_path / "run", workers=1)
     assert (run.exit_status, len(run.history), seeing.steps) == (0, 4, [1, 2, 3, 4])
-    assert "observer 'hangs': 4 things dropped (no answer in 10 s)" in capsys.readouterr().out
+    assert "observer 'hangs': 4 things dropped (no answer in 3 s)" in capsys.readouterr().out
