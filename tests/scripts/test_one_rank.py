@@ -87,11 +87,24 @@ def run(recipe: str, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("recipe", sorted(each.name for each in RECIPES.glob("*.py")))
+RECIPES_HERE = sorted(each.name for each in RECIPES.glob("*.py"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES_HERE)
 def test_recipes_for_several_ranks_run_unchanged(recipe: str, tmp_path: Path) -> None:
-    printed = run(recipe, tmp_path, "--workers", "0").splitlines()
+    printed = run(recipe, tmp_path, "--workers", "2").splitlines()
     assert [line.partition(":")[0] for line in printed] == ["epoch 0", "epoch 1"]
     if recipe == "ddp_spawn.py":
         assert all("over 1797 samples" in line for line in printed), "each sample once, by the only rank"
     saved = torch.load(tmp_path / "digits.pt")
     assert all(value.isfinite().all() for value in saved.values())
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("recipe", RECIPES_HERE)
+def test_recipes_give_the_same_bits_on_any_number_of_workers(recipe: str, tmp_path: Path) -> None:
+    found = []
+    for workers in ("0", "2", "3"):
+        run(recipe, tmp_path, "--workers", workers)
+        found.append((tmp_path / "digits.pt").read_bytes())
+    assert found[0] == found[1] == found[2]

@@ -17,7 +17,7 @@ MICROBATCHES, WORKERS, VERIFIED_WORKERS = "UNISONO_MICROBATCHES", "UNISONO_WORKE
 
 
 @dataclass(frozen=True)
-class Settings:
+class CallSettings:
     """How.
 
     Attributes:
@@ -30,7 +30,7 @@ class Settings:
     workers: int
     dim: int
 
-    def with_workers(self, workers: int) -> Settings:
+    def with_workers(self, workers: int) -> CallSettings:
         """The same with another number of workers."""
         return replace(self, workers=workers)
 
@@ -46,7 +46,7 @@ def workers_given(value: Any) -> int:
 
 def settings_of(
     microbatches: int | None, workers: int | None, dim: int, environment: Mapping[str, str] | None = None
-) -> Settings:  # fmt: skip
+) -> CallSettings:  # fmt: skip
     """What is given, else what the environment says, else what this machine has; `verify`'s workers beat all.
 
     Args:
@@ -57,7 +57,7 @@ def settings_of(
         UsageError: one is out of bounds.
 
     >>> settings_of(None, 2, 1, {"UNISONO_MICROBATCHES": "4", "UNISONO_WORKERS": "0"})
-    Settings(microbatches=4, workers=2, dim=1)
+    CallSettings(microbatches=4, workers=2, dim=1)
     """
     variables = os.environ if environment is None else environment
     started = number_in(variables.get("WORLD_SIZE", "1"))
@@ -75,7 +75,7 @@ def settings_of(
         wanted = min(pieces, cores := len(os.sched_getaffinity(0)))
         if 1 < pieces < cores:
             say_once(f"{pieces} of {cores} cores used; microbatches={cores} uses all, and is another result.")
-    return Settings(pieces, workers_given(wanted), whole("dim", dim, least=0, most=7))
+    return CallSettings(pieces, workers_given(wanted), whole("dim", dim, least=0, most=7))
 
 
 def _first(given: Any, variables: Mapping[str, str], name: str) -> Any:

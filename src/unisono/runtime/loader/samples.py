@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from unisono.errors import UsageError
@@ -125,18 +125,18 @@ class SampleReader:
     data: Datasets
     functions: DataFunctions
     begun: Callable[[int], None] = _nothing
-    epoch: int = -1
-    order: Array | Sequence[int] = ()
+    _epoch: int = field(init=False, default=-1)
+    _order: Array | Sequence[int] = field(init=False, default=())
 
     def read(self, round_: Round, microbatch: int) -> Any:
         """The (inputs, targets) of a microbatch."""
         positions = self.program.positions(round_, microbatch)
         if round_.evaluation is None:
             epoch, _ = self.program.batches.locate(round_.step)
-            if epoch != self.epoch:
-                self.order = self._epoch_order(epoch)
-                self.epoch = epoch
-            indices = [int(i) for i in self.order[positions.start : positions.stop]]
+            if epoch != self._epoch:
+                self._order = self._epoch_order(epoch)
+                self._epoch = epoch
+            indices = [int(i) for i in self._order[positions.start : positions.stop]]
             return self._collate(self.data.training, indices, ("sample", epoch), ("collate", round_.step), microbatch)
         name = self.program.evaluations[round_.evaluation].name
         place = ("evaluation", name)

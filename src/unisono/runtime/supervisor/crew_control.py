@@ -1,17 +1,11 @@
-"""Carries out what the recovery policy decides, tells it which workers have come and died, and brings a run to rest.
-
-At rest all workers are ended, at a place from which the run can go on or be saved.
-"""
+"""Carries out what the recovery policy decides, and tells it which workers have come and died."""
 
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from unisono.errors import UnisonoError
-from unisono.errors.failure import described_error
 from unisono.errors.traces import job_frames
 from unisono.machine.cores import Claims
 from unisono.runtime.processes.child import Child
@@ -24,11 +18,8 @@ from unisono.runtime.state.layout import MEMBERS
 from unisono.runtime.supervisor.answers import readable
 from unisono.runtime.supervisor.children import Children
 from unisono.runtime.supervisor.hangs import Hangs
-from unisono.runtime.supervisor.outputs import OUTPUT
-from unisono.runtime.supervisor.parent_link import WarmParentLost
 from unisono.runtime.supervisor.running import Running
 from unisono.runtime.supervisor.site import Site
-from unisono.runtime.supervisor.succession import Succession
 
 TICK_SECONDS = 0.05
 
@@ -41,7 +32,6 @@ class CrewControl:
         run: the job.
         site: this host.
         hangs: knows who hangs.
-        succession: looks after the warm parent.
 
     Attributes:
         children: the processes.
@@ -50,7 +40,6 @@ class CrewControl:
     run: Running
     site: Site
     hangs: Hangs
-    succession: Succession
 
     def __post_init__(self) -> None:
         self._ending = self.site.ending
@@ -170,86 +159,6 @@ class CrewControl:
                 pass
             self._bury(worker)
         return any(worker.told.failure for worker in workers)
-
-    # -- coming to rest ------------------------------------------------------------------------------------
-
-    def come_to_rest(self) -> None:
-        """Abandon the round, whatever fails meanwhile: each of the workers may be buried once."""
-        for _ in range(STRIKES + len(self.run.members)):
-            try:
-                self.abandon()
-                return
-            except Exception as error:
-                self.site.listener.message(f"while the run came to rest: {described_error(error).message}")
-
-    def abandon(self) -> None:
-        """End all workers now; one more finishes a round whose update has begun, unless it fails or dies too often."""
-        run, children = self.run, self.children
-        children.forgo("worker")
-        self.end_workers()
-        self.succession.begin_anew()
-        for _ in range(STRIKES):
-            plan = run.records.plan
-            if run.is_at_rest(plan):
-                return
-            run.control.publish(Control.STOP, 1)
-            run.control.publish(Control.COPIED, plan.round + 1)
-            last = run.crew.newcomer()
-            run.state.heirs.name(last, None)
-            for member in run.owners(plan):
-                run.state.heirs.name(member, last)
-            children.want("worker", last)
-            self._await_round(last, plan)
-            if self.end_workers():  # it has failed, and would again
-                return
-
-    def _await_round(self, last: int, plan: Plan) -> None:
-        """Until the last worker has finished the round of a plan, or has ended, or cannot be forked."""
-        while self.run.records.plan.round == plan.round and self._is_coming(last):
-            failure = None
-            try:
-                self._go_on(plan)
-            except WarmParentLost as lost:
-                failure = self.succession.lost(lost)
-            except UnisonoError as error:
-                failure = described_error(error)
-            if failure is not None:
-                self.site.listener.message(f"a step whose update has begun could not be finished: {failure.message}")
-                self.children.forgo("worker")
-
-    def _go_on(self, plan: Plan) -> None:
-        for key, _ in self.site.outputs.selector.select(0):
-            self.hear(key.fd, key.data)
-        self.succession.go_on()
-        self.children.go_on()
-        if elapsed := self.hangs.due():
-            self.site.host.look()
-            self.hangs.end_workers(plan, elapsed)
-
-    def hear(self, file: int, what: object) -> bool:
-        """Take what has come from a process of this host; returns whether it has.
-
-        Args:
-            file: where something has come.
-            what: what the selector knows of it.
-        """
-        if what == OUTPUT:
-            self.site.outputs.read(file)
-        elif what is self.site.host:
-            self.site.host.hear()
-        elif isinstance(what, Child) and file == what.report:
-            if what in self.children.living:
-                self.children.hear(what)
-        else:
-            return False
-        return True
-
-    def _is_coming(self, member: int) -> bool:
-        """Whether a worker lives, or is still to be forked; waits for a moment."""
-        if member in self.run.members:
-            return not is_dead(self.run.members[member], 0.001)
-        time.sleep(0.001)
-        return self.children.awaits("worker") and not self.succession.is_over
 
     def close(self) -> None:
         """End all children, and give the cores back."""

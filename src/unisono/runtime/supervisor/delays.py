@@ -8,6 +8,7 @@ not count shows the latter only.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -68,6 +69,19 @@ class Delays:
 
     def __init__(self) -> None:
         self._seen: dict[int, dict[int, Thread]] = {}
+        self._looked = time.monotonic()
+
+    def begin(self) -> None:
+        """Somebody begins to wait: time before was nobody's."""
+        self._looked = time.monotonic()
+
+    def due(self) -> float:
+        """Seconds since the last look, where it is time for the next one, which begins; else 0."""
+        elapsed = time.monotonic() - self._looked
+        if elapsed < LOOK_SECONDS:
+            return 0.0
+        self._looked += elapsed
+        return elapsed
 
     def of(self, process: int, elapsed_seconds: float) -> float:
         """Seconds of the time since the last look in which a process was held up: as long as its thread that was so the

@@ -16,6 +16,7 @@ from unisono.runtime.processes.child import Child
 from unisono.runtime.processes.profiler import Profiler
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.state.control import Control
+from unisono.runtime.supervisor.at_rest import Rest
 from unisono.runtime.supervisor.children import NotForked
 from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.runtime.supervisor.crew_control import TICK_SECONDS, CrewControl
@@ -53,9 +54,12 @@ class EventLoop:
         self._ending, self._host, self._others = self.site.ending, self.site.host, self.site.others
         self._succession = Succession(self.run, self.site, self.event)
         self._hangs = Hangs(self.run, self.site)
-        self._crew = CrewControl(self.run, self.site, self._hangs, self._succession)
-        self._resizing = Resizing(self.run, self.site, self._crew)
-        self._regrouping = Regrouping(self.run, self.site, self.site.others, self._crew) if self.site.others else None
+        self._crew = CrewControl(self.run, self.site, self._hangs)
+        self._rest = Rest(self.run, self.site, self._crew, self._succession, self._hangs)
+        self._resizing = Resizing(self.run, self.site, self._crew, self._rest)
+        self._regrouping = (
+            Regrouping(self.run, self.site, self.site.others, self._crew, self._rest) if self.site.others else None
+        )
         self._control: ControlSocket | None = None
         self._finishing: CommonPatience | None = None
         self._caught_up = 0.0
@@ -78,7 +82,7 @@ class EventLoop:
                 pass
             ending.fail(ending.shortage)
             if ending.failure is not None:
-                self._crew.come_to_rest()
+                self._rest.come()
         finally:
             if self._control:
                 self._control.close()
@@ -143,7 +147,7 @@ class EventLoop:
             self._control.let_go_of_late()
 
     def _handle(self, file: int, what: Any) -> None:
-        if self._crew.hear(file, what):
+        if self._rest.hear(file, what):
             return
         if what == "event":
             with suppress(BlockingIOError):
@@ -208,7 +212,7 @@ class EventLoop:
             if not self.run.is_ending(plan) and not self._resizing.paused:
                 self._hangs.end_loaders(plan, self._crew.children.living, elapsed)
             if self._finishing and self._finishing.spend(self.run.members.values(), elapsed):
-                self._crew.abandon()
+                self._rest.abandon()
                 return True
         if not self._ending.is_due():
             return False

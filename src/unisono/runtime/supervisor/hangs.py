@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
 from unisono.errors.failure import STACK_SIGNAL
@@ -10,13 +9,13 @@ from unisono.runtime.processes.child import Child
 from unisono.runtime.processes.stacks import STACK_SECONDS
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.stalls import STOPPED, Patience, Stalls
-from unisono.runtime.supervisor.delays import LOOK_SECONDS, Delays
+from unisono.runtime.supervisor.delays import Delays
 from unisono.runtime.supervisor.running import Running, Standing
 from unisono.runtime.supervisor.site import Site
 
 
 class Hangs:
-    """Looks at the processes of this host every LOOK_SECONDS.
+    """Looks at the processes of this host every `LOOK_SECONDS` of `delays`.
 
     Args:
         run: the running job.
@@ -27,15 +26,10 @@ class Hangs:
         self._run, self._clipped, self._say = run, site.job.waits_for_norms, site.listener.message
         self._stalls, self._delays = Stalls(site.request.stall_seconds), Delays()
         self._dumping: dict[int, Patience] = {}
-        self._looked = time.monotonic()
 
     def due(self) -> float:
-        """Seconds since the last look, where it is time for the next one, which begins; else 0."""
-        elapsed = time.monotonic() - self._looked
-        if elapsed < LOOK_SECONDS:
-            return 0.0
-        self._looked += elapsed
-        return elapsed
+        """See `Delays.due`."""
+        return self._delays.due()
 
     def end_workers(self, plan: Plan, elapsed: float) -> None:
         """Look at every worker.

@@ -10,6 +10,7 @@ from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.shutdown import Fate, fate
 from unisono.runtime.state.control import Control
 from unisono.runtime.state.host_shares import HostShares
+from unisono.runtime.supervisor.at_rest import Rest
 from unisono.runtime.supervisor.crew_control import CrewControl
 from unisono.runtime.supervisor.other_hosts import Companions, Own
 from unisono.runtime.supervisor.running import Running
@@ -25,12 +26,14 @@ class Regrouping:
         site: this host.
         others: the way to the other hosts.
         crew: this host's workers.
+        rest: brings them to rest.
     """
 
     run: Running
     site: Site
     others: Companions
     crew: CrewControl
+    rest: Rest
 
     def join(self, rounds: int) -> int:
         """Come together with the other hosts, all with the same state.
@@ -87,7 +90,7 @@ class Regrouping:
         """Come to rest, meet, go on from the round that the furthest host has done."""
         run = self.run
         self.others.part()
-        self.crew.abandon()
+        self.rest.abandon()
         run.drain()
         before, copied = run.records.plan.round, run.control.get(Control.COPIED)
         first = self.join(before)

@@ -9,6 +9,7 @@ from unisono.errors import UsageError
 from unisono.runtime.rules.plan import Plan
 from unisono.runtime.rules.shutdown import ASKED, Shutdown
 from unisono.runtime.state.control import Control
+from unisono.runtime.supervisor.at_rest import Rest
 from unisono.runtime.supervisor.crew_control import CrewControl
 from unisono.runtime.supervisor.running import Running
 from unisono.runtime.supervisor.site import Site
@@ -22,6 +23,7 @@ class Resizing:
         run: the running job.
         site: this host.
         crew: its workers.
+        rest: brings them to rest.
 
     Attributes:
         paused: whether the run has no workers for a while.
@@ -30,6 +32,7 @@ class Resizing:
     run: Running
     site: Site
     crew: CrewControl
+    rest: Rest
     paused: bool = False
 
     def waits(self, plan: Plan) -> bool:
@@ -73,7 +76,7 @@ class Resizing:
     def _resume_with(self, wanted: int) -> None:
         """Go on after a pause: the workers that are still leaving go first."""
         run = self.run
-        self.crew.abandon()
+        self.rest.abandon()
         run.crew_anew(wanted)
         round_ = run.records.plan.round
         self.crew.begin(round_, copy=run.control.get(Control.COPIED) <= round_)

@@ -62,13 +62,7 @@ class ByWorkers:
     def forward(
         self, request: Request, leaves: Sequence[Sequence[Any]], buffers: Sequence[torch.Tensor]
     ) -> list[Answer]:
-        """Compute a call's microbatches; what they give lies in shared memory until the next act.
-
-        Args:
-            request: the call.
-            leaves: each microbatch's arguments.
-            buffers: their values before the call.
-        """
+        """See `Computer`."""
         self._drop()
         held = self._written(request, leaves, buffers)
         answers: dict[int, Answer] = {}
@@ -99,13 +93,7 @@ class ByWorkers:
     def backward(
         self, request: Request, gradients: Sequence[Sequence[torch.Tensor | None]], keep: bool
     ) -> Gradients:  # fmt: skip
-        """Compute a call's backward passes.
-
-        Args:
-            request: the call.
-            gradients: of each microbatch's outputs that are tensors.
-            keep: whether another backward pass may come.
-        """
+        """See `Computer`."""
         self._drop()
         held = self._held[request.number]
         space = self._spaces.take(sum(bytes_of(g) for each in gradients for g in each if g is not None))

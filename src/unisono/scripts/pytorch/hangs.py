@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 import signal
-import time
 from collections.abc import Hashable
 from contextlib import suppress
 
@@ -30,19 +29,14 @@ class Judge:
 
     def __init__(self) -> None:
         self._asleep, self._stopped, self._delays = Stalls(ASLEEP_SECONDS), Stalls(), Delays()
-        self._looked = 0.0
 
     def begin(self) -> None:
         """The script begins to wait; time before was its own."""
-        self._looked = time.monotonic()
+        self._delays.begin()
 
     def due(self) -> float:
-        """Seconds since the last look, where it is time for the next one, which begins; else 0."""
-        elapsed = time.monotonic() - self._looked
-        if elapsed < LOOK_SECONDS:
-            return 0.0
-        self._looked += elapsed
-        return elapsed
+        """See `Delays.due`."""
+        return self._delays.due()
 
     def hangs(self, number: int, asked: Hashable, elapsed: float) -> bool:
         """Look at a process.

@@ -68,13 +68,7 @@ class Here:
     def forward(
         self, request: Request, leaves: Sequence[Sequence[Any]], buffers: Sequence[torch.Tensor]
     ) -> list[Answer]:
-        """Compute a call's microbatches.
-
-        Args:
-            request: the call.
-            leaves: each microbatch's arguments.
-            buffers: their values before the call.
-        """
+        """See `Computer`."""
         self._drop()
         with _as_a_worker():
             return [
@@ -89,13 +83,7 @@ class Here:
             return self._replica.forward(request, microbatch, leaves, buffers)
 
     def backward(self, request: Request, gradients: Sequence[Sequence[torch.Tensor | None]], keep: bool) -> Gradients:
-        """Compute a call's backward passes.
-
-        Args:
-            request: the call.
-            gradients: of each microbatch's outputs that are tensors.
-            keep: whether another backward pass may come.
-        """
+        """See `Computer`."""
         inputs: list[list[torch.Tensor | None]] = []
 
         def of(microbatch: int) -> list[torch.Tensor | None]:

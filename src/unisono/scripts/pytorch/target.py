@@ -18,7 +18,7 @@ from unisono.scripts.pytorch.parts import Parts
 from unisono.scripts.pytorch.session import session
 from unisono.scripts.pytorch.world import Computer, World
 from unisono.scripts.pytorch.wrapping import PLAIN, computes_alone, plain_class, swap
-from unisono.scripts.settings import Settings, workers_given
+from unisono.scripts.settings import CallSettings, workers_given
 
 
 class Target:
@@ -29,7 +29,7 @@ class Target:
         settings: how.
     """
 
-    def __init__(self, targets: Sequence[Any], settings: Settings) -> None:
+    def __init__(self, targets: Sequence[Any], settings: CallSettings) -> None:
         self._targets, self._settings = targets, settings
         self._calls: Calls | None = None
 
@@ -76,7 +76,7 @@ def _here(parts: Parts) -> Computer:
     return Here(parts)
 
 
-def parallel(target: Any, settings: Settings) -> Any:
+def parallel(target: Any, settings: CallSettings) -> Any:
     """Have the calls of modules, or of a function, computed in parallel.
 
     Args:
@@ -114,7 +114,7 @@ def parallel(target: Any, settings: Settings) -> Any:
     return call
 
 
-def _modules(modules: Sequence[nn.Module], settings: Settings) -> list[nn.Module]:
+def _modules(modules: Sequence[nn.Module], settings: CallSettings) -> list[nn.Module]:
     if len({id(module) for module in modules}) < len(modules):
         raise UsageError("each module is given to unisono.parallel once; received one twice in a list.")
     for module in modules:
@@ -130,7 +130,7 @@ def _modules(modules: Sequence[nn.Module], settings: Settings) -> list[nn.Module
     return list(modules)
 
 
-def _begin(settings: Settings) -> None:
+def _begin(settings: CallSettings) -> None:
     """Have the process that forks workers import PyTorch while the script prepares its first call."""
     if settings.workers and not computes_alone():
         session().prepare(())

@@ -22,10 +22,28 @@ class Computer(Protocol):
     def forward(
         self, request: Request, leaves: Sequence[Sequence[Any]], buffers: Sequence[torch.Tensor]
     ) -> list[Answer]:
-        """Each microbatch's outputs."""
+        """Compute a call's microbatches.
+
+        Args:
+            request: the call.
+            leaves: each microbatch's arguments.
+            buffers: their values before the call.
+
+        Returns:
+            Each microbatch's outputs; their tensors may lie where the next act writes.
+        """
 
     def backward(self, request: Request, gradients: Sequence[Sequence[torch.Tensor | None]], keep: bool) -> Gradients:
-        """The gradients of a call's microbatches, summed."""
+        """Compute a call's backward passes.
+
+        Args:
+            request: the call.
+            gradients: of each microbatch's outputs that are tensors.
+            keep: whether another backward pass may come.
+
+        Returns:
+            The gradients, summed.
+        """
 
     def drop(self, call: int) -> None:
         """Nobody asks for a call's backward pass any more."""

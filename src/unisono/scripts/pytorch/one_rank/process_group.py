@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from unisono.errors import UsageError
+from unisono.scripts.said import say_once
 
 
 def one_rank(begin: Callable[..., None]) -> Callable[..., None]:
@@ -29,12 +30,12 @@ def one_rank(begin: Callable[..., None]) -> Callable[..., None]:
         if rank > 0:
             _leave(rank)
         ranks = world_size if world_size > 1 else 4
-        say(
+        say_once(
             f"one rank: this script's batch is the global batch (torchrun --nproc-per-node={ranks} made it {ranks} "
             "times as large)"
         )
         if world_size > 1:
-            say(
+            say_once(
                 f"the script asks for {world_size} ranks and gets one: torch.distributed.get_world_size() is 1; what "
                 f"it divides by a {world_size} of its own is {world_size} times too small"
             )
@@ -54,14 +55,8 @@ def without_nccl(backend: str | None) -> str | None:
     """
     if backend is None or "nccl" not in backend or torch.cuda.is_available():
         return backend
-    say("there is no GPU here: gloo instead of nccl")
+    say_once("there is no GPU here: gloo instead of nccl")
     return "gloo"
-
-
-@functools.cache
-def say(text: str) -> None:
-    """Say something once."""
-    print(f"unisono: {text}", file=sys.stderr, flush=True)
 
 
 def _leave(rank: int) -> None:
