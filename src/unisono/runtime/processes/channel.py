@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pickle
 import socket
@@ -47,6 +48,15 @@ def joined() -> Channel:
     file, parent = map(int, sys.argv[1:3])
     die_with_parent(parent)
     return Channel(socket.socket(fileno=file))
+
+
+def _beyond_the_printed(file: int) -> int:
+    """Where the job has closed its output, a file that is received gets that number: nobody is to print into it."""
+    if file > 2:
+        return file
+    moved = fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(file)
+    return moved
 
 
 class NoRoom(OSError):
@@ -107,7 +117,7 @@ class Channel:
             with os.fdopen(files.pop(0), "rb") as large:
                 large.seek(0)
                 payload = large.read()
-        return pickle.loads(payload), list(files)
+        return pickle.loads(payload), [_beyond_the_printed(file) for file in files]
 
     def _exactly(self, size: int) -> bytes:
         data = bytearray()
