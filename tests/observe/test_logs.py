@@ -51,3 +51,11 @@ def test_a_bar_that_draws_over_itself_is_shown_as_it_stands(monkeypatch: pytest.
     log.feed(b"\r100 %\n")
     assert shown[-1] == "[worker 0] 100 %"
     assert b"".join(kept).startswith(b"\r0 %\r10 %")
+
+
+def test_what_is_for_the_file_is_shown_only_where_there_is_none() -> None:
+    log, kept, shown = made()
+    log.take_aside(b"a stack\n")
+    assert (kept, shown) == ([b"a stack\n"], [])
+    LineLog(None, "[worker 0] ", shown.append).take_aside(b"a stack\n")
+    assert shown == ["[worker 0] a stack"]

@@ -46,6 +46,10 @@ class LineLog:
             lines.append(bytes(self.rest))
         self._lines(lines)
 
+    def take_aside(self, data: bytes) -> None:
+        """Take bytes for the file alone; they are shown where there is none."""
+        (self.keep or self.feed)(data)
+
     def _pieces(self, data: bytes) -> list[bytes]:
         """Add to the line that is not ended yet; returns what it is too long to hold."""
         self.rest += data

@@ -42,8 +42,8 @@ class Outputs:
         self.forget(file)
 
     def add(self, file: int, data: bytes) -> None:
-        """Hand on what has come another way from the process that prints into a pipe."""
-        self._logs[file].feed(data)
+        """Hand on what has come another way from the process that prints into a pipe: not for everybody's eyes."""
+        self._logs[file].take_aside(data)
 
     def wait_for(self, file: int, seconds: float) -> bool:
         """Read what comes until something can be read from another file: who answers there may print a lot before.
