@@ -5,8 +5,7 @@ from __future__ import annotations
 import select
 import signal
 import sys
-from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from unisono.runtime.rules import crew as rules
 from unisono.runtime.rules.crew import STRIKES, Fork
 from unisono.runtime.rules.plan import owner
 from unisono.runtime.supervisor.delays import LOOK_SECONDS
+from unisono.scripts.acts import Acts
 from unisono.scripts.pytorch.hangs import Hangs
 from unisono.scripts.pytorch.messages import written_message
 from unisono.scripts.pytorch.process import Process
@@ -53,19 +53,13 @@ class Member:
         process: it.
         known: the spaces that it has.
         outbox: where it leaves tensors, by number.
-        act: the act that it has been asked about and has not answered yet.
         last: the last act that it has been asked about.
-        works: its works of the act under way, by number.
-        asked: what it has been asked for last.
     """
 
     process: Process
     known: set[int] = field(default_factory=set)
     outbox: dict[int, Space] = field(default_factory=dict)
-    act: int | None = None
     last: int | None = None
-    works: deque[int] = field(default_factory=deque)
-    asked: Hashable = None
 
 
 class Crew:
@@ -84,7 +78,7 @@ class Crew:
         self._first = ("open", (list(sys.path), str(Path.cwd()), payload, list(parameters)))
         self._first_spaces = list(spaces)
         self.members: dict[int, Member] = {}
-        self._act, self._hangs, self._memory_kills = 0, Hangs(), out_of_memory_kills()
+        self._acts, self._hangs, self._memory_kills = Acts(), Hangs(), out_of_memory_kills()
         self._carry_out(self._rules.begin())
 
     @property
@@ -101,6 +95,7 @@ class Crew:
         self._carry_out(self._rules.resize(workers))
         for member in sorted(self._rules.retiring):
             self._rules.left(member)
+            self._acts.left(member)
             self._session.end(self.members.pop(member).process)
 
     def close(self) -> None:
@@ -137,47 +132,37 @@ class Crew:
         Raises:
             JobError, UsageError: the model raised, or works kill their workers again and again.
         """
-        self._act += 1
+        self._acts.begin(owners)
         self._hangs.judge.begin()
-        left, failure = set(range(len(works))), None
-        for number, whose in enumerate(owners):
-            self.members[whose].works.append(number)
+        failures: dict[int, UnisonoError] = {}
         try:
-            while left:
+            while not self._acts.is_over:
                 self._hand_out(works, spaces)
                 for number in self._ready():
-                    if number not in self.members:
+                    if number not in self.members or (answer := self._answer_of(number, works)) is None:
                         continue
-                    answer = self._answer_of(number, works)
-                    if answer is None:
+                    act, told = answer
+                    kind, *rest = told if told[0] in ("refused", "failed") else ("done", told)
+                    done = self._acts.answered(number, act, failed=kind != "done")
+                    if done is None:
                         continue
-                    member = self.members[number]
-                    kind, *rest = answer if answer[0] in ("refused", "failed") else ("done", answer)
-                    done = member.works.popleft()
-                    left.discard(done)
                     if kind == "done":
-                        take(number, rest[0], member.outbox.__getitem__)
-                    elif failure is None or done < failure[0]:
-                        failure = done, kind, rest
-                if failure is not None and all(member.act is None for member in self.members.values()):
-                    break
+                        take(number, told, self.members[number].outbox.__getitem__)
+                    else:
+                        failures[done] = _error(kind, rest)
         finally:
-            for member in self.members.values():
-                member.works.clear()
-        if failure is not None:
-            raise _error(failure[1], failure[2])
+            self._acts.end()
+        if self._acts.failed is not None:
+            raise failures[self._acts.failed]
 
     def _hand_out(self, works: Sequence[Work], spaces: Sequence[Space]) -> None:
-        for number, member in list(self.members.items()):
-            if member.act is None and member.works:
-                message = works[member.works[0]].message(number)
-                member.act = self._act
-                if member.last != self._act:
-                    member.last = self._act
-                    for place in sorted(member.outbox)[:-1]:  # it keeps its last alone
-                        member.outbox.pop(place).close()
-                self._send(member, self._act, message, spaces)
-                member.asked = self._act, member.works[0]
+        for number, work in self._acts.due(list(self.members)):
+            member = self.members[number]
+            if member.last != self._acts.number:
+                member.last = self._acts.number
+                for place in sorted(member.outbox)[:-1]:  # it keeps its last alone
+                    member.outbox.pop(place).close()
+            self._send(member, self._acts.number, works[work].message(number), spaces)
 
     def _send(
         self, member: Member, act: int | None, message: tuple[str, tuple[Any, ...]], spaces: Sequence[Space]
@@ -203,12 +188,13 @@ class Crew:
         ready = sorted({numbers[file] for file, _ in poll.poll(LOOK_SECONDS * 1000)})
         if elapsed := self._hangs.judge.due():
             for number, member in self.members.items():
-                if number not in ready and member.act is not None:
-                    self._hangs.look(f"worker {number}", member.process, member.asked, elapsed)
+                if number not in ready and number in self._acts.asked:
+                    asked = self._acts.asked[number], self._acts.at(number)
+                    self._hangs.look(f"worker {number}", member.process, asked, elapsed)
         return ready
 
-    def _answer_of(self, number: int, works: Sequence[Work]) -> Any:
-        """What a member answers to this act; None: it answers an earlier one, or is dead."""
+    def _answer_of(self, number: int, works: Sequence[Work]) -> tuple[int, Any] | None:
+        """The act that a member answers to, and what; None: it is dead."""
         member = self.members[number]
         try:
             (act, new, answer), files = member.process.channel.receive()
@@ -219,8 +205,7 @@ class Crew:
             return None
         for (place, size), file in zip(new, files, strict=True):
             member.outbox[place] = Space(place, file, size)
-        member.act = None
-        return answer if act == self._act else None
+        return act, answer
 
     def _died(self, number: int, works: Sequence[Work]) -> None:
         member = self.members.pop(number)
@@ -230,10 +215,11 @@ class Crew:
         self._hangs.forget(member.process)
         status = self._session.end(member.process)
         death = Death(f"worker {number}", status, hung, self._lacked_memory(status))
-        work = rules.Work(self._act, works[member.works[0]].first) if member.works else None
+        at = self._acts.at(number)
+        work = None if at is None else rules.Work(self._acts.number, works[at].first)
         is_given_up = death.own_fault and self._rules.blame(work)
         self._carry_out(self._rules.died(number))
-        self.members[self.owner(number)].works.extend(member.works)
+        self._acts.died(number, self.owner(number))
         if is_given_up:  # the next call has its workers
             raise JobError(_given_up(death, work))
 
