@@ -154,6 +154,39 @@ def test_a_call_that_hangs_is_given_up_and_one_that_computes_is_not(tmp_path: Pa
     assert told.count(f", line {line} in forward") == 3, told
 
 
+DYING_IDLE = (
+    START
+    + """
+from pathlib import Path
+os.environ["SCRIPT"] = str(os.getpid())
+
+class Net(nn.Linear):
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if os.getpid() != int(os.environ["SCRIPT"]):
+            (Path(tmp) / f"came-{os.getpid()}").touch()
+            if len(list(Path(tmp).glob("came-*"))) > 2:
+                (Path(tmp) / f"died-{os.getpid()}").touch()
+                os._exit(3)
+
+    def forward(self, x):
+        while os.getpid() != int(os.environ["SCRIPT"]) and len(list(Path(tmp).glob("died-*"))) < 9:
+            os.sched_yield()
+        return super().forward(x)
+
+model = unisono.parallel(Net(2, 2), microbatches=2, workers=workers)
+try:
+    model(torch.zeros(16, 2))
+except unisono.JobError as error:
+    print(error)
+"""
+)
+
+
+def test_workers_that_die_with_nothing_to_do_are_not_replaced_for_ever(tmp_path: Path) -> None:
+    assert "3 times in a row before it could work" in run(DYING_IDLE, tmp_path, 3, tmp_path)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("workers", [1, 3])
 def test_one_hash_for_more_numbers(workers: int, tmp_path: Path) -> None:

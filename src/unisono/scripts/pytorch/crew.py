@@ -216,7 +216,7 @@ class Crew:
         status = self._session.end(member.process)
         death = Death(f"worker {number}", status, hung, self._lacked_memory(status))
         at = self._acts.at(number)
-        work = None if at is None else rules.Work(self._acts.number, works[at].first)
+        work = rules.Work(self._acts.number, -1 if at is None else works[at].first)
         is_given_up = death.own_fault and self._rules.blame(work)
         self._carry_out(self._rules.died(number))
         self._acts.died(number, self.owner(number))
@@ -229,9 +229,9 @@ class Crew:
         return status == -signal.SIGKILL and self._memory_kills > before
 
 
-def _given_up(death: Death, work: rules.Work | None) -> str:
+def _given_up(death: Death, work: rules.Work) -> str:
     what = f"{death.name} made no progress and was ended" if death.hung else death.text
-    where = "before it could work" if work is None else f"at microbatch {work.microbatch} of the same call"
+    where = "before it could work" if work.microbatch < 0 else f"at microbatch {work.microbatch} of the same call"
     return f"{what}, {STRIKES} times in a row {where}. {MEMORY_WAYS_OUT if death.memory else _WAY_OUT}"
 
 
