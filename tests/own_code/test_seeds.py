@@ -60,7 +60,9 @@ def test_a_resumed_run_has_the_same_data(tmp_path: Path) -> None:
     job = jobs.make(data=jobs.dataset(seed=1), steps=2)
     unisono.train(job, workers=1, out=tmp_path / "run")
     other = jobs.make(data=jobs.dataset(seed=2), steps=3)
-    with pytest.raises(UsageError, match=r"only if its job is the same; received data: \w+ → \w+\. .*--allow-change"):
+    with pytest.raises(
+        UsageError, match=r"only if its job is the same; received data: \w+ → \w+ \(.*→ this job\)\. .*--allow-change"
+    ):
         unisono.train(other, workers=1, resume=tmp_path / "run")
     assert unisono.train(other, workers=1, resume=tmp_path / "run", allow_change=True).status == "completed"
 

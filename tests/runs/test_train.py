@@ -199,7 +199,7 @@ def test_a_changed_job_is_refused_unless_the_change_is_accepted(whole: unisono.R
     folder = without_end(whole, tmp_path, 10)
     with pytest.raises(UsageError, match=r"microbatches: 8 → 4.*--allow-change"):
         unisono.train(wild(microbatches=4), resume=folder, debug=True)
-    with pytest.raises(UsageError, match=r"microbatches: 8 → 2\. Change it back \(microbatches=8\)"):
+    with pytest.raises(UsageError, match=r"microbatches: 8 → 2 \(.*\)\. Change it back \(microbatches=8\)"):
         unisono.train(wild(microbatches=None), resume=folder, debug=True)
     with pytest.raises(UsageError, match="batch_size: 32 → 16"):
         unisono.train(wild(batch_size=16), resume=folder, debug=True, allow_change=True)

@@ -53,7 +53,7 @@ def resumed_as(
     entry: dict[str, Any] = {
         "step": checkpoint.standing.step, "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-    if found := changes(before, digest, allow_change):
+    if found := changes(before, digest, allow_change, str(checkpoint.path)):
         entry["changes"] = found
         message(f"resuming a changed job ({', '.join(found)}): the result is not that of the undisturbed run")
     code = before.get("code")

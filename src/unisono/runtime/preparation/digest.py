@@ -34,20 +34,21 @@ def job_digest(job: JobFacts, described: Described) -> dict[str, Any]:
     }
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any], allowed: bool) -> dict[str, Any]:
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], allowed: bool, where: str) -> dict[str, Any]:
     """What differs between a checkpoint's job and this one: name → [before, now].
 
     Args:
         before: the checkpoint's digest.
         now: this job's.
         allowed: whether a change of the result is accepted.
+        where: the checkpoint, as people know it.
 
     Raises:
         UsageError: a difference that is not accepted.
 
-    >>> changes({"seed": 0, "steps": 5}, {"seed": 0, "steps": 9}, False)
+    >>> changes({"seed": 0, "steps": 5}, {"seed": 0, "steps": 9}, False, "run/checkpoints/step-5")
     {}
-    >>> changes({"seed": 0, "data": ""}, {"seed": 0, "data": "5f"}, False)
+    >>> changes({"seed": 0, "data": ""}, {"seed": 0, "data": "5f"}, False, "run/checkpoints/step-5")
     {}
     """
     found = {
@@ -56,7 +57,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], allowed: bool) ->
         if name not in FREE and before.get(name) != now.get(name)
         and not (name in KNOWN and not (before.get(name) and now.get(name)))
     }  # fmt: skip
-    shown = "; ".join(f"{name}: {old} → {new}" for name, (old, new) in found.items())
+    shown = "; ".join(f"{name}: {old} → {new}" for name, (old, new) in found.items()) + f" ({where} → this job)"
     if any(name in FIXED for name in found):
         raise UsageError(
             f"a run is resumed with the same model, optimizer classes, data and batches; received {shown}. "
