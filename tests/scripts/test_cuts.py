@@ -122,6 +122,34 @@ def test_random_numbers_drawn_by_functions_do_not_hide_a_join() -> None:
     assert shared(Net())(X)[1].dim() == 0
 
 
+def drawing(x: torch.Tensor) -> Any:
+    """What forward passes draw in every mode: a sample of a latent variable, categories, an order, dropped places."""
+    latent = x + torch.randn_like(x) * 0.1
+    kinds = F.gumbel_softmax(x, hard=True) + torch.nn.functional.one_hot(torch.multinomial(F.softmax(x, 1), 1)[:, 0], 2)
+    mixed = x[torch.randperm(len(x))] + torch.arange(3.0)[torch.randint(1, 3, (len(x), 1))]
+    queries = x[:, None]
+    attended = F.scaled_dot_product_attention(queries, queries, queries, dropout_p=0.5)
+    dropped = F.dropout(x, 0.5) * torch.bernoulli(x.sigmoid()) * (torch.rand(len(x), 1) < 0.7)
+    total = sum(each.square().sum() for each in (latent, kinds, mixed, attended, dropped))
+    return latent, kinds, mixed, attended, dropped, total, dropped.mean()
+
+
+def test_random_numbers_drawn_in_every_mode_do_not_hide_a_join() -> None:
+    plain, found = drawing(X), shared(drawing)(X)
+    assert [each.shape for each in found] == [each.shape for each in plain]
+    assert found[5] == pytest.approx(float(sum(each.square().sum() for each in found[:5])), rel=1e-4), "a sum"
+    assert found[6] == pytest.approx(float(found[4].mean()), rel=1e-4), "a mean"
+
+
+def test_random_numbers_do_not_hide_what_depends_on_the_whole_batch() -> None:
+    def contrastive(x: torch.Tensor) -> Any:
+        one, other = F.dropout(x + 1, 0.5), F.dropout(x + 1, 0.5)
+        return F.cross_entropy(one @ other.T, torch.arange(len(x)))
+
+    with pytest.raises(unisono.UsageError, match="compute it outside the call"):
+        shared(contrastive)(X)
+
+
 def test_modes_may_return_other_structures() -> None:
     class Net(nn.Module):
         def forward(self, x: torch.Tensor) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -127,6 +127,20 @@ class Probe:
         )
 
 
+class _How(NamedTuple):
+    """How the outputs of the whole batch and of its parts are computed to be compared.
+
+    Attributes:
+        evaluating: whether the modules that may draw random numbers, and PyTorch does not see it, are in that mode.
+        steady: see `Request`.
+        draw: see `Request`.
+    """
+
+    evaluating: bool = False
+    steady: bool = False
+    draw: int = 0
+
+
 @dataclass
 class _Whole:
     """The whole batch's outputs, in each way in which they can be compared."""
@@ -134,26 +148,29 @@ class _Whole:
     probe: Probe
     request: Request
     leaves: Sequence[Any]
-    known: dict[tuple[bool, int], Answer | JobError] = field(default_factory=dict)
+    known: dict[_How, Answer | JobError] = field(default_factory=dict)
 
     def compared(self, cut: frozenset[int], pieces: list[range]) -> tuple[list[set[Join]], TreeSpec] | str:
         """How outputs are joined, or what stands against it.
 
-        Where the forward pass draws random numbers itself, in evaluation mode.
+        Where the forward pass draws random numbers itself, without them.
         """
-        whole = self._of(evaluating=False)
+        whole = self._of(_How())
         if isinstance(whole, JobError):
             raise whole
-        found = self._against(whole, cut, pieces, evaluating=False)
+        found = self._against(whole, cut, pieces, _How())
         if not isinstance(found, str) or not self._is_random(whole):
             return found
-        still = self._of(evaluating=True)
-        if isinstance(still, JobError) or still.spec != whole.spec:
-            return found
-        return self._against(still, cut, pieces, evaluating=True)
+        for how in (_How(steady=True), _How(steady=True, evaluating=True)):
+            still = self._of(how)
+            if not isinstance(still, JobError) and still.spec == whole.spec:
+                found = self._against(still, cut, pieces, how)
+                if not isinstance(found, str):
+                    return found
+        return found
 
     def _is_random(self, whole: Answer) -> bool:
-        again = self._of(evaluating=False, draw=1)
+        again = self._of(_How(draw=1))
         if isinstance(again, JobError):
             return False
         pairs = zip(whole.leaves, again.leaves, strict=True)
@@ -161,31 +178,31 @@ class _Whole:
             torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other for one, other in pairs
         )
 
-    def _of(self, evaluating: bool, draw: int = 0) -> Answer | JobError:
-        if (evaluating, draw) not in self.known:
+    def _of(self, how: _How) -> Answer | JobError:
+        if how not in self.known:
             size = range(1)  # its one piece: all of it
             try:
-                (self.known[evaluating, draw],) = self._computed(evaluating, draw, [size], [self.leaves])
+                (self.known[how],) = self._computed(how, [size], [self.leaves])
             except JobError as error:
-                self.known[evaluating, draw] = error
-        return self.known[evaluating, draw]
+                self.known[how] = error
+        return self.known[how]
 
-    def _computed(
-        self, evaluating: bool, draw: int, pieces: Sequence[range], leaves: Sequence[Sequence[Any]]
-    ) -> list[Answer]:
+    def _computed(self, how: _How, pieces: Sequence[range], leaves: Sequence[Sequence[Any]]) -> list[Answer]:
         training = tuple(
-            flag and not evaluating and not _is_of_torch(module)
+            flag and not how.evaluating and not _is_of_torch(module)
             for module, flag in zip(self.probe.every, self.request.state.training, strict=True)
         )
         state = replace(self.request.state, training=training)
-        request = replace(self.request, pieces=pieces, draw=draw, state=state, keeps=False)
+        request = replace(
+            self.request, pieces=pieces, draw=how.draw, state=state, keeps=False, steady=how.steady
+        )  # fmt: skip
         return [_kept(answer) for answer in self.probe.compute(request, leaves)]
 
     def _against(
-        self, whole: Answer, cut: frozenset[int], pieces: list[range], evaluating: bool
+        self, whole: Answer, cut: frozenset[int], pieces: list[range], how: _How
     ) -> tuple[list[set[Join]], TreeSpec] | str:
         try:
-            parts = self._computed(evaluating, 0, pieces, cut_leaves(self.leaves, cut, pieces, self.probe.dim))
+            parts = self._computed(how, pieces, cut_leaves(self.leaves, cut, pieces, self.probe.dim))
         except JobError as error:
             return (
                 f"a part of the batch that cannot be computed ({(error.traceback or error.message).splitlines()[-1]})"

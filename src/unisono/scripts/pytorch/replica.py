@@ -16,6 +16,7 @@ from unisono.frameworks.pytorch.data import seed_everything
 from unisono.partition.keys import key
 from unisono.scripts.pytorch.parts import Parts, differing
 from unisono.scripts.pytorch.request import Answer, Request, State
+from unisono.scripts.pytorch.steady import Steady
 from unisono.scripts.pytorch.wrapping import plain_class
 
 
@@ -128,7 +129,8 @@ class Replica:
             for (module, name), buffer in zip(self.parts.buffers, buffers, strict=True):
                 module._buffers[name] = buffer
             seed_everything(key(request.draw, act, microbatch))
-            with request.state.numerics.hold():
+            steady = Steady() if request.steady else contextlib.nullcontext()  # type: ignore[no-untyped-call]
+            with request.state.numerics.hold(), steady:
                 yield
 
     @contextlib.contextmanager

@@ -44,6 +44,7 @@ class Request:
         where: what is called and from which line, for messages.
         state: see `State`.
         keeps: whether its graphs are kept for that.
+        steady: whether random operations give constants instead (see `Steady`).
     """
 
     number: int
@@ -55,6 +56,7 @@ class Request:
     where: str
     state: State
     keeps: bool = True
+    steady: bool = False
 
 
 @dataclass
