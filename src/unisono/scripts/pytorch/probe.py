@@ -153,30 +153,28 @@ class _Whole:
     def compared(self, cut: frozenset[int], pieces: list[range]) -> tuple[list[set[Join]], TreeSpec] | str:
         """How outputs are joined, or what stands against it.
 
-        Where the forward pass draws random numbers itself, without them.
+        Where the forward pass draws random numbers itself, without them: what PyTorch draws is held steady; where
+        others draw, modules are in evaluation mode too.
         """
         whole = self._of(_How())
         if isinstance(whole, JobError):
             raise whole
         found = self._against(whole, cut, pieces, _How())
-        if not isinstance(found, str) or not self._is_random(whole):
-            return found
         for how in (_How(steady=True), _How(steady=True, evaluating=True)):
+            if not isinstance(found, str) or (how.evaluating and not self._is_random()):
+                break
             still = self._of(how)
             if not isinstance(still, JobError) and still.spec == whole.spec:
                 found = self._against(still, cut, pieces, how)
-                if not isinstance(found, str):
-                    return found
         return found
 
-    def _is_random(self, whole: Answer) -> bool:
-        again = self._of(_How(draw=1))
-        if isinstance(again, JobError):
+    def _is_random(self) -> bool:
+        """Whether outputs differ from draw to draw though PyTorch draws nothing."""
+        one, other = (self._of(_How(steady=True, draw=draw)) for draw in (0, 1))
+        if isinstance(one, JobError) or isinstance(other, JobError):
             return False
-        pairs = zip(whole.leaves, again.leaves, strict=True)
-        return not all(
-            torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other for one, other in pairs
-        )
+        pairs = zip(one.leaves, other.leaves, strict=True)
+        return not all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
     def _of(self, how: _How) -> Answer | JobError:
         if how not in self.known:
