@@ -4,30 +4,90 @@ from __future__ import annotations
 
 import ast
 import io
-import statistics
+import os
 import subprocess
 import sys
+import time
 import tokenize
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from statistics import median
 
+import psutil
 from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 
-from unisono.commands.measured_run import Contender, Measurement, measured_run
 from unisono.errors import JobError, UsageError
 from unisono.machine.cores import physical_count
 from unisono.machine.devices import usable_cores
 from unisono.machine.platform_check import require_linux
+from unisono.observe.metrics import METRICS, read_metrics
+from unisono.observe.run_folder import read_run
 from unisono.runs.interrupts import Interrupts
 from unisono.runs.jobfile import code_of
+from unisono.runtime.processes.leftovers import COMPARE, temporary_folder
+from unisono.runtime.processes.lifeline import die_with_parent
 from unisono.values import bounds
+from unisono.values.text import printable
+from unisono.values.untrusted import Malformed, check
 from unisono.version import __version__
 
 BACKENDS = ("tensorflow", "jax", "torch")
+LOOK_SECONDS, WEIGH_SECONDS = 0.01, 0.1
+MOST_WARM_UP = 10
 _LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+_COLUMNS = ("workers", "ms/step", "samples/s", "MiB", "start", "loss", "lines")
+_MANIFEST = {
+    "world": {"workers": int}, "job": {"batch_size": int, "microbatches": int}, "fingerprint": {"framework": str},
+}  # fmt: skip
+_RECORD = {"step_seconds": float, "samples_per_second": float, "loss": float}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A job in an environment.
+
+    Attributes:
+        spec: FILE.py or FILE.py:NAME.
+        python: the interpreter that trains it.
+        label: how tables name it.
+        backend: Keras's backend, or None for the environment's own choice.
+    """
+
+    spec: str
+    python: str
+    label: str
+    backend: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The job file."""
+        return self.spec.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one run gave.
+
+    Attributes:
+        workers: how many really worked.
+        records: of the steps after warm-up.
+        start_seconds: from the start of the command until the first step was done.
+        peak_bytes: the highest PSS seen over all its processes.
+        batch: (batch size, microbatches) of the job.
+        framework: its name and version.
+    """
+
+    workers: int
+    records: Sequence[Mapping[str, float]]
+    start_seconds: float
+    peak_bytes: int
+    batch: tuple[int, int]
+    framework: str
 
 
 def contenders(specs: Sequence[str], pythons: Sequence[str], backends: str | None, here: str) -> tuple[Contender, ...]:
@@ -45,12 +105,11 @@ def contenders(specs: Sequence[str], pythons: Sequence[str], backends: str | Non
     >>> [contender.label for contender in contenders(["jobs/k.py"], [], "jax,torch", "python")]
     ['k (jax)', 'k (torch)']
     """
-    twice = [spec for spec in specs if specs.count(spec) > 1]
-    if twice:
-        raise UsageError(f"compare takes each job once; received {twice[0]} {specs.count(twice[0])} times.")
+    for spec in specs:
+        if specs.count(spec) > 1:
+            raise UsageError(f"compare takes each job once; received {spec} {specs.count(spec)} times.")
     short = [spec.rpartition("/")[2].replace(".py", "") for spec in specs]
-    names = short if len(set(short)) == len(short) else specs
-    jobs = [Contender(spec, here, name) for spec, name in zip(specs, names, strict=True)]
+    jobs = [*map(Contender, specs, [here] * len(specs), short if len(set(short)) == len(short) else specs)]
     for assignment in pythons:
         name, _, path = assignment.partition("=")
         if not path or not any(name in (job.spec, job.file) for job in jobs):
@@ -71,7 +130,7 @@ def contenders(specs: Sequence[str], pythons: Sequence[str], backends: str | Non
         raise UsageError(
             f"--backends takes different ones of {', '.join(BACKENDS)} with commas between them; received {backends!r}."
         )
-    return tuple(replace(jobs[0], backend=name) for name in wanted)
+    return tuple(replace(jobs[0], backend=name, label=f"{jobs[0].label} ({name})") for name in wanted)
 
 
 def turns(jobs: Sequence[Contender], workers: Sequence[int], rounds: int) -> list[tuple[int, Contender, int]]:
@@ -108,8 +167,73 @@ def code_lines(source: str) -> int:
     return len(found)
 
 
-def _workers(count: int) -> str:
-    return f"{count} worker{'s' * (count != 1)}"
+def measured(job: Contender, workers: int, steps: int, weigh: bool, interrupts: Interrupts) -> Measurement | None:
+    """Train a job's first steps by the command, in a session of its own: what a terminal sends reaches it through this
+    process only. None when interrupted.
+
+    Raises:
+        JobError: it failed.
+    """
+    backend = {} if job.backend is None else {"KERAS_BACKEND": job.backend}
+    with temporary_folder(COMPARE) as folder:
+        out, errors = folder / "run", folder / "errors"
+        command = [job.python, "-m", "unisono", "train", job.spec, "--out", str(out)]
+        started, first, peak = time.monotonic(), 0.0, 0
+        with errors.open("w") as file:
+            process = subprocess.Popen(
+                [*command, "--workers", str(workers), "--steps", str(steps)], env=os.environ | backend, stderr=file,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+                preexec_fn=partial(die_with_parent, os.getpid()),
+            )  # fmt: skip
+        while process.poll() is None and not interrupts():
+            if not first and (out / METRICS).exists() and (out / METRICS).stat().st_size:
+                first = time.monotonic()
+            if weigh:  # which slows a run
+                peak = max(peak, _proportional_bytes(process.pid))
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(WEIGH_SECONDS if weigh else LOOK_SECONDS)
+        if interrupts():
+            process.terminate()
+            process.wait()
+            return None
+        if process.returncode:
+            said = printable(error_text(errors.read_text(errors="replace")))
+            raise JobError(said or f"the command ended with status {process.returncode} and said nothing.")
+        try:
+            manifest = check(read_run(out), _MANIFEST)
+            records = [check(record, _RECORD) for record in read_metrics(out / METRICS) if "loss" in record]
+            if not records:
+                raise Malformed(f"no step is in {METRICS}")
+        except Malformed as error:  # another version of Unisono
+            raise JobError(f"the run has ended well, but its folder cannot be read: {error}.") from error
+    return Measurement(
+        manifest["world"]["workers"], records[min(MOST_WARM_UP, len(records) // 5) :],
+        (first or time.monotonic()) - started, peak,
+        (manifest["job"]["batch_size"], manifest["job"]["microbatches"]),
+        printable(manifest["fingerprint"]["framework"]),
+    )  # fmt: skip
+
+
+def _proportional_bytes(pid: int) -> int:
+    """PSS of a process and its descendants, where shared pages count once; 0 once it has ended."""
+    total = 0
+    with suppress(psutil.Error):
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            with suppress(psutil.Error):
+                total += process.memory_full_info().pss
+    return total
+
+
+def error_text(errors: str) -> str:
+    """What a person needs of a failed command's output: from Unisono's own message on, or the last lines.
+
+    >>> error_text("noise" + chr(10) + "unisono: the loss must be finite")
+    'the loss must be finite'
+    """
+    errors = errors.rstrip()
+    _, is_ours, text = f"\n{errors}".rpartition("\nunisono: ")
+    return text if is_ours else "\n".join(errors.splitlines()[-10:])
 
 
 @dataclass
@@ -142,48 +266,43 @@ class Comparison:
     def _median(self, job: Contender, workers: int, name: str) -> float:
         """Over all steps of the timed runs; 0 without one."""
         timed = self.runs.get((job, workers), [])[1:]
-        return statistics.median([record[name] for run in timed for record in run.records] or [0.0])
+        return median([record[name] for run in timed for record in run.records] or [0.0])
 
     def render(self) -> RenderableType:
         """The table for a terminal, and what it says."""
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-        table.add_column("job", overflow="fold")
-        for name in ("workers", "ms/step", "samples/s", "MiB", "start", "loss", "lines"):
-            table.add_column(name, justify="right")
+        columns = [Column("job", overflow="fold"), *(Column(name, justify="right") for name in _COLUMNS)]
+        table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for job in self.jobs:
             for count in self.workers:
                 table.add_row(job.label if count == self.workers[0] else "", *self._cells(job, count))
-        return Group(table, *self._verdicts(), *self._notes())
+        return Group(table, *self._notes())
 
     def _cells(self, job: Contender, workers: int) -> list[str]:
         runs = self.runs.get((job, workers), [])
         if len(runs) < 2:
             return [str(workers), "failed" if job in self.failures else "not run", *["–"] * 5]
         untimed, *timed = runs
-        rate, seconds = (self._median(job, workers, name) for name in ("samples_per_second", "step_seconds"))
         return [
             str(workers) if untimed.workers == workers else f"{untimed.workers} (of {workers})",
-            f"{1e3 * seconds:.2f}", f"{rate:.0f}", f"{untimed.peak_bytes / 2**20:.0f}",
-            f"{statistics.median(run.start_seconds for run in timed):.1f}", f"{timed[-1].records[-1]['loss']:.4f}",
+            f"{1e3 * self._median(job, workers, 'step_seconds'):.2f}",
+            f"{self._median(job, workers, 'samples_per_second'):.0f}", f"{untimed.peak_bytes / 2**20:.0f}",
+            f"{median(run.start_seconds for run in timed):.1f}", f"{timed[-1].records[-1]['loss']:.4f}",
             str(self.lines[job.file]),
         ]  # fmt: skip
 
-    def _verdicts(self) -> Iterator[str]:
-        """Who is fastest at each number of workers."""
+    def _notes(self) -> Iterator[str]:
         for count in self.workers:
             rates = {job.label: self._median(job, count, "samples_per_second") for job in self.jobs}
-            best, *others = sorted((name for name in rates if rates[name]), key=lambda name: -rates[name]) or [""]
+            best, *others = sorted(filter(rates.get, rates), key=lambda name: -rates[name]) or [""]
             if others:
                 slower = ", ".join(f"{name} needs {rates[best] / rates[name]:.2f} × its time" for name in others)
                 yield f"{_workers(count)}: {best} is fastest; {slower}."
-
-    def _notes(self) -> Iterator[str]:
         yield ""
-        first = {job: runs[0] for job in self.jobs for (other, _), runs in self.runs.items() if other == job}
-        for job, run in first.items():
-            yield f"{job.label}: {run.framework}"
+        first = {job.label: runs[0] for (job, _), runs in reversed(self.runs.items())}
+        for name, run in first.items():
+            yield f"{name}: {run.framework}"
         if len({run.batch for run in first.values()}) > 1:
-            batches = "; ".join(f"{job.label} {run.batch[0]} in {run.batch[1]}" for job, run in first.items())
+            batches = "; ".join(f"{name} {run.batch[0]} in {run.batch[1]}" for name, run in first.items())
             yield f"Samples of a batch and its microbatches differ, so compare samples/s, not steps: {batches}."
         yield (
             f"\nMedians of {self.rounds} run{'s' * (self.rounds != 1)} of each, made in turn after one that is not "
@@ -192,6 +311,10 @@ class Comparison:
         )
         for job, (count, text) in self.failures.items():
             yield f"\n{job.label} failed at {_workers(count)}:\n{text}"
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker{'s' * (count != 1)}"
 
 
 def compare(
@@ -242,17 +365,17 @@ def compare(
             if job in found.failures:
                 continue
             try:
-                measured = measured_run(job, count, steps, not number, interrupts)
+                run = measured(job, count, steps, not number, interrupts)
             except JobError as error:
                 found.failures[job] = (count, str(error))
                 message(f"{job.label} failed at {_workers(count)}; the others go on")
                 continue
-            if measured is None:
+            if run is None:
                 found.interrupted = interrupts.received
                 break
-            found.runs.setdefault((job, count), []).append(measured)
+            found.runs.setdefault((job, count), []).append(run)
             name = f"round {number} of {rounds}" if number else "warm-up"
-            middle = 1e3 * statistics.median(record["step_seconds"] for record in measured.records)
+            middle = 1e3 * median(record["step_seconds"] for record in run.records)
             message(f"{name}: {job.label}, {_workers(count)}: {middle:.2f} ms a step")
     return found
 
