@@ -40,7 +40,15 @@ def test_an_argument_that_is_none_is_an_error() -> None:
         unisono.train(object(), wrokers=2)  # type: ignore[call-arg,type-var]
 
 
-@pytest.mark.parametrize("changes", [{"debug": True}, {"on": Ray()}])
-def test_start_refuses_what_is_not_in_the_background_here(changes: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match=r"start trains by processes of this host alone; received .*unisono\.train"):
-        unisono.start(object(), **changes)  # type: ignore[arg-type,type-var]
+ELSEWHERE = {
+    "debug": True, "on": Ray(), "interface": "lo", "ports": "4000-4010", "host_timeout": 20, "data_host": 0,
+    "store": "node0:4000", "min_hosts": 2, "on_signal": "stop",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_start_refuses_what_is_not_in_the_background_here(name: str) -> None:
+    with pytest.raises(
+        UsageError, match=rf"start trains by processes of this host alone; received {name}=.*unisono\.train"
+    ):
+        unisono.start(object(), **{name: ELSEWHERE[name]})  # type: ignore[arg-type,type-var]

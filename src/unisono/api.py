@@ -6,9 +6,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,7 +41,7 @@ from unisono.runtime.preparation.outline import Outline
 from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor.outcome import raise_failure
 from unisono.runtime.supervisor.warm_parent_client import WarmParent
-from unisono.settings import AUTO, Settings, by_name
+from unisono.settings import AUTO, ELSEWHERE, OF_SEVERAL_HOSTS, Settings, by_name
 from unisono.values import bounds
 from unisono.values.text import excerpt
 from unisono.values.typed_json import arguments_written
@@ -83,18 +84,17 @@ def run(job: Job | JobFile, settings: Settings, host: WarmParent | None = None) 
     reporting = errors_reported(stands, settings, shown.message)
     with _held(job, settings, host, shown, reporting) as execution:
         settings = _with_layout(settings, execution, shown)
-        request = _request(settings, execution.job.best)
         if stands is None:
             _check_alone(settings)
-            folder, resumed = _opened(settings, shown)
-            request = replace(request, folder=folder.path.absolute())
-            train_in_folder(execution, request, folder, shown, settings, resumed)
+            folder, begin = _in_folder(settings, execution.job.best, shown)
+            begin(execution)
             return Run(folder.path, job, unwritten=folder.unwritten)
         if not isinstance(execution, Supervised):
             raise UsageError(
                 f"debug runs in one process; {stands.launcher} has started {stands.hosts} hosts. Start one."
             )
         path, start_as = _folder_of(settings)
+        request = _request(settings, execution.job.best)
         return Run(train_among_hosts(execution, request, path, start_as, settings, shown, stands)[0], job)
 
 
@@ -127,21 +127,20 @@ def start(job: Job, settings: Settings) -> Run:
             f"start trains on this host alone; {found.launcher} has started {found.hosts} hosts. Call unisono.train, "
             "which trains on all of them."
         )
-    if settings.debug or settings.on is not None:
-        which = "debug=True" if settings.debug else "on=Ray(...)"
-        raise UsageError(f"start trains by processes of this host alone; received {which}. Call unisono.train.")
-    _check_alone(settings)
+    for name in (*ELSEWHERE, *OF_SEVERAL_HOSTS):
+        if (value := getattr(settings, name)) != getattr(Settings, name):
+            raise UsageError(
+                f"start trains by processes of this host alone; received {name}={excerpt(value)}. Call unisono.train."
+            )
     arguments, shown = _arguments(settings, {}), quiet()
     settings = _with_layout(settings, Execution(checked(job)), shown)
-    request = _request(settings, job.best)
-    folder, resumed = _opened(settings, shown)
-    request = replace(request, folder=folder.path.absolute())
+    folder, begin = _in_folder(settings, job.best, shown)
     running = Run(folder.path, job)
 
     def work() -> None:
         try:
             with supervised(job) as execution:
-                train_in_folder(replace(execution, arguments=arguments), request, folder, shown, settings, resumed)
+                begin(replace(execution, arguments=arguments))
         except BaseException as error:
             running.errors.append(error)
 
@@ -212,11 +211,16 @@ def _folder_of(settings: Settings) -> tuple[Path, Start]:
     return folder_of(settings, starts_again(os.environ))
 
 
-def _opened(settings: Settings, shown: Display) -> tuple[RunFolder, Checkpoint | None]:
-    """The run folder, and the checkpoint to go on from."""
+def _in_folder(
+    settings: Settings, best: tuple[str, str] | None, shown: Display
+) -> tuple[RunFolder, Callable[[Execution], bool]]:  # fmt: skip
+    """The run folder of this host alone, and what trains in it: from its checkpoint, if it has one."""
     path, start_as = _folder_of(settings)
     folder, goes_on = opened(path if settings.names_folder else fresh(path), start_as, shown.message)
-    return folder, newest(folder, shown.message) if goes_on else None
+    return folder, partial(
+        train_in_folder, request=replace(_request(settings, best), folder=folder.path.absolute()), folder=folder,
+        display=shown, settings=settings, resumed=newest(folder, shown.message) if goes_on else None,
+    )  # fmt: skip
 
 
 def open(directory: str | Path, job: Job) -> Run:
@@ -260,10 +264,8 @@ def evaluate(
     Raises:
         UsageError: no evaluation data, or no such run.
     """
-    path, request = (
-        bounds.folder("a run's directory", directory),
-        request_of(Settings(workers=workers, threads=threads), evaluate_only=True),
-    )
+    path = bounds.folder("a run's directory", directory)
+    request = request_of(Settings(workers=workers, threads=threads), evaluate_only=True)
     with closing(shown or quiet()) as screen, held(job, host, screen.message) as execution:
         if not execution.job.is_evaluated:
             raise UsageError("a job is evaluated on job.evaluation; this job has none. Give it evaluation=.")

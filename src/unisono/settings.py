@@ -24,6 +24,12 @@ R = TypeVar("R")
 AUTO = "auto"
 """Instead of a layout: the fastest one. Instead of an earlier run: that in `out`, if there is one."""
 
+ELSEWHERE = ("debug", "on")
+"""Settings of a run that is not by processes of this host."""
+
+OF_SEVERAL_HOSTS = ("interface", "ports", "host_timeout", "data_host", "store", "min_hosts", "on_signal")
+"""Settings that act where several hosts train together."""
+
 
 def option(
     default: Any, help: str, check: Callable[[str, Any], Any], metavar: str | None = None, choices: Sequence[str] = ()

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from unisono.errors import UsageError
-from unisono.frameworks.fitting import fitting
+from unisono.frameworks.jobs import saved_value
 
 VALUES = {"w": np.zeros((2, 3))}
 
 
 def test_what_fits_is_given() -> None:
-    assert fitting(VALUES, "w", [2, 3]) is VALUES["w"]
-    assert fitting(VALUES, "w", None) is VALUES["w"]
+    assert saved_value(VALUES, "w", [2, 3]) is VALUES["w"]
+    assert saved_value(VALUES, "w", None) is VALUES["w"]
 
 
 @pytest.mark.parametrize(("name", "shape", "text"), [
@@ -24,4 +24,4 @@ def test_what_fits_is_given() -> None:
 ])  # fmt: skip
 def test_what_does_not_is_named(name: str, shape: tuple[int, ...] | None, text: str) -> None:
     with pytest.raises(UsageError, match=f"saved parameters must fit the job's model; {text}. Use the job"):
-        fitting(VALUES, name, shape)
+        saved_value(VALUES, name, shape)

@@ -18,7 +18,7 @@ from faults import run, undisturbed
 from jobs import CLASSES, FEATURES
 from unisono.errors import JobError
 from unisono.frameworks.attributes import shapes
-from unisono.frameworks.pytorch.attributes import watched
+from unisono.frameworks.pytorch.attributes import attributes_of
 from unisono.runtime.supervisor.outcome import raise_failure
 
 
@@ -188,7 +188,7 @@ def test_a_pass_of_many_modules_is_one_look(writes: bool) -> None:
 
     def one_more(count: int) -> Any:
         model = nn.Sequential(*(Plain(2, 2) for _ in range(count)))
-        attributes, inputs = watched(model, None), torch.ones(1, 2)
+        attributes, inputs = attributes_of(model, None), torch.ones(1, 2)
 
         def look() -> None:
             with attributes.one_pass(lambda: shapes(inputs)):

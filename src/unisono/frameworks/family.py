@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -22,6 +22,7 @@ class Family:
         preferred: what stands in the environment unless a person has set something else.
         compiled: the environment variable that names a folder for what it compiles: a run's processes share one.
         late: modules that it imports when it is first used: a process that is copied for several runs has them before.
+        drawing: packages that have default generators from their import on; under each, whether those are its own now.
     """
 
     package: str
@@ -34,3 +35,4 @@ class Family:
     preferred: Mapping[str, str] = field(default_factory=dict)
     compiled: str | None = None
     late: tuple[str, ...] = ()
+    drawing: Mapping[str, Callable[[], bool]] = field(default_factory=dict)

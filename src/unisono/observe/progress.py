@@ -109,14 +109,14 @@ def _counted(workers: int, hosts: int = 1) -> str:
     return f"{workers} worker{'' if workers == 1 else 's'}{f' on {hosts} hosts' if hosts > 1 else ''}"
 
 
-class Live:
+class Live(Plain):
     """A live line at the bottom of a terminal; everything else appears above it."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__()
         self._console = console
         self._progress: Progress | None = None
         self._rate = 0.0
-        self._workers, self._hosts = 0, 1
 
     def start(self, steps: int, epochs: int | None, workers: int) -> None:
         """See `Display`."""
@@ -131,20 +131,14 @@ class Live:
 
     def update(self, record: dict[str, Any]) -> None:
         """See `Display`."""
-        if "loss" not in record:
-            self.message(headline(record))
-            return
-        if self._progress is None:
+        if "loss" not in record or self._progress is None:
+            super().update(record)
             return
         rate = record["samples_per_second"]
         self._rate = rate if not self._rate else 0.95 * self._rate + 0.05 * rate
         head = f"epoch {record['epoch']}{self._epochs}  loss {record['loss']:.4f}"
         text = f"{head}  {self._rate:.0f} samples/s  {_counted(self._workers, self._hosts)}{slow_text(record)}"
         self._progress.update(self._task, completed=record["step"], description=text)
-
-    def workers(self, alive: int, hosts: int = 1) -> None:
-        """See `Display`."""
-        self._workers, self._hosts = alive, hosts
 
     def message(self, text: str) -> None:
         """See `Display`."""

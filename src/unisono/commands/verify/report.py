@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rich import box
@@ -26,6 +26,20 @@ ADVICE = {
     "statistics": "",
 }
 """What a loss is that is not the same from a whole batch and from its microbatches, and what to do."""
+
+
+def situations(*heads: str, found: Iterable[tuple[str, str, str]]) -> Table:
+    """A table of situations for a terminal; hashes that are not the first one's are marked.
+
+    Args:
+        heads: of what is shown of each besides its name.
+        found: of each its name, another text, and its hash.
+    """
+    table = Table("situation", *heads, box=box.SIMPLE_HEAD, padding=(0, 1))
+    rows = list(found)
+    for name, shown, digest in rows:
+        table.add_row(name, shown, shortened(digest) + ("" if digest == rows[0][2] else "  differs"))
+    return table
 
 
 def shortened(digest: str) -> str:
@@ -56,18 +70,10 @@ class VerifyReport:
         """Whether all situations gave the same bits."""
         return len({world.parameters_sha256 for world in self.worlds}) == 1
 
-    @property
-    def mean_over_samples(self) -> bool:
-        """Whether the loss of a batch is the mean over its samples, as far as that could be seen."""
-        return not isinstance(self.batch, WholeBatch) or self.batch.finding in ("mean", "random", "statistics")
-
     def render(self) -> RenderableType:
         """A table for a terminal, and what it means."""
-        table = Table("situation", "ms / step", "parameters' SHA-256", box=box.SIMPLE_HEAD, padding=(0, 1))
-        expected = self.worlds[0].parameters_sha256
-        for world in self.worlds:
-            differs = "" if world.parameters_sha256 == expected else "  differs"
-            table.add_row(world.name, f"{1e3 * world.step_seconds:.2f}", shortened(world.parameters_sha256) + differs)
+        rows = ((each.name, f"{1e3 * each.step_seconds:.2f}", each.parameters_sha256) for each in self.worlds)
+        table = situations("ms / step", "parameters' SHA-256", found=rows)
         return Group(table, *beside_the_framework(self.batch), *self._verdict())
 
     def _verdict(self) -> Iterator[str]:

@@ -8,11 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 
-from unisono.commands.verify.report import shortened
+from unisono.commands.verify.report import situations
 
 
 @dataclass(frozen=True)
@@ -76,12 +74,8 @@ class ScriptReport:
 
     def render(self) -> RenderableType:
         """A table for a terminal, and what it means."""
-        table = Table("situation", "backward passes", "SHA-256", box=box.SIMPLE_HEAD, padding=(0, 1))
-        expected = self.situations[0].sha256
-        for each in self.situations:
-            differs = "" if each.sha256 == expected else "  differs"
-            table.add_row(each.name, str(len(each.parameters)), shortened(each.sha256) + differs)
-        return Group(table, *self._verdict())
+        rows = ((each.name, str(len(each.parameters)), each.sha256) for each in self.situations)
+        return Group(situations("backward passes", "SHA-256", found=rows), *self._verdict())
 
     def _verdict(self) -> Iterator[str]:
         if (found := self.difference) is None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from unisono.errors import JobError
 from unisono.frameworks.jax.forms import Form, Function
-from unisono.frameworks.jax.purity import explained, watched
+from unisono.frameworks.jax.purity import explained, no_side_effects
 from unisono.frameworks.protocol import Array
 from unisono.job import Job
 
@@ -48,7 +48,7 @@ class Compute:
 
     def _total(self, parameters: list[Any], state: list[Any], key: Any, batch: Any, samples: Any) -> Any:
         inputs, targets = batch
-        with watched(self._functions):
+        with no_side_effects(self._functions):
             outputs, changed = self._call(self._job.forward, parameters, state, key, inputs, True)
             total, weight = self._loss(outputs, targets, samples)
             metrics = self._metric_pairs(self._job.training_metrics, jax.lax.stop_gradient(outputs), targets)
@@ -58,7 +58,7 @@ class Compute:
         self, parameters: list[Any], state: list[Any], key: Any, batch: Any, samples: Any, keep_outputs: bool
     ) -> Any:
         inputs, targets = batch
-        with watched(self._functions):
+        with no_side_effects(self._functions):
             outputs, _ = self._call(self._job.forward, parameters, state, key, inputs, False)
             total, weight = self._loss(outputs, targets, samples)
             if self._job.predict is not None:

@@ -15,7 +15,7 @@ from unisono.frameworks.jax.compute import Compute, cast
 from unisono.frameworks.jax.forms import Form
 from unisono.frameworks.jax.pieces import Piece
 from unisono.frameworks.jax.programs import Places, Program
-from unisono.frameworks.jax.purity import explained, watched
+from unisono.frameworks.jax.purity import explained, no_side_effects
 from unisono.frameworks.jax.uses import Joint, joints, uses
 from unisono.frameworks.protocol import Array
 from unisono.job import Job
@@ -121,7 +121,7 @@ class CutCompute(Compute):
                     cast(parameters, jnp.bfloat16),
                     cast(value, jnp.bfloat16) if number == 0 else value,
                 )
-            with watched(self._functions):
+            with no_side_effects(self._functions):
                 trees = self._trees
                 value, changed, counts = piece.call(
                     self._form, trees[0].unflatten(parameters), trees[1].unflatten(state), counts, value, key

@@ -12,11 +12,10 @@ import jax.numpy as jnp
 from flax import linen, nnx
 
 from unisono.errors import JobError, UsageError
-from unisono.frameworks.fitting import fitting
 from unisono.frameworks.jax.memory import is_key, path_words
-from unisono.frameworks.jobs import called, check_trained
+from unisono.frameworks.jobs import called, check_trained, saved_value
 from unisono.frameworks.protocol import Array
-from unisono.frameworks.watched import check_same
+from unisono.frameworks.unchanged import check_same
 from unisono.job import Job
 
 Function = Callable[..., Any]
@@ -220,5 +219,5 @@ def _dotted(state: Any) -> list[str]:
 
 def _filled(tree: Any, names: list[str], values: Mapping[str, Array]) -> Any:
     leaves, structure = jax.tree.flatten(tree)
-    found = [jnp.array(fitting(values, name, leaf.shape)) for name, leaf in zip(names, leaves, strict=True)]
+    found = [jnp.array(saved_value(values, name, leaf.shape)) for name, leaf in zip(names, leaves, strict=True)]
     return jax.tree.unflatten(structure, found)

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from unisono.errors import UsageError
 from unisono.frameworks import protocol
-from unisono.frameworks.arrays import aligned_copy
+from unisono.frameworks.arrays import aligned_copy, leave
 from unisono.frameworks.jax import transformations
 from unisono.frameworks.jax.compute import Compute, key_words
 from unisono.frameworks.jax.cutcompute import CutCompute
@@ -33,7 +33,6 @@ from unisono.frameworks.jax.stages import Process
 from unisono.frameworks.jax.threads import HELD
 from unisono.frameworks.jax.updates import TileUpdate, WholeUpdate
 from unisono.frameworks.jobs import description, measured, refuse, sums
-from unisono.frameworks.leaving import leave
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Scratch, States
 from unisono.job import Job
 

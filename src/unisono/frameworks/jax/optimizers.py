@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from unisono.errors import UsageError
+from unisono.frameworks.arrays import leave_first
 from unisono.frameworks.jax import transformations
 from unisono.frameworks.jax.memory import host, path_words, typed, untyped
 from unisono.frameworks.jobs import kind_by_probe
-from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.protocol import Array, States, StateSpec
 from unisono.gradients.regions import Kind
 from unisono.trees.marks import mark

@@ -22,7 +22,7 @@ _CONTAINERS = (list, dict, set)
 
 
 @contextlib.contextmanager
-def watched(functions: Sequence[Callable[..., Any] | None]) -> Iterator[None]:
+def no_side_effects(functions: Sequence[Callable[..., Any] | None]) -> Iterator[None]:
     """While a function is traced: refuse effects that would happen once and then never again.
 
     Raises:

@@ -13,13 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from unisono.frameworks.arrays import leave
 from unisono.frameworks.cuts import owners
 from unisono.frameworks.jax.cutcompute import CutCompute, Known, backward, forward
 from unisono.frameworks.jax.memory import Shared, host, is_key, typed, untyped
 from unisono.frameworks.jax.programs import Places
 from unisono.frameworks.jax.purity import explained
 from unisono.frameworks.jobs import measured
-from unisono.frameworks.leaving import leave
 from unisono.frameworks.protocol import Array, Crossing, Passed
 
 

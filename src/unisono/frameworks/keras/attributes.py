@@ -13,7 +13,7 @@ import numpy as np
 from unisono.frameworks.attributes import Attributes, content
 
 
-def watched(model: Any) -> Attributes:
+def attributes_of(model: Any) -> Attributes:
     """Those of the layers that are not Keras's own."""
     layers = [layer for layer in model._flatten_layers() if not type(layer).__module__.startswith("keras.")]
     common = frozenset(vars(keras.layers.Layer()))

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 
 from unisono.frameworks.attributes import shapes
-from unisono.frameworks.keras.attributes import watched
+from unisono.frameworks.keras.attributes import attributes_of
 from unisono.frameworks.keras.variables import Values, Variables
-from unisono.frameworks.watched import check_same
+from unisono.frameworks.unchanged import check_same
 
 Forward = Callable[[Any, Any], Any]
 
@@ -51,7 +51,7 @@ class KerasForward:
     def __init__(self, model: Any, variables: Variables, forward: Forward) -> None:
         self._variables = variables
         self._entry = Entry(model, lambda inputs, training: forward(model, inputs))
-        self._attributes = watched(model)
+        self._attributes = attributes_of(model)
 
     def __call__(
         self, values: Values, inputs: Any, training: bool, after: Callable[[Any], Any]

@@ -13,9 +13,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from unisono.frameworks import protocol
-from unisono.frameworks.arrays import aligned_copy
-from unisono.frameworks.fitting import fitting
-from unisono.frameworks.jobs import CUTS_BY_HAND, description, measured, plain, refuse, sums
+from unisono.frameworks.arrays import aligned_copy, leave_or_nothing
+from unisono.frameworks.jobs import CUTS_BY_HAND, description, measured, plain, refuse, saved_value, sums
 from unisono.frameworks.keras import losses, optimizers
 from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.building import (
@@ -28,7 +27,6 @@ from unisono.frameworks.keras.building import (
 from unisono.frameworks.keras.functions import Functions
 from unisono.frameworks.keras.update_rules import UpdateRules
 from unisono.frameworks.keras.variables import Values, check, dtype_of, of_model, value_of
-from unisono.frameworks.leaving import leave_or_nothing
 from unisono.frameworks.lossrules import no_graph
 from unisono.frameworks.protocol import Array, ChunkUpdate, DataFunctions, Measured, ModelDescription, Scratch, States
 from unisono.job import Job
@@ -79,7 +77,7 @@ class Adapter(protocol.Adapter):
         model = built(in_precision(model, job.precision), job, example)
         values = load_file(path)
         for name, variable in of_model(model, False).named:
-            variable.assign(fitting(values, name, variable.shape))
+            variable.assign(saved_value(values, name, variable.shape))
         return model
 
     def describe(self) -> ModelDescription:

@@ -9,14 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from unisono.frameworks.arrays import aligned_zeros
+from unisono.frameworks.arrays import aligned_zeros, leave_first
 from unisono.frameworks.jobs import kind_by_probe
 from unisono.frameworks.keras import optimizers
 from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.optimizers import Rule
 from unisono.frameworks.keras.updates import TILES, Operands, TensorUpdate, Tiles, TileUpdate
 from unisono.frameworks.keras.variables import dtype_of, value_of
-from unisono.frameworks.leaving import leave_first
 from unisono.frameworks.protocol import Array, ChunkUpdate, Scratch, States, StateSpec
 from unisono.gradients.regions import Kind
 

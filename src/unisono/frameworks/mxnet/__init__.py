@@ -9,4 +9,5 @@ FAMILY = Family(
     "mxnet",
     forks_after_computing=True,
     environment={"MXNET_ENGINE_TYPE": "NaiveEngine"},  # see engine.py
+    drawing={"mxnet": lambda: True},
 )

@@ -13,7 +13,7 @@ from unisono.frameworks.attributes import Attributes, content, shapes
 _COMMON = frozenset(vars(gluon.HybridBlock()))
 
 
-def watched(model: gluon.Block, loss: Any) -> Attributes:
+def attributes_of(model: gluon.Block, loss: Any) -> Attributes:
     """Those of the blocks that are not gluon's own, and of a loss that is one."""
     holders: dict[str, Any] = {}
     _collect("", model, holders)

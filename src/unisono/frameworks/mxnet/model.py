@@ -15,13 +15,12 @@ from mxnet.gluon import Block
 from safetensors.numpy import load_file
 
 from unisono.frameworks import protocol
-from unisono.frameworks.fitting import fitting
-from unisono.frameworks.jobs import description
-from unisono.frameworks.leaving import leave_first
+from unisono.frameworks.arrays import leave_first
+from unisono.frameworks.jobs import description, saved_value
 from unisono.frameworks.lossrules import no_graph
 from unisono.frameworks.mxnet import determinism, engine
 from unisono.frameworks.mxnet import parameters as held
-from unisono.frameworks.mxnet.attributes import given, watched
+from unisono.frameworks.mxnet.attributes import attributes_of, given
 from unisono.frameworks.mxnet.calls import Calls
 from unisono.frameworks.mxnet.data import as_framework
 from unisono.frameworks.mxnet.metrics import adapted, as_float
@@ -51,7 +50,7 @@ class Adapter(protocol.Adapter):
         self.model: Block = model
         held.initialise(model, job.seed, lambda: as_framework(example()), self.calls.forward)
         self.weights = Weights(model)
-        self._attributes = watched(model, job.loss)
+        self._attributes = attributes_of(model, job.loss)
         self._master = Master(built(job.optimizer, job.schedule, steps), self.weights.trained)
         self._step = 0
         self.seeded = 0
@@ -62,7 +61,7 @@ class Adapter(protocol.Adapter):
         tensors = load_file(path)
         for name, parameter in held.names(model).items():
             known = parameter.shape and min(parameter.shape) > 0
-            value = fitting(tensors, name, parameter.shape if known else None)
+            value = saved_value(tensors, name, parameter.shape if known else None)
             parameter._load_init(as_framework(value), mxnet.cpu())
         return model
 

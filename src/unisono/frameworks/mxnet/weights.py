@@ -17,7 +17,7 @@ from unisono.errors import JobError, SpoiledError, UsageError
 from unisono.frameworks.arrays import aligned_copy
 from unisono.frameworks.mxnet import parameters as held
 from unisono.frameworks.protocol import Array
-from unisono.frameworks.watched import Samples, refusal
+from unisono.frameworks.unchanged import Samples, refusal
 
 WAYS_OUT = (
     "A weight that is normed or clipped: compute it in forward, without writing it back. A copy that follows by a "

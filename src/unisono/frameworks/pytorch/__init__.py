@@ -2,4 +2,12 @@
 
 from unisono.frameworks.family import Family
 
-FAMILY = Family("pytorch", __name__, ("torch",), "torch", forks_after_computing=True, late=("torch._dynamo",))
+FAMILY = Family(
+    "pytorch",
+    __name__,
+    ("torch",),
+    "torch",
+    forks_after_computing=True,
+    late=("torch._dynamo",),
+    drawing={"torch": lambda: True},
+)

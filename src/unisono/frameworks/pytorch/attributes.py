@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import functools
 import types
-from hashlib import blake2b
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unisono.frameworks.attributes import Attributes
+from unisono.frameworks.attributes import Attributes, content
 from unisono.frameworks.pytorch.stages.travel import as_array
 from unisono.frameworks.pytorch.state_tensors import StateTensors
 
 _COMMON = frozenset(vars(nn.Module()))
 
 
-def watched(model: nn.Module, loss: Any) -> Attributes:
+def attributes_of(model: nn.Module, loss: Any) -> Attributes:
     """Those of the modules that are not PyTorch's own, and of a loss that is an object."""
     holders = {name: module for name, module in model.named_modules() if _is_own(module)}
     if isinstance(loss, nn.Module):
@@ -43,8 +42,7 @@ def _content(value: Any) -> Any:
         return id(value)
     if isinstance(value, Tensor):
         try:
-            held = as_array(value.detach().contiguous())
+            return value.dtype, content(as_array(value.detach().contiguous()))
         except (TypeError, RuntimeError):
             return id(value)
-        return str(value.dtype), tuple(value.shape), blake2b(held.tobytes(), digest_size=16).digest()
     return _generator(value)

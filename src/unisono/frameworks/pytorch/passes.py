@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from unisono.errors import JobError
+from unisono.frameworks.arrays import leave
 from unisono.frameworks.attributes import shapes
 from unisono.frameworks.jobs import called, sums
-from unisono.frameworks.leaving import leave
 from unisono.frameworks.lossrules import check_loss, no_graph
 from unisono.frameworks.nests import leaves
 from unisono.frameworks.protocol import Array, GradientInParts, Measured
 from unisono.frameworks.pytorch import determinism
-from unisono.frameworks.pytorch.attributes import watched
+from unisono.frameworks.pytorch.attributes import attributes_of
 from unisono.frameworks.pytorch.data import seed_everything
 from unisono.frameworks.pytorch.modes import Modes, without_gradients
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
@@ -61,7 +61,7 @@ class Passes:
         self.used, self.adding = np.zeros((2, len(self.named)), dtype=np.uint8)
         self._listeners: list[Callable[[int], None]] = []
         self._watches: dict[frozenset[int], Watch] = {}
-        self._attributes = watched(model, job.loss)
+        self._attributes = attributes_of(model, job.loss)
         self._key = 0
         for number in self.trained:
             hook = self._receiver(number)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from unisono.errors import UsageError
-from unisono.frameworks.fitting import fitting
+from unisono.frameworks.jobs import saved_value
 
 
 def saved_tensors(model: nn.Module) -> Mapping[str, Tensor]:
@@ -53,4 +53,4 @@ def restore(model: nn.Module, path: Path) -> None:
     """Give a model the values of a saved file."""
     values = load_file(path)
     for name, tensor in saved_tensors(model).items():
-        tensor.data = fitting(values, name, tensor.shape)  # not copied: a buffer may be expanded
+        tensor.data = saved_value(values, name, tensor.shape)  # not copied: a buffer may be expanded

@@ -12,7 +12,7 @@ from torch import nn
 
 from unisono.errors import SpoiledError, UsageError
 from unisono.frameworks.pytorch.stages.travel import as_array
-from unisono.frameworks.watched import Samples, refusal
+from unisono.frameworks.unchanged import Samples, refusal
 from unisono.memory.spans import Span
 
 WAYS_OUT = (

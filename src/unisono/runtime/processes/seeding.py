@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from unisono.frameworks.family import Family
-from unisono.frameworks.registry import data_of, family_of, loaded
+from unisono.frameworks.registry import data_of, families, loaded
 
 
 def seed_all(number: int) -> None:
@@ -23,11 +23,7 @@ def seed_all(number: int) -> None:
     random.seed(number)
     np.random.seed(number & 0xFFFFFFFF)
     for family in loaded():
-        _seed(family, number)
-
-
-def _seed(family: Family, number: int) -> None:
-    data_of(family).seed_everything(number)
+        data_of(family).seed_everything(number)
 
 
 @contextmanager
@@ -46,41 +42,33 @@ def seeded(number: int) -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
-_DRAWING = {"torch": "pytorch", "mxnet": "mxnet", "keras": "keras", "tensorflow": "keras"}
-"""Packages with generators of their own, and whose they are."""
-
-
 class _Finder(MetaPathFinder):
     """Finds frameworks as others do, and has their generators seeded once they are loaded."""
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._waiting = {root for root in _DRAWING if root not in sys.modules}
+        self._waiting = {
+            root: (family, draws)
+            for family in families() for root, draws in family.drawing.items() if root not in sys.modules
+        }  # fmt: skip
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """See `MetaPathFinder`."""
         if name not in self._waiting:
             return None
-        self._waiting.remove(name)
+        family, draws = self._waiting.pop(name)
         spec = find_spec(name)
         if spec is not None and spec.loader is not None:
-            self._seed_after(spec.loader, name)
+            self._seed_after(spec.loader, family, draws)
         return spec
 
-    def _seed_after(self, loader: Any, root: str) -> None:
+    def _seed_after(self, loader: Any, family: Family, draws: Callable[[], bool]) -> None:
         execute = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
             del loader.exec_module
             execute(module)
-            if _draws(module, root):
-                _seed(family_of(_DRAWING[root]), self._number)
+            if draws():
+                data_of(family).seed_everything(self._number)
 
         loader.exec_module = exec_module
-
-
-def _draws(module: Any, root: str) -> bool:
-    """Whether a package that is loaded has generators: Keras has its backend's, which is seeded once Keras is whole."""
-    if root == "keras":
-        return bool(module.backend.backend() == "tensorflow")
-    return root != "tensorflow" or "keras" not in sys.modules

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from unisono.frameworks.arrays import leave_or_nothing
 from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.backends.graphs import present
 from unisono.frameworks.keras.stages.halves import Halves
 from unisono.frameworks.keras.stages.program import Program
 from unisono.frameworks.keras.stages.spans import Span
 from unisono.frameworks.keras.stages.tracing import traced
-from unisono.frameworks.leaving import leave_or_nothing
 from unisono.frameworks.protocol import Array, Crossing, Passed
 
 if TYPE_CHECKING:

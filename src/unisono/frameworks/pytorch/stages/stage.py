@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from unisono.frameworks.leaving import leave
+from unisono.frameworks.arrays import leave
 from unisono.frameworks.protocol import Array, Crossing, Indices, Passed
 from unisono.frameworks.pytorch.passes import Passes
 from unisono.frameworks.pytorch.stages import generators

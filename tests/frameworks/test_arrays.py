@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from unisono.frameworks.leaving import leave
+from unisono.frameworks.arrays import leave
 from unisono.frameworks.protocol import Array
 
 VALUES = arrays(np.float32, 5, elements=st.floats(width=32, allow_nan=False))
