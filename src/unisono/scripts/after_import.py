@@ -10,7 +10,7 @@ from types import ModuleType
 
 
 def after_import(name: str, do: Callable[[], None]) -> None:
-    """Do something right after a module's first import.
+    """Do something right after a module's first import; at once, where it has been imported.
 
     Args:
         name: the module's.
@@ -18,7 +18,10 @@ def after_import(name: str, do: Callable[[], None]) -> None:
 
     >>> after_import("this_is_imported_by_nobody", lambda: print("imported"))
     """
-    sys.meta_path.insert(0, _Watcher(name, do))
+    if name in sys.modules:
+        do()
+    else:
+        sys.meta_path.insert(0, _Watcher(name, do))
 
 
 class _Watcher:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
+import platform
 import sys
 from importlib import import_module
 from typing import Any
 
 from unisono.errors import UsageError
+from unisono.scripts.ranks import launched, refuse_ranks
 from unisono.scripts.settings import settings_of
 
 
@@ -56,6 +59,7 @@ def parallel(
             "other frameworks are trained by a Job (docs/using.md)."
         )
     adapter = import_module("unisono.scripts.pytorch.target")
+    refuse_ranks(launched(os.environ, platform.node()))
     settings = settings_of(microbatches, workers, dim)
     if optimizer is None:
         return adapter.parallel(target, settings)

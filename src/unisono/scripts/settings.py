@@ -60,13 +60,6 @@ def settings_of(
     CallSettings(microbatches=4, workers=2, dim=1)
     """
     variables = os.environ if environment is None else environment
-    started = number_in(variables.get("WORLD_SIZE", "1"))
-    if started is not None and started > 1:
-        raise UsageError(
-            f"a script with unisono.parallel is one process with workers of its own; received WORLD_SIZE={started} "
-            "from a launcher. Start it as python script.py, or unisono run script.py --workers N; a Job trains on "
-            "several hosts (docs/hosts.md)."
-        )
     pieces = _first(microbatches, variables, MICROBATCHES)
     pieces = whole("microbatches", DEFAULT_MICROBATCHES if pieces is None else pieces, most=MOST_MICROBATCHES)
     wanted = _first(None, variables, VERIFIED_WORKERS)

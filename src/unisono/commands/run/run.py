@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from unisono.errors import UsageError
-from unisono.hosts.launchers import place
+from unisono.scripts.ranks import launched
 from unisono.values.text import excerpt
 
 ON_PATH = Path(__file__).parent / "on_path"
@@ -21,7 +21,6 @@ ON_PATH = Path(__file__).parent / "on_path"
 # The script waits while workers compute: its threads are not to spin meanwhile on the cores that these need.
 _WAITING = {"OMP_WAIT_POLICY": "passive"}
 _ONE_RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-_COUNTS = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 _OPTIONS = ("--workers", "--microbatches")
 
 
@@ -67,12 +66,8 @@ def environment(
 
 
 def _refuse_other_ranks(variables: Mapping[str, str], hostname: str) -> None:
-    try:
-        launched = place(variables, hostname) is not None
-    except UsageError:  # several on one host, or variables that contradict each other
-        launched = True
-    if launched:
-        received = ", ".join(f"{name}={excerpt(variables[name])}" for name in _COUNTS if name in variables)
+    received = launched(variables, hostname)
+    if received:
         raise UsageError(
             f"unisono run is started once, on one host; received what a launcher has set: {received}. Start it without "
             "one: unisono run script.py. (A Job trains on several hosts.)"

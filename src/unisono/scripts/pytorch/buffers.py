@@ -29,7 +29,11 @@ def combine(
         assert buffer is not None
         filled = [buffer if value is None else value for value in values]
         if buffer.is_floating_point() and len(pieces) > 1:
-            weighted = [value.double() * len(piece) for value, piece in zip(filled, pieces, strict=True)]
+            weighted = [_wide(value) * len(piece) for value, piece in zip(filled, pieces, strict=True)]
             buffer.copy_(summed(weighted, torch.add) / samples)
         else:
             buffer.copy_(filled[0])
+
+
+def _wide(value: torch.Tensor) -> torch.Tensor:
+    return (value.cpu() if value.device.type == "mps" else value).double()  # which MPS has not

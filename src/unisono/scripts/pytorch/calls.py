@@ -58,7 +58,7 @@ class Calls:
         """
         leaves, spec = flattened(self.names[target], args, kwargs)
         self.world.refresh()
-        draw = int(torch.randint(_DRAWS, ()))
+        draw = int(torch.randint(_DRAWS, (), device="cpu"))
         grad = torch.is_grad_enabled()
         state = self.world.state()
         where = f"{self.names[target]}, called at {calling_line()}"

@@ -12,6 +12,7 @@ import torch
 from torch.utils._pytree import TreeSpec, tree_flatten
 
 from unisono.errors import UsageError
+from unisono.scripts.pytorch.devices import check_known
 
 
 class _Looking(cloudpickle.Pickler):  # type: ignore[misc]
@@ -40,10 +41,11 @@ def flattened(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[l
     leaves, spec = tree_flatten((tuple(args), kwargs))
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor):
-            if leaf.layout is not torch.strided or leaf.device.type != "cpu":
+            check_known(leaf.device)
+            if leaf.layout is not torch.strided:
                 raise UsageError(
-                    f"a parallel call takes dense tensors on the CPU; {name} received one that is {leaf.layout} on "
-                    f"{leaf.device}. Convert it, or leave out unisono.parallel."
+                    f"a parallel call takes dense tensors; {name} received one that is {leaf.layout}. Convert it, or "
+                    "leave out unisono.parallel."
                 )
         elif type(leaf) not in (int, float, str, bool, type(None)):
             _check_travels(name, leaf)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unisono.scripts.pytorch.devices import Keyed, devices_of, elsewhere
 from unisono.scripts.pytorch.failures import told
 from unisono.scripts.pytorch.parts import Parts, differing
 from unisono.scripts.pytorch.replica import Replica
@@ -30,6 +31,19 @@ class Borrowed(Replica):
         own = [Like.of(parameter).over(parameter.detach()) for parameter in parts.parameters]
         super().__init__(parts, own)
         self._places = parts.places()
+        self._devices = dict.fromkeys(devices_of(parts))
+        self.keyed = Keyed(self._devices)
+
+    def meet(self, leaves: Sequence[Any]) -> None:
+        """Arguments may be on devices of their own."""
+        new = elsewhere(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+        if not self._devices.keys() >= set(new):
+            self._devices.update(dict.fromkeys(new))
+            self.keyed = Keyed(self._devices)
+
+    def _seed(self, number: int) -> None:
+        super()._seed(number)
+        self.keyed.seed(number)
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
@@ -70,7 +84,8 @@ class Here:
     ) -> list[Answer]:
         """See `Computer`."""
         self._drop()
-        with _as_a_worker():
+        self._replica.meet(leaves[0])
+        with _as_a_worker(), self._replica.keyed.hold():
             return [
                 self._forward(request, number, [own_copy(leaf) for leaf in each], buffers)
                 for number, each in enumerate(leaves)
@@ -94,7 +109,7 @@ class Here:
             return parameters
 
         count = len(request.pieces)
-        with _as_a_worker():
+        with _as_a_worker(), self._replica.keyed.hold():
             nodes = folded(range(count), count, of, added)
         return Gradients(total_of(nodes, count, added), inputs)
 

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from unisono.errors import UsageError
 from unisono.frameworks.pytorch.data import seed_everything
 from unisono.partition.keys import key
+from unisono.scripts.pytorch.devices import elsewhere
 from unisono.scripts.pytorch.parts import Parts, differing
 from unisono.scripts.pytorch.request import Answer, Request, State
 from unisono.scripts.pytorch.steady import Steady
@@ -73,7 +74,7 @@ class Replica:
                     outputs = target(*args, **kwargs)
             flat, spec = tree_flatten(outputs)
             for output in flat:
-                _check_output(output)
+                self._check_output(output, leaves)
             changed = [self._changed(*each) for each in zip(self.parts.buffers, buffers, strict=True)]
             self._check_left(*before)
             now = [module._buffers[name] for module, name in self.parts.buffers]
@@ -128,7 +129,7 @@ class Replica:
             self._settle(request.state)
             for (module, name), buffer in zip(self.parts.buffers, buffers, strict=True):
                 module._buffers[name] = buffer
-            seed_everything(key(request.draw, act, microbatch))
+            self._seed(key(request.draw, act, microbatch))
             steady = Steady() if request.steady else contextlib.nullcontext()  # type: ignore[no-untyped-call]
             with request.state.numerics.hold(), steady:
                 yield
@@ -137,6 +138,9 @@ class Replica:
     def _in_place(self) -> Iterator[None]:
         """A block in which the targets have this replica's parameters, as a copy always has."""
         yield
+
+    def _seed(self, number: int) -> None:
+        seed_everything(number)
 
     def _settle(self, state: State) -> None:
         for module, training in zip(self.parts.every, state.training, strict=True):
@@ -159,6 +163,20 @@ class Replica:
                 f"{tuple(before.shape)} ({before.dtype}). Make it before the call, or return it."
             )
         return None if torch.equal(now, before) else now.detach()  # batch norm leaves the version as it is
+
+    def _check_output(self, output: Any, leaves: Sequence[Any]) -> None:
+        if not isinstance(output, torch.Tensor):
+            return
+        if output.layout is not torch.strided:
+            raise UsageError(
+                f"a parallel call returns dense tensors; received one that is {output.layout}. Convert it inside."
+            )
+        known = [each for each in (*self.parameters, *leaves) if isinstance(each, torch.Tensor)]
+        if output.device in elsewhere([output]) and output.device not in elsewhere(known):
+            raise UsageError(
+                f"a parallel call returns tensors where its parameters or arguments are; received one on "
+                f"{output.device}. Move it outside the call."
+            )
 
     def _check_left(self, attributes: dict[tuple[int, str], Any], values: dict[tuple[int, str], Any]) -> None:
         """Refuse what would be lost with this copy, or be another in each.
@@ -188,14 +206,6 @@ def _left(what: str) -> str:
         f"a parallel call leaves nothing behind but buffers: what it sets on a module or a variable is lost with the "
         f"microbatch; it set {what}. Return it, keep it in a buffer, or set it outside the call."
     )
-
-
-def _check_output(output: Any) -> None:
-    if isinstance(output, torch.Tensor) and (output.layout is not torch.strided or output.device.type != "cpu"):
-        raise UsageError(
-            f"a parallel call returns dense tensors on the CPU; received one that is {output.layout} on "
-            f"{output.device}. Convert it inside the call."
-        )
 
 
 def _taken(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from unisono.errors import UsageError
 from unisono.scripts.pytorch.by_workers import ByWorkers
 from unisono.scripts.pytorch.calls import Calls
+from unisono.scripts.pytorch.devices import devices_of, elsewhere, say_here
 from unisono.scripts.pytorch.hashes import heard
 from unisono.scripts.pytorch.here import Here
 from unisono.scripts.pytorch.parts import Parts
+from unisono.scripts.pytorch.refused import check_only_rank, check_own
 from unisono.scripts.pytorch.session import session
 from unisono.scripts.pytorch.world import Computer, World
 from unisono.scripts.pytorch.wrapping import PLAIN, computes_alone, plain_class, swap
@@ -40,6 +43,9 @@ class Target:
             target: which of the targets.
             args, kwargs: with what.
         """
+        if self._settings.workers and (devices := elsewhere(_tensors(args, kwargs))):
+            say_here(devices)
+            self.resize(0)
         if self._calls is None:
             names = [
                 plain_class(each).__name__ if isinstance(each, nn.Module) else getattr(each, "__name__", "a function")
@@ -64,14 +70,22 @@ class Target:
             self._calls.world.reopen(self._opened)
 
     def _opened(self, parts: Parts, payload: bytes) -> Computer:
+        check_only_rank()
+        if self._settings.workers and (devices := devices_of(parts)):
+            say_here(devices)
+            self._settings = self._settings.with_workers(0)
         if self._settings.workers:
             return ByWorkers(session(), parts, payload, self._settings.workers)
         return _here(parts)
 
 
+def _tensors(*arguments: Any) -> Iterator[torch.Tensor]:
+    return (leaf for leaf in tree_leaves(arguments) if isinstance(leaf, torch.Tensor))
+
+
 def _here(parts: Parts) -> Computer:
     for parameter in parts.parameters:
-        if parameter.data_ptr() % 64:
+        if parameter.device.type == "cpu" and parameter.data_ptr() % 64:
             parameter.data = parameter.data.clone()  # operations give other bits at other addresses
     return Here(parts)
 
@@ -102,7 +116,7 @@ def parallel(target: Any, settings: CallSettings) -> Any:
             "model: model = unisono.parallel(model)."
         )
     handle = Target([target], settings)
-    _begin(settings)
+    _begin(settings, [])
 
     @functools.wraps(target)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -118,6 +132,7 @@ def _modules(modules: Sequence[nn.Module], settings: CallSettings) -> list[nn.Mo
     if len({id(module) for module in modules}) < len(modules):
         raise UsageError("each module is given to unisono.parallel once; received one twice in a list.")
     for module in modules:
+        check_own(module)
         if any(nn.parameter.is_lazy(each) for each in module.parameters()):
             raise UsageError(
                 f"a parallel module has parameters with shapes; received a {type(module).__name__} with a lazy module "
@@ -126,13 +141,13 @@ def _modules(modules: Sequence[nn.Module], settings: CallSettings) -> list[nn.Mo
     handle = Target(list(modules), settings)
     for place, module in enumerate(modules):
         swap(module, handle, functools.partial(handle.call, place))
-    _begin(settings)
+    _begin(settings, [parameter for module in modules for parameter in module.parameters()])
     return list(modules)
 
 
-def _begin(settings: CallSettings) -> None:
+def _begin(settings: CallSettings, parameters: Sequence[torch.Tensor]) -> None:
     """Have the process that forks workers import PyTorch while the script prepares its first call."""
-    if settings.workers and not computes_alone():
+    if settings.workers and not computes_alone() and not elsewhere(parameters):
         session().prepare(())
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from unisono.errors import UsageError
+from unisono.scripts.pytorch.devices import check_known
 from unisono.scripts.pytorch.messages import by_value
 from unisono.scripts.pytorch.parts import Parts, functions_of
 from unisono.scripts.pytorch.wrapping import PLAIN
@@ -69,10 +70,11 @@ def _check(parameter: torch.Tensor) -> None:
             f"a tensor that a parallel call refers to must be a parameter or a constant; received one of shape "
             f"{tuple(parameter.shape)} that was computed from others. Pass it as an argument, or detach() it."
         )
-    if parameter.device.type != "cpu" or parameter.layout is not torch.strided:
+    check_known(parameter.device)
+    if parameter.layout is not torch.strided:
         raise UsageError(
-            f"parallel calls compute on the CPU with dense parameters; received one on {parameter.device} "
-            f"({parameter.layout}). Leave out the call's unisono.parallel, or move the model to the CPU."
+            f"parallel calls compute with dense parameters; received one that is {parameter.layout}. Leave out "
+            "unisono.parallel."
         )
 
 

@@ -9,9 +9,11 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data.distributed import DistributedSampler
 
+from unisono.scripts.after_import import after_import
 from unisono.scripts.pytorch.one_rank.ddp import OneRankDistributedDataParallel
 from unisono.scripts.pytorch.one_rank.process_group import one_rank
 from unisono.scripts.pytorch.one_rank.sampler import of_all_samples
+from unisono.scripts.pytorch.one_rank.sharded import refuse_shards
 
 
 def install() -> None:
@@ -21,6 +23,7 @@ def install() -> None:
     begin = torch.distributed.init_process_group
     _replace(begin, one_rank(begin))
     _replace(DistributedDataParallel, OneRankDistributedDataParallel)
+    after_import("torch.distributed.fsdp", lambda: refuse_shards(_replace))
     DistributedSampler.__init__ = of_all_samples(DistributedSampler.__init__)  # type: ignore[method-assign]
 
 
