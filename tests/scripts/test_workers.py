@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from paths import PYTHONPATH
+from script_runs import run
 from waiting import limit, until
 
 HERE = Path(__file__).parent
@@ -32,7 +32,9 @@ LOOP = (
     START
     + """
 from unisono.runtime.rules import stalls
+from unisono.scripts.pytorch import rows, sums
 stalls.FLOOR_SECONDS = 2.0
+sums.SMALL_BYTES = int(os.environ.get("SMALL_BYTES", 0))
 number, dying = int(sys.argv[3]), sys.argv[4:]
 
 def once(name):
@@ -62,9 +64,17 @@ class Net(nn.Module):
         self.head, self.scale = nn.Linear(16, 3), 1.0
 
     def forward(self, x):
+        if os.getpid() != SCRIPT and "add" in dying:
+            rows._added = dying_sum
         outputs = Dying.apply(self.head(self.body(x))) * self.scale
         self.body.eval()  # for the rest of this microbatch
         return outputs
+
+added = rows._added
+
+def dying_sum(*arguments):
+    once("add")
+    return added(*arguments)
 
 SCRIPT = os.getpid()
 torch.manual_seed(0)
@@ -90,21 +100,11 @@ digest(model, critic)
 )
 
 
-def run(script: str, tmp_path: Path, *arguments: Any, status: int = 0, **environment: str) -> str:
-    """What a script prints."""
-    (tmp_path / "script.py").write_text(script)
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "script.py"), *map(str, arguments)], capture_output=True, text=True,
-        timeout=limit(), env={**os.environ, "PYTHONPATH": PYTHONPATH, **environment},
-    )  # fmt: skip
-    assert done.returncode == status, done.stderr
-    return done.stdout + done.stderr
-
-
 def test_one_hash_for_any_number_of_workers_through_deaths(tmp_path: Path) -> None:
     alone = run(LOOP, tmp_path, 0, tmp_path, 0)
-    assert run(LOOP, tmp_path, 2, tmp_path, 9, "forward", "backward") == alone
-    assert {path.name for path in tmp_path.iterdir()} >= {"forward", "backward"}, "both have died"
+    assert run(LOOP, tmp_path, 2, tmp_path, 9, "forward", "backward", "add") == alone
+    assert {path.name for path in tmp_path.iterdir()} >= {"forward", "backward", "add"}, "all have died"
+    assert run(LOOP, tmp_path, 3, tmp_path, 9, SMALL_BYTES="1000000") == alone, "what is small is added here"
 
 
 def test_workers_that_are_stopped_are_replaced(tmp_path: Path) -> None:

@@ -33,6 +33,15 @@ def folded(
     return {node: held[buffer] for node, buffer in work.final.items()}
 
 
+def nodes_of(run: range, total: int) -> list[Node]:
+    """Which partial sums `folded` gives, in its order.
+
+    >>> nodes_of(range(1, 4), 4)
+    [Node(level=0, index=1), Node(level=1, index=1)]
+    """
+    return list(fold(run.start, run.stop, total).final)
+
+
 def total_of(nodes: Mapping[Node, Value], total: int, add: Callable[[Value, Value], Value]) -> Value:
     """The sum of all microbatches from partial sums.
 

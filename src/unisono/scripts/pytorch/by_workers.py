@@ -6,12 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
 
 from unisono.errors.traces import is_users_file
-from unisono.gradients.tree import Node
+from unisono.gradients.tree import expression
 from unisono.scripts.cutting import runs_of
 from unisono.scripts.pytorch.crew import Crew, Found, Work
 from unisono.scripts.pytorch.messages import written_message
@@ -19,8 +20,8 @@ from unisono.scripts.pytorch.parts import Parts
 from unisono.scripts.pytorch.request import Answer, Gradients, Request
 from unisono.scripts.pytorch.session import Session
 from unisono.scripts.pytorch.spaces import Ref, Space, Spaces, bytes_of, read, written
-from unisono.scripts.pytorch.values import sums
-from unisono.scripts.tree_sums import total_of
+from unisono.scripts.pytorch.sums import Sums
+from unisono.scripts.tree_sums import nodes_of
 
 
 @dataclass
@@ -55,6 +56,7 @@ class ByWorkers:
         refs, spaces = session.place(parts.parameters)
         session.prepare(_imports(parts))
         self._crew = Crew(session, workers, payload, refs, spaces)
+        self._sums = Sums(session, self._crew, parts.parameters)
         self._spaces = Spaces(session.numbered)
         self._held: dict[int, _Held] = {}
         self._dropped: list[int] = []
@@ -98,33 +100,34 @@ class ByWorkers:
         held = self._held[request.number]
         space = self._spaces.take(sum(bytes_of(g) for each in gradients for g in each if g is not None))
         refs = [[None if g is None else space.put(g) for g in each] for each in gradients]
-        nodes: dict[Node, list[torch.Tensor | None]] = {}
+        count = len(gradients)
+        runs, owners = self._runs(held)
+        firsts = list(accumulate((len(nodes_of(run, count)) for run in runs), initial=0))
+        used: dict[int, bytes] = {}
         inputs: dict[int, list[torch.Tensor | None]] = {}
 
         def take(member: int, found: Any, spaces: Found) -> None:
-            for node, its_sums in found[0].items():
-                nodes[node] = [None if ref is None else read(ref, spaces) for ref in its_sums]
+            used.update(found[0])
             for microbatch, each in found[1].items():
                 inputs[microbatch] = [None if ref is None else read(ref, spaces).clone() for ref in each]
-            for microbatch in found[1]:
                 held.holders[microbatch] = member
 
-        def message(run: range, member: int) -> tuple[str, tuple[Any, ...]]:
+        def message(run: range, first: int, member: int) -> tuple[str, tuple[Any, ...]]:
             again = {m: held.leaves[m] for m in run if held.holders.get(m) != member}
-            return "backward", (held.request, {m: refs[m] for m in run}, keep, again, held.buffers)
+            asked = {m: refs[m] for m in run}
+            return "backward", (held.request, asked, keep, again, held.buffers, rows.number, first)
 
-        runs, owners = self._runs(held)
-        works = [Work(run.start, partial(message, run)) for run in runs]
+        works = [Work(run.start, partial(message, run, first)) for run, first in zip(runs, firsts, strict=False)]
         try:
-            self._crew.act(works, owners, [held.space, space], take)
+            with self._sums.rows(firsts[-1], request.state) as rows:
+                self._crew.act(works, owners, [held.space, space, rows], take)
         finally:
             self._spaces.give(space)
         if not keep:
             self._spaces.give(self._held.pop(request.number).space)
-        count = len(gradients)
-        total = total_of(nodes, count, sums)
-        if len(nodes) == 1:
-            total = [None if each is None else each.clone() for each in total]
+        nodes = [node for run in runs for node in nodes_of(run, count)]
+        tree = expression(count, {node: row for row, node in enumerate(nodes)})
+        total = self._sums.total(tree, [used[row] for row in range(len(nodes))], request.state)
         return Gradients(total, [inputs[microbatch] for microbatch in range(count)])
 
     def _runs(self, held: _Held) -> tuple[list[range], list[int]]:
@@ -181,6 +184,7 @@ class ByWorkers:
             held.space.close()
         self._held.clear()
         self._spaces.close()
+        self._sums.close()
 
 
 def _asked_forward(held: _Held, run: range, member: int) -> tuple[str, tuple[Any, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -108,10 +109,10 @@ class Here:
             inputs.append(its_inputs)
             return parameters
 
-        count = len(request.pieces)
+        count, adding = len(request.pieces), partial(added, request.state.numerics)
         with _as_a_worker(), self._replica.keyed.hold():
-            nodes = folded(range(count), count, of, added)
-        return Gradients(total_of(nodes, count, added), inputs)
+            nodes = folded(range(count), count, of, adding)
+            return Gradients(total_of(nodes, count, adding), inputs)
 
     def drop(self, call: int) -> None:
         """Nobody asks for a call's backward pass any more."""

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from functools import cache
 
@@ -32,6 +33,7 @@ class Session:
         self.processes: set[Process] = set()
         self._numbers = itertools.count(1)
         self._spaces: list[Space] = []
+        self._loans: list[tuple[weakref.ref[memoryview], Space]] = []
         self._parent: tuple[subprocess.Popen[bytes], Channel] | None = None
         self._imported: tuple[str, ...] = ()
         self._awaited: list[tuple[int, int]] = []
@@ -74,6 +76,13 @@ class Session:
                 place = address - space.address
                 return Ref(space.number, place, parameter.dtype, tuple(parameter.shape), parameter.stride(), False)
         return None
+
+    def lend(self, space: Space) -> memoryview:
+        """See `Space.lent`; forks have copies of what is lent."""
+        self._loans = [(lease, each) for lease, each in self._loans if lease() is not None]
+        memory = space.lent()
+        self._loans.append((weakref.ref(memory), space))
+        return memory
 
     # -- processes -----------------------------------------------------------------------------------------
 
@@ -168,7 +177,7 @@ class Session:
     def _is_fork(self) -> None:
         if not self._spaces and session.cache_info().currsize and session() is self:
             session.cache_clear()  # nothing has been called yet: a fork's calls are its own
-        for space in self._spaces:
+        for space in [*self._spaces, *(each for lease, each in self._loans if lease() is not None)]:
             make_private(space.address, space.size)
             space.close()
         for process in self.processes:
@@ -178,7 +187,7 @@ class Session:
         for reading, writing in self._awaited:
             os.close(reading)
             os.close(writing)
-        self._spaces, self._awaited, self._parent, self.processes = [], [], None, set()
+        self._spaces, self._loans, self._awaited, self._parent, self.processes = [], [], [], None, set()
 
 
 @cache

@@ -86,14 +86,27 @@ class Space:
         self.view(ref).copy_(tensor)
         return ref
 
-    def view(self, ref: Ref) -> torch.Tensor:
-        """A tensor that lies here, with a storage of its own size."""
+    def flat(self, dtype: torch.dtype, offset: int, count: int) -> torch.Tensor:
+        """Elements that lie here."""
+        return torch.frombuffer(self._map, dtype=dtype, count=count, offset=offset)
+
+    def lent(self) -> memoryview:
+        """Its memory for somebody who keeps tensors in it: alive as long as one of them is."""
+        return memoryview(self._map)
+
+    def view(self, ref: Ref, memory: memoryview | None = None) -> torch.Tensor:
+        """A tensor that lies here, with a storage of its own size.
+
+        Args:
+            ref: where.
+            memory: what it keeps alive; see `lent`.
+        """
         count = 1
         for length in ref.shape:
             count *= length
         if not count:
             return torch.empty_strided(ref.shape, ref.stride, dtype=ref.dtype)
-        flat = torch.frombuffer(self._map, dtype=ref.dtype, count=count, offset=ref.offset)
+        flat = torch.frombuffer(memory or self._map, dtype=ref.dtype, count=count, offset=ref.offset)
         return flat.as_strided(ref.shape, ref.stride)
 
     def close(self) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from unisono.scripts.pytorch.numerics import Numerics
+
 
 def own_copy(leaf: Any) -> Any:
     """An argument that a microbatch may change, with no graph behind it."""
@@ -22,19 +24,9 @@ def add(left: torch.Tensor | None, right: torch.Tensor | None) -> torch.Tensor |
     return left.add_(right)
 
 
-def added(left: Sequence[torch.Tensor | None], right: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
-    """The sums of several gradients; see `add`."""
-    with torch.no_grad():
+def added(
+    numerics: Numerics, left: Sequence[torch.Tensor | None], right: Sequence[torch.Tensor | None]
+) -> list[torch.Tensor | None]:  # fmt: skip
+    """The sums of several gradients, with a call's settings; see `add`."""
+    with torch.no_grad(), numerics.hold():
         return [add(*each) for each in zip(left, right, strict=True)]
-
-
-def sums(left: Sequence[torch.Tensor | None], right: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
-    """The sums of several gradients, in memory of their own where there is something to add."""
-    return [_sum(*each) for each in zip(left, right, strict=True)]
-
-
-def _sum(left: torch.Tensor | None, right: torch.Tensor | None) -> torch.Tensor | None:
-    if left is None or right is None:
-        found = right if left is None else left
-        return None if found is None else found.clone()
-    return torch.add(left, right)

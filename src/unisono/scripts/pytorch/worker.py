@@ -6,19 +6,21 @@ import os
 import pickle
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from unisono.errors import JobError, UsageError
 from unisono.errors.traces import whole_traceback
-from unisono.gradients.tree import Node
 from unisono.memory.heap import LARGE_BYTES, keep_freed
 from unisono.runtime.processes.channel import Channel
 from unisono.scripts.pytorch.failures import told
 from unisono.scripts.pytorch.messages import written_message
+from unisono.scripts.pytorch.numerics import Numerics
 from unisono.scripts.pytorch.replica import Replica
 from unisono.scripts.pytorch.request import Request
+from unisono.scripts.pytorch.rows import Rows
 from unisono.scripts.pytorch.spaces import Ref, Space, bytes_of, read, written
 from unisono.scripts.pytorch.travelling import opened
 from unisono.scripts.pytorch.values import added, own_copy
@@ -81,6 +83,7 @@ class Worker:
         self._spaces: dict[int, Space] = {}
         self._act: int | None = None
         self._replica: Replica
+        self._rows: dict[tuple[bool, ...], Rows] = {}
 
     def serve(self) -> None:
         """Answer until the script closes the channel.
@@ -125,7 +128,8 @@ class Worker:
     def close(self, numbers: Sequence[int]) -> None:
         """Some spaces are not used any more."""
         for number in numbers:
-            self._spaces.pop(number).close()
+            if number in self._spaces:  # a successor has seen those alone that were used since
+                self._spaces.pop(number).close()
 
     def drop(self, calls: Sequence[int]) -> None:
         """Nobody asks for the backward passes of some calls any more."""
@@ -152,9 +156,9 @@ class Worker:
 
     def backward(
         self, written_request: bytes, gradients: dict[int, list[Ref | None]], keep: bool,
-        again: dict[int, list[Any]], buffers: Sequence[Ref],
+        again: dict[int, list[Any]], buffers: Sequence[Ref], sums: int, first: int,
     ) -> Any:  # fmt: skip
-        """Compute the backward passes of a run of microbatches; gives partial sums, and gradients of inputs.
+        """Compute the backward passes of a run of microbatches and leave their partial sums as rows.
 
         Args:
             written_request: the call.
@@ -162,6 +166,11 @@ class Worker:
             gradients: of each microbatch's outputs.
             again: arguments of those whose forward pass is computed here first: who had computed it is dead.
             buffers: for these.
+            sums: the space that rows lie in.
+            first: this run's first row.
+
+        Returns:
+            By row whether each parameter has a gradient, and by microbatch the gradients of inputs.
         """
         request: Request = pickle.loads(written_request)
         if again:
@@ -175,9 +184,33 @@ class Worker:
             inputs[microbatch] = [self._put(each) for each in its_inputs]
             return parameters
 
-        run = range(min(gradients), max(gradients) + 1)
-        nodes: dict[Node, list[torch.Tensor | None]] = folded(run, len(request.pieces), of, added)
-        return {node: [self._put(each) for each in sums] for node, sums in nodes.items()}, inputs
+        run, used = range(min(gradients), max(gradients) + 1), {}
+        found = folded(run, len(request.pieces), of, partial(added, request.state.numerics))
+        layout = self._layout(request.state.requires_grad)
+        for row, partial_sum in enumerate(found.values(), first):
+            used[row] = bytes(each is not None for each in partial_sum)
+            for place, gradient in zip(layout.views(self._space(sums), used[row], row), partial_sum, strict=True):
+                if place is not None and gradient is not None:
+                    place.copy_(gradient)
+        return used, inputs
+
+    def add(self, wanted: tuple[bool, ...], numerics: Numerics, sums: int, into: int, *what: Any) -> tuple[str]:
+        """Form a part of the sum of all rows.
+
+        Args:
+            wanted: which parameters want a gradient.
+            numerics: to add with.
+            sums, into: the spaces.
+            what: see `Rows.add`.
+        """
+        with torch.no_grad(), numerics.hold():
+            self._layout(wanted).add(self._space(sums), self._space(into), *what)
+        return ("added",)
+
+    def _layout(self, wanted: tuple[bool, ...]) -> Rows:
+        if wanted not in self._rows:
+            self._rows = {wanted: Rows(self._replica.parameters, wanted)}
+        return self._rows[wanted]
 
     def _repeat(self, request: Request, leaves: dict[int, list[Any]], buffers: Sequence[Ref]) -> None:
         base = [self._space(ref.space).view(ref) for ref in buffers]
