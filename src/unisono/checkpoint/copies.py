@@ -18,7 +18,7 @@ class Copies:
 
     def __init__(self, write: Callable[..., None]) -> None:
         self._write = write
-        self._room = [(Tensors(), Tensors()), (Tensors(), Tensors())]
+        self.forget()
         self._lock = threading.Lock()
         self._at_work: int | None = None
         self._waiting: tuple[int, Any] | None = None

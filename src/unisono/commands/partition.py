@@ -165,7 +165,7 @@ def partition(job: Job, workers: int | None = None, pipeline: int = 1, threads: 
         layout=layout,
         parts=parts,
         bubble=bubble(layout.pipeline, least),
-        data_is_whole=_covers_an_epoch(batches, plan),
+        data_is_whole=all(_covers_a_batch(batches, plan, step) for step, _ in _unlike_steps(batches)),
         model_is_whole=_is_partition([stage.parameters for stage in stages], trained),
         uncut=uncut,
     )
@@ -217,12 +217,8 @@ def _samples(batches: Batches, plan: Plan, pipe: int) -> int:
     )
 
 
-def _covers_an_epoch(batches: Batches, plan: Plan) -> bool:
-    """Whether each sample of an epoch is computed by exactly one pipe."""
-    return all(_covers_a_batch(batches, plan, step) for step, _ in _unlike_steps(batches))
-
-
 def _covers_a_batch(batches: Batches, plan: Plan, step: int) -> bool:
+    """Whether each sample of a batch is computed by exactly one pipe."""
     first = batches.locate(step)[1] * batches.batch_size
     shares = [
         [position for microbatch in plan.share(pipe) for position in batches.positions(step, microbatch)]

@@ -63,12 +63,8 @@ def folder_of(settings: Settings, starts_again: bool) -> tuple[Path, Start]:
     if resume is not None:
         return Path(resume), Start.RESUME
     if out is None:
-        return _default_folder(settings.name), Start.NEW
+        return Path("runs") / f"{settings.name}-{datetime.now():%Y%m%d-%H%M%S}", Start.NEW
     return Path(out), Start.AUTO if starts_again else Start.NEW
-
-
-def _default_folder(name: str) -> Path:
-    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def opened(path: Path, start: Start, message: Callable[[str], None]) -> tuple[RunFolder, bool]:

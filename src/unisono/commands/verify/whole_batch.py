@@ -15,7 +15,7 @@ from unisono.frameworks.registry import made
 from unisono.job import Job
 from unisono.partition.order import epoch_order
 from unisono.partition.rows import NoRows, rows
-from unisono.runtime.loader.samples import Example
+from unisono.runtime.loader.samples import Example, collated
 from unisono.runtime.preparation.open_data import open_data
 
 Finding = Kind | Literal["padding", "statistics", "random"]
@@ -127,9 +127,7 @@ class _Bench:
         """(inputs, targets) of some of the batch's samples."""
         chosen = [self._samples[place] for place in places]
         self._framework.data.seed_everything(seed)
-        if self._job.collate is not None:
-            return self._job.collate(chosen)
-        return self._framework.data.collate(chosen, [self.indices[place] for place in places])
+        return collated(self._job, self._framework.data, chosen, [self.indices[place] for place in places])
 
     def _measured(self, batch: Any, places: Sequence[int], seed: int = 0) -> Measured:
         self._begin(seed)
@@ -137,8 +135,7 @@ class _Bench:
         return measured
 
     def _begin(self, seed: int) -> None:
-        for live, value in zip(self._adapter.live_buffers(), self._buffers, strict=True):
-            live[...] = value
+        self._adapter.load_buffers(self._buffers)
         self._adapter.seed(seed)
 
     def value(self, batch: Any, places: Sequence[int], seed: int = 0) -> Value:

@@ -31,6 +31,7 @@ class Data(DataFunctions):
     """See `DataFunctions`: samples stack as arrays, leaf by leaf, and travel as arrays: Keras takes either."""
 
     TENSORS = tuple(BACKEND.TENSORS)
+    pin = staticmethod(BACKEND.pin)
 
     @staticmethod
     def to_array(tensor: Any) -> tuple[Array, str]:
@@ -63,10 +64,6 @@ class Data(DataFunctions):
         """See `DataFunctions.settle`."""
         for name, value in settings.items():
             getattr(keras.config, f"set_{name}")(value)
-
-    def pin(self, threads: int) -> None:
-        """See `DataFunctions.pin`."""
-        BACKEND.pin(threads)
 
     def opened(self, data: Any) -> Any:
         """A `tf.data.Dataset` as a list of its elements; anything else as it is.

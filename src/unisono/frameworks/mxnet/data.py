@@ -51,6 +51,7 @@ class Data(DataFunctions):
     QUIET = (*DataFunctions.QUIET, NDArray, mxnet.np.ndarray)
 
     seed_everything = staticmethod(seed_everything)
+    pin = staticmethod(engine.pin)
 
     @staticmethod
     def to_array(tensor: Any) -> tuple[Array, str]:
@@ -69,10 +70,6 @@ class Data(DataFunctions):
     def settle(self, settings: Mapping[str, Any]) -> None:
         """See `DataFunctions.settle`."""
         mxnet.util.set_np(shape=settings["shape"], array=settings["array"])
-
-    def pin(self, threads: int) -> None:
-        """See `DataFunctions.pin`."""
-        engine.pin(threads)
 
     def draws_randomness(self, data: Any) -> bool:
         """See `DataFunctions.draws_randomness`: a random transform may, say."""

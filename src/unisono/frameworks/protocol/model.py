@@ -92,6 +92,11 @@ class Model(Protocol):
         """The model's buffers now, as arrays that share their memory."""
         return []
 
+    def load_buffers(self, values: Sequence[Array]) -> None:
+        """Give the model's buffers these values."""
+        for live, value in zip(self.live_buffers(), values, strict=True):
+            live[...] = value
+
     def gradient_buffers(self, arrays: Mapping[int, Array]) -> Any:
         """What `gradient` writes into, made of one array per trained parameter number."""
         return arrays

@@ -73,6 +73,7 @@ class Data(DataFunctions):
         }  # fmt: skip
 
     seed_everything = staticmethod(seed_everything)
+    pin = staticmethod(determinism.pin)
 
     @staticmethod
     def to_array(tensor: Tensor) -> tuple[Array, str] | None:
@@ -114,10 +115,6 @@ class Data(DataFunctions):
         torch.set_float32_matmul_precision(settings["matmul"])
         torch.backends.mkldnn.enabled = settings["mkldnn"]
         torch.use_deterministic_algorithms(settings["deterministic"])
-
-    def pin(self, threads: int) -> None:
-        """See `DataFunctions.pin`."""
-        determinism.pin(threads)
 
     def gather(self, data: Any, indices: Sequence[int]) -> Any:
         """See `DataFunctions.gather`."""

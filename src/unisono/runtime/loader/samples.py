@@ -76,6 +76,11 @@ def samples_at(
     return samples
 
 
+def collated(job: Job, functions: DataFunctions, samples: Sequence[Any], indices: Sequence[int]) -> Any:
+    """Samples as a microbatch, by the job's collate or the framework's."""
+    return functions.collate(samples, indices) if job.collate is None else job.collate(samples)
+
+
 @dataclass
 class Example:
     """() → the (inputs, targets) of the first samples of the data, as many as a microbatch has; read once.
@@ -98,8 +103,7 @@ class Example:
         training = self.data.training
         indices = range(min(len(training), -(-self.job.batch_size // self.job.microbatches)))
         samples = samples_at(training, indices, None, self.functions)
-        collate = self.job.collate
-        batch = self.functions.collate(samples, indices) if collate is None else collate(samples)
+        batch = collated(self.job, self.functions, samples, indices)
         self.packed = dumps(batch, self.functions.reducers())
         self.data = None  # whoever is forked later must not read through what is open here
         return batch

@@ -156,7 +156,7 @@ class _Trial:
             whole = (probe.batch, probe.samples, self._into, used)
             measured = self._adapter.gradient(*whole) if is_whole else self._staged(probe, used)
             found.append(dict(self._values(measured, used)))
-            self._load(base)
+            self._adapter.load_buffers(base)
         for name, value in found[0].items():
             if value != found[1][name]:
                 raise UsageError(
@@ -176,19 +176,15 @@ class _Trial:
             received = self._through(f"forward/{index}", passed.sent)
         after = self._buffers_now()
         for index in reversed(range(len(self._stages))):
-            self._load(base)  # for what is computed again
+            self._adapter.load_buffers(base)  # for what is computed again
             sent = self._stages[index].backward(kept[index], received, self._into, used)
             received = self._through(f"backward/{index - 1}", sent)
-        self._load(after)
+        self._adapter.load_buffers(after)
         assert measured is not None, "the last stage measures"
         return measured
 
     def _buffers_now(self) -> list[Array]:
         return [np.array(live) for live in self._adapter.live_buffers()]
-
-    def _load(self, buffers: Sequence[Array]) -> None:
-        for live, value in zip(self._adapter.live_buffers(), buffers, strict=True):
-            live[...] = value
 
     def _through(self, area: str, what: Crossing) -> Crossing:
         if area not in self._memory.layout.areas:

@@ -11,7 +11,7 @@ from unisono.frameworks.protocol import DataFunctions
 from unisono.job import Job
 from unisono.memory.packing import dumps
 from unisono.partition.keys import key
-from unisono.runtime.loader.samples import Datasets, RemoteData, samples_at
+from unisono.runtime.loader.samples import Datasets, RemoteData, collated, samples_at
 
 LOOKED_AT = 4
 """Samples that are compared when data are opened again."""
@@ -40,7 +40,7 @@ def _batch(
     """Some samples as a microbatch: what a model sees is compared, and not, say, by what path it was found."""
     samples = samples_at(values, indices, seed_of, functions)
     functions.seed_everything(seed_of())
-    return functions.collate(samples, indices) if job.collate is None else job.collate(samples)
+    return collated(job, functions, samples, indices)
 
 
 def set_digests(data: Datasets, job: Job, functions: DataFunctions) -> dict[str, Any]:

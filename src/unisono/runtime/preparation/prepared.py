@@ -197,8 +197,7 @@ class Prepared:
         name = self.framework.family.model_file
         if name is None or self.request.folder is None:
             return
-        for live, value in zip(self.adapter.live_buffers(), state.buffers(steps), strict=True):
-            live[...] = value
+        self.adapter.load_buffers(state.buffers(steps))
         self.adapter.export(self.request.folder / name)
 
     def catch_up(self, state: HostState, round: int) -> None:

@@ -68,8 +68,7 @@ def _gradient(prepared: Prepared, state: HostState, gradients: Mapping[int, Arra
     prepared.bind(state)
     adapter.refresh(0)
     batch = taken(ring.get(round_, 0))
-    for live, value in zip(adapter.live_buffers(), state.buffers(0), strict=True):
-        live[...] = value
+    adapter.load_buffers(state.buffers(0))
     adapter.seed(key(prepared.job.seed, "compute", 0, 0))
     measured: Measured = adapter.gradient(batch, program.samples(round_, 0), adapter.gradient_buffers(gradients), used)
     return measured

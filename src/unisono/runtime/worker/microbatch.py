@@ -113,8 +113,7 @@ class Microbatches:
     def load_buffers(self, round_: Round) -> list[Array]:
         """Give the model the buffers that the round begins with; a forward pass may change them in evaluation too."""
         base = self._context.state.buffers(round_.step)
-        for live, value in zip(self._adapter.live_buffers(), base, strict=True):
-            live[...] = value
+        self._adapter.load_buffers(base)
         return base
 
     def enter(self, microbatch: int, measured: Measured, samples: int, seconds: float) -> None:
