@@ -176,39 +176,38 @@ class SampleReader:
             raise PlacedError(error, f"collate of samples {indices[0]}…{indices[-1]}") from error
 
 
+@dataclass
 class Ring:
     """Microbatches of the next rounds in shared memory, each read once whoever computes it.
 
     A microbatch's entry is given free when its round is committed: until then a successor may need it again.
     """
 
-    def __init__(self, layout: HostLayout, segment: Any, ready: Words, reducers: Reducers) -> None:
-        self._microbatches = layout.shape.microbatches
-        self._ring = layout.ring
-        self._segment = segment
-        self._ready = ready
-        self._reducers = reducers
+    layout: HostLayout
+    segment: Any
+    ready: Words
+    reducers: Reducers
 
     def _entry(self, round_: Round, microbatch: int) -> tuple[int, int]:
-        number = round_.number * self._microbatches + microbatch
-        return number % self._ring, number + 1
+        number = round_.number * self.layout.shape.microbatches + microbatch
+        return number % self.layout.ring, number + 1
 
     def put(self, round_: Round, microbatch: int, value: Any) -> None:
         """Publish a microbatch, or the failure to read it."""
         entry, number = self._entry(round_, microbatch)
-        pack(value, self._segment[f"samples/{entry}"], self._reducers)
-        self._ready.publish(entry, number)
+        pack(value, self.segment[f"samples/{entry}"], self.reducers)
+        self.ready.publish(entry, number)
 
     def has(self, round_: Round, microbatch: int) -> bool:
         """Whether a microbatch is there."""
         entry, number = self._entry(round_, microbatch)
-        return self._ready.get(entry) >= number
+        return self.ready.get(entry) >= number
 
     def get(self, round_: Round, microbatch: int) -> Any:
         """Wait for a microbatch and take a private copy of it."""
         entry, number = self._entry(round_, microbatch)
-        self._ready.wait(entry, number)
-        return unpack(self._segment[f"samples/{entry}"])
+        self.ready.wait(entry, number)
+        return unpack(self.segment[f"samples/{entry}"])
 
 
 def load_ahead(reader: SampleReader, program: Program, ring: Ring, state: HostState, share: tuple[int, int]) -> None:

@@ -53,6 +53,7 @@ class _Kept:
     done: list[_Done]
 
 
+@dataclass(eq=False)
 class TorchStage:
     """See `unisono.frameworks.protocol.Stage`.
 
@@ -63,28 +64,27 @@ class TorchStage:
         recompute: see `Adapter.stage`.
     """
 
-    def __init__(
-        self, passes: Passes, program: Callable[[Any], StageProgram], parameters: Indices,
-        buffers: Indices, recompute: bool,
-    ) -> None:  # fmt: skip
-        self.parameters, self.buffers = parameters, buffers
-        self._passes, self._program, self._recompute = passes, program, recompute
+    passes: Passes
+    program: Callable[[Any], StageProgram]
+    parameters: Indices
+    buffers: Indices
+    recompute: bool
 
     def forward(self, batch: Any, samples: int, received: Crossing) -> Passed:
         """See `Stage.forward`."""
-        self._passes.modes.train()
-        program = self._program(batch[0])
+        self.passes.modes.train()
+        program = self.program(batch[0])
         flowing = self._enter(program, received)
         kept = _Kept(program, batch, samples, [])
         computed = Computed([], flowing)
         for segment in program.segments:
             states: tuple[Array, ...] = ()
-            if self._recompute and (segment.draws or segment.last):
+            if self.recompute and (segment.draws or segment.last):
                 states = generators.save()
             computed = segment.forward(batch, samples, flowing)
-            kept.done.append(_Done(None if self._recompute else computed, flowing, states))
+            kept.done.append(_Done(None if self.recompute else computed, flowing, states))
             flowing = computed.given
-            if self._recompute:  # without the graph that led there
+            if self.recompute:  # without the graph that led there
                 tensors = [t.detach().requires_grad_(t.requires_grad) for t in flowing.tensors]
                 flowing = Flowing(tensors, flowing.nest)
         if computed.measured is not None:
@@ -112,7 +112,7 @@ class TorchStage:
         split = len(received.arrays) - len(program.lent)
         given, parts = received.arrays[:split], zip(program.lent, received.arrays[split:], strict=True)
         partial = {
-            number: as_tensor(array, self._passes.parameters[number].dtype)
+            number: as_tensor(array, self.passes.parameters[number].dtype)
             for number, array in parts if array is not None
         }  # fmt: skip
         gradients: list[torch.Tensor | None] | None = None
@@ -131,7 +131,7 @@ class TorchStage:
                     for tensor, array in zip(needing, given, strict=True)
                 ]
             gradients = segment.backward(computed, gradients, partial, into, add)
-            owned_used += [number for number in segment.owned if self._passes.used[number]]
+            owned_used += [number for number in segment.owned if self.passes.used[number]]
         used[owned_used] = 1
         for number in set(self.parameters).difference(owned_used):
             leave(0, into[number].numpy(), add)
