@@ -33,17 +33,12 @@ class Run:
     Args:
         directory: its folder.
         job: the job that it trains, or its file.
-        thread: the thread that runs it, if this process does.
         unwritten: run.json of a run of this process, where the disk has not taken that; None = it has.
     """
 
-    def __init__(
-        self, directory: Path, job: Job | JobFile, thread: threading.Thread | None = None,
-        unwritten: dict[str, Any] | None = None,
-    ) -> None:  # fmt: skip
-        self.directory, self._unwritten = directory, unwritten
-        self._job = job
-        self.thread = thread
+    def __init__(self, directory: Path, job: Job | JobFile, unwritten: dict[str, Any] | None = None) -> None:
+        self.directory, self._job, self._unwritten = directory, job, unwritten
+        self.thread: threading.Thread | None = None  # that runs it, if this process does
         self.errors: list[BaseException] = []
 
     def __repr__(self) -> str:
