@@ -20,6 +20,7 @@ from unisono.runtime.rules.crew import STRIKES, Fork
 from unisono.runtime.rules.plan import owner
 from unisono.runtime.supervisor.delays import LOOK_SECONDS
 from unisono.scripts.acts import Acts
+from unisono.scripts.pytorch.bell import Bell
 from unisono.scripts.pytorch.hangs import Hangs
 from unisono.scripts.pytorch.messages import written_message
 from unisono.scripts.pytorch.process import Process
@@ -75,8 +76,9 @@ class Crew:
         self, session: Session, workers: int, payload: bytes, parameters: Sequence[Ref], spaces: Sequence[Space]
     ) -> None:  # fmt: skip
         self._session, self._rules = session, rules.Crew(workers)
-        self._first = ("open", (list(sys.path), str(Path.cwd()), payload, list(parameters)))
-        self._first_spaces = list(spaces)
+        self._bell = Bell(Space.create(session.numbered(), 1))
+        self._first = ("open", (list(sys.path), str(Path.cwd()), payload, list(parameters), self._bell.space.number))
+        self._first_spaces = [*spaces, self._bell.space]
         self.members: dict[int, Member] = {}
         self._acts, self._hangs, self._memory_kills = Acts(), Hangs(), out_of_memory_kills()
         self._carry_out(self._rules.begin())
@@ -103,6 +105,7 @@ class Crew:
         for member in self.members.values():
             self._session.end(member.process)
         self.members.clear()
+        self._bell.space.close()
 
     def _carry_out(self, decisions: Sequence[rules.Decision]) -> None:
         waiting = list(decisions)
@@ -119,6 +122,7 @@ class Crew:
         """Say something to all; nobody answers."""
         for member in self.members.values():
             self._send(member, None, (verb, arguments), ())
+        self._bell.ring()
 
     def act(self, works: Sequence[Work], owners: Sequence[int], spaces: Sequence[Space], take: Take) -> None:
         """Have works done, whoever dies meanwhile.
@@ -156,13 +160,16 @@ class Crew:
             raise failures[self._acts.failed]
 
     def _hand_out(self, works: Sequence[Work], spaces: Sequence[Space]) -> None:
-        for number, work in self._acts.due(list(self.members)):
+        due = self._acts.due(list(self.members))
+        for number, work in due:
             member = self.members[number]
             if member.last != self._acts.number:
                 member.last = self._acts.number
                 for place in sorted(member.outbox)[:-1]:  # it keeps its last alone
                     member.outbox.pop(place).close()
             self._send(member, self._acts.number, works[work].message(number), spaces)
+        if due:
+            self._bell.ring()
 
     def _send(
         self, member: Member, act: int | None, message: tuple[str, tuple[Any, ...]], spaces: Sequence[Space]

@@ -15,6 +15,7 @@ from unisono.errors import JobError, UsageError
 from unisono.errors.traces import whole_traceback
 from unisono.memory.heap import LARGE_BYTES, keep_freed
 from unisono.runtime.processes.channel import Channel
+from unisono.scripts.pytorch.bell import Bell
 from unisono.scripts.pytorch.failures import told
 from unisono.scripts.pytorch.messages import written_message
 from unisono.scripts.pytorch.numerics import Numerics
@@ -83,6 +84,7 @@ class Worker:
         self._spaces: dict[int, Space] = {}
         self._act: int | None = None
         self._replica: Replica
+        self._bell: Bell | None = None
         self._rows: dict[tuple[bool, ...], Rows] = {}
 
     def serve(self) -> None:
@@ -93,6 +95,8 @@ class Worker:
         """
         INSIDE.set(True)
         while True:
+            if self._bell is not None:
+                self._bell.wait(self._channel)
             (verb, act, spaces, arguments), files = self._channel.receive()
             for (number, size), file in zip(spaces, files, strict=True):
                 self._spaces[number] = Space(number, file, size)
@@ -117,8 +121,9 @@ class Worker:
                 new = [(space.number, space.size) for space in self._outbox.new]
                 self._channel.send(_message(act, new, answer), [space.file for space in self._outbox.new])
 
-    def open(self, path: list[str], folder: str, payload: bytes, parameters: Sequence[Ref]) -> None:
-        """Take the targets."""
+    def open(self, path: list[str], folder: str, payload: bytes, parameters: Sequence[Ref], bell: int) -> None:
+        """Take the targets; from now on a bell rings for messages."""
+        self._bell = Bell(self._space(bell))
         sys.path[:] = path
         os.chdir(folder)
         keep_freed(LARGE_BYTES)
