@@ -13,7 +13,8 @@ import torch
 
 from unisono.scripts.pytorch.devices import Keyed, devices_of, elsewhere
 from unisono.scripts.pytorch.failures import told
-from unisono.scripts.pytorch.parts import Parts, differing
+from unisono.scripts.pytorch.left import Names
+from unisono.scripts.pytorch.parts import Parts
 from unisono.scripts.pytorch.replica import Replica
 from unisono.scripts.pytorch.request import Answer, Gradients, Request
 from unisono.scripts.pytorch.travelling import Like
@@ -49,8 +50,8 @@ class Borrowed(Replica):
     @contextmanager
     def _in_place(self) -> Iterator[None]:
         parts = self.parts
-        flags, buffers = parts.flags(), [module._buffers[name] for module, name in parts.buffers]
-        attributes, values = parts.attributes(), parts.globals()
+        buffers = [module._buffers[name] for module, name in parts.buffers]
+        names = Names(parts)
         token = INSIDE.set(True)
         try:
             for number, put in self._places:
@@ -60,12 +61,9 @@ class Borrowed(Replica):
             INSIDE.reset(token)
             for number, put in self._places:
                 put(parts.parameters[number])
-            for module, flag in zip(parts.every, flags, strict=True):
-                module.training = flag
+            names.restore()
             for (module, name), buffer in zip(parts.buffers, buffers, strict=True):
                 module._buffers[name] = buffer
-            parts.set_attributes(differing(parts.attributes(), attributes))
-            parts.set_globals(differing(parts.globals(), values))
             self._settled = None
 
 

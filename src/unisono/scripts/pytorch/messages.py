@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 import cloudpickle
@@ -24,15 +26,26 @@ class _Writer(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(value, type):
             name = tracked._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(value)
             if name is not None:
-                return _class_named, (name,)
+                return _class_named, (name, _definition(value))
         if isinstance(value, TreeSpec):
             return _structure, (type(value), {each.name: getattr(value, each.name) for each in fields(value)})
         return super().reducer_override(value)
 
 
-def _class_named(name: str) -> type:
-    found: type = tracked._DYNAMIC_CLASS_TRACKER_BY_ID[name]
+def _class_named(name: str, definition: bytes) -> type:
+    found: type | None = tracked._DYNAMIC_CLASS_TRACKER_BY_ID.get(name)
+    if found is None:
+        found = pickle.loads(definition)
     return found
+
+
+@cache
+def _definition(kind: type) -> bytes:
+    """For an end that does not have it: of an argument alone, say, that the targets do not know."""
+    try:
+        return bytes(cloudpickle.dumps(kind))
+    except Exception:  # it refers to what cannot travel; whoever has it needs no definition
+        return b""
 
 
 def _structure(kind: type[TreeSpec], members: dict[str, Any]) -> TreeSpec:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dis
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from types import FunctionType, MethodType
+from functools import cache, partial
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from torch import nn
 from unisono.errors import UsageError
 from unisono.errors.traces import is_users_file
 from unisono.scripts.plain import copied, is_plain
+from unisono.scripts.pytorch.contents import is_own
 from unisono.scripts.pytorch.wrapping import PLAIN
 
-_OF_TORCH = frozenset({*vars(nn.Module()), "call_super_init", "dump_patches", "forward"})
+OF_TORCH = frozenset({*vars(nn.Module()), "call_super_init", "dump_patches", "forward"})
 """Attributes that are no state of a person's."""
 
 
@@ -68,28 +70,32 @@ class Parts:
             (number, name): value
             for number, module in enumerate(self.every)
             for name, value in module.__dict__.items()
-            if name not in _OF_TORCH and is_plain(value)
+            if name not in OF_TORCH and is_plain(value)
         }
 
     def globals(self) -> dict[tuple[int, str], Any]:
         """The plain globals, and variables of functions around, that the person's own functions read."""
-        return {place: value for place, value in self._read() if is_plain(value)}
+        return {place: value for place, value in self.variables() if is_plain(value)}
 
-    def others(self) -> dict[tuple[int, str], tuple[_Same, int]]:
-        """All attributes and globals that are not plain, as what they are and the version of tensors."""
-        held = [
-            ((-1 - number, name), value)
-            for number, module in enumerate(self.every)
-            for name, value in module.__dict__.items()
-            if name not in _OF_TORCH
-        ]
-        return {
-            place: (_Same(value), _version(value)) for place, value in [*held, *self._read()] if not is_plain(value)
-        }
-
-    def _read(self) -> Iterator[tuple[tuple[int, str], Any]]:
+    def others(self) -> Iterator[tuple[tuple[int, str], Any]]:
+        """All attributes and globals that are not plain, classes, and what functions keep between their calls."""
+        for number, module in enumerate(self.every):
+            for name, value in module.__dict__.items():
+                if name not in OF_TORCH and not is_plain(value):
+                    yield (-1 - number, name), value
+            yield (-1 - number, "its class"), type(module)
+        for place, value in self.variables():
+            if not is_plain(value):
+                yield place, value
         for number, function in enumerate(self.functions):
-            for name in function.__code__.co_names:
+            for name in ("__defaults__", "__kwdefaults__", "__dict__"):
+                if value := getattr(function, name):
+                    yield (number, f"its {name}"), value
+
+    def variables(self) -> Iterator[tuple[tuple[int, str], Any]]:
+        """The globals, and variables of functions around, that the person's own functions read."""
+        for number, function in enumerate(self.functions):
+            for name in _names_of(function.__code__):
                 if name in function.__globals__:
                     yield (number, name), function.__globals__[name]
             for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
@@ -110,7 +116,7 @@ class Parts:
             for name, value in module._parameters.items():
                 if value is not None:
                     found.append((numbers[id(value)], partial(_put, module, name)))
-        for (number, name), value in self._read():
+        for (number, name), value in self.variables():
             if id(value) in numbers:
                 found.append((numbers[id(value)], partial(self._set_global, number, name)))
         for number in {*range(len(self.parameters))} - {number for number, _ in found}:
@@ -130,8 +136,12 @@ class Parts:
 
     def set_globals(self, values: dict[tuple[int, str], Any]) -> None:
         """Give the functions globals of the script's."""
-        for (number, name), value in values.items():
-            self._set_global(number, name, copied(value))
+        for place, value in values.items():
+            self.set_variable(place, copied(value))
+
+    def set_variable(self, place: tuple[int, str], value: Any) -> None:
+        """Give a function's global, or variable around it, a value."""
+        self._set_global(*place, value)
 
     def _set_global(self, number: int, name: str, value: Any) -> None:
         function = self.functions[number]
@@ -142,15 +152,6 @@ class Parts:
             (function.__closure__ or ())[place].cell_contents = value
 
 
-def differing(now: dict[Any, Any], before: dict[Any, Any]) -> dict[Any, Any]:
-    """What has another value now, with the one of before.
-
-    >>> differing({"a": 1, "b": 2}, {"a": 1, "b": 3})
-    {'b': 3}
-    """
-    return {place: value for place, value in before.items() if place not in now or now[place] != value}
-
-
 def _put(module: nn.Module, name: str, parameter: Any) -> None:
     if isinstance(module, nn.RNNBase):
         setattr(module, name, parameter)  # it keeps a second list of them
@@ -158,20 +159,12 @@ def _put(module: nn.Module, name: str, parameter: Any) -> None:
         module._parameters[name] = parameter
 
 
-@dataclass(frozen=True, eq=False)
-class _Same:
-    """An object that is equal to itself alone."""
-
-    value: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.value is self.value
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _version(value: Any) -> int:
-    return value._version if isinstance(value, torch.Tensor) and not value.is_inference() else 0
+@cache
+def _names_of(code: CodeType) -> tuple[str, ...]:
+    """The globals that a function names, also in functions and comprehensions inside it."""
+    names = {each.argval for each in dis.get_instructions(code) if each.opname in ("LOAD_GLOBAL", "STORE_GLOBAL")}
+    inner = [_names_of(each) for each in code.co_consts if isinstance(each, CodeType)]
+    return tuple(sorted(names.union(*inner)))
 
 
 def functions_of(targets: Sequence[Any], every: Sequence[nn.Module]) -> list[FunctionType]:
@@ -183,6 +176,8 @@ def functions_of(targets: Sequence[Any], every: Sequence[nn.Module]) -> list[Fun
     """
     found: dict[int, FunctionType] = {}
     waiting = [*targets, *dict.fromkeys(type(module) for module in every)]
+    attributes = [value for module in every for name, value in vars(module).items() if name not in OF_TORCH]
+    waiting += [found for value in attributes for found in _with_code(value)]
     seen: set[int] = set()
     while waiting:
         value = waiting.pop(0)
@@ -196,22 +191,29 @@ def functions_of(targets: Sequence[Any], every: Sequence[nn.Module]) -> list[Fun
             if not is_users_file(value.__code__.co_filename):
                 continue
             found[id(value)] = value
-            waiting += [
-                value.__globals__[name] for name in value.__code__.co_names if _has_code(value.__globals__.get(name))
-            ]
-            cells = [_content(cell) for cell in value.__closure__ or ()]
-            waiting += [cell for cell in cells if _has_code(cell)]
-        elif isinstance(value, type):
+            held = [value.__globals__[name] for name in _names_of(value.__code__) if name in value.__globals__]
+            held += [_content(cell) for cell in value.__closure__ or ()]
+            waiting += [found for each in held for found in _with_code(each)]
+        elif isinstance(value, ModuleType) and is_own(value.__name__):
+            waiting += [each for each in vars(value).values() if _has_code(each)]
+        elif isinstance(value, type) and is_own(value.__module__):
             for each in value.__mro__:
                 waiting += [getattr(part, "__func__", part) for part in vars(each).values() if _has_code(part)]
                 waiting += [part.fget for part in vars(each).values() if isinstance(part, property) and part.fget]
     return list(found.values())
 
 
+def _with_code(value: Any) -> list[Any]:
+    """What may be run of a value: it, or what it holds, or its class."""
+    if isinstance(value, (list, tuple, dict)):
+        return [each for each in (value.values() if isinstance(value, dict) else value) if _has_code(each)]
+    if isinstance(value, partial):
+        return [value.func]
+    return [value if _has_code(value) else type(value)]
+
+
 def _has_code(value: Any) -> bool:
-    return isinstance(value, (FunctionType, MethodType, staticmethod, classmethod)) or (
-        isinstance(value, type) and value.__module__ != "builtins" and not value.__module__.startswith("torch.")
-    )
+    return isinstance(value, (FunctionType, MethodType, staticmethod, classmethod, type, ModuleType))
 
 
 def _content(cell: Any) -> Any:

@@ -15,7 +15,8 @@ from unisono.errors import UsageError
 from unisono.frameworks.pytorch.data import seed_everything
 from unisono.partition.keys import key
 from unisono.scripts.pytorch.devices import elsewhere
-from unisono.scripts.pytorch.parts import Parts, differing
+from unisono.scripts.pytorch.left import Arguments, Before, Made
+from unisono.scripts.pytorch.parts import Parts
 from unisono.scripts.pytorch.request import Answer, Request, State
 from unisono.scripts.pytorch.steady import Steady
 from unisono.scripts.pytorch.wrapping import plain_class
@@ -43,6 +44,8 @@ class Replica:
         self.parts, self.parameters = parts, parameters
         self._graphs: dict[tuple[int, int], _Graph] = {}
         self._settled: State | None = None
+        self._before: tuple[Request, Before] | None = None
+        self._made: Made = {}
 
     def has_graph(self, call: int, microbatch: int) -> bool:
         """Whether a microbatch's backward pass can be computed here."""
@@ -64,8 +67,8 @@ class Replica:
         """
         own = [buffer.clone() for buffer in buffers]
         args, kwargs = tree_unflatten(list(leaves), request.spec)
-        with self._computing(request, "forward", microbatch, own):
-            before = self.parts.attributes(), self.parts.globals()
+        arguments = Arguments(leaves, request.spec, args, kwargs)
+        with self._computing(request, "forward", microbatch, own), self._watched(request, arguments):
             with torch.set_grad_enabled(request.grad):
                 target = self.parts.targets[request.target]
                 if isinstance(target, nn.Module):
@@ -76,7 +79,6 @@ class Replica:
             for output in flat:
                 self._check_output(output, leaves)
             changed = [self._changed(*each) for each in zip(self.parts.buffers, buffers, strict=True)]
-            self._check_left(*before)
             now = [module._buffers[name] for module, name in self.parts.buffers]
         tensors = [output for output in flat if isinstance(output, torch.Tensor)]
         if request.grad and request.keeps:
@@ -178,34 +180,23 @@ class Replica:
                 f"{output.device}. Move it outside the call."
             )
 
-    def _check_left(self, attributes: dict[tuple[int, str], Any], values: dict[tuple[int, str], Any]) -> None:
-        """Refuse what would be lost with this copy, or be another in each.
-
-        Args:
-            attributes, values: the plain ones, as they were before.
-        """
-        if any(parameter.grad is not None for parameter in self.parameters):
-            raise UsageError(
-                "a parallel call returns what is differentiated outside it; received one that calls backward() inside. "
-                "Use torch.autograd.grad inside, or call backward() on what it returns."
-            )
-        for number, name in differing(self.parts.attributes(), attributes):
-            raise UsageError(_left(f"{type(self.parts.every[number]).__name__}.{name}"))
-        for _, name in differing(self.parts.globals(), values):
-            raise UsageError(_left(f"the variable {name.strip('()')}"))
-        for module in self.parts.every:
-            if module._forward_pre_hooks:  # torch's own, of weight_norm and the like: they set the weight
-                continue
-            for name, value in module.__dict__.items():
-                if isinstance(value, torch.Tensor) and value.grad_fn is not None:
-                    raise UsageError(_left(f"{type(module).__name__}.{name}"))
-
-
-def _left(what: str) -> str:
-    return (
-        f"a parallel call leaves nothing behind but buffers: what it sets on a module or a variable is lost with the "
-        f"microbatch; it set {what}. Return it, keep it in a buffer, or set it outside the call."
-    )
+    @contextlib.contextmanager
+    def _watched(self, request: Request, arguments: Arguments) -> Iterator[None]:
+        """A block in which a forward pass is computed: refuse what would be lost with this copy, or another in each."""
+        if self._before is None or self._before[0] is not request:
+            self._before = request, Before(self.parts, self.parameters)
+        _, before = self._before
+        try:
+            yield
+            if any(parameter.grad is not None for parameter in self.parameters):
+                raise UsageError(
+                    "a parallel call returns what is differentiated outside it; received one that calls backward() "
+                    "inside. Use torch.autograd.grad inside, or call backward() on what it returns."
+                )
+            before.check((request.target, request.steady, request.state.training, arguments.shapes()), self._made)
+            arguments.check()
+        finally:
+            before.names.restore()
 
 
 def _taken(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:

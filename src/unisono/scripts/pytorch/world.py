@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from unisono.errors import UsageError
+from unisono.scripts.plain import copied
+from unisono.scripts.pytorch.contents import Look, Same, is_same
 from unisono.scripts.pytorch.numerics import Numerics
 from unisono.scripts.pytorch.parts import Parts
 from unisono.scripts.pytorch.request import Answer, Gradients, Request, State
@@ -104,7 +106,8 @@ class World:
         self._computer = opened(self.parts, payload)
         self._end = weakref.finalize(self, self._computer.close)
         self._end.atexit = False  # the session ends its processes itself
-        self._attributes, self._globals = self.parts.attributes(), self.parts.globals()
+        self._attributes = {place: copied(value) for place, value in self.parts.attributes().items()}
+        self._globals = {place: copied(value) for place, value in self.parts.globals().items()}
         self._varied: set[Any] = set()
         self._signature = self._signed()
 
@@ -117,19 +120,27 @@ class World:
             [(id(module), len(_hooks(module))) for module in every],
             [(id(each), each.data_ptr(), each.dtype, each.shape) for each in parameters if each is not None],
             [(id(b), b.dtype, b.shape) for module in every for b in module._buffers.values() if b is not None],
-            self.parts.others(),
+            [name in vars(self.parts.every[number]) for number, name in self._attributes],
+            self._others(),
         )
+
+    def _others(self) -> dict[tuple[int, str], tuple[Same, Any]]:
+        """All that does not travel with a call: which objects, and what they hold."""
+        look = Look()
+        return {place: (Same(value), look.at(value)) for place, value in self.parts.others()}
 
     def state(self) -> State:
         """What travels with a call."""
         attributes, values = self.parts.attributes(), self.parts.globals()
         for now, first in ((attributes, self._attributes), (values, self._globals)):
-            self._varied |= {place for place, value in now.items() if place not in first or first[place] != value}
+            self._varied |= {
+                place for place, value in now.items() if place not in first or not is_same(first[place], value)
+            }
         return State(
             self.parts.flags(),
             tuple(parameter.requires_grad for parameter in self.parts.parameters),
-            {place: value for place, value in attributes.items() if place in self._varied},
-            {place: value for place, value in values.items() if place in self._varied},
+            {place: copied(value) for place, value in attributes.items() if place in self._varied},
+            {place: copied(value) for place, value in values.items() if place in self._varied},
             Numerics.here(),
         )
 
@@ -144,7 +155,10 @@ class World:
         """
         assert self._computer is not None
         buffers = [module._buffers[name] for module, name in self.parts.buffers]
-        return self._computer.forward(request, leaves, [buffer for buffer in buffers if buffer is not None])
+        answers = self._computer.forward(request, leaves, [buffer for buffer in buffers if buffer is not None])
+        if not self._computer.processes():
+            self._signature = self._signed()  # what libraries' objects have noted in this process is no change
+        return answers
 
     def backward(
         self, request: Request, gradients: Sequence[Sequence[torch.Tensor | None]], keep: bool
