@@ -32,7 +32,6 @@ HOSTS = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "295
 def test_a_script_that_is_one_of_several_is_refused(
     variables: dict[str, str], received: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "unisono.scripts.pytorch.one_rank.install", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(
@@ -50,7 +49,6 @@ def test_one_process_of_a_launcher_is_none_of_several(monkeypatch: pytest.Monkey
 
 def test_a_rank_of_torch_distributed_is_refused_before_its_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     model = unisono.parallel(nn.Linear(2, 2), workers=0)
-    monkeypatch.delitem(sys.modules, "unisono.scripts.pytorch.one_rank.install", raising=False)
     monkeypatch.setattr(refused.torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(refused.torch.distributed, "get_world_size", lambda: 4)
     with pytest.raises(unisono.UsageError, match=r"received torch\.distributed of 4 ranks"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
+from threading import Event
 
 from unisono.errors import UsageError
 from unisono.hosts.launchers import place
 from unisono.values.text import excerpt
 
 _COUNTS = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-_ONE_RANK = "unisono.scripts.pytorch.one_rank.install"
+
+ONLY_RANK = Event()
+"""Set in a process that is the only rank, whatever it sets itself (see `unisono run`)."""
 
 
 def launched(variables: Mapping[str, str], hostname: str) -> str:
@@ -42,7 +44,7 @@ def refuse_ranks(received: str) -> None:
     Raises:
         UsageError: it is one.
     """
-    if received and _ONE_RANK not in sys.modules:  # under `unisono run` it is the only one, whatever it sets itself
+    if received and not ONLY_RANK.is_set():
         raise UsageError(
             f"a script with unisono.parallel is one process with workers of its own; received {received} from a "
             "launcher. Start it as python script.py, or unisono run script.py --workers N; a Job trains on several "

@@ -14,10 +14,12 @@ from unisono.scripts.pytorch.one_rank.ddp import OneRankDistributedDataParallel
 from unisono.scripts.pytorch.one_rank.process_group import one_rank
 from unisono.scripts.pytorch.one_rank.sampler import of_all_samples
 from unisono.scripts.pytorch.one_rank.sharded import refuse_shards
+from unisono.scripts.ranks import ONLY_RANK
 
 
 def install() -> None:
     """Done once in a process, right after torch's import."""
+    ONLY_RANK.set()
     if not torch.distributed.is_available():
         return
     begin = torch.distributed.init_process_group
