@@ -15,7 +15,8 @@ from rich.console import Console
 
 import jobs
 from paths import PYTHONPATH
-from unisono.commands.compare import Comparison, Measurement, code_lines, contenders, turns
+from unisono.commands.compare import Comparison, code_lines, contenders, turns
+from unisono.commands.compared_run import Measurement
 from unisono.errors import UsageError
 from waiting import limit, until
 
