@@ -16,7 +16,7 @@ _LAYOUT = SegmentLayout()
 _LAYOUT.add("bell", "int64", (1, 8))
 
 _LOOK_SECONDS = 1.0
-"""For a bell that nobody rings any more: then the channel is closed."""
+"""For what nobody rings for: something that is only said, or a closed channel."""
 
 
 class Bell:

@@ -119,10 +119,9 @@ class Crew:
     # -- asking --------------------------------------------------------------------------------------------
 
     def tell(self, verb: str, *arguments: Any) -> None:
-        """Say something to all; nobody answers."""
+        """Say something to all, who hear of it before they are asked for anything again; nobody answers."""
         for member in self.members.values():
             self._send(member, None, (verb, arguments), ())
-        self._bell.ring()
 
     def act(self, works: Sequence[Work], owners: Sequence[int], spaces: Sequence[Space], take: Take) -> None:
         """Have works done, whoever dies meanwhile.
