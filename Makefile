@@ -19,7 +19,7 @@ WITHOUT_TORCH := tests/frameworks/test_*.py tests/partition tests/gradients test
 # One part of the thorough tests: SHARE=3/8.
 SHARE ?= 1/1
 
-.PHONY: demo examples lint test test-mxnet test-thorough test-all test-hosts mutants campaign test-versions bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline bench-startup bench-large bench-worlds bench-scripts recording lock clean
+.PHONY: demo examples lint test test-mxnet test-thorough test-all test-hosts mutants campaign test-versions bench bench-hosts bench-frameworks bench-recovery bench-examples bench-pipeline bench-startup bench-large bench-worlds bench-scripts bench-batch-norm recording lock clean
 
 .venv/demo: requirements/demo.lock pyproject.toml
 	@echo ".venv takes torch and 25 small packages: 0.3 GB to download and 0.9 GB on disk, if torch is its CPU build"
@@ -120,6 +120,10 @@ bench-worlds: .venv/test
 # Scripts with their own loop: unisono.parallel beside the plain script, DDP and a Job.
 bench-scripts: .venv/test
 	$(BIN)/python benchmarks/scripts.py
+
+# What batch statistics of microbatches do to accuracy.
+bench-batch-norm: .venv/test
+	$(BIN)/python benchmarks/batch_norm.py
 
 bench-hosts: .venv/test
 	$(BIN)/python benchmarks/hosts.py
