@@ -319,7 +319,13 @@ def test_a_killed_script_leaves_nothing_behind(tmp_path: Path) -> None:
         if any("unisono.scripts" in part for part in child.cmdline())
     ]  # fmt: skip
     assert len(ours) == 3, "the process that forks and two workers"
+    (loader,) = [
+        child for child in psutil.Process(script.pid).children() if str(tmp_path / "script.py") in child.cmdline()
+    ]
+    held = [str(file.readlink()) for file in Path(f"/proc/{loader.pid}/fd").iterdir()]
+    held += Path(f"/proc/{loader.pid}/maps").read_text().splitlines()
     script.send_signal(signal.SIGKILL)
     script.wait(limit())
+    assert not [each for each in held if "memfd:unisono" in each], "memory that would stay with the loader's process"
     until(lambda: not [child for child in ours if child.is_running() and child.status() != "zombie"], "all are gone")
     script.stdout.close()

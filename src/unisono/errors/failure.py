@@ -59,7 +59,7 @@ def failure(error: BaseException, where: str) -> Failure:
     if isinstance(error, SystemExit):
         return Failure(f"{exit_told(error)} ({where})", user_traceback(error))
     shown = user_traceback(error) if of_the_job else whole_traceback(error)
-    if isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY):
+    if lacks_memory(error):
         return Failure(f"out of memory ({where}). {MEMORY_WAYS_OUT}", shown)
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return Failure(f"{too_many_files()} ({where})", shown)
@@ -67,6 +67,15 @@ def failure(error: BaseException, where: str) -> Failure:
     if of_the_job:
         return Failure(f"{name} in the job's code ({where})", shown)
     return Failure(f"{name}: an error in Unisono, not in your job: please report it, with these lines ({where})", shown)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out.
+
+    >>> lacks_memory(MemoryError()), lacks_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"))
+    (True, True)
+    """
+    return isinstance(error, MemoryError) or any(sign in _short(error) for sign in _NO_MEMORY)
 
 
 def described_error(error: BaseException) -> Failure:

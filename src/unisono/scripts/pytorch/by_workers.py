@@ -22,6 +22,7 @@ from unisono.scripts.pytorch.session import Session
 from unisono.scripts.pytorch.spaces import Ref, Space, Spaces, bytes_of, read, written
 from unisono.scripts.pytorch.sums import Sums
 from unisono.scripts.tree_sums import nodes_of
+from unisono.scripts.turns import unbroken
 
 
 @dataclass
@@ -61,6 +62,7 @@ class ByWorkers:
         self._held: dict[int, _Held] = {}
         self._dropped: list[int] = []
 
+    @unbroken()
     def forward(
         self, request: Request, leaves: Sequence[Sequence[Any]], buffers: Sequence[torch.Tensor]
     ) -> list[Answer]:
@@ -92,6 +94,7 @@ class ByWorkers:
             self._spaces.give(held.space)
         return [answers[microbatch] for microbatch in range(len(leaves))]
 
+    @unbroken()
     def backward(
         self, request: Request, gradients: Sequence[Sequence[torch.Tensor | None]], keep: bool
     ) -> Gradients:  # fmt: skip
@@ -169,9 +172,22 @@ class ByWorkers:
         if calls:
             self._crew.tell("drop", calls)
 
+    @unbroken()
     def resize(self, workers: int) -> None:
         """Have another number of workers; at least 1."""
         self._crew.resize(workers)
+
+    @unbroken()
+    def spent(self) -> dict[int, float]:
+        """See `Workers`."""
+        found: dict[int, float] = {}
+
+        def take(member: int, told: Any, spaces: Found) -> None:
+            (found[member],) = told
+
+        members = sorted(self._crew.members)
+        self._crew.act([Work(0, lambda member: ("spent", ())) for _ in members], members, (), take)
+        return found
 
     def processes(self) -> list[int]:
         """Of workers."""

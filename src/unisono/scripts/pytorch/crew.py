@@ -26,6 +26,7 @@ from unisono.scripts.pytorch.messages import written_message
 from unisono.scripts.pytorch.process import Process
 from unisono.scripts.pytorch.session import Session
 from unisono.scripts.pytorch.spaces import Ref, Space
+from unisono.scripts.turns import interrupt
 
 _WAY_OUT = "Look at it with workers=0, which computes in the script and gives the same bits."
 
@@ -192,6 +193,7 @@ class Crew:
                 poll.register(file, select.POLLIN)
                 numbers[file] = number
         ready = sorted({numbers[file] for file, _ in poll.poll(LOOK_SECONDS * 1000)})
+        interrupt()
         if elapsed := self._hangs.judge.due():
             for number, member in self.members.items():
                 if number not in ready and number in self._acts.asked:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from unisono.errors import JobError, UnisonoError
+from unisono.errors.failure import MEMORY_WAYS_OUT, lacks_memory
 from unisono.errors.traces import is_users_file, user_traceback
 from unisono.scripts.pytorch.request import Request
 
@@ -30,8 +31,9 @@ def told(request: Request, act: str, microbatch: int) -> Iterator[None]:
     except Exception as error:
         count = len(request.pieces)
         which = f"microbatch {microbatch} of {count}" if count > 1 else "the whole batch"
+        name, way_out = ("out of memory", f". {MEMORY_WAYS_OUT}") if lacks_memory(error) else (type(error).__name__, "")
         raise JobError(
-            f"{type(error).__name__} in a parallel call ({request.where}; {act} pass of {which})", user_traceback(error)
+            f"{name} in a parallel call ({request.where}; {act} pass of {which}){way_out}", user_traceback(error)
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import itertools
 import os
 import socket
@@ -20,9 +21,9 @@ from unisono.runtime.processes.channel import Channel, started
 from unisono.runtime.processes.lifeline import Adoption
 from unisono.runtime.processes.start import environment
 from unisono.scripts.pytorch.hangs import await_answer
-from unisono.scripts.pytorch.private_copies import make_private
+from unisono.scripts.pytorch.private_copies import let_go, make_private
 from unisono.scripts.pytorch.process import Process
-from unisono.scripts.pytorch.spaces import Ref, Space, bytes_of
+from unisono.scripts.pytorch.spaces import NAME, Ref, Space, bytes_of
 
 
 class Session:
@@ -48,6 +49,7 @@ class Session:
 
     def place(self, parameters: Sequence[torch.Tensor]) -> tuple[list[Ref], list[Space]]:
         """Have parameters lie in shared memory, each with a storage of its own; returns where, and the spaces."""
+        self._forget_garbage()
         missing = [each for each in parameters if each.numel() and self._found(each) is None]
         if missing:
             space = Space.create(self.numbered(), sum(map(bytes_of, missing)))
@@ -58,6 +60,13 @@ class Session:
         refs = [self._found(parameter) or self._empty(parameter) for parameter in parameters]
         used = {ref.space for ref in refs}
         return refs, [space for space in self._spaces if space.number in used]
+
+    def _forget_garbage(self) -> None:
+        """Models that nobody has any more end their workers; their parameters' memory is given back."""
+        gc.collect()
+        for space in [space for space in self._spaces if not space.is_viewed]:
+            space.close()
+            self._spaces.remove(space)
 
     def _empty(self, parameter: torch.Tensor) -> Ref:
         return Ref(
@@ -124,6 +133,7 @@ class Session:
         except BaseException:
             adoption.fails()
             mine.close()
+            self._end_parent()  # what it may still answer is not for the next one
             raise
         finally:
             theirs.close()
@@ -180,6 +190,7 @@ class Session:
         for space in [*self._spaces, *(each for lease, each in self._loans if lease() is not None)]:
             make_private(space.address, space.size)
             space.close()
+        let_go(NAME)  # what calls lie in is nothing to a fork
         for process in self.processes:
             process.forget()
         if self._parent is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,6 +33,10 @@ class Ref(NamedTuple):
     grad: bool
 
 
+NAME = "unisono-call"
+"""Of each in /proc."""
+
+
 class Space:
     """A piece of shared memory.
 
@@ -56,7 +61,7 @@ class Space:
         """
         size = aligned(max(size, PAGE), PAGE)
         try:
-            file = os.memfd_create("unisono-call", os.MFD_CLOEXEC)
+            file = os.memfd_create(NAME, os.MFD_CLOEXEC)
             os.ftruncate(file, size)
             return cls(number, file, size)
         except OSError as error:
@@ -64,6 +69,11 @@ class Space:
                 f"a parallel call needs {size >> 10} KiB of shared memory, for the kernel a file; received: {error}. "
                 "Look at `ulimit -f`, `ulimit -v` and `ulimit -n`, or use a smaller batch."
             ) from error
+
+    @property
+    def is_viewed(self) -> bool:
+        """Whether a tensor lies here: its storage holds the mapping."""
+        return sys.getrefcount(self._map) > 2  # this object, and the count itself
 
     def clear(self) -> None:
         """Nothing in it is needed any more."""

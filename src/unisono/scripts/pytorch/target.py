@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -19,9 +20,11 @@ from unisono.scripts.pytorch.here import Here
 from unisono.scripts.pytorch.parts import Parts
 from unisono.scripts.pytorch.refused import check_only_rank, check_own
 from unisono.scripts.pytorch.session import session
+from unisono.scripts.pytorch.timed import Timed
 from unisono.scripts.pytorch.world import Computer, World
 from unisono.scripts.pytorch.wrapping import PLAIN, computes_alone, plain_class, swap
 from unisono.scripts.settings import CallSettings, workers_given
+from unisono.scripts.turns import TURN, unbroken
 
 
 class Target:
@@ -35,6 +38,7 @@ class Target:
     def __init__(self, targets: Sequence[Any], settings: CallSettings) -> None:
         self._targets, self._settings = targets, settings
         self._calls: Calls | None = None
+        self._opened_before = False
 
     def call(self, target: int, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Compute a call; the first one looks at what there is.
@@ -43,9 +47,13 @@ class Target:
             target: which of the targets.
             args, kwargs: with what.
         """
+        with TURN, unbroken() if self._settings.workers else nullcontext():
+            return self._call(target, args, kwargs)
+
+    def _call(self, target: int, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         if self._settings.workers and (devices := elsewhere(_tensors(args, kwargs))):
             say_here(devices)
-            self.resize(0)
+            self._resize(0)
         if self._calls is None:
             names = [
                 plain_class(each).__name__ if isinstance(each, nn.Module) else getattr(each, "__name__", "a function")
@@ -61,7 +69,11 @@ class Target:
         Args:
             workers: how many; 0 = the script itself.
         """
-        before, self._settings = self._settings, self._settings.with_workers(workers_given(workers))
+        with TURN:
+            self._resize(workers_given(workers))
+
+    def _resize(self, workers: int) -> None:
+        before, self._settings = self._settings, self._settings.with_workers(workers)
         if self._calls is None or before == self._settings:
             return
         if workers and before.workers:
@@ -75,7 +87,9 @@ class Target:
             say_here(devices)
             self._settings = self._settings.with_workers(0)
         if self._settings.workers:
-            return ByWorkers(session(), parts, payload, self._settings.workers)
+            workers = ByWorkers(session(), parts, payload, self._settings.workers)
+            self._opened_before, is_first = True, not self._opened_before
+            return Timed(workers) if is_first else workers
         return _here(parts)
 
 

@@ -7,6 +7,7 @@ import pickle
 import sys
 from collections.abc import Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -83,6 +84,7 @@ class Worker:
         self._channel, self._outbox = channel, Outbox()
         self._spaces: dict[int, Space] = {}
         self._act: int | None = None
+        self._spent = 0.0
         self._replica: Replica
         self._bell: Bell | None = None
         self._rows: dict[tuple[bool, ...], Rows] = {}
@@ -104,8 +106,10 @@ class Worker:
                 self._act = act
                 self._outbox.clear()  # an heir has several works in an act
             self._outbox.new = []
+            began = perf_counter()
             try:
                 answer = getattr(self, verb)(*arguments)
+                self._spent += perf_counter() - began
             except UsageError as error:
                 answer = ("refused", str(error), "")
             except JobError as error:
@@ -135,6 +139,10 @@ class Worker:
         for number in numbers:
             if number in self._spaces:  # a successor has seen those alone that were used since
                 self._spaces.pop(number).close()
+
+    def spent(self) -> tuple[float]:
+        """Seconds that everything that was asked for has taken so far."""
+        return (self._spent,)
 
     def drop(self, calls: Sequence[int]) -> None:
         """Nobody asks for the backward passes of some calls any more."""

@@ -16,6 +16,7 @@ from unisono.scripts.pytorch.numerics import Numerics
 from unisono.scripts.pytorch.parts import Parts
 from unisono.scripts.pytorch.request import Answer, Gradients, Request, State
 from unisono.scripts.pytorch.travelling import packed
+from unisono.scripts.turns import TURN
 
 
 class Computer(Protocol):
@@ -100,7 +101,7 @@ class World:
         """
         if self._computer is not None:
             self._end()
-        self._opened, self._since = opened, self._number
+        self._opened, self._since, self._signature = opened, self._number, None
         self.parts, payload = packed(self._targets)
         _check_modules(self.parts)
         self._computer = opened(self.parts, payload)
@@ -178,7 +179,8 @@ class World:
                 "after backward()."
             )
         assert self._computer is not None
-        return self._computer.backward(request, gradients, keep)
+        with TURN:
+            return self._computer.backward(request, gradients, keep)
 
     def resize(self, workers: int) -> None:
         """Have another number of workers than there are; at least 1."""
