@@ -62,9 +62,7 @@ def hash_of(kind: str, folder: Path, workers: int) -> str:
 
 @pytest.mark.parametrize("kind", STILL)
 @pytest.mark.filterwarnings("default")  # libraries'
-def test_the_line_gives_what_the_plain_script_gives(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_line_gives_what_the_plain_script_gives(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNISONO_WORKERS", "0")
     text = (KINDS / f"{kind}.py").read_text()
     plain = tmp_path / f"{kind}.py"

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from paths import PYTHONPATH
+from waiting import limit
 
 BEGIN = """
 import torch, unisono
@@ -95,14 +101,59 @@ arguments = TrainingArguments("out", per_device_train_batch_size=16, gradient_ac
 Trainer(model, arguments, train_dataset=data).train()
 """
 
+TIMM = """
+import numpy, timm, timm.data, timm.loss, timm.optim, timm.scheduler, timm.utils
+numpy.random.seed(0)
+shape = dict(img_size=8, patch_size=4, in_chans=1, embed_dim=16, depth=1, num_heads=2, num_classes=3)
+model = unisono.parallel(timm.models.VisionTransformer(**shape))
+mixup = timm.data.Mixup(mixup_alpha=0.2, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=3)
+optimizer = timm.optim.create_optimizer_v2(model, opt="momentum", lr=0.05, weight_decay=0.01)
+scheduler, _ = timm.scheduler.create_scheduler_v2(optimizer, num_epochs=4, warmup_epochs=1, warmup_lr=0.01)
+average = timm.utils.ModelEmaV3(model, decay=0.9)
+images, classes = torch.randn(48, 1, 8, 8, generator=own), torch.randint(3, (48,), generator=own)
+for epoch in range(4):
+    for a, b in DataLoader(TensorDataset(images, classes), batch_size=16, shuffle=True, generator=own):
+        a, b = mixup(a, b)
+        loss = timm.loss.SoftTargetCrossEntropy()(model(a), b)
+        optimizer.zero_grad()
+        loss.backward()
+        timm.utils.dispatch_clip_grad(model.parameters(), 1.0)
+        optimizer.step()
+        average.update(model)
+    scheduler.step(epoch + 1)
+model = average.module
+"""
+
 SCRIPTS = {
     "loop": LOOP,
     "lightning": LIGHTNING,
     "fabric": FABRIC,
     "accelerate": ACCELERATE,
+    "timm": TIMM,
     "transformers": TRANSFORMERS,
 }
 NEEDS = {"loop": "torch", "fabric": "lightning"}
+
+END = """
+import hashlib
+found = hashlib.sha256(b"".join(value.numpy().tobytes() for value in model.state_dict().values()))
+print("hash", found.hexdigest(), flush=True)
+"""
+
+NO_LINE = {
+    "lightning": LIGHTNING.replace("devices=1", 'devices=2, strategy="ddp", use_distributed_sampler=False'),
+    "fabric": FABRIC.replace("devices=1)", 'devices=2, strategy="ddp")\nfabric.launch()').replace(
+        "batches()", "batches(), use_distributed_sampler=False"
+    ),
+    "accelerate": ACCELERATE,
+}
+"""Libraries that wrap models in DDP by themselves: what their scripts for two ranks say; the order of data stays."""
+
+
+def need(name: str) -> None:
+    package = NEEDS.get(name, name)
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -120,11 +171,40 @@ def trained(script: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.filterwarnings("default")  # the libraries'
 def test_one_line_changes_no_result(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if importlib.util.find_spec(NEEDS.get(name, name)) is None:
-        pytest.skip(f"{NEEDS.get(name, name)} is not installed")
+    need(name)
     monkeypatch.chdir(tmp_path)
     script = SCRIPTS[name]
     ours, plain = trained(script), trained(script.replace("unisono.parallel(", "("))
     assert ours.keys() == plain.keys()
     for key, value in plain.items():
         torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-5)
+
+
+def hashes_of(script: str, folder: Path, *command: str) -> set[str]:
+    """What a script that is started anew leaves: computed by itself, and by two workers."""
+    (folder / "script.py").write_text(BEGIN + script + END)
+    return {_hash(folder, workers, *command) for workers in ("0", "2")}
+
+
+def _hash(folder: Path, workers: str, *command: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *command, "script.py"], cwd=folder, capture_output=True, text=True, timeout=limit(),
+        env={**os.environ, "PYTHONPATH": PYTHONPATH, "UNISONO_WORKERS": workers},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("hash")]
+    return line
+
+
+@pytest.mark.few(*sorted(SCRIPTS.keys() - {"loop"}))
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_workers_change_no_bit(name: str, tmp_path: Path) -> None:
+    need(name)
+    assert len(hashes_of(SCRIPTS[name], tmp_path)) == 1
+
+
+@pytest.mark.parametrize("name", NO_LINE)
+def test_libraries_that_wrap_in_ddp_need_no_line(name: str, tmp_path: Path) -> None:
+    need(name)
+    plain = NO_LINE[name].replace("unisono.parallel(", "(")
+    assert hashes_of(plain, tmp_path, "-m", "unisono", "run") == hashes_of(SCRIPTS[name], tmp_path)
