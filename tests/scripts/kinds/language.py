@@ -1,4 +1,4 @@
-"""A language model: tied weights, its loss within forward, warm-up, an EMA, checkpoints of its own that it goes on from."""
+"""A language model: tied weights, its loss within forward, warm-up, an EMA, checkpoints of its own."""
 
 import sys
 from pathlib import Path
