@@ -67,3 +67,20 @@ REFUSED = {
 def test_what_a_call_leaves_behind_is_refused(workers: str) -> None:
     found = told("changes.py", workers)
     assert [name for name, text in REFUSED.items() if text not in found[f"refused: {name}"]] == []
+
+
+def test_loops_give_one_hash_and_what_the_plain_ones_give() -> None:
+    alone, shared = told("loops.py", "0"), told("loops.py", "2")
+    assert all(is_hash(text) for name, text in alone.items() if ":" not in name), alone
+    assert shared == alone
+    for name in ("vmap", "forward_ad", "functional_call"):
+        assert "Put that into a function under @unisono.parallel" in alone[f"refused: {name}"]
+    for name in ("a distribution", "a distribution of one sample"):
+        assert "received a Normal with tensors inside" in alone[f"refused: {name}"]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("file", ["changes.py", "loops.py"])
+def test_the_same_with_three_workers_that_die(file: str) -> None:
+    alone, dying = ({n: t for n, t in told(file, *how).items() if ":" not in n} for how in (("0",), ("3", "deaths")))
+    assert dying == alone

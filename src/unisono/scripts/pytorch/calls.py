@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.utils._pytree import tree_unflatten
 
 from unisono.errors import UsageError
@@ -175,4 +176,21 @@ class Calls:
         return tree_unflatten(
             [next(tensors) if is_tensor else leaf for is_tensor, leaf in zip(places, flat, strict=True)],
             answers[0].spec,
+        )
+
+
+def check_untransformed(name: str) -> None:
+    """Refuse transformations of a call: they do not reach other processes.
+
+    Args:
+        name: what is called, for messages.
+
+    Raises:
+        UsageError: one is under way.
+    """
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        raise UsageError(
+            f"a parallel call is differentiated by backward() and torch.autograd.grad; {name} was called in torch.func "
+            "(grad, vmap, jvp, functional_call) or forward_ad. Put that into a function under @unisono.parallel, with "
+            "the model inside."
         )

@@ -9,10 +9,11 @@ from typing import Any
 
 import cloudpickle
 import torch
-from torch.utils._pytree import TreeSpec, tree_flatten
+from torch.utils._pytree import TreeSpec
 
 from unisono.errors import UsageError
 from unisono.scripts.pytorch.devices import check_known
+from unisono.scripts.pytorch.nests import flat
 
 
 class _Looking(cloudpickle.Pickler):  # type: ignore[misc]
@@ -38,7 +39,7 @@ def flattened(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[l
     Raises:
         UsageError: one of them cannot travel, or cannot be cut.
     """
-    leaves, spec = tree_flatten((tuple(args), kwargs))
+    leaves, spec = flat((tuple(args), kwargs))
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor):
             check_known(leaf.device)
@@ -50,6 +51,17 @@ def flattened(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[l
         elif type(leaf) not in (int, float, str, bool, type(None)):
             _check_travels(name, leaf)
     return leaves, spec
+
+
+def holds_tensors(leaf: Any) -> bool:
+    """Whether an object has tensors inside that nobody sees."""
+    try:
+        _Looking(io.BytesIO()).dump(leaf)
+    except _TensorInside:
+        return True
+    except Exception:  # it cannot travel, which is told where it does
+        return False
+    return False
 
 
 def _check_travels(name: str, leaf: Any) -> None:

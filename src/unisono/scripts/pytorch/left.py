@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves
+from torch.utils._pytree import TreeSpec, tree_leaves
 
 from unisono.errors import UsageError
 from unisono.frameworks.unchanged import Samples
 from unisono.scripts.plain import copied, is_plain
 from unisono.scripts.pytorch.contents import Look, Same, is_fixed, is_same
+from unisono.scripts.pytorch.nests import flat
 from unisono.scripts.pytorch.parts import OF_TORCH, Parts
 
 _MISSING: Any = object()
@@ -170,7 +171,7 @@ class Arguments:
         Raises:
             UsageError: one was.
         """
-        leaves, spec = tree_flatten(self._given)
+        leaves, spec = flat(self._given)
         is_same_nest = spec == self._spec and all(map(lambda one, other: one is other, leaves, self._leaves))
         if not is_same_nest or self._marks() != self._now:
             raise UsageError(

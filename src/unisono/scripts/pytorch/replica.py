@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_unflatten
 
 from unisono.errors import UsageError
 from unisono.frameworks.pytorch.data import seed_everything
 from unisono.partition.keys import key
+from unisono.scripts.pytorch.cutter import holds_tensors
 from unisono.scripts.pytorch.devices import elsewhere
 from unisono.scripts.pytorch.left import Arguments, Before, Made
+from unisono.scripts.pytorch.nests import flat
 from unisono.scripts.pytorch.parts import Parts
 from unisono.scripts.pytorch.request import Answer, Request, State
 from unisono.scripts.pytorch.steady import Steady
 from unisono.scripts.pytorch.wrapping import plain_class
+from unisono.trees.marks import SCALARS
 
 
 @dataclass
@@ -75,18 +79,18 @@ class Replica:
                     outputs = plain_class(target).forward(target, *args, **kwargs)
                 else:
                     outputs = target(*args, **kwargs)
-            flat, spec = tree_flatten(outputs)
-            for output in flat:
+            found, spec = flat(outputs)
+            for output in found:
                 self._check_output(output, leaves)
             changed = [self._changed(*each) for each in zip(self.parts.buffers, buffers, strict=True)]
             now = [module._buffers[name] for module, name in self.parts.buffers]
-        tensors = [output for output in flat if isinstance(output, torch.Tensor)]
+        tensors = [output for output in found if isinstance(output, torch.Tensor)]
         if request.grad and request.keeps:
             inputs = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
             held = _Graph(request, tensors, inputs, [buffer for buffer in now if buffer is not None])
             self._graphs[request.number, microbatch] = held
         return Answer(
-            [output.detach() if isinstance(output, torch.Tensor) else output for output in flat],
+            [output.detach() if isinstance(output, torch.Tensor) else output for output in found],
             spec,
             [output.requires_grad for output in tensors],
             changed,
@@ -133,7 +137,10 @@ class Replica:
                 module._buffers[name] = buffer
             self._seed(key(request.draw, act, microbatch))
             steady = Steady() if request.steady else contextlib.nullcontext()  # type: ignore[no-untyped-call]
-            with request.state.numerics.hold(), steady:
+            numerics = request.state.numerics
+            if act == "backward":
+                numerics = replace(numerics, autocast=None)  # as where a script calls backward()
+            with numerics.hold(), steady, _as_written():
                 yield
 
     @contextlib.contextmanager
@@ -168,6 +175,12 @@ class Replica:
 
     def _check_output(self, output: Any, leaves: Sequence[Any]) -> None:
         if not isinstance(output, torch.Tensor):
+            if type(output) not in SCALARS and holds_tensors(output):
+                raise UsageError(
+                    "a parallel call returns tensors, numbers and texts, in tuples, lists, dictionaries and "
+                    f"dataclasses; received a {type(output).__name__} with tensors inside. Return its tensors, and "
+                    "make it of them outside the call."
+                )
             return
         if output.layout is not torch.strided:
             raise UsageError(
@@ -197,6 +210,11 @@ class Replica:
             arguments.check()
         finally:
             before.names.restore()
+
+
+def _as_written() -> contextlib.AbstractContextManager[Any]:
+    """A block without torch.compile: what it makes of a module depends on the shapes that a process has seen."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
 
 
 def _taken(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:

@@ -51,7 +51,7 @@ class Session:
         """Have parameters lie in shared memory, each with a storage of its own; returns where, and the spaces."""
         self._forget_garbage()
         missing = [each for each in parameters if each.numel() and self._found(each) is None]
-        if missing:
+        if missing or (parameters and not self._spaces):  # those without elements lie somewhere too
             space = Space.create(self.numbered(), sum(map(bytes_of, missing)))
             self._spaces.append(space)
             for parameter in missing:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from unisono.errors import UsageError
 from unisono.scripts.pytorch.by_workers import ByWorkers
-from unisono.scripts.pytorch.calls import Calls
+from unisono.scripts.pytorch.calls import Calls, check_untransformed
 from unisono.scripts.pytorch.devices import devices_of, elsewhere, say_here
 from unisono.scripts.pytorch.hashes import heard
 from unisono.scripts.pytorch.here import Here
@@ -22,7 +22,8 @@ from unisono.scripts.pytorch.refused import check_only_rank, check_own
 from unisono.scripts.pytorch.session import session
 from unisono.scripts.pytorch.timed import Timed
 from unisono.scripts.pytorch.world import Computer, World
-from unisono.scripts.pytorch.wrapping import PLAIN, computes_alone, plain_class, swap
+from unisono.scripts.pytorch.wrapping import PLAIN, as_written, computes_alone, plain_class, swap
+from unisono.scripts.said import say_once
 from unisono.scripts.settings import CallSettings, workers_given
 from unisono.scripts.turns import TURN, unbroken
 
@@ -54,11 +55,12 @@ class Target:
         if self._settings.workers and (devices := elsewhere(_tensors(args, kwargs))):
             say_here(devices)
             self._resize(0)
+        names = [
+            plain_class(each).__name__ if isinstance(each, nn.Module) else getattr(each, "__name__", "a function")
+            for each in self._targets
+        ]
+        check_untransformed(names[target])
         if self._calls is None:
-            names = [
-                plain_class(each).__name__ if isinstance(each, nn.Module) else getattr(each, "__name__", "a function")
-                for each in self._targets
-            ]
             world = World(self._targets, self._opened, heard)
             self._calls = Calls(world, names, self._settings.microbatches, self._settings.dim)
         return self._calls(target, args, kwargs)
@@ -134,7 +136,7 @@ def parallel(target: Any, settings: CallSettings) -> Any:
 
     @functools.wraps(target)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return target(*args, **kwargs) if computes_alone() else handle.call(0, args, kwargs)
+        return target(*args, **kwargs) if computes_alone() else as_written(handle.call)(0, args, kwargs)
 
     setattr(call, PLAIN, target)
 
@@ -152,11 +154,24 @@ def _modules(modules: Sequence[nn.Module], settings: CallSettings) -> list[nn.Mo
                 f"a parallel module has parameters with shapes; received a {type(module).__name__} with a lazy module "
                 "that has not computed yet. Call it once with a batch before unisono.parallel."
             )
+    modules = [_uncompiled(module) for module in modules]
     handle = Target(list(modules), settings)
     for place, module in enumerate(modules):
         swap(module, handle, functools.partial(handle.call, place))
     _begin(settings, [parameter for module in modules for parameter in module.parameters()])
     return list(modules)
+
+
+def _uncompiled(module: nn.Module) -> nn.Module:
+    """The module that torch.compile was given."""
+    if type(module).__module__ != "torch._dynamo.eval_frame":
+        return module
+    say_once(
+        "parallel calls compute as the model is written: what torch.compile makes of it depends on the shapes that a "
+        "process has seen."
+    )
+    plain: nn.Module = module._orig_mod  # type: ignore[assignment]
+    return plain
 
 
 def _begin(settings: CallSettings, parameters: Sequence[torch.Tensor]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch import nn
 
 from unisono.errors import UsageError
@@ -24,8 +26,18 @@ PLAIN = "_unisono_plain"
 
 
 def computes_alone() -> bool:
-    """Whether calls are computed as if nothing were parallel: inside of one, and in forks of the script."""
-    return INSIDE.get() or is_of_another_process()
+    """Whether calls are computed as if nothing were parallel: inside of one, in forks of the script, and where PyTorch
+    writes down what a model does."""
+    is_written_down = torch._C._is_tracing() or torch.compiler.is_exporting()
+    return INSIDE.get() or is_of_another_process() or is_written_down
+
+
+def as_written(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A call into which torch.compile does not look."""
+    if "torch._dynamo" not in sys.modules:
+        return call
+    plain: Callable[..., Any] = torch.compiler.disable(call)  # type: ignore[no-untyped-call]
+    return plain
 
 
 def handle_of(module: Any) -> Any:
@@ -60,7 +72,9 @@ def swap(module: nn.Module, handle: Any, call: Callable[[tuple[Any, ...], dict[s
 
     @functools.wraps(plain.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return call(args, kwargs) if self is module and not computes_alone() else plain.forward(self, *args, **kwargs)
+        if self is not module or computes_alone():
+            return plain.forward(self, *args, **kwargs)
+        return as_written(call)(args, kwargs)
 
     def reduced(self: nn.Module, protocol: Any) -> Any:
         make, arguments, *rest = tuple(plain.__reduce_ex__(self, protocol))
