@@ -35,6 +35,19 @@ def test_the_default_dtype_reaches_workers(doubles: None) -> None:
     assert hash_of(outcome) == expected
 
 
+def test_whether_denormal_numbers_are_zero_reaches_workers() -> None:
+    job = jobs.make(model=made, forward=lambda model, inputs: model(inputs * 1e-40 * 1e38), steps=3)
+    as_usual, _ = undisturbed(job)
+    torch.set_flush_denormal(True)
+    try:
+        expected, _ = undisturbed(job)
+        outcome, _, _ = run(job, 2)
+    finally:
+        torch.set_flush_denormal(False)
+    raise_failure(outcome)
+    assert hash_of(outcome) == expected != as_usual
+
+
 @pytest.mark.parametrize("package", ["pytorch", pytest.param("jax", marks=pytest.mark.thorough),
                                      pytest.param("keras", marks=pytest.mark.thorough)])  # fmt: skip
 def test_settings_are_set_as_they_were(package: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from torch.backends import cuda, mkldnn
+from torch.backends import cuda, mha, mkldnn
 from torch.nn.functional import scaled_dot_product_attention
 
 from unisono.scripts.pytorch.numerics import Numerics
@@ -36,10 +36,24 @@ def attention() -> str:
         (lambda: torch.set_flush_denormal(True), tiny),
         (lambda: setattr(mkldnn, "enabled", False), lambda: mkldnn.enabled),
         (lambda: cuda.enable_flash_sdp(False), attention),
+        (lambda: mha.set_fastpath_enabled(False), mha.get_fastpath_enabled),
+        (lambda: setattr(mkldnn.conv, "fp32_precision", "bf16"), lambda: mkldnn.conv.fp32_precision),
+        (lambda: setattr(mkldnn.matmul, "fp32_precision", "bf16"), lambda: mkldnn.matmul.fp32_precision),
+        (lambda: torch.set_float32_matmul_precision("medium"), torch.get_float32_matmul_precision),
         (lambda: torch.set_default_dtype(torch.float64), lambda: torch.ones(1).dtype),
         (lambda: torch.use_deterministic_algorithms(True, warn_only=True), torch.are_deterministic_algorithms_enabled),
     ],
-    ids=["denormals", "mkldnn", "attention", "dtype", "deterministic"],
+    ids=[
+        "denormals",
+        "mkldnn",
+        "attention",
+        "fast path",
+        "conv",
+        "matmul",
+        "matmul as it was",
+        "dtype",
+        "deterministic",
+    ],
 )
 def test_a_worker_computes_as_the_script_is_set(change: Callable[[], object], shown: Callable[[], object]) -> None:
     ours, before = shown(), Numerics.here()

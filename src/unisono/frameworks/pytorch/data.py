@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset, default_collate
 
 from unisono.frameworks.protocol import Array, DataFunctions
-from unisono.frameworks.pytorch import determinism
+from unisono.frameworks.pytorch import determinism, numerics
 from unisono.memory.spans import Views
 
 
@@ -74,6 +74,7 @@ class Data(DataFunctions):
 
     seed_everything = staticmethod(seed_everything)
     pin = staticmethod(determinism.pin)
+    settings, settle = staticmethod(numerics.settings), staticmethod(numerics.settle)
 
     @staticmethod
     def to_array(tensor: Tensor) -> tuple[Array, str] | None:
@@ -99,22 +100,6 @@ class Data(DataFunctions):
         """See `DataFunctions.seed_model`."""
         seed_everything(seed)
         torch.manual_seed(seed)
-
-    def settings(self) -> dict[str, Any]:
-        """See `DataFunctions.settings`."""
-        return {
-            "dtype": torch.get_default_dtype(),
-            "matmul": torch.get_float32_matmul_precision(),
-            "mkldnn": torch.backends.mkldnn.enabled,
-            "deterministic": torch.are_deterministic_algorithms_enabled(),
-        }
-
-    def settle(self, settings: Mapping[str, Any]) -> None:
-        """See `DataFunctions.settle`."""
-        torch.set_default_dtype(settings["dtype"])
-        torch.set_float32_matmul_precision(settings["matmul"])
-        torch.backends.mkldnn.enabled = settings["mkldnn"]
-        torch.use_deterministic_algorithms(settings["deterministic"])
 
     def gather(self, data: Any, indices: Sequence[int]) -> Any:
         """See `DataFunctions.gather`."""

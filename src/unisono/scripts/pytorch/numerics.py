@@ -1,70 +1,43 @@
-"""Settings of PyTorch that change what an operation gives: they travel with each call."""
+"""How a process computes: it travels with each call."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.backends import cuda, mkldnn  # which attention is taken is asked of "cuda", on the CPU too
 
-ATTENTION: Sequence[tuple[Callable[[], bool], Callable[[bool], None]]] = (
-    (cuda.flash_sdp_enabled, cuda.enable_flash_sdp),
-    (cuda.mem_efficient_sdp_enabled, cuda.enable_mem_efficient_sdp),
-    (cuda.math_sdp_enabled, cuda.enable_math_sdp),
-)
-
-SMALLEST = sys.float_info.min
-"""The smallest number that is not denormal."""
+from unisono.frameworks.pytorch.numerics import settings, settle
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """Settings of a process.
+    """What changes the results of operations.
 
     Attributes:
         autocast: its dtype on the CPU, None where it is off.
-        default: the dtype of new tensors.
-        matmul: "highest", "high" or "medium".
-        deterministic, only_warned: whether algorithms are, and whether others are refused.
-        mkldnn: whether its kernels are used.
-        attention: whether its flash, memory-efficient and plain kernels are.
-        flushed: whether denormal numbers are zero.
+        only_warned: whether operations without a deterministic algorithm are only warned of.
+        settings: of the process.
     """
 
     autocast: torch.dtype | None
-    default: torch.dtype
-    matmul: str
-    deterministic: bool
     only_warned: bool
-    mkldnn: bool
-    attention: tuple[bool, ...]
-    flushed: bool
+    settings: Mapping[str, Any]
 
     @staticmethod
     def here() -> Numerics:
         """Those of this process, now."""
         return Numerics(
             torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None,
-            torch.get_default_dtype(),
-            torch.get_float32_matmul_precision(),
-            torch.are_deterministic_algorithms_enabled(),
             torch.is_deterministic_algorithms_warn_only_enabled(),
-            bool(mkldnn.enabled),
-            tuple(is_enabled() for is_enabled, _ in ATTENTION),
-            SMALLEST / 2 == 0.0,  # PyTorch does not say it
+            settings(),
         )
 
     def _set(self) -> None:
-        torch.set_default_dtype(self.default)
-        torch.set_float32_matmul_precision(self.matmul)
-        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.only_warned)
-        mkldnn.enabled = self.mkldnn  # type: ignore[assignment]
-        for (_, enable), wanted in zip(ATTENTION, self.attention, strict=True):
-            enable(wanted)
-        torch.set_flush_denormal(self.flushed)
+        settle(self.settings)
+        torch.use_deterministic_algorithms(self.settings["deterministic"], warn_only=self.only_warned)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
