@@ -329,3 +329,31 @@ def test_a_killed_script_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not [each for each in held if "memfd:unisono" in each], "memory that would stay with the loader's process"
     until(lambda: not [child for child in ours if child.is_running() and child.status() != "zombie"], "all are gone")
     script.stdout.close()
+
+
+EMPTY = (
+    START
+    + """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.empty = nn.Parameter(torch.empty(0))
+
+    def forward(self, x):
+        return x * 2 + self.empty.sum()
+
+first = unisono.parallel(nn.Linear(2, 2), microbatches=2, workers=workers)
+first(torch.ones(16, 2))
+net = unisono.parallel(Net(), microbatches=2, workers=workers)
+net(torch.ones(16, 2))
+del first  # whose parameters lie where the next one's, without elements, do
+other = unisono.parallel(nn.Linear(2, 2), microbatches=2, workers=workers)
+other(torch.ones(16, 2))
+net.resize(workers + 1)
+print(net(torch.ones(16, 2)).sum().item())
+"""
+)
+
+
+def test_workers_come_to_a_model_without_elements_when_the_others_are_gone(tmp_path: Path) -> None:
+    assert run(EMPTY, tmp_path, 1, tmp_path).splitlines()[-1] == "64.0"

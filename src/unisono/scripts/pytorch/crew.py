@@ -80,6 +80,7 @@ class Crew:
         self._bell = Bell(Space.create(session.numbered(), 1))
         self._first = ("open", (list(sys.path), str(Path.cwd()), payload, list(parameters), self._bell.space.number))
         self._first_spaces = [*spaces, self._bell.space]
+        self._leases = [space.lent() for space in spaces]  # for workers to come, also where no parameter has an element
         self.members: dict[int, Member] = {}
         self._acts, self._hangs, self._memory_kills = Acts(), Hangs(), out_of_memory_kills()
         self._carry_out(self._rules.begin())
@@ -106,6 +107,7 @@ class Crew:
         for member in self.members.values():
             self._session.end(member.process)
         self.members.clear()
+        self._leases.clear()
         self._bell.space.close()
 
     def _carry_out(self, decisions: Sequence[rules.Decision]) -> None:
