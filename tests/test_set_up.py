@@ -78,7 +78,7 @@ def test_an_interrupt_is_answered_where_the_job_is_made(tmp_path: Path, where: s
         assert (manifest["exit"], manifest["signal"], manifest["steps_done"]) == ("interrupted", 2, 0)
 
 
-@pytest.mark.few("file-the job's file", "model-model()")
+@pytest.mark.few("model-model()")
 @pytest.mark.parametrize(
     ("where", "text"), [("file", "the job's file"), ("job", "job()"), ("model", "model()"), ("data", "data()")],
 )  # fmt: skip

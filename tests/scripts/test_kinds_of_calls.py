@@ -69,10 +69,12 @@ def test_what_a_call_leaves_behind_is_refused(workers: str) -> None:
     assert [name for name, text in REFUSED.items() if text not in found[f"refused: {name}"]] == []
 
 
-def test_loops_give_one_hash_and_what_the_plain_ones_give() -> None:
-    alone, shared = told("loops.py", "0"), told("loops.py", "2")
+@pytest.mark.few("0")
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_loops_give_one_hash_and_what_the_plain_ones_give(workers: str) -> None:
+    alone = told("loops.py", "0")
     assert all(is_hash(text) for name, text in alone.items() if ":" not in name), alone
-    assert shared == alone
+    assert told("loops.py", workers) == alone
     for name in ("vmap", "forward_ad", "functional_call"):
         assert "Put that into a function under @unisono.parallel" in alone[f"refused: {name}"]
     for name in ("a distribution", "a distribution of one sample"):

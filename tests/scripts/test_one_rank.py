@@ -90,6 +90,7 @@ def run(recipe: str, folder: Path, *arguments: str) -> str:
 RECIPES_HERE = sorted(each.name for each in RECIPES.glob("*.py"))
 
 
+@pytest.mark.few("ddp_spawn.py", "horovod_digits.py")
 @pytest.mark.parametrize("recipe", RECIPES_HERE)
 def test_recipes_for_several_ranks_run_unchanged(recipe: str, tmp_path: Path) -> None:
     printed = run(recipe, tmp_path, "--workers", "2").splitlines()

@@ -72,6 +72,7 @@ else:
 """
 
 
+@pytest.mark.few("class-FSDP")
 @pytest.mark.parametrize(("kind", "name"), [("class", "FSDP"), ("function", "fully_shard")])
 def test_sharded_models_are_refused_under_unisono_run(kind: str, name: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SHARDED)

@@ -98,6 +98,7 @@ print(weight.grad.tolist())
 """
 
 
+@pytest.mark.thorough
 def test_sums_are_formed_with_the_settings_of_the_call(tmp_path: Path) -> None:
     alone = run(FLUSHED, tmp_path, 0)
     assert alone == f"{[0.0] * 8}\n"

@@ -284,6 +284,7 @@ digest(model)
 )
 
 
+@pytest.mark.thorough
 def test_a_fork_before_the_first_call_is_a_script_of_its_own(tmp_path: Path) -> None:
     alone, shared = (run(EARLY, tmp_path, workers, tmp_path).splitlines() for workers in (0, 2))
     assert alone[-1] == shared[-1]

@@ -87,6 +87,7 @@ print(model.weight.flatten().tolist())
 """
 
 
+@pytest.mark.thorough
 def test_workers_tell_how_long_they_have_computed(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(MEASURED)
     alone, shared = (

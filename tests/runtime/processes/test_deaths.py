@@ -140,6 +140,7 @@ def test_poison_is_named_after_three_deaths_of_its_own(tmp_path: Path) -> None:
     assert len([text for text in messages if "SIGSEGV" in text]) >= 3
 
 
+@pytest.mark.few("9")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_what_comes_from_outside_is_no_poison(tmp_path: Path, number: int) -> None:
     job = jobs.make(steps=12)
