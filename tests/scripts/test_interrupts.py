@@ -181,7 +181,7 @@ for x in batches:
 """
 
 
-@pytest.mark.few("2")
+@pytest.mark.few("0")
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_threads_of_the_script_call_one_after_another(workers: str, tmp_path: Path) -> None:
     run(THREADS, tmp_path, UNISONO_TESTED=workers)

@@ -79,7 +79,7 @@ def test_the_line_gives_what_the_plain_script_gives(kind: str, tmp_path: Path, m
     torch.testing.assert_close(left(KINDS / f"{kind}.py"), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.few("classify")
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ALL)
 def test_one_hash_in_the_script_and_by_workers(kind: str, tmp_path: Path) -> None:
     assert hash_of(kind, tmp_path, 2) == hash_of(kind, tmp_path, 0)
