@@ -210,7 +210,7 @@ class Forking:
         return self.data
 
 
-@pytest.mark.few("after_in_parent")
+@pytest.mark.thorough
 @pytest.mark.parametrize("when", ["before", "after_in_parent", "after_in_child"])
 def test_a_death_while_it_forks_leaves_nobody_at_work_twice(tmp_path: Path, when: str) -> None:
     def dying(run: Run) -> None:
