@@ -107,7 +107,6 @@ def test_one_hash_for_any_number_of_workers_through_deaths(tmp_path: Path) -> No
     assert run(LOOP, tmp_path, 3, tmp_path, 9, SMALL_BYTES="1000000") == alone, "what is small is added here"
 
 
-@pytest.mark.thorough
 def test_workers_that_are_stopped_are_replaced(tmp_path: Path) -> None:
     alone = run(LOOP, tmp_path, 0, tmp_path, 0).splitlines()
     stopped = run(LOOP, tmp_path, 2, tmp_path, int(signal.SIGSTOP), "forward", "backward").splitlines()

@@ -13,7 +13,6 @@ from typing import Any
 from unisono.errors import JobError, UnisonoError, UsageError
 from unisono.errors.failure import MEMORY_WAYS_OUT
 from unisono.machine.devices import out_of_memory_kills
-from unisono.runtime.processes.channel import NoRoom
 from unisono.runtime.processes.deaths import Death
 from unisono.runtime.rules import crew as rules
 from unisono.runtime.rules.crew import STRIKES, Fork
@@ -208,8 +207,6 @@ class Crew:
         member = self.members[number]
         try:
             (act, new, answer), files = member.process.channel.receive()
-        except NoRoom:
-            raise
         except (EOFError, ConnectionError):
             self._died(number, works)
             return None

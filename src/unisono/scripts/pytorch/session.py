@@ -69,14 +69,7 @@ class Session:
             self._spaces.remove(space)
 
     def _empty(self, parameter: torch.Tensor) -> Ref:
-        return Ref(
-            self._spaces[0].number if self._spaces else 0,
-            0,
-            parameter.dtype,
-            tuple(parameter.shape),
-            parameter.stride(),
-            False,
-        )
+        return Ref(self._spaces[0].number, 0, parameter.dtype, tuple(parameter.shape), parameter.stride(), False)
 
     def _found(self, parameter: torch.Tensor) -> Ref | None:
         address = parameter.data_ptr()

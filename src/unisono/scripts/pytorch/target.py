@@ -38,6 +38,10 @@ class Target:
 
     def __init__(self, targets: Sequence[Any], settings: CallSettings) -> None:
         self._targets, self._settings = targets, settings
+        self._names = [
+            plain_class(each).__name__ if isinstance(each, nn.Module) else getattr(each, "__name__", "a function")
+            for each in targets
+        ]
         self._calls: Calls | None = None
         self._opened_before = False
 
@@ -55,14 +59,10 @@ class Target:
         if self._settings.workers and (devices := elsewhere(_tensors(args, kwargs))):
             say_here(devices)
             self._resize(0)
-        names = [
-            plain_class(each).__name__ if isinstance(each, nn.Module) else getattr(each, "__name__", "a function")
-            for each in self._targets
-        ]
-        check_untransformed(names[target])
+        check_untransformed(self._names[target])
         if self._calls is None:
             world = World(self._targets, self._opened, heard)
-            self._calls = Calls(world, names, self._settings.microbatches, self._settings.dim)
+            self._calls = Calls(world, self._names, self._settings.microbatches, self._settings.dim)
         return self._calls(target, args, kwargs)
 
     def resize(self, workers: int) -> None:
