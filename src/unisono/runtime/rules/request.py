@@ -35,6 +35,8 @@ class Request:
         checkpoint_evaluations: a checkpoint may follow each evaluation.
         change: makes the job that the run has of the one that is held, or None.
         stall_seconds: how long a worker may make no progress; None = adapted to its usual pace.
+        device: the type of the devices that workers own, each with a replica of the model there; None = they compute on
+            CPUs, on the one model in the host's memory.
         folder: where a framework that has files for whole models leaves one at the end, or None.
         phase: called with (phase, round, slot, microbatch or chunk) between the pieces of work; tests and `verify` make
             it fail there.
@@ -54,5 +56,6 @@ class Request:
     checkpoint_evaluations: bool = False
     change: Callable[[Job], Job] | None = None
     stall_seconds: float | None = None
+    device: str | None = None
     folder: Path | None = None
     phase: Phase = no_phase
