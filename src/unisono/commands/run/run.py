@@ -18,8 +18,6 @@ from unisono.values.text import excerpt
 ON_PATH = Path(__file__).parent / "on_path"
 """What every Python finds that the script starts: `sitecustomize`, and what stands for other libraries."""
 
-# The script waits while workers compute: its threads are not to spin meanwhile on the cores that these need.
-_WAITING = {"OMP_WAIT_POLICY": "passive"}
 _ONE_RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
 _OPTIONS = ("--workers", "--microbatches")
 
@@ -55,14 +53,14 @@ def environment(
         UsageError: a launcher has started several of this.
 
     >>> found = environment({"PATH": "/bin"}, "here", 4, None)
-    >>> found["WORLD_SIZE"], found["UNISONO_WORKERS"], "UNISONO_MICROBATCHES" in found, found["OMP_WAIT_POLICY"]
-    ('1', '4', False, 'passive')
+    >>> found["WORLD_SIZE"], found["UNISONO_WORKERS"], "UNISONO_MICROBATCHES" in found
+    ('1', '4', False)
     """
     _refuse_other_ranks(variables, hostname)
     wanted = {"UNISONO_WORKERS": workers, "UNISONO_MICROBATCHES": microbatches}
     path = os.pathsep.join(filter(None, [str(ON_PATH), variables.get("PYTHONPATH")]))
     given = {name: str(value) for name, value in wanted.items() if value is not None}
-    return {**_WAITING, **variables, **_ONE_RANK, **given, "PYTHONPATH": path}
+    return {**variables, **_ONE_RANK, **given, "PYTHONPATH": path}
 
 
 def _refuse_other_ranks(variables: Mapping[str, str], hostname: str) -> None:

@@ -21,6 +21,7 @@ from unisono.runtime.processes.channel import Channel, started
 from unisono.runtime.processes.lifeline import Adoption
 from unisono.runtime.processes.start import environment
 from unisono.scripts.pytorch.hangs import await_answer
+from unisono.scripts.pytorch.openmp import wait_asleep
 from unisono.scripts.pytorch.private_copies import let_go, make_private
 from unisono.scripts.pytorch.process import Process
 from unisono.scripts.pytorch.spaces import NAME, Ref, Space, bytes_of
@@ -92,6 +93,7 @@ class Session:
         """Have the process that forks workers started, and what workers import imported there."""
         new = tuple(name for name in imports if name not in self._imported)
         if self._parent is None:
+            wait_asleep(os.environ)
             self._parent = started(
                 "unisono.scripts.pytorch.warm_parent", env=environment(), process_group=0
             )  # a terminal's Ctrl-C is the script's
