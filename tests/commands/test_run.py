@@ -93,6 +93,7 @@ from torch.distributed import device_mesh
 from torch.utils.data import DistributedSampler, TensorDataset
 
 assert [os.environ[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")] == ["0", "0", "1"]
+assert dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=True).num_keys() >= 0
 for backend, more in (("nccl", {"device_id": torch.device("cuda", 0)}), ("gloo", dict(rank=0, world_size=4))):
     dist.init_process_group(backend, init_method="tcp://nowhere:1", **more)
     assert (dist.get_rank(), dist.get_world_size(), dist.get_backend()) == (0, 1, "gloo")

@@ -56,11 +56,12 @@ def test_the_optimizer_stays_and_its_models_become_parallel() -> None:
 
 
 @pytest.mark.parametrize(("asked", "text"), [
+    (lambda: hvd.SyncBatchNorm(8), r"received hvd\.SyncBatchNorm, .* Use nn\.BatchNorm1d"),
     (lambda: hvd.allreduce(torch.ones(1), op=hvd.Adasum), r"Adasum depends .* received op=hvd\.Adasum\. Use hvd\.Av"),
     (lambda: hvd.DistributedOptimizer(torch.optim.SGD([torch.zeros(1)]), op=hvd.Adasum), "Adasum depends"),
     (lambda: hvd.DistributedOptimizer(torch.optim.SGD([torch.zeros(1)])), "belong to no module. Make the model first"),
     (lambda: hvd.broadcast_parameters({}, root_rank=1), "one rank, 0; received root_rank=1. Write root_rank=0"),
-], ids=["allreduce", "optimizer", "no-module", "root"])  # fmt: skip
+], ids=["batch-norm", "allreduce", "optimizer", "no-module", "root"])  # fmt: skip
 def test_what_one_rank_cannot_have_is_refused(asked: Callable[[], Any], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         asked()

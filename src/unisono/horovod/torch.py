@@ -129,6 +129,20 @@ def DistributedOptimizer(
     return optimizer
 
 
+class SyncBatchNorm(nn.Module):
+    """Horovod's layer, of statistics over all ranks; refused.
+
+    Raises:
+        UsageError: always.
+    """
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        raise UsageError(
+            "a parallel call's microbatches know nothing of each other; received hvd.SyncBatchNorm, which needs the "
+            "whole batch. Use nn.BatchNorm1d, 2d or 3d (statistics of each microbatch, averaged), or nn.GroupNorm."
+        )
+
+
 def _synchronize() -> None:
     """Gradients are whole as soon as `backward` returns."""
 

@@ -21,6 +21,7 @@ def parallel(
     microbatches: int | None = None,
     workers: int | None = None,
     dim: int = 0,
+    smallest: int = 0,
 ) -> Any:
     """Compute the calls of a module in microbatches, in this script or by workers: the same bits for any number.
 
@@ -40,6 +41,8 @@ def parallel(
         microbatches: pieces of a call, a part of the result; default: 8, or what `unisono run` says.
         workers: processes that compute, no part of the result; 0 = this script itself.
         dim: the dimension along which samples lie.
+        smallest: samples of the smallest call that workers compute, no part of the result: smaller ones, an agent's
+            single observations say, take the script less time than to wake workers.
 
     Returns:
         The same module or modules, or a function; with an optimizer also that.
@@ -52,7 +55,7 @@ def parallel(
             raise UsageError(
                 "an optimizer is given beside its model; received none. Write unisono.parallel(model, optimizer)."
             )
-        return functools.partial(parallel, microbatches=microbatches, workers=workers, dim=dim)
+        return functools.partial(parallel, microbatches=microbatches, workers=workers, dim=dim, smallest=smallest)
     if "torch" not in sys.modules:
         raise UsageError(
             f"unisono.parallel computes with PyTorch; received {target!r:.80}, and torch is not imported. Models of "
@@ -60,7 +63,7 @@ def parallel(
         )
     adapter = import_module("unisono.scripts.pytorch.target")
     refuse_ranks(launched(os.environ, platform.node()))
-    settings = settings_of(microbatches, workers, dim)
+    settings = settings_of(microbatches, workers, dim, smallest)
     if optimizer is None:
         return adapter.parallel(target, settings)
     adapter.check_optimizer(optimizer)

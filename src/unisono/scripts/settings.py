@@ -24,11 +24,13 @@ class CallSettings:
         microbatches: into how many a call is cut.
         workers: processes that compute; 0 = the script itself.
         dim: along which dimension calls are cut.
+        smallest: samples of the smallest call for workers; the script computes those that are smaller.
     """
 
     microbatches: int
     workers: int
     dim: int
+    smallest: int
 
     def with_workers(self, workers: int) -> CallSettings:
         """The same with another number of workers."""
@@ -45,19 +47,20 @@ def workers_given(value: Any) -> int:
 
 
 def settings_of(
-    microbatches: int | None, workers: int | None, dim: int, environment: Mapping[str, str] | None = None
+    microbatches: int | None, workers: int | None, dim: int, smallest: int,
+    environment: Mapping[str, str] | None = None,
 ) -> CallSettings:  # fmt: skip
     """What is given, else what the environment says, else what this machine has; `verify`'s workers beat all.
 
     Args:
-        microbatches, workers, dim: see `unisono.parallel`.
+        microbatches, workers, dim, smallest: see `unisono.parallel`.
         environment: variables; default: this process's.
 
     Raises:
         UsageError: one is out of bounds.
 
-    >>> settings_of(None, 2, 1, {"UNISONO_MICROBATCHES": "4", "UNISONO_WORKERS": "0"})
-    CallSettings(microbatches=4, workers=2, dim=1)
+    >>> settings_of(None, 2, 1, 64, {"UNISONO_MICROBATCHES": "4", "UNISONO_WORKERS": "0"})
+    CallSettings(microbatches=4, workers=2, dim=1, smallest=64)
     """
     variables = os.environ if environment is None else environment
     pieces = _first(microbatches, variables, MICROBATCHES)
@@ -68,7 +71,9 @@ def settings_of(
         wanted = min(pieces, cores := len(os.sched_getaffinity(0)))
         if 1 < pieces < cores:
             say_once(f"{pieces} of {cores} cores used; microbatches={cores} uses all, and is another result.")
-    return CallSettings(pieces, workers_given(wanted), whole("dim", dim, least=0, most=7))
+    return CallSettings(
+        pieces, workers_given(wanted), whole("dim", dim, least=0, most=7), whole("smallest", smallest, least=0)
+    )
 
 
 def _first(given: Any, variables: Mapping[str, str], name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,14 +54,21 @@ def environment(
         UsageError: a launcher has started several of this.
 
     >>> found = environment({"PATH": "/bin"}, "here", 4, None)
-    >>> found["WORLD_SIZE"], found["UNISONO_WORKERS"], "UNISONO_MICROBATCHES" in found
-    ('1', '4', False)
+    >>> found["WORLD_SIZE"], found["UNISONO_WORKERS"], "UNISONO_MICROBATCHES" in found, found["MASTER_ADDR"]
+    ('1', '4', False, '127.0.0.1')
     """
     _refuse_other_ranks(variables, hostname)
     wanted = {"UNISONO_WORKERS": workers, "UNISONO_MICROBATCHES": microbatches}
     path = os.pathsep.join(filter(None, [str(ON_PATH), variables.get("PYTHONPATH")]))
     given = {name: str(value) for name, value in wanted.items() if value is not None}
-    return {**variables, **_ONE_RANK, **given, "PYTHONPATH": path}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    return {**meeting, **variables, **_ONE_RANK, **given, "PYTHONPATH": path}
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 def _refuse_other_ranks(variables: Mapping[str, str], hostname: str) -> None:

@@ -158,6 +158,10 @@ class ByWorkers:
             [space.put(buffer) for buffer in buffers],
         )  # fmt: skip
 
+    def is_here(self, request: Request) -> bool:
+        """See `Computer`: never."""
+        return False
+
     def drop(self, call: int) -> None:
         """Nobody asks for a call's backward pass any more."""
         self._dropped.append(call)  # the garbage collector says it, at any time

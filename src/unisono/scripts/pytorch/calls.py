@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_unflatten
 
 from unisono.errors import UsageError
 from unisono.scripts.pytorch.buffers import combine
-from unisono.scripts.pytorch.cutter import batch_of, cut_leaves, flattened
+from unisono.scripts.pytorch.cutter import batch_of, cut_leaves, flattened, whole_piece
 from unisono.scripts.pytorch.failures import calling_line
 from unisono.scripts.pytorch.graph import CallGraph
 from unisono.scripts.pytorch.joins import joined, tensors_of
@@ -68,7 +68,7 @@ class Calls:
             cut, way = self._settled(request, leaves)
             training = state.training
             if cut is None:
-                pieces = [range(1)]
+                pieces = [whole_piece(leaves, self.dim)]
                 each = [leaves]
             else:
                 pieces = self._probe(target).pieces(batch_of(self.names[target], leaves, cut, self.dim), training)
@@ -152,8 +152,7 @@ class Calls:
     @staticmethod
     def weights(request: Request) -> list[float]:
         """Each microbatch's share of the samples."""
-        samples = sum(map(len, request.pieces))
-        return [len(piece) / samples if samples else 1.0 for piece in request.pieces]
+        return [len(piece) / request.samples if request.samples else 1.0 for piece in request.pieces]
 
     def _taken_up(
         self, request: Request, leaves: Sequence[Any], each: Sequence[Sequence[Any]], cut: frozenset[int],

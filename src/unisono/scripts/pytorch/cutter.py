@@ -86,6 +86,11 @@ def lengths(leaves: Sequence[Any], dim: int) -> list[int | None]:
     return [leaf.shape[dim] if isinstance(leaf, torch.Tensor) and leaf.dim() > dim else None for leaf in leaves]
 
 
+def whole_piece(leaves: Sequence[Any], dim: int) -> range:
+    """The samples of a call that is not cut, as far as its arguments tell."""
+    return range(next(filter(None, lengths(leaves, dim)), 1))
+
+
 def batch_of(name: str, leaves: Sequence[Any], cut: frozenset[int], dim: int) -> int:
     """The samples of a call.
 

@@ -112,6 +112,10 @@ class Here:
             nodes = folded(range(count), count, of, adding)
             return Gradients(total_of(nodes, count, adding), inputs)
 
+    def is_here(self, request: Request) -> bool:
+        """See `Computer`: always."""
+        return True
+
     def drop(self, call: int) -> None:
         """Nobody asks for a call's backward pass any more."""
         self._dropped.append(call)  # the garbage collector says it, at any time

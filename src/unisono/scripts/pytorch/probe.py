@@ -12,7 +12,7 @@ from torch.utils._pytree import TreeSpec
 
 from unisono.errors import JobError, UsageError
 from unisono.scripts.cutting import candidates, microbatches_of
-from unisono.scripts.pytorch.cutter import batch_of, cut_leaves, lengths
+from unisono.scripts.pytorch.cutter import batch_of, cut_leaves, lengths, whole_piece
 from unisono.scripts.pytorch.joins import COARSE_ROUNDING, ROUNDING, Join, possible
 from unisono.scripts.pytorch.request import Answer, Request
 
@@ -178,9 +178,8 @@ class _Whole:
 
     def _of(self, how: _How) -> Answer | JobError:
         if how not in self.known:
-            size = range(1)  # its one piece: all of it
             try:
-                (self.known[how],) = self._computed(how, [size], [self.leaves])
+                (self.known[how],) = self._computed(how, [whole_piece(self.leaves, self.probe.dim)], [self.leaves])
             except JobError as error:
                 self.known[how] = error
         return self.known[how]

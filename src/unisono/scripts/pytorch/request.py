@@ -58,6 +58,11 @@ class Request:
     keeps: bool = True
     steady: bool = False
 
+    @property
+    def samples(self) -> int:
+        """Of all microbatches."""
+        return sum(map(len, self.pieces))
+
 
 @dataclass
 class Answer:

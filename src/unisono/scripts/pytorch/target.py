@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from unisono.errors import UsageError
+from unisono.scripts.pytorch.by_size import BySize
 from unisono.scripts.pytorch.by_workers import ByWorkers
 from unisono.scripts.pytorch.calls import Calls, check_untransformed
 from unisono.scripts.pytorch.devices import devices_of, elsewhere, say_here
@@ -89,9 +90,10 @@ class Target:
             say_here(devices)
             self._settings = self._settings.with_workers(0)
         if self._settings.workers:
-            workers = ByWorkers(session(), parts, payload, self._settings.workers)
+            by_workers = ByWorkers(session(), parts, payload, self._settings.workers)
             self._opened_before, is_first = True, not self._opened_before
-            return Timed(workers) if is_first else workers
+            workers: Computer = Timed(by_workers) if is_first else by_workers
+            return BySize(self._settings.smallest, Here(parts), workers) if self._settings.smallest else workers
         return _here(parts)
 
 

@@ -33,7 +33,7 @@ class Timed:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._calls, self._shared = 0, 0.0
+        self._calls, self._shared, self._most = 0, 0.0, 0
         self._spent: dict[int, float] = {}
 
     def forward(
@@ -41,7 +41,7 @@ class Timed:
     ) -> list[Answer]:
         """See `Computer`."""
         if request.keeps:
-            self._calls += 1
+            self._calls, self._most = self._calls + 1, max(self._most, request.samples)
             self._look()
         began = perf_counter()
         answers = self._workers.forward(request, leaves, buffers)
@@ -62,9 +62,15 @@ class Timed:
             self._spent, self._shared = self._workers.spent(), 0.0
         elif self._calls == _MEASURED.stop:
             spent = self._workers.spent()
-            told = too_small(len(_MEASURED), self._shared, sum(spent.values()) - sum(self._spent.values()))
+            told = too_small(
+                len(_MEASURED), self._shared, sum(spent.values()) - sum(self._spent.values()), self._most + 1
+            )
             if told and spent.keys() == self._spent.keys():  # nobody has been replaced
                 say(told)
+
+    def is_here(self, request: Request) -> bool:
+        """See `Computer`."""
+        return self._workers.is_here(request)
 
     def drop(self, call: int) -> None:
         """See `Computer`."""

@@ -48,6 +48,9 @@ class Computer(Protocol):
             The gradients, summed.
         """
 
+    def is_here(self, request: Request) -> bool:
+        """Whether a call is computed in this process."""
+
     def drop(self, call: int) -> None:
         """Nobody asks for a call's backward pass any more."""
 
@@ -157,7 +160,7 @@ class World:
         assert self._computer is not None
         buffers = [module._buffers[name] for module, name in self.parts.buffers]
         answers = self._computer.forward(request, leaves, [buffer for buffer in buffers if buffer is not None])
-        if not self._computer.processes():
+        if self._computer.is_here(request):
             self._signature = self._signed()  # what libraries' objects have noted in this process is no change
         return answers
 
