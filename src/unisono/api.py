@@ -216,9 +216,10 @@ def _in_folder(
 ) -> tuple[RunFolder, Callable[[Execution], bool]]:  # fmt: skip
     """The run folder of this host alone, and what trains in it: from its checkpoint, if it has one."""
     path, start_as = _folder_of(settings)
+    request = _request(settings, best)  # which may be refused: before there is a folder
     folder, goes_on = opened(path if settings.names_folder else fresh(path), start_as, shown.message)
     return folder, partial(
-        train_in_folder, request=replace(_request(settings, best), folder=folder.path.absolute()), folder=folder,
+        train_in_folder, request=replace(request, folder=folder.path.absolute()), folder=folder,
         display=shown, settings=settings, resumed=newest(folder, shown.message) if goes_on else None,
     )  # fmt: skip
 

@@ -243,7 +243,7 @@ def store(where: str, interface: str | None) -> int:
 
 @commands.command()
 def devices() -> int:
-    """Show this host's cores, CPU, accelerators and memory."""
+    """Show this host's cores, CPU, memory and GPUs, and what torch and NCCL are there."""
     from unisono.commands import doctor as examination
 
     print(examination.rendered(examination.devices()), file=_output())

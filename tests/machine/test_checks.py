@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from unisono.machine.checks import GIB, check_machine, check_system
+from unisono.machine.checks import check_machine, check_system
 from unisono.machine.facts import Facts, Folder, gather
+from unisono.machine.sizes import GIB
 
 SOUND = Facts(
     cores=tuple(range(4)),

@@ -17,6 +17,8 @@ from unisono.hosts.launchers import place
 from unisono.machine.checks import check_devices, check_machine, check_system
 from unisono.machine.environment import check_environment
 from unisono.machine.finding import Finding
+from unisono.machine.gpu_checks import VISIBLE, check_gpus
+from unisono.machine.gpus import build, gpus, links
 from unisono.machine.packages import check_packages, gather_packages
 from unisono.machine.platform_check import require_linux
 from unisono.runtime.processes.start import POOLS
@@ -33,12 +35,12 @@ def examine() -> list[Finding]:
     from unisono.machine.facts import gather
 
     found += check_machine(gather())
-    found += check_environment(os.environ, (*POOLS, "CUDA_VISIBLE_DEVICES"))
+    found += check_environment(os.environ, (*POOLS, VISIBLE))
     return [*found, check_launcher(os.environ, platform.node())]
 
 
 def devices() -> list[Finding]:
-    """The part of `examine` that tells what the machine has.
+    """What the machine has: a part of `examine`, and its GPUs with the software for them.
 
     Raises:
         UsageError: it does not run Linux.
@@ -46,7 +48,7 @@ def devices() -> list[Finding]:
     require_linux()
     from unisono.machine.facts import gather
 
-    return check_devices(gather())
+    return [*check_devices(gather()), *check_gpus(gpus(), links(), build(), os.environ.get(VISIBLE))]
 
 
 def check_launcher(environment: Mapping[str, str], hostname: str) -> Finding:

@@ -8,8 +8,8 @@ from unisono.errors import UsageError
 from unisono.machine.facts import Facts, Folder
 from unisono.machine.finding import Finding, State
 from unisono.machine.platform_check import require_linux
+from unisono.machine.sizes import GIB, size
 
-GIB = 1 << 30
 LEAST_FREE_BYTES = GIB
 """A worker holds 0.2 (JAX) to 0.5 GiB (TensorFlow) before it has a model."""
 
@@ -92,7 +92,7 @@ def _accelerators(facts: Facts) -> Finding:
 
 
 def _memory(facts: Facts) -> Finding:
-    found = f"{_size(facts.free_memory_bytes)} free of {_size(facts.memory_bytes)}"
+    found = f"{size(facts.free_memory_bytes)} free of {size(facts.memory_bytes)}"
     if facts.free_memory_bytes >= LEAST_FREE_BYTES and facts.strict_memory:
         mend = "A process may be refused a fork for memory that it would never touch: sysctl vm.overcommit_memory=0"
         return Finding("memory", "warning", f"{found}; vm.overcommit_memory is 2", mend)
@@ -117,14 +117,14 @@ def _shared_memory(facts: Facts) -> Finding:
     if not folder.writable:
         return Finding("/dev/shm", "warning", "not writable, or full", mend)
     return Finding(
-        "/dev/shm", "ok", f"{_size(folder.free_bytes)} free (not used by Unisono, which shares memory by memfd)"
+        "/dev/shm", "ok", f"{size(folder.free_bytes)} free (not used by Unisono, which shares memory by memfd)"
     )
 
 
 def _folder(name: str, folder: Folder, mend: str) -> Finding:
     if not folder.writable:
         return Finding(name, "wrong", f"{folder.path} takes no files", mend)
-    found = f"{folder.path}, {_size(folder.free_bytes)} free"
+    found = f"{folder.path}, {size(folder.free_bytes)} free"
     return Finding.of(name, folder.free_bytes >= LEAST_FREE_BYTES, found, mend)
 
 
@@ -186,11 +186,3 @@ def _numbers(cores: tuple[int, ...]) -> str:
 
 def _number(limit: float) -> str:
     return "no limit" if math.isinf(limit) else f"{limit:.0f}"
-
-
-def _size(count: float) -> str:
-    """
-    >>> _size(3 << 30), _size(5 << 20)
-    ('3.0 GiB', '5 MiB')
-    """
-    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / (1 << 20):.0f} MiB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +14,8 @@ from typing import Any
 from unisono.checkpoint.store import Standing
 from unisono.errors import UsageError
 from unisono.errors.traces import user_traceback
+from unisono.machine.devices import accelerators
+from unisono.machine.gpu_checks import VISIBLE, unused
 from unisono.memory.heap import trim
 from unisono.observe.metrics import MetricsFile, look_over, read_metrics
 from unisono.observe.outlet import PATIENCE_SECONDS, Inline, Outlet
@@ -27,7 +30,7 @@ from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.processes.leftovers import remove_unfinished
 from unisono.runtime.rules.request import Request
 from unisono.runtime.state.host_state import HostState
-from unisono.settings import Settings
+from unisono.settings import AUTO, Settings
 
 
 @dataclass(kw_only=True)
@@ -75,6 +78,8 @@ class Recorder(FolderObservation):
                 f"the layout is {self.request.layout}. Going on with {shape.slots}; more microbatches let more of them "
                 "work (another result: choose once)."
             )
+        if self.settings.device == AUTO and (text := unused(accelerators(), os.environ.get(VISIBLE))):
+            self.message(text)
         self.keeper.about = digest, fingerprint = self._about(described)
         self.folder.update(
             world={"workers": shape.slots, "stages": shape.stages, "steps": described.program.steps},
