@@ -106,7 +106,7 @@ class End:
 
 def next_generation(
     now: Generation | None, ended: int, words: Mapping[int, ReplicaWords], seats: Sequence[int], newest: int,
-    microbatches: int, stop: bool,
+    microbatches: int, drained: int, stop: bool,
 ) -> End | Generation | None:  # fmt: skip
     """What the supervisor does about generations.
 
@@ -117,6 +117,7 @@ def next_generation(
         seats: who is to take part, as the recovery policy has it: maybe one that can't work yet, or one several times.
         newest: the word of the newest copy in the host's memory: rounds done in it, plus one.
         microbatches: of a round.
+        drained: rounds whose records were read: a run stops at none of its earlier states.
         stop: whether no further round is to be done.
 
     Returns:
@@ -124,26 +125,40 @@ def next_generation(
     """
     number = now.number if now else 0
     ranks = tuple(dict.fromkeys(member for member in seats if member in words))
-    if now and ended < number:
-        if (ranks, stop) == (now.members, now.stops) or _leaves_a_copy(now, words, newest):
-            return None
-        if ranks or stop:
-            return End(number)
-    if not ranks or (now and any(m in words and words[m].rested < number for m in now.members)):
+    furthest = max(words, key=lambda member: words[member].held, default=None)
+    if furthest is None or not ranks:
         return None
-    furthest = max(words, key=lambda member: words[member].held)
     held = max(words[furthest].held, newest)
+    stops = stop and held > drained
+    if now and ended < number:
+        same = (ranks, stops) == (now.members, now.stops)
+        return None if same or _leaves_a_copy(now, words, newest) else End(number)
+    if now and any(member in words and words[member].rested < number for member in now.members):
+        return None
     if not words[furthest].held and not set(seats) <= words.keys():
-        return None  # nobody is kept waiting by those that are still coming
+        return None  # nobody's work is kept waiting by those that are still coming
     if held > newest and not any(words[member].held == held for member in ranks):
         return Generation(number + 1, (furthest,), (0, microbatches), 0, held - 1, stops=True)
     source = next((rank for rank, member in enumerate(ranks) if words[member].held == held), 0)
-    return Generation(number + 1, ranks, even(microbatches, len(ranks)), source, held - 1, stop)
+    return Generation(number + 1, ranks, even(microbatches, len(ranks)), source, held - 1, stops)
 
 
 def _leaves_a_copy(now: Generation, words: Mapping[int, ReplicaWords], newest: int) -> bool:
     """Whether the one that has the furthest state is about to leave it in the host's memory, before it goes."""
     return now.stops and newest <= now.round and now.members[now.source] in words
+
+
+def is_over(now: Generation | None, newest: int, rounds: int, drained: int, stop: bool) -> bool:
+    """Whether the run ends here: the state that it ends with is in the host's memory.
+
+    Args:
+        now: the present generation, if there has been one.
+        newest: the word of the newest copy in the host's memory.
+        rounds: of the run.
+        drained: rounds whose records were read.
+        stop: whether no further round is to be done.
+    """
+    return newest > rounds or bool(stop and now and now.stops and newest > max(now.round, drained))
 
 
 def overdue(now: Generation, ended: int, words: Mapping[int, ReplicaWords]) -> list[int]:
