@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
 import io
 from typing import Any
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from run import CASES, batch, case, grads, mlp, share
 from torch import nn
 from torch.autograd import forward_ad
+from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 X, Y = batch()
@@ -220,6 +222,37 @@ def hooks_and_closures() -> Any:
 
     optimizer.step(closure)
     return [seen[0], *model.parameters()]
+
+
+@case()
+def weights_computed_from_others() -> Any:
+    utils, new = nn.utils, nn.utils.parametrizations
+    kinds: list[Any] = [
+        new.weight_norm, new.spectral_norm, new.orthogonal, utils.weight_norm, utils.spectral_norm,
+        lambda layer: utils.prune.l1_unstructured(layer, "weight", 0.3),  # type: ignore[no-untyped-call]
+    ]  # fmt: skip
+    given: list[Any] = []
+    for kind in kinds:
+        net = mlp()
+        kind(net[0])
+        model = share(net)
+        new.weight_norm(model[3])  # its class has been changed
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            with parametrize.cached():
+                F.cross_entropy(model(X), Y).backward()
+            optimizer.step()
+            given += [net[0].weight, *grads(model)]
+            model.eval()
+            with torch.no_grad():
+                given.append(model(X))
+            model.train()
+        given += model.state_dict().values()
+    torch.manual_seed(0)
+    whole = new.weight_norm(nn.Linear(6, 3))
+    F.cross_entropy(copy.deepcopy(share(whole))(X) + whole(X), Y).backward()
+    return [*given, *grads(whole)]
 
 
 @case()

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_unflatten
 
 from unisono.errors import UsageError
 from unisono.scripts.pytorch.buffers import combine
+from unisono.scripts.pytorch.computed import compute_again
 from unisono.scripts.pytorch.cutter import batch_of, cut_leaves, flattened, whole_piece
 from unisono.scripts.pytorch.failures import calling_line
 from unisono.scripts.pytorch.graph import CallGraph
@@ -78,6 +79,9 @@ class Calls:
             answers = self.world.forward(request, each)
             outputs, flat = self._joined(request, answers, way)
             combine(self.world.parts.buffers, [answer.buffers for answer in answers], pieces)
+        compute_again(
+            [each for each, names in zip(self.world.parts.every, self.world.parts.computed, strict=True) if names]
+        )
         return self._taken_up(request, leaves, each, cut or frozenset(), answers, outputs, flat, way)
 
     def _say_statistics(self, training: Sequence[bool], pieces: Sequence[range]) -> None:

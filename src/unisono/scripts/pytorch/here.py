@@ -14,6 +14,7 @@ import torch
 from unisono.scripts.pytorch.devices import Keyed, devices_of, elsewhere
 from unisono.scripts.pytorch.failures import told
 from unisono.scripts.pytorch.left import Names
+from unisono.scripts.pytorch.parametrized import uncached
 from unisono.scripts.pytorch.parts import Parts
 from unisono.scripts.pytorch.replica import Replica
 from unisono.scripts.pytorch.request import Answer, Gradients, Request
@@ -56,7 +57,8 @@ class Borrowed(Replica):
         try:
             for number, put in self._places:
                 put(self.parameters[number])
-            yield
+            with uncached():
+                yield
         finally:
             INSIDE.reset(token)
             for number, put in self._places:

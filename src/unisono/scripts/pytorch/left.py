@@ -58,7 +58,7 @@ class Names:
                 continue
             for name in {**bound, **held}:
                 before, now = bound.get(name, _MISSING), held.get(name, _MISSING)
-                if before is not now and name not in OF_TORCH:
+                if before is not now and name not in OF_TORCH | self._parts.computed[number]:
                     yield (-1 - number, name), before, now
         for place, now in self._parts.variables():
             before = self._variables.get(place, _MISSING)
@@ -123,10 +123,7 @@ class Before:
                 raise UsageError(_left(self._name(place)))
             return
         if any(isinstance(leaf, torch.Tensor) and leaf.grad_fn is not None for leaf in tree_leaves(now)):
-            number = -1 - place[0]
-            if number < 0 or not self._parts.every[number]._forward_pre_hooks:  # torch's own: they set the weight
-                raise UsageError(_left(self._name(place)))
-            return
+            raise UsageError(_left(self._name(place)))
         look = Look()
         mark = look.at(now)
         if mark != look.at(before) and mark != made.setdefault((place, given), mark):

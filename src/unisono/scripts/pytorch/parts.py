@@ -15,6 +15,7 @@ from torch import nn
 from unisono.errors import UsageError
 from unisono.errors.traces import is_users_file
 from unisono.scripts.plain import copied, is_plain
+from unisono.scripts.pytorch.computed import computed
 from unisono.scripts.pytorch.contents import is_own
 from unisono.scripts.pytorch.wrapping import PLAIN
 
@@ -39,10 +40,13 @@ class Parts:
     functions: Sequence[FunctionType]
     every: Sequence[nn.Module] = field(init=False)
     buffers: Sequence[tuple[nn.Module, str]] = field(init=False)
+    computed: Sequence[frozenset[str]] = field(init=False)
+    """Of each module the attributes that are computed anew by each forward pass."""
 
     def __post_init__(self) -> None:
         self.buffers = []
         self.every = list(dict.fromkeys(part for module in self.modules for part in module.modules()))
+        self.computed = [frozenset(computed(module)) for module in self.every]
         seen: set[int] = set()
         for module in self.every:
             for name, buffer in module._buffers.items():
@@ -70,7 +74,7 @@ class Parts:
             (number, name): value
             for number, module in enumerate(self.every)
             for name, value in module.__dict__.items()
-            if name not in OF_TORCH and is_plain(value)
+            if name not in OF_TORCH and is_plain(value) and name not in self.computed[number]
         }
 
     def globals(self) -> dict[tuple[int, str], Any]:
@@ -81,7 +85,7 @@ class Parts:
         """All attributes and globals that are not plain, classes, and what functions keep between their calls."""
         for number, module in enumerate(self.every):
             for name, value in module.__dict__.items():
-                if name not in OF_TORCH and not is_plain(value):
+                if name not in OF_TORCH and not is_plain(value) and name not in self.computed[number]:
                     yield (-1 - number, name), value
             yield (-1 - number, "its class"), type(module)
         for place, value in self.variables():
@@ -175,7 +179,7 @@ def functions_of(targets: Sequence[Any], every: Sequence[nn.Module]) -> list[Fun
         every: all modules.
     """
     found: dict[int, FunctionType] = {}
-    waiting = [*targets, *dict.fromkeys(type(module) for module in every)]
+    waiting = [*targets, *dict.fromkeys(kind for module in every for kind in type(module).__mro__)]
     attributes = [value for module in every for name, value in vars(module).items() if name not in OF_TORCH]
     waiting += [found for value in attributes for found in _with_code(value)]
     seen: set[int] = set()

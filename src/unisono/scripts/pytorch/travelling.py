@@ -13,10 +13,13 @@ from typing import Any
 import cloudpickle
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from unisono.errors import UsageError
+from unisono.scripts.pytorch.computed import computed, without_graphs
 from unisono.scripts.pytorch.devices import check_known
 from unisono.scripts.pytorch.messages import by_value
+from unisono.scripts.pytorch.parametrized import reduced
 from unisono.scripts.pytorch.parts import Parts, functions_of
 from unisono.scripts.pytorch.wrapping import PLAIN
 
@@ -47,10 +50,16 @@ class _Packer(cloudpickle.Pickler):  # type: ignore[misc]
         """See `pickle.Pickler`: a target's hooks, and a forward put around its own, stay in the script."""
         if isinstance(value, FunctionType) and PLAIN in vars(value):
             return _itself, (vars(value)[PLAIN],)
-        if id(value) not in self._targets:
+        if not isinstance(value, nn.Module):
             return super().reducer_override(value)
-        make, arguments, state, *rest = value.__reduce_ex__(5)
+        is_target, is_parametrized = id(value) in self._targets, parametrize.is_parametrized(value)
+        if not (is_target or is_parametrized or computed(value)):
+            return super().reducer_override(value)
+        found: Any = reduced(value) if is_parametrized else value.__reduce_ex__(5)
+        make, arguments, state, *rest = found
         if isinstance(state, dict):
+            state = without_graphs(value, state)
+        if isinstance(state, dict) and is_target:
             state = {
                 name: OrderedDict() if name in _HOOKS else kept for name, kept in state.items() if name != "forward"
             }

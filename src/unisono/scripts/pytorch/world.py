@@ -11,6 +11,7 @@ from torch import nn
 
 from unisono.errors import UsageError
 from unisono.scripts.plain import copied
+from unisono.scripts.pytorch.computed import computed
 from unisono.scripts.pytorch.contents import Look, Same, is_same
 from unisono.scripts.pytorch.numerics import Numerics
 from unisono.scripts.pytorch.parts import Parts
@@ -225,6 +226,12 @@ def _check_modules(parts: Parts) -> None:
             raise UsageError(
                 f"a parallel call computes with the model's own parameters; those of {name} were replaced for a call "
                 "(torch.func.functional_call). Put that into a function under @unisono.parallel."
+            )
+        if id(module) in targets and (hook := next(iter(computed(module).values()), None)):
+            raise UsageError(
+                "a weight that a hook computes before each forward pass belongs to a module inside the one that is "
+                f"called; received {type(hook).__name__} on the {name} that was given to unisono.parallel. Put that "
+                "into an nn.Sequential, or use torch.nn.utils.parametrizations."
             )
         foreign = [hook for hook in _hooks(module) if not str(getattr(hook, "__module__", "")).startswith("torch.")]
         if foreign and id(module) not in targets:

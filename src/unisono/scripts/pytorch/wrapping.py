@@ -15,7 +15,8 @@ from torch import nn
 from unisono.errors import UsageError
 from unisono.scripts.pytorch.session import is_of_another_process
 
-_MARK = "_unisono_calls"
+MARK = "_unisono_calls"
+"""The name under which a class that was swapped in has what computes."""
 
 INSIDE: ContextVar[bool] = ContextVar("inside a parallel call", default=False)
 """Whether a microbatch is being computed: what is called then computes by itself."""
@@ -42,14 +43,14 @@ def as_written(call: Callable[..., Any]) -> Callable[..., Any]:
 
 def handle_of(module: Any) -> Any:
     """What computes a module's calls; None where it computes them itself."""
-    found = getattr(type(module), _MARK, None)
+    found = getattr(type(module), MARK, None)
     return found[1] if found is not None and found[0] is module else None
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
     """The class that a person gave a module."""
     kind = type(module)
-    return kind.__bases__[0] if _MARK in vars(kind) else kind
+    return kind.__bases__[0] if MARK in vars(kind) else kind
 
 
 def swap(module: nn.Module, handle: Any, call: Callable[[tuple[Any, ...], dict[str, Any]], Any]) -> None:
@@ -83,7 +84,7 @@ def swap(module: nn.Module, handle: Any, call: Callable[[tuple[Any, ...], dict[s
         return make, tuple(plain if each is type(self) else each for each in arguments), *rest
 
     members = {
-        "forward": forward, "__reduce_ex__": reduced, _MARK: (module, handle), "__module__": plain.__module__,
+        "forward": forward, "__reduce_ex__": reduced, MARK: (module, handle), "__module__": plain.__module__,
         "__qualname__": plain.__qualname__, "__doc__": plain.__doc__,
     }  # fmt: skip
     if not hasattr(plain, "resize"):
