@@ -100,7 +100,8 @@ class Job:
     was, for one more pass over the gradients. `clip_norm` does so too."""
 
     precision: str = "float32"
-    """"float32", or "bfloat16": autocast over float32 master parameters."""
+    """"float32"; "bfloat16": autocast over float32 master parameters; or, PyTorch's, "tf32": float32 whose products
+    GPUs make in TF32, which is faster (CPUs have none: there it is float32)."""
 
     evaluation: Any = None
     """Evaluation samples: a sequence, () → sequence, or a mapping of names to them."""
@@ -210,7 +211,7 @@ class Job:
         object.__setattr__(self, "seed", bounds.whole("job.seed", self.seed, 0, bounds.MOST_SEED))
         if self.clip_norm is not None:
             object.__setattr__(self, "clip_norm", bounds.limit("job.clip_norm", self.clip_norm))
-        bounds.one_of("job.precision", self.precision, ("float32", "bfloat16"))
+        bounds.one_of("job.precision", self.precision, ("float32", "bfloat16", "tf32"))
         for name in ("drop_last", "checked"):
             bounds.switch(f"job.{name}", getattr(self, name))
 

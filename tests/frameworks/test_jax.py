@@ -331,6 +331,7 @@ def test_an_nnx_module_that_changes_itself_is_refused() -> None:
     ({"optimizer": optax.adam}, "optax transformation"),
     ({"optimizer": optax.lbfgs()}, "needs no"),
     ({"schedule": lambda optimizer, steps: None}, "optimizer=lambda steps"),
+    ({"precision": "tf32"}, r"how PyTorch multiplies on GPUs; received it in a job of JAX\. Leave it out"),
     ({"model": variables}, "job.forward"),
     ({"model": lambda: {"w": jnp.zeros(3, jnp.int32)}, "forward": forward}, "float32"),
     ({"model": lambda: {"w": jnp.zeros(3, jnp.bfloat16)}, "forward": forward}, "precision='bfloat16'"),

@@ -188,6 +188,11 @@ def test_optimizers_that_do_not_fit_are_named(optimizer: Any, text: str) -> None
         adapter(kit.make(optimizer=optimizer))
 
 
+def test_tf32_is_pytorchs() -> None:
+    with pytest.raises(UsageError, match=r"received it in a job of Keras\. Leave it out"):
+        adapter(kit.make(precision="tf32"))
+
+
 def test_a_schedule_is_the_optimizers() -> None:
     with pytest.raises(UsageError, match="LearningRateSchedule"):
         adapter(kit.make(schedule=lambda optimizer, steps: None))

@@ -129,6 +129,10 @@ def test_one_hash(kind: str) -> None:
     assert all(torch.isfinite(torch.tensor(record["loss"])) for record in results[0][1] if "loss" in record)
 
 
+def test_tf32_is_float32_on_cpus() -> None:
+    assert result(jobs.make(precision="tf32"), 0) == result(jobs.make(), 0)
+
+
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
     "nesterov": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),

@@ -55,7 +55,7 @@ LONG = 10**5000
         ({"clip_norm": "1"}, "job.clip_norm must be a number above 0"),
         ({"drop_last": "no"}, "job.drop_last must be True or False; received 'no'"),
         ({"order": np.arange(3)}, "job.order must be"),
-        ({"precision": np.arange(3)}, "job.precision must be 'float32' or 'bfloat16'"),
+        ({"precision": np.arange(3)}, "job.precision must be 'float32' or 'bfloat16' or 'tf32'"),
         ({"observers": 3}, "job.observers must be a list of functions"),
         ({"metrics": {"m" * 70_000: max}}, "a metric's name must be text of 1 to 200 characters .* received 'mmm"),
         ({"metrics": {3: max}}, "a metric's name must be text"),

@@ -28,6 +28,19 @@ def refuse(job: Job, fields: Sequence[str], rule: str, way_out: str) -> None:
             raise UsageError(f"{rule}; received job.{name}. {way_out}.")
 
 
+def refuse_tf32(job: Job, framework: str) -> None:
+    """Refuse the precision that PyTorch alone has.
+
+    Raises:
+        UsageError: the job asks for it.
+    """
+    if job.precision == "tf32":
+        raise UsageError(
+            f"precision='tf32' says how PyTorch multiplies on GPUs; received it in a job of {framework}. Leave it "
+            "out, or write precision='bfloat16'."
+        )
+
+
 def called(model: Callable[..., Any], inputs: Any) -> Any:
     """The model called on a microbatch's inputs: a tuple's members by position, a mapping's by name.
 

@@ -32,7 +32,7 @@ from unisono.frameworks.jax.pieces import chained, first_counts, pieces_of, refu
 from unisono.frameworks.jax.stages import Process
 from unisono.frameworks.jax.threads import HELD
 from unisono.frameworks.jax.updates import TileUpdate, WholeUpdate
-from unisono.frameworks.jobs import description, measured, refuse, sums
+from unisono.frameworks.jobs import description, measured, refuse, refuse_tf32, sums
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Scratch, States
 from unisono.job import Job
 
@@ -51,6 +51,7 @@ class Adapter(protocol.Adapter):
             job, ["split_points"], "a JAX model names no places where its forward pass could be cut",
             "Write the forward pass as Job(stages=[…])",
         )  # fmt: skip
+        refuse_tf32(job, "JAX")
         if not callable(job.loss):
             raise UsageError(f"job.loss of a JAX job must be a function; received {job.loss!r}.")
         model = chained(model)

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from unisono.frameworks import protocol
 from unisono.frameworks.arrays import aligned_copy, leave_or_nothing
-from unisono.frameworks.jobs import CUTS_BY_HAND, description, measured, plain, refuse, saved_value, sums
+from unisono.frameworks.jobs import CUTS_BY_HAND, description, measured, plain, refuse, refuse_tf32, saved_value, sums
 from unisono.frameworks.keras import losses, optimizers
 from unisono.frameworks.keras.backends import BACKEND
 from unisono.frameworks.keras.building import (
@@ -55,6 +55,7 @@ class Adapter(protocol.Adapter):
             job, CUTS_BY_HAND, "a Keras model is cut between its layers, which it names itself",
             "Leave it out: a Sequential or functional model can be cut after any layer",
         )  # fmt: skip
+        refuse_tf32(job, "Keras")
         self.model = built(in_precision(model, job.precision), job, example)
         refuse_own_steps(self.model)
         refuse_summed_penalties(self.model)

@@ -27,8 +27,11 @@ def pin(threads: int) -> None:
 
 
 @contextlib.contextmanager
-def explained() -> Iterator[None]:
+def explained(device: torch.device | None = None) -> Iterator[None]:
     """An operation that has no such algorithm is named.
+
+    Args:
+        device: where it is computed; None = on the CPU.
 
     Raises:
         JobError: there was one.
@@ -39,6 +42,11 @@ def explained() -> Iterator[None]:
         found = re.match(r"(\S+) does not have a deterministic implementation", str(error))
         if found is None:
             raise
+        if device is not None and device.type != "cpu":
+            raise JobError(
+                f"on a device an operation must give the same bits each time; {found[1]} has no such algorithm in "
+                f"PyTorch {torch.__version__}. Use another operation, or train on CPUs (device='cpu')."
+            ) from error
         raise JobError(
             f"on several threads an operation must give the same bits each time; {found[1]} has no such algorithm in "
             f"PyTorch {torch.__version__}. Train with --threads 1 and more workers, or use another operation."

@@ -15,7 +15,7 @@ from unisono.errors import UsageError
 from unisono.frameworks import protocol
 from unisono.frameworks.jobs import description
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Scratch, States, StateSpec
-from unisono.frameworks.pytorch import hooks
+from unisono.frameworks.pytorch import devices, hooks
 from unisono.frameworks.pytorch import optimizers as torch_optimizers
 from unisono.frameworks.pytorch.chunks import TorchChunkUpdate, Work
 from unisono.frameworks.pytorch.modes import Modes
@@ -91,7 +91,7 @@ class Adapter(protocol.Adapter):
             zip(self._kinds, (spec for spec, _ in self._states), self._settings, strict=True),
             {
                 "framework": f"torch {torch.__version__}",
-                "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+                **devices.fingerprint(self._passes.device),
                 "optimizer": ", ".join(paths),
             },
             list(saved_tensors(self.model).items()),
@@ -163,12 +163,12 @@ class Adapter(protocol.Adapter):
     def gradient(self, batch: Any, samples: int, into: Sequence[Any], used: Array, add: bool = False) -> Measured:
         """See `Adapter.gradient`."""
         self._compute_with(self._trained)
-        return self._passes.gradient(batch, samples, into, used, add, self.on_gradient)
+        return self._passes.numbers([self._passes.gradient(batch, samples, into, used, add, self.on_gradient)])[0]
 
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
         """See `Adapter.evaluate`."""
         self._compute_with(self._averaged)
-        return self._passes.evaluate(batch, samples, keep_outputs)
+        return self._passes.numbers([self._passes.evaluate(batch, samples, keep_outputs)])[0]
 
     @functools.cached_property
     def cutter(self) -> Cutter:

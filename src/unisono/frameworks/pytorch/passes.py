@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from unisono.errors import JobError
 from unisono.frameworks.arrays import leave
 from unisono.frameworks.attributes import shapes
-from unisono.frameworks.jobs import called, sums
+from unisono.frameworks.jobs import called
 from unisono.frameworks.lossrules import check_loss, no_graph
 from unisono.frameworks.nests import leaves
 from unisono.frameworks.protocol import Array, GradientInParts, Measured
-from unisono.frameworks.pytorch import determinism
+from unisono.frameworks.pytorch import determinism, devices
 from unisono.frameworks.pytorch.attributes import attributes_of
 from unisono.frameworks.pytorch.data import seed_everything
 from unisono.frameworks.pytorch.modes import Modes, without_gradients
+from unisono.frameworks.pytorch.rows import Row, is_away, measured
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
-from unisono.frameworks.pytorch.watching import Watch
+from unisono.frameworks.pytorch.watching import Marks, Watch
 from unisono.job import Job
 
 
@@ -38,6 +39,7 @@ class Passes:
         job, model: the job and its model.
         modes: the modes of its modules.
         example: () → some microbatch.
+        device: where the model lies.
 
     Attributes:
         named, parameters: every parameter, by number, with its name and without.
@@ -46,8 +48,11 @@ class Passes:
         into, used, adding: where the gradient hooks write, and where they add.
     """
 
-    def __init__(self, job: Job, model: nn.Module, modes: Modes, example: Callable[[], Any]) -> None:
-        self.job, self.model, self.modes, self.example = job, model, modes, example
+    def __init__(
+        self, job: Job, model: nn.Module, modes: Modes, example: Callable[[], Any], device: torch.device = devices.CPU
+    ) -> None:
+        self.job, self.model, self.modes, self.example, self.device = job, model, modes, example, device
+        devices.pin(device, job.precision)
         self.named = list(model.named_parameters())
         self.parameters = [parameter for _, parameter in self.named]
         self.trained = frozenset(n for n, parameter in enumerate(self.parameters) if parameter.requires_grad)
@@ -62,6 +67,7 @@ class Passes:
         self._listeners: list[Callable[[int], None]] = []
         self._watches: dict[frozenset[int], Watch] = {}
         self._attributes = attributes_of(model, job.loss)
+        self._marks: Marks | None = None
         self._key = 0
         for number in self.trained:
             hook = self._receiver(number)
@@ -100,12 +106,14 @@ class Passes:
         return [(name, place.tensor) for name, place in self._named_places if place.tensor is not None]
 
     def seed(self, key: int) -> None:
-        """Seed every generator of this process."""
+        """Seed every generator of this process, and its device's."""
         self._key = key
         seed_everything(key)
+        devices.seed(key, self.device)
 
     def forget(self) -> None:
         """What the parameters are may be another from here on."""
+        self._marks = None
         for watch in self._watches.values():
             watch.forget()
 
@@ -114,9 +122,9 @@ class Passes:
     def gradient(
         self, batch: Any, samples: int, into: Sequence[Any], used: Array, add: bool,
         listener: Callable[[int], None] | None,
-    ) -> Measured:  # fmt: skip
-        """See `Adapter.gradient`; the listener hears of each parameter's as it comes."""
-        inputs, targets = batch
+    ) -> Row:  # fmt: skip
+        """See `Adapter.gradient`; the listener hears of each parameter's as it comes. Nothing leaves a device."""
+        inputs, targets = devices.moved(batch, self.device)
         self.modes.train()
         self.into[:] = into
         self.used[:], self.adding[:] = 0, add
@@ -125,47 +133,49 @@ class Passes:
             outputs = self.forward(inputs)
             total, weight = self.loss(outputs, targets, samples)
         if total.requires_grad:
-            with determinism.explained():
+            with determinism.explained(self.device):
                 total.backward()  # type: ignore[no-untyped-call]
         used |= self.used
         for flag, tensor in zip(self.used, self.into, strict=True):
             if tensor is not None and not flag:
-                leave(0, tensor.numpy(), add)
+                if not is_away(tensor):
+                    leave(0, tensor.numpy(), add)
+                elif not add:
+                    tensor.zero_()
         self.into[:] = [None] * len(self.into)
-        return self.measured(total, weight, outputs, targets)
+        return self.row(total, weight, outputs, targets)
 
     def rehearse(self) -> None:
         """See `Adapter.rehearse`."""
         with contextlib.suppress(Exception):
-            inputs, targets = self.example()
+            inputs, targets = devices.moved(self.example(), self.device)
             self.modes.train()
             self.seed(0)
             with self.autocast():
                 total, _ = self._weighted(self.forward(inputs), targets, 1)
             torch.autograd.grad(total, [self.parameters[number] for number in sorted(self.trained)], allow_unused=True)
 
-    def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Measured:
-        """See `Adapter.evaluate`."""
-        inputs, targets = batch
+    def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Row:
+        """See `Adapter.evaluate`. Nothing is fetched of a device."""
+        inputs, targets = devices.moved(batch, self.device)
 
-        def answer() -> tuple[Any, Tensor, float]:
+        def answer() -> tuple[Any, Tensor, Any]:
             outputs = self.forward(inputs)
             total, weight = self._weighted(outputs, targets, samples)
             return outputs if self.job.predict is None else self.job.predict(self.model, inputs), total, weight
 
         self.modes.evaluate()
         with self.explained(inputs), self.autocast():
-            outputs, total, weight = without_gradients(answer, lambda: seed_everything(self._key))
-            with torch.no_grad():
-                metrics = sums(metric(outputs, targets) for metric in self.job.metric_functions.values())
-        return Measured(total.item(), weight, metrics, (outputs, targets) if keep_outputs else None)
+            outputs, total, weight = without_gradients(answer, lambda: self.seed(self._key))
+            metrics = self._metrics(self.job.metric_functions, outputs, targets)
+        return Row(total, weight, metrics, (outputs, targets) if keep_outputs else None)
 
     # -- its parts -----------------------------------------------------------------------------------------
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The block in which the forward pass and the loss run."""
         if self.job.precision == "bfloat16":
-            return torch.autocast("cpu", dtype=torch.bfloat16)
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
     def forward(self, inputs: Any) -> Any:
@@ -176,12 +186,12 @@ class Passes:
             return self.job.forward(self.model, inputs)
         return called(self.model, inputs)
 
-    def _weighted(self, outputs: Any, targets: Any, samples: int) -> tuple[Tensor, float]:
-        """Σ loss and its weight."""
+    def _weighted(self, outputs: Any, targets: Any, samples: int) -> tuple[Tensor, Any]:
+        """Σ loss and its weight, which may lie on the device."""
         result = self.job.loss(outputs, targets)
         if isinstance(result, tuple):
             total, weight = result
-            return torch.as_tensor(total), float(weight)
+            return torch.as_tensor(total), weight if is_away(weight) else float(weight)
         if not isinstance(result, Tensor) or result.numel() != 1:
             shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
             raise JobError(
@@ -190,19 +200,43 @@ class Passes:
             )
         return result * samples, float(samples)
 
-    def loss(self, outputs: Any, targets: Any, samples: int) -> tuple[Tensor, float]:
-        """Σ loss, which is finite and has a graph, and its weight."""
+    def loss(self, outputs: Any, targets: Any, samples: int) -> tuple[Tensor, Any]:
+        """Σ loss and its weight; on the CPU it is finite and has a graph, of a device's `measured` sees to it."""
         total, weight = self._weighted(outputs, targets, samples)
-        check_loss(total.item(), weight, lambda: all(bool(t.isfinite().all()) for t in _tensors(outputs)))
-        if weight and not total.requires_grad:
-            raise no_graph(any(tensor.requires_grad for tensor in _tensors(outputs)))
+        if self.device.type == "cpu":
+            check_loss(total.item(), weight, lambda: all(bool(t.isfinite().all()) for t in _tensors(outputs)))
+            if weight and not total.requires_grad:
+                raise self._lost(outputs)
         return total, weight
 
-    def measured(self, total: Tensor, weight: float, outputs: Any, targets: Any) -> Measured:
+    @staticmethod
+    def _lost(outputs: Any) -> JobError:
+        return no_graph(any(tensor.requires_grad for tensor in _tensors(outputs)))
+
+    def row(self, total: Tensor, weight: Any, outputs: Any, targets: Any) -> Row:
         """What is measured of a training pass."""
+        metrics, trains = self._metrics(self.job.training_metrics, outputs, targets), self.device.type != "cpu"
+        lost = self._lost(outputs) if trains and not total.requires_grad else None
+        return Row(total.detach(), weight, metrics, trains=trains, lost=lost)
+
+    def measured(self, total: Tensor, weight: Any, outputs: Any, targets: Any) -> Measured:
+        """The same in plain numbers."""
+        return self.numbers([self.row(total, weight, outputs, targets)])[0]
+
+    def numbers(self, rows: Sequence[Row]) -> list[Measured]:
+        """What passes gave in plain numbers: a device's in one transfer, so a round's are asked for together.
+
+        Raises:
+            JobError: a loss is not finite, or no gradient follows from it.
+            SpoiledError: a pass on a device has changed a parameter.
+        """
+        return measured(rows, self._marks)
+
+    @staticmethod
+    def _metrics(functions: Mapping[str, Callable[..., Any]], outputs: Any, targets: Any) -> Any:
+        """(sum, count) of each metric."""
         with torch.no_grad():
-            metrics = sums(metric(outputs, targets) for metric in self.job.training_metrics.values())
-            return Measured(total.item(), weight, metrics)
+            return tuple((total, count) for total, count in (each(outputs, targets) for each in functions.values()))
 
     @contextlib.contextmanager
     def explained(self, inputs: Any, elsewhere: frozenset[int] = frozenset()) -> Iterator[None]:
@@ -216,9 +250,14 @@ class Passes:
             named = [pair for number, pair in enumerate(self.named) if number not in elsewhere]
             self._watches[elsewhere] = Watch(self.model, named)
         watch = self._watches[elsewhere]
+        if self._marks is None and self.device.type != "cpu":
+            self._marks = Marks(self.named)
         before = watch.look()
         try:
-            with self._attributes.one_pass(lambda: (shapes(inputs), torch.is_grad_enabled())), determinism.explained():
+            with (
+                self._attributes.one_pass(lambda: (shapes(inputs), torch.is_grad_enabled())),
+                determinism.explained(self.device),
+            ):
                 yield
         except Exception as error:
             watch.check(before)

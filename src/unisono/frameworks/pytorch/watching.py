@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from operator import is_, itemgetter, ne
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from unisono.errors import SpoiledError, UsageError
 from unisono.frameworks.pytorch.stages.travel import as_array
-from unisono.frameworks.unchanged import Samples, refusal
+from unisono.frameworks.unchanged import LOOKED_AT, Samples, refusal
 from unisono.memory.spans import Span
 
 WAYS_OUT = (
@@ -59,7 +59,7 @@ class Watch:
         if self._known is None:
             self._known = self._seen()
             if self._known[0] != self._sampled:
-                self._sampled, self._samples = self._known[0], Samples([as_array(tensor) for tensor in self._tensors])
+                self._sampled, self._samples = self._known[0], Samples(_readable(self._tensors))
         return self._samples.read()
 
     def check(self, before: Any) -> None:
@@ -115,6 +115,50 @@ class Watch:
             f"a buffer keeps its shape and dtype, for it lies in shared memory; the forward pass has changed those of "
             f"{names[number]!r}. Give it its largest shape in model(), or keep what is computed anew in no buffer."
         )
+
+
+class Marks:
+    """A few elements of each parameter on a device, where what writes by way of `.data` leaves no other trace.
+
+    They are looked at before a round's first pass and after its last one, and compared on the device.
+
+    Args:
+        named: the parameters.
+    """
+
+    def __init__(self, named: Sequence[tuple[str, nn.Parameter]]) -> None:
+        self._names = [name for name, _ in named]
+        self._views = [_some_of(parameter) for _, parameter in named]
+        self._before = self._read()
+
+    def _read(self) -> torch.Tensor:
+        return torch.cat([view.to(torch.float64) for view in self._views]).view(torch.int64)
+
+    def changed(self) -> torch.Tensor:
+        """The place of an element that is another than before, on the device; -1 if none is."""
+        others = self._read() != self._before
+        return torch.where(others.any(), others.to(torch.uint8).argmax(), -1)
+
+    def check(self, place: float) -> None:
+        """See what has been fetched of `changed`.
+
+        Raises:
+            SpoiledError: there is one.
+        """
+        if place >= 0:
+            sizes = accumulate(view.numel() for view in self._views)
+            name = next(name for name, last in zip(self._names, sizes, strict=True) if place < last)
+            raise SpoiledError(refusal(repr(name), WAYS_OUT))
+
+
+def _some_of(parameter: nn.Parameter) -> torch.Tensor:
+    flat = parameter.detach().reshape(-1)
+    return flat[:: max(1, (flat.numel() - 1) // (LOOKED_AT - 1))]
+
+
+def _readable(tensors: Sequence[nn.Parameter]) -> list[Any]:
+    """The parameters as arrays; none where they lie on a device, from which nothing is fetched in a pass."""
+    return [as_array(tensor) for tensor in tensors if tensor.device.type == "cpu"]
 
 
 def check_buffers(model: nn.Module) -> None:

@@ -1,0 +1,96 @@
+"""A device that a process computes on beside its CPU: what goes there, its generators, its algorithms, its name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unisono.machine.devices import read
+
+CPU = torch.device("cpu")
+
+_WORKSPACE = ":4096:8"
+"""Scratch memory of cuBLAS with which its sums come in one order (PyTorch asks for this or ":16:8")."""
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """A batch on a device: its tensors, and objects that know how to go there (`to`), as in a plain loop.
+
+    >>> moved((torch.ones(1), {"n": 3}), torch.device("meta"))
+    (tensor(..., device='meta', size=(1,)), {'n': 3})
+    """
+    return batch if device.type == "cpu" else _moved(batch, device)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if callable(getattr(value, "to", None)):  # before tuples, for a PackedSequence keeps its lengths on the CPU
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: _moved(item, device) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        items = [_moved(item, device) for item in value]
+        return tuple.__new__(type(value), items) if isinstance(value, tuple) else items
+    return value
+
+
+def seed(number: int, device: torch.device) -> None:
+    """Seed a device's generator: what dropout draws from there. The CPU's is another."""
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(number)
+
+
+def pin(device: torch.device, precision: str) -> None:
+    """From here on no operation on this device may add in an order that changes, or choose kernels by their speed.
+
+    Args:
+        device: which.
+        precision: the job's; products of float32 matrices are rounded to TF32 with "tf32" alone.
+    """
+    if device.type == "cpu":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", _WORKSPACE)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn.benchmark, cudnn.deterministic = False, True
+    if hasattr(matmul, "fp32_precision"):  # since PyTorch 2.9
+        for place in (matmul, cudnn.conv, cudnn.rnn):
+            place.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    else:
+        matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+
+
+def fingerprint(device: torch.device) -> dict[str, str]:
+    """What of a device decides about bits."""
+    if device.type == "cpu":
+        return {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    found = {"device": device.type, "deterministic": str(torch.are_deterministic_algorithms_enabled())}
+    if device.type == "cuda":
+        about, cudnn = torch.cuda.get_device_properties(device), torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        found |= {
+            "gpu": about.name,
+            "multiprocessors": str(about.multi_processor_count),
+            "driver": driver(read(Path("/proc/driver/nvidia/version")) or ""),
+            "cuda": str(torch.version.cuda),
+            "cudnn": str(cudnn),
+            "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
+        }
+    return found
+
+
+def driver(text: str) -> str:
+    """The version of NVIDIA's driver, by what the kernel says of it.
+
+    >>> driver("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (dvs-builder)")
+    '570.86.15'
+    """
+    numbers = [word for word in text.split() if word.count(".") and word.replace(".", "").isdigit()]
+    return numbers[0] if numbers else "unknown"
