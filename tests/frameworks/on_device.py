@@ -207,8 +207,21 @@ def no_gradient_is_zeros() -> None:
         assert sums[-1].cpu().tolist() == [float(add)] * 2
 
 
+def outputs_that_are_kept_come_home() -> None:
+    job = made(Cnn)
+    passes, batch = passes_on(job, DEVICE), batches(job)[0]
+    with fetching(0):
+        row = passes.evaluate(batch, SAMPLES, True)
+    outputs, targets = passes.numbers([row])[0].outputs
+    assert torch.equal(targets, batch[1])
+    assert outputs.numpy().shape == (SAMPLES, 5)
+
+
 def operation_without_an_algorithm() -> None:
-    with pytest.raises(JobError, match=r"on a device .*; sums has no such .* train on CPUs"), determinism.explained(DEVICE):
+    with (
+        pytest.raises(JobError, match=r"on a device .*; sums has no such .* train on CPUs"),
+        determinism.explained(DEVICE),
+    ):
         raise RuntimeError("sums does not have a deterministic implementation, but you set")
 
 
@@ -242,6 +255,7 @@ CASES: dict[str, Callable[[], None]] = {
         spoiled,
         attribute_that_counts,
         no_gradient_is_zeros,
+        outputs_that_are_kept_come_home,
         operation_without_an_algorithm,
         batch_that_goes_there,
         precision_and_flags,

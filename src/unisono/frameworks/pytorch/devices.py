@@ -27,9 +27,14 @@ def moved(batch: Any, device: torch.device) -> Any:
     return batch if device.type == "cpu" else _moved(batch, device)
 
 
+def home(value: Any) -> Any:
+    """What lies on a device, in the host's memory."""
+    return _moved(value, CPU)
+
+
 def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+        return value.to(device, non_blocking=device.type != "cpu")  # the host reads at once what comes to it
     if callable(getattr(value, "to", None)):  # before tuples, for a PackedSequence keeps its lengths on the CPU
         return value.to(device)
     if isinstance(value, Mapping):

@@ -13,6 +13,7 @@ from torch import Tensor
 from unisono.errors import JobError
 from unisono.frameworks.lossrules import check_loss
 from unisono.frameworks.protocol import Measured
+from unisono.frameworks.pytorch.devices import home
 from unisono.frameworks.pytorch.watching import Marks
 
 
@@ -42,7 +43,7 @@ class Row:
 
 
 def measured(rows: Sequence[Row], marks: Marks | None = None) -> list[Measured]:
-    """The rows in plain numbers: in one transfer, if they lie on a device.
+    """The rows in plain numbers: in one transfer, if they lie on a device. Outputs that are kept come one by one.
 
     Args:
         rows: of one round.
@@ -67,7 +68,8 @@ def measured(rows: Sequence[Row], marks: Marks | None = None) -> list[Measured]:
             if row.lost is not None and weight:
                 raise row.lost
         metrics = tuple((next(numbers), next(numbers)) for _ in row.metrics)
-        found.append(Measured(loss, weight, metrics, row.outputs))
+        outputs = home(row.outputs) if is_away(row.loss) else row.outputs
+        found.append(Measured(loss, weight, metrics, outputs))
     return found
 
 

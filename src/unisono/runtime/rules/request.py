@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unisono.errors import UsageError
 from unisono.job import Job
 from unisono.partition.layout import Layout
 
@@ -40,6 +41,9 @@ class Request:
         folder: where a framework that has files for whole models leaves one at the end, or None.
         phase: called with (phase, round, slot, microbatch or chunk) between the pieces of work; tests and `verify` make
             it fail there.
+
+    Raises:
+        UsageError: a model is to be cut that workers own as a whole.
     """
 
     workers: int
@@ -59,3 +63,11 @@ class Request:
     device: str | None = None
     folder: Path | None = None
     phase: Phase = no_phase
+
+    def __post_init__(self) -> None:
+        if self.device is not None and (self.layout.pipeline > 1 or self.recompute):
+            asked = "recompute='blocks'" if self.layout.pipeline == 1 else f"layout {self.layout}"
+            raise UsageError(
+                f"a worker that owns a device has the whole model there; received device={self.device!r} and {asked}. "
+                "Leave that out, or leave the device out: CPUs train a model that is cut."
+            )
