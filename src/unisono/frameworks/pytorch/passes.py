@@ -22,7 +22,7 @@ from unisono.frameworks.pytorch import determinism, devices
 from unisono.frameworks.pytorch.attributes import attributes_of
 from unisono.frameworks.pytorch.data import seed_everything
 from unisono.frameworks.pytorch.modes import Modes, without_gradients
-from unisono.frameworks.pytorch.rows import Row, is_away, measured
+from unisono.frameworks.pytorch.rows import Row, is_away, measured, own
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
 from unisono.frameworks.pytorch.watching import Marks, Watch
 from unisono.job import Job
@@ -168,7 +168,7 @@ class Passes:
         with self.explained(inputs), self.autocast():
             outputs, total, weight = without_gradients(answer, lambda: self.seed(self._key))
             metrics = self._metrics(self.job.metric_functions, outputs, targets)
-        return Row(total, weight, metrics, (outputs, targets) if keep_outputs else None)
+        return Row(own(total), own(weight), metrics, (outputs, targets) if keep_outputs else None)
 
     # -- its parts -----------------------------------------------------------------------------------------
 
@@ -217,7 +217,7 @@ class Passes:
         """What is measured of a training pass."""
         metrics, trains = self._metrics(self.job.training_metrics, outputs, targets), self.device.type != "cpu"
         lost = self._lost(outputs) if trains and not total.requires_grad else None
-        return Row(total.detach(), weight, metrics, trains=trains, lost=lost)
+        return Row(own(total), own(weight), metrics, trains=trains, lost=lost)
 
     def measured(self, total: Tensor, weight: Any, outputs: Any, targets: Any) -> Measured:
         """The same in plain numbers."""
@@ -236,7 +236,9 @@ class Passes:
     def _metrics(functions: Mapping[str, Callable[..., Any]], outputs: Any, targets: Any) -> Any:
         """(sum, count) of each metric."""
         with torch.no_grad():
-            return tuple((total, count) for total, count in (each(outputs, targets) for each in functions.values()))
+            return tuple(
+                (own(total), own(count)) for total, count in (each(outputs, targets) for each in functions.values())
+            )
 
     @contextlib.contextmanager
     def explained(self, inputs: Any, elsewhere: frozenset[int] = frozenset()) -> Iterator[None]:

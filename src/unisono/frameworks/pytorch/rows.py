@@ -42,6 +42,11 @@ class Row:
     lost: JobError | None = None
 
 
+def own(value: Any) -> Any:
+    """A number as it is now: who computed it may write the next one into the same tensor."""
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
 def measured(rows: Sequence[Row], marks: Marks | None = None) -> list[Measured]:
     """The rows in plain numbers: in one transfer, if they lie on a device. Outputs that are kept come one by one.
 
