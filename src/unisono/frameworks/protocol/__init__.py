@@ -8,8 +8,10 @@ from typing import Protocol
 
 from unisono.frameworks.protocol.data import DataFunctions
 from unisono.frameworks.protocol.description import ModelDescription, Source, StateSpec, TensorSpec
-from unisono.frameworks.protocol.model import GradientInParts, Measured, Model
+from unisono.frameworks.protocol.measured import Measured
+from unisono.frameworks.protocol.model import GradientInParts, Model
 from unisono.frameworks.protocol.optimizer import ChunkUpdate, Optimizer
+from unisono.frameworks.protocol.replica import Group, Pending, Replica, Values
 from unisono.frameworks.protocol.stages import Crossing, Indices, Passed, Stage, Stages, Unit
 from unisono.frameworks.scratch import Scratch, States
 from unisono.values.arrays import Array
@@ -21,10 +23,13 @@ __all__ = [
     "Crossing",
     "DataFunctions",
     "GradientInParts",
+    "Group",
     "Indices",
     "Measured",
     "ModelDescription",
     "Passed",
+    "Pending",
+    "Replica",
     "Scratch",
     "Source",
     "Stage",
@@ -32,6 +37,7 @@ __all__ = [
     "States",
     "TensorSpec",
     "Unit",
+    "Values",
 ]
 
 

@@ -5,23 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from unisono.errors import UsageError
 from unisono.frameworks.protocol.description import ModelDescription
+from unisono.frameworks.protocol.measured import Measured
+from unisono.frameworks.protocol.replica import Replica
 from unisono.job import Job
 from unisono.values.arrays import Array
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one microbatch gave: sums, so that they can be added over microbatches."""
-
-    loss: float
-    weight: float
-    metrics: tuple[tuple[float, float], ...] = ()
-    outputs: Any = None
 
 
 class GradientInParts(Exception):
@@ -123,6 +115,17 @@ class Model(Protocol):
     def metric_objects(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
         """`job.metric_objects` by name, each with `update(outputs, targets)`, `compute()` and `reset()`."""
         return metrics
+
+    def replica(self, device: str) -> Replica:
+        """This model's replica on a device that the process owns; called after `bind`.
+
+        Raises:
+            UsageError: the framework has none.
+        """
+        raise UsageError(
+            f"workers own devices only where the framework's adapter has replicas; received device={device!r}, and "
+            f"{type(self).__module__} has none. Train without `--device`."
+        )
 
     def export(self, path: Path) -> None:
         """Keep the whole model in the framework's own file, if there is such a thing (see `Family.model_file`)."""

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from unisono.errors import UsageError
-from unisono.frameworks.protocol.model import Measured
+from unisono.frameworks.protocol.measured import Measured
 from unisono.values.arrays import Array
 
 Indices = tuple[int, ...]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unisono.errors import JobError, UsageError
+from unisono.frameworks.protocol import Array
 from unisono.job import Job
 from unisono.memory.packing import unpack
 from unisono.runtime.rules.rounds import Round
@@ -95,11 +96,12 @@ class EvaluationSums:
         self._functions = list(context.job.metric_functions)
         self._best = named_by_best(context.job, [one.name for one in context.program.evaluations])
 
-    def add(self, round_: Round) -> dict[str, Any]:
+    def add(self, round_: Round, rows: Array) -> dict[str, Any]:
         """Add one wave.
 
         Args:
             round_: the wave.
+            rows: what its microbatches gave.
 
         Returns:
             The evaluation's record after its last wave, else nothing.
@@ -109,13 +111,13 @@ class EvaluationSums:
         """
         assert round_.evaluation is not None
         sums = self._state.segment["totals"]
-        totals = sums[round_.wave & 1]
+        totals = np.empty_like(sums[0])
         totals[:] = sums[round_.wave + 1 & 1] if round_.wave else 0
-        microbatches = self._program.nonempty(round_)
-        for row in self._state.segment["table"][:microbatches]:
+        for row in rows:
             totals += row
+        sums[round_.wave & 1] = totals
         if self._objects:
-            self._feed(round_, microbatches)
+            self._feed(round_, len(rows))
         if not round_.last:
             return {}
         record = self._result(round_, totals)

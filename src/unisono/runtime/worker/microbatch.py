@@ -33,7 +33,7 @@ class Microbatches:
     def __init__(self, context: Context, slot: int) -> None:
         self._context, self._slot, self._adapter = context, slot, context.adapter
         segment = context.state.segment
-        self._table, self._computing, self._used = segment["table"], segment["computing"], segment["used"][slot]
+        self.table, self._computing, self._used = segment["table"], segment["computing"], segment["used"][slot]
         self.data_seconds = 0.0
         self.events: list[tuple[str, int, float, float]] = []
         """What was done when in this round: (name, microbatch, start, end), where a timeline is wanted."""
@@ -52,7 +52,7 @@ class Microbatches:
             GradientInParts: it cannot be added at once.
         """
         microbatch, samples = step.microbatch, self._samples(round_, step.microbatch)
-        self._turn_to(plan, microbatch)
+        self.turn_to(plan, microbatch)
         with self.placed(f"step {round_.step + 1}, microbatch {microbatch}"):
             batch = self.take(round_, microbatch)
             started = time.perf_counter()
@@ -70,7 +70,7 @@ class Microbatches:
         Raises:
             WorkerFailed: it failed.
         """
-        self._turn_to(plan, microbatch)
+        self.turn_to(plan, microbatch)
         keep, samples = self._context.state.layout.shape.object_metrics, self._samples(round_, microbatch)
         with self.placed(f"evaluation after step {round_.step}, microbatch {microbatch}"):
             batch = self.take(round_, microbatch)
@@ -118,7 +118,7 @@ class Microbatches:
 
     def enter(self, microbatch: int, measured: Measured, samples: int, seconds: float) -> None:
         """Fill a microbatch's row of the table."""
-        row = self._table[microbatch]
+        row = self.table[microbatch]
         row[LOSS], row[WEIGHT], row[SAMPLES], row[SECONDS] = measured.loss, measured.weight, samples, seconds
         for index, (total, count) in enumerate(measured.metrics):
             self._check_count(index, count, microbatch)
@@ -153,7 +153,8 @@ class Microbatches:
         if self._context.request.timeline:
             self.events.append((name, microbatch, started, time.perf_counter()))
 
-    def _turn_to(self, plan: Plan, microbatch: int) -> None:
+    def turn_to(self, plan: Plan, microbatch: int) -> None:
+        """Say what this slot is at, before it is."""
         self.at(plan, microbatch)
         self._context.request.phase("microbatch", plan.round, self._slot, microbatch)
 

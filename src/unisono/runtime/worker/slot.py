@@ -140,7 +140,11 @@ class SlotWork:
 
     def _totals(self, round_: Round) -> Array:
         """The sum of the microbatches' rows in their order."""
-        return in_order(self._table[: self._program.nonempty(round_)])
+        return in_order(self._rows(round_))
+
+    def _rows(self, round_: Round) -> Array:
+        rows: Array = self._table[: self._program.nonempty(round_)]
+        return rows
 
     def publish_norms(self, plan: Plan, round_: Round) -> None:
         """Publish the norms of the slice's blocks."""
@@ -164,7 +168,11 @@ class SlotWork:
         """What is left before the commit: buffers and the evaluation's sums (slot 0), the slot's record."""
         record: dict[str, Any] = {}
         if self.slot == 0:
-            record = self._step_done(plan, round_) if round_.evaluation is None else self._evaluation.add(round_)
+            record = (
+                self._step_done(plan, round_)
+                if round_.evaluation is None
+                else self._evaluation.add(round_, self._rows(round_))
+            )
             record["slots"] = plan.slots
         self._records.leave(plan.round, record)
 
