@@ -27,6 +27,7 @@ from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.rules.request import Request
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.model_state import ModelState
 from unisono.runtime.supervisor.outcome import Outcome
 from unisono.settings import Settings
 
@@ -66,7 +67,7 @@ class FollowerObservation(FolderObservation):
         if record and "loss" not in record:
             self.keeper.evaluated(record)
 
-    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
+    def copy(self, described: Described, state: ModelState, rounds: int) -> bool:
         """See `Watcher`."""
         if self.kept is not None:
             return self.kept.copy(described, state, rounds)

@@ -30,6 +30,7 @@ from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.processes.leftovers import remove_unfinished
 from unisono.runtime.rules.request import Request
 from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.model_state import ModelState
 from unisono.settings import AUTO, Settings
 
 
@@ -237,7 +238,7 @@ class Recorder(FolderObservation):
                 arguments = {"microbatch": microbatch} if microbatch >= 0 else {}
                 self._timeline.add(worker, name, started, ended, arguments)
 
-    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
+    def copy(self, described: Described, state: ModelState, rounds: int) -> bool:
         """See `Watcher`."""
         self._files.put(self._metrics.flush)  # a resumed run expects the lines before its checkpoint
         standing = standing_after(described, state, rounds)

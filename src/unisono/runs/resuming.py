@@ -11,10 +11,10 @@ from unisono.runtime.preparation.code_files import changed_files
 from unisono.runtime.preparation.digest import changes
 from unisono.runtime.preparation.outline import JobFacts
 from unisono.runtime.preparation.prepared import Described
-from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.model_state import ModelState
 
 
-def standing_after(described: Described, state: HostState, rounds: int) -> Standing:
+def standing_after(described: Described, state: ModelState, rounds: int) -> Standing:
     """Where a run stands after so many rounds."""
     step, evaluated = described.program.position(rounds)
     epoch, _ = described.program.batches.locate(step)

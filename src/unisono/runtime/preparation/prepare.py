@@ -58,6 +58,7 @@ def prepare(job: Job, request: Request) -> Prepared:
     adapter = framework.adapter(job, model, total, example)
     useful = max(1, -(-min(job.batch_size, length) // batches.microbatch_size))
     layout = fitting(request.layout, request.workers, useful)
+    _check_device(job, request)
     shape = Shape(
         slots=layout.workers,
         most=useful,
@@ -67,6 +68,7 @@ def prepare(job: Job, request: Request) -> Prepared:
         object_metrics=bool(job.metric_objects) and bool(evaluations),
         loaders=max(1, min(request.workers, useful, len(request.cores))),
         stages=layout.pipeline,
+        replicas=request.device is not None,
     )
     host = host_layout(adapter.describe(), shape)
     packed = example.read()
@@ -86,6 +88,21 @@ def prepare(job: Job, request: Request) -> Prepared:
     prepared = Prepared(job, request, framework, described, adapter, packed, open_with_model)
     prepared.data = data
     return prepared
+
+
+def _check_device(job: Job, request: Request) -> None:
+    """What workers that own devices do not do is refused."""
+    if request.device is None:
+        return
+    refused = {
+        "one host": request.several_hosts,
+        "runs without a trace of parameters": request.trace,
+        "metrics that are functions, not objects": bool(job.metric_objects),
+        "jobs without patience": job.patience is not None,
+    }
+    for what, is_there in refused.items():
+        if is_there:
+            raise UsageError(f"workers that own devices are for {what}; received other, and device={request.device!r}.")
 
 
 def _check_length(program: Program) -> None:

@@ -19,6 +19,7 @@ from unisono.runtime.preparation.code_files import CodeFile
 from unisono.runtime.preparation.cutting import Cut
 from unisono.runtime.preparation.data_digests import digest_of
 from unisono.runtime.preparation.open_data import given, is_opened_by_call, open_data
+from unisono.runtime.replicas.worker import ReplicaWorker
 from unisono.runtime.rules.plan import Plan, even
 from unisono.runtime.rules.request import Request
 from unisono.runtime.rules.rounds import Program, Round
@@ -207,7 +208,7 @@ class Prepared:
     def worker(
         self, member: int, state: HostState, poke: Callable[[], None], take: Callable[[Round, int], Any] | None = None
     ) -> Worker:
-        """A member in this process.
+        """A member in this process that works on the model in the host's memory.
 
         Args:
             member: its number.
@@ -215,14 +216,30 @@ class Prepared:
             poke: wakes the supervisor.
             take: how it gets microbatches; default: from the ring that the loaders fill.
         """
+        ring = self.ring(state.segment)
+        context = self._context(state, take or (lambda round_, microbatch: taken(ring.get(round_, microbatch))))
+        return Worker(member, context, self.spin_seconds, poke)
+
+    def replica_worker(self, member: int, state: HostState, poke: Callable[[], None], device: str) -> ReplicaWorker:
+        """A member in this process that owns a device: see `worker`."""
+        ring = self.ring(state.segment)
+
+        def take(round_: Round, microbatch: int) -> Any:
+            """What the loaders have read; of a round that is done again its place in the ring may be another's."""
+            plan = state.plans.in_force()
+            if plan is not None and plan.round > round_.number:
+                return self.reader().read(round_, microbatch)
+            return taken(ring.get(round_, microbatch))
+
+        context = self._context(state, take)
+        return ReplicaWorker(member, context, self.adapter.replica(device), self.spin_seconds, poke)
+
+    def _context(self, state: HostState, take: Callable[[Round, int], Any]) -> Context:
         self.framework.data.pin(self.request.threads)
         keep_freed(LARGE_BYTES if self.described.cut is None else STAGE_LARGE_BYTES)
-        ring = self.ring(state.segment)
-        context = Context(
+        return Context(
             job=self.job, request=self.request, program=self.program, state=state, adapter=self.adapter,
-            schedule=self.schedule,
+            schedule=self.schedule, take=take,
             read=lambda round_, microbatch: self.reader().read(round_, microbatch),
-            take=take or (lambda round_, microbatch: taken(ring.get(round_, microbatch))),
             reducers=self.framework.data.reducers(), cuts=self.described.cut.cuts if self.described.cut else (),
         )  # fmt: skip
-        return Worker(member, context, self.spin_seconds, poke)

@@ -115,7 +115,15 @@ class PreparedJob:
 
     def worker(self, number: int) -> None:
         """The life of a worker."""
-        self._made_again().worker(number, self._state, lambda: os.eventfd_write(self._event, 1)).run()
+        prepared, device = self._made_again(), self.request.device
+
+        def poke() -> None:
+            os.eventfd_write(self._event, 1)
+
+        if device is None:
+            prepared.worker(number, self._state, poke).run()
+        else:
+            prepared.replica_worker(number, self._state, poke, device).run()
 
     def loader(self, number: int) -> None:
         """The life of a loader."""

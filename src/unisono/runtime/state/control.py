@@ -18,4 +18,7 @@ class Control:
     SEATS = 6  # how many seats there are
     EXCHANGED = 7  # rounds whose sums over all hosts are here
     WHOLE = 8  # 1: sums may not be sent to other hosts before they are whole
-    COUNT = 9
+    ENDED = 9  # the last generation of replicas that was ended
+    GENERATION = 10  # the present one
+    SERVED = 11  # how many of the copies asked for were made of replicas
+    COUNT = 12

@@ -12,6 +12,7 @@ from unisono.gradients.norms import NormTable
 from unisono.gradients.regions import Chunk, Region, slices
 from unisono.memory.segment import SegmentLayout, aligned
 from unisono.runtime.rules.folding import ALL_HOSTS
+from unisono.runtime.rules.generations import ReplicaWords
 from unisono.runtime.rules.plan import SlotWords
 from unisono.runtime.state.control import HANDED, Control
 from unisono.runtime.state.optimizer_vectors import StateVector, vectors_of
@@ -33,6 +34,10 @@ TREE_BYTES = 4 << 30
 """Address space (not memory) for one version of an optimizer's state that may grow, besides the model's size."""
 TREE_TIMES = 64
 """Of such a state, times the model's size."""
+ACTION = 4
+"""Column of the words of what slots compute: not 0 while a worker with a replica carries an action out."""
+SECOND = "second/"
+"""Before the names of areas of the second copy of a model, where workers have replicas."""
 MEMBERS = 1 << 16
 """Entries of the tables by member number, used round and round."""
 
@@ -53,6 +58,7 @@ class Shape:
         object_metrics: whether evaluation outputs are kept for metric objects.
         loaders: loader processes.
         stages: slots of a pipe in a training round.
+        replicas: whether workers have replicas of the model, on devices of their own.
     """
 
     slots: int
@@ -63,6 +69,7 @@ class Shape:
     object_metrics: bool
     loaders: int
     stages: int = 1
+    replicas: bool = False
 
     @property
     def passes(self) -> int:
@@ -140,6 +147,8 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
     _add_model(layout)
     _add_sums(layout)
     _add_passed_on(layout)
+    if shape.replicas:
+        _add_replicas(layout)
     return layout
 
 
@@ -187,9 +196,27 @@ def _add_tables(layout: HostLayout) -> None:
     add("records", "uint8", (shape.most, RECORDS, record))
 
 
-def _add_model(layout: HostLayout) -> None:
+def _add_replicas(layout: HostLayout) -> None:
+    """Words of replicas, the second copy of their state, and what of rounds two may be at work on at once."""
+    shape, add = layout.shape, layout.segment.add
+    for name in ReplicaWords._fields:
+        add(name, "int64", (MEMBERS, 8))
+    add("copies", "int64", (2, 8))
+    add("generations", "int64", (2, 8 + 2 * shape.most))
+    columns = METRICS + 2 * shape.metrics
+    add("tables", "float64", (2, shape.microbatches, columns))
+    add("marks", "uint8", (2, shape.most, max(len(layout.description.parameters), 1)))
+    add("copied_totals", "float64", (2, 2, columns))
+    _add_model(layout, SECOND)
+
+
+def _add_model(layout: HostLayout, prefix: str = "") -> None:
     """Parameters, buffers and the optimizers' state."""
-    description, add = layout.description, layout.segment.add
+    description = layout.description
+
+    def add(name: str, dtype: str, shape: tuple[int, ...]) -> None:
+        layout.segment.add(prefix + name, dtype, shape)
+
     scalars = 1 + max((len(state.scalars) for state in description.states), default=0)
     add("scalars", "float64", (2, max(len(description.parameters), 1), scalars))
     for region in layout.regions:

@@ -46,6 +46,8 @@ class Records:
     def __init__(self, state: HostState, first: int = 0) -> None:
         self._state, self._segment = state, state.segment
         self._drained = first
+        self.source = 0
+        """The slot that tells of what a person sees."""
         self.latest: tuple[int, dict[str, Any]] | None = None
         """The last record that was handed on, and rounds done then."""
 
@@ -63,7 +65,7 @@ class Records:
         whole = self._state.layout.shape.stages == 1
         slow = laggards(self._segment["pace"][: plan.slots].tolist()) if whole else {}  # else they are pipes' paces
         for number in range(self._drained, plan.round):
-            first = self._read(0, number % RECORDS)
+            first = self._read(self.source, number % RECORDS)
             others = [self._read(slot, number % RECORDS) for slot in range(1, first["slots"])]
             record = merged([first, *others], slow)
             self._drained = number + 1

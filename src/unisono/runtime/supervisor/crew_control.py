@@ -74,8 +74,10 @@ class CrewControl:
         for decision in decisions:
             if isinstance(decision, Fork):
                 run.state.heirs.name(decision.member, None)
+                if run.board:
+                    run.board.forget(decision.member)
                 self.children.want("worker", decision.member)
-            elif isinstance(decision, Inherit):
+            elif isinstance(decision, Inherit) and not run.board:  # a replica dies with its process
                 run.state.heirs.name(decision.dead, decision.heir)
                 run.control.publish(Control.DEATHS, run.control.get(Control.DEATHS) + 1)
                 run.wake_everybody()

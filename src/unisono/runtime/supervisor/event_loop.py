@@ -20,6 +20,7 @@ from unisono.runtime.supervisor.at_rest import Rest
 from unisono.runtime.supervisor.children import NotForked
 from unisono.runtime.supervisor.control_socket import ControlSocket
 from unisono.runtime.supervisor.crew_control import TICK_SECONDS, CrewControl
+from unisono.runtime.supervisor.generation_control import REST_SECONDS, GenerationControl
 from unisono.runtime.supervisor.hangs import CommonPatience, Hangs
 from unisono.runtime.supervisor.parent_link import WarmParentLost
 from unisono.runtime.supervisor.regrouping import Regrouping
@@ -60,6 +61,7 @@ class EventLoop:
         self._regrouping = (
             Regrouping(self.run, self.site, self.site.others, self._crew, self._rest) if self.site.others else None
         )
+        self._generations = GenerationControl(self.run, self.site, self.run.board) if self.run.board else None
         self._control: ControlSocket | None = None
         self._finishing: CommonPatience | None = None
         self._caught_up = 0.0
@@ -129,6 +131,8 @@ class EventLoop:
         if ending.failure is not None:
             return True
         self._crew.seat_newcomers()
+        if self._generations:
+            plan = self._generations.go_on(plan)
         self._copy_if_due(plan)
         self._drain(plan)
         self._have_forked()
@@ -193,7 +197,7 @@ class EventLoop:
         if not self._host.is_free:
             return
         self._succession.begin_anew()
-        if time.monotonic() - self._caught_up >= CATCH_UP_SECONDS:
+        if time.monotonic() - self._caught_up >= CATCH_UP_SECONDS and not self._generations:  # they may go back
             self._caught_up = time.monotonic()
             self._host.post("catch_up", self.run.records.plan.round, then=_caught)
             if self.profiler and self.profiler.is_due:
@@ -220,7 +224,7 @@ class EventLoop:
         if self._finishing is None:
             if not self._others and self._ending.shortage is None:
                 self.site.listener.message("stopping after the step at hand; another interrupt ends at once")
-            self._finishing = CommonPatience(FINISH_SECONDS)
+            self._finishing = CommonPatience(2 * REST_SECONDS if self._generations else FINISH_SECONDS)
         if self.run.control.get(Control.STOP) != self._ending.shutdown.word:
             self.run.control.publish(Control.STOP, self._ending.shutdown.word)
         return False
@@ -228,6 +232,8 @@ class EventLoop:
     def close(self) -> None:
         """End all processes but the warm parent."""
         self._crew.close()
+        if self._generations:
+            self._generations.close()
 
 
 def _caught(answer: Any) -> None:

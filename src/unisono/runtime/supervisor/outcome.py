@@ -9,7 +9,7 @@ from unisono.errors import JobError
 from unisono.errors.failure import Failure
 from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.rules.shutdown import Shutdown
-from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.model_state import ModelState
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Outcome:
 
     Attributes:
         described: what was run.
-        state: the shared state.
+        state: the model in shared memory.
         rounds: rounds done.
         consistent: whether the state is that after those rounds.
         failure: why the run failed, if it did.
@@ -27,7 +27,7 @@ class Outcome:
     """
 
     described: Described
-    state: HostState
+    state: ModelState
     rounds: int
     consistent: bool
     failure: Failure | None

@@ -64,6 +64,8 @@ class Resizing:
             )
         if wanted == 0 and self.site.others:
             raise UsageError("a run over several hosts is not paused; stop it, and resume it later.")
+        if wanted == 0 and self.run.board:
+            raise UsageError("a run whose workers own devices is not paused; stop it, and resume it later.")
         if wanted == 0:
             self.paused = True
             self.run.control.publish(Control.STOP, 1)

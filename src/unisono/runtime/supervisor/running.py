@@ -13,7 +13,10 @@ from unisono.runtime.rules.plan import WAITS, Do, Look, Plan, next_action, owner
 from unisono.runtime.rules.rounds import Rounds
 from unisono.runtime.rules.stalls import BEGINNING, LEAVING
 from unisono.runtime.state.control import HANDED, Control
+from unisono.runtime.state.generation_board import GenerationBoard
 from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.layout import ACTION
+from unisono.runtime.state.model_state import ModelState
 from unisono.runtime.state.records import Records
 from unisono.runtime.worker.worker import HostWords
 
@@ -47,6 +50,7 @@ class Running:
         crew: the recovery policy.
         words, control: the slots' words, the supervisor's own.
         members: the workers' processes by member number.
+        board: where generations stand, if workers have replicas.
     """
 
     described: Described
@@ -58,6 +62,7 @@ class Running:
         self.words, self.control = HostWords(self.state, 0.0), self.state.control
         self.records, self.crew = Records(self.state), Crew(self.described.layout.shape.slots)
         self.members: dict[int, Child] = {}
+        self.board = GenerationBoard(self.state) if self.described.layout.shape.replicas else None
 
     def begin(self, first: int) -> None:
         """No worker is there: the next ones begin with this round."""
@@ -65,6 +70,8 @@ class Running:
         self.records = Records(self.state, first)
         self.records.latest = latest
         self.state.begin(first)
+        if self.board:
+            self.board.begin(first)
 
     def crew_anew(self, wanted: int) -> None:
         """All workers have ended: others of this number are to come."""
@@ -85,6 +92,10 @@ class Running:
     def owners(self, plan: Plan) -> set[int]:
         """The members that own a plan's slots now."""
         return {owner(member, self.state.heirs.of) for member in plan.members}
+
+    def result(self) -> tuple[ModelState, int]:
+        """The state in the host's memory, and the rounds done in it."""
+        return self.board.newest() if self.board else (self.state, self.records.plan.round)
 
     def is_done(self, plan: Plan) -> bool:
         """Whether no round is left to do, or the checkpoint before this one has ended the run."""
@@ -145,12 +156,23 @@ class Running:
         """
         if self.is_ending(plan):
             return {m: Standing(BEGINNING if m in self.crew.coming else LEAVING) for m in self.members}
+        if self.board:
+            return self._with_replicas(plan, self.board)
         look = Look(plan, [self.words[slot] for slot in range(plan.slots)])
         owned: dict[int, list[int]] = {}
         for slot, member in enumerate(plan.members):
             owned.setdefault(owner(member, self.state.heirs.of), []).append(slot)
         found = {member: self._standing(look, tuple(slots), clipped) for member, slots in owned.items()}
         return found | dict.fromkeys(self.crew.coming, Standing(BEGINNING))
+
+    def _with_replicas(self, plan: Plan, board: GenerationBoard) -> dict[int, Standing]:
+        found = dict.fromkeys(self.crew.coming, Standing(BEGINNING))
+        for rank, member in enumerate(plan.members):
+            at, acts = self.state.segment["computing"][rank, [0, ACTION]].tolist()
+            if acts and not self._awaits_loader(plan, at):
+                kind = "compute" if at & 0xFFFFFFFF else "update"
+                found[member] = Standing(kind, (rank,), (at, acts, board.words(member)))
+        return found
 
     def _standing(self, look: Look, slots: tuple[int, ...], clipped: bool) -> Standing:
         plan, round_ = look.plan, self.rounds.next(look.plan.round)

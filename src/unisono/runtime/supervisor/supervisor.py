@@ -88,15 +88,16 @@ class Supervisor:
             described = replace(described, probe=host.share(described, segment.file, self._event))
             first, go_on = site.keeper.restore(described, state)
             run, profiler = Running(described, state, listener.record), None
-            if not site.others and described.cut is None and not site.request.trace:
+            if not site.others and described.cut is None and not site.request.trace and not run.board:
                 profiler = Profiler.of(described)
                 run.hand_on = partial(_profiled, profiler, listener)
             self._loop = EventLoop(run, site, self._event, profiler)
             self._loop.supervise(first, go_on)
             run.drain()
             plan, failure = run.records.plan, ending.failure
+            values, rounds = run.result()
             shutdown = None if failure or run.is_done(plan) else ending.shutdown
-            outcome = Outcome(described, state, plan.round, run.is_at_rest(plan), failure, segment.release, shutdown)
+            outcome = Outcome(described, values, rounds, run.is_at_rest(plan), failure, segment.release, shutdown)
             self._export(outcome)
             return outcome
         except BaseException:

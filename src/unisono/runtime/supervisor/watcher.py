@@ -10,6 +10,7 @@ from unisono.observe.logs import LineLog
 from unisono.runtime.preparation.prepared import Described
 from unisono.runtime.rules.shutdown import Shutdown
 from unisono.runtime.state.host_state import HostState
+from unisono.runtime.state.model_state import ModelState
 from unisono.runtime.supervisor.control_socket import ControlSocket
 
 
@@ -35,7 +36,7 @@ class StateKeeper(Protocol):
     def restore(self, described: Described, state: HostState) -> tuple[int, bool]:
         """Put a checkpoint's values into the state; returns the round to begin with, and whether to go on at all."""
 
-    def copy(self, described: Described, state: HostState, rounds: int) -> bool:
+    def copy(self, described: Described, state: ModelState, rounds: int) -> bool:
         """The state stands still after so many rounds: copy what is wanted. False ends the run here."""
         return True
 
