@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from paths import PYTHONPATH
+from script_runs import run
 from waiting import limit
 
 BEGIN = """
@@ -206,3 +207,30 @@ def test_libraries_that_wrap_in_ddp_need_no_line(name: str, tmp_path: Path) -> N
     need(name)
     plain = NO_LINE[name].replace("unisono.parallel(", "(")
     assert len(hashes_of(plain, tmp_path, "-m", "unisono", "run")) == 1
+
+
+LIKE_TRANSFORMERS = """
+from torch import nn
+_CAN_RECORD_REGISTRY = {}
+class Model(nn.Linear):
+    _can_record_outputs = {"hidden_states": nn.Linear}
+    def __init__(self):
+        super().__init__(2, 2)
+        _CAN_RECORD_REGISTRY[str(type(self))] = self._can_record_outputs
+    def forward(self, x):
+        return {"logits": super().forward(x), **{key: x for key in _CAN_RECORD_REGISTRY.get(str(type(self))) or {}}}
+"""
+
+
+def test_workers_know_what_transformers_has_noted_of_a_model(tmp_path: Path) -> None:
+    library = tmp_path / "site-packages" / "transformers"
+    library.mkdir(parents=True)
+    (library / "__init__.py").touch()
+    (library / "modeling_utils.py").write_text(LIKE_TRANSFORMERS)
+    script = f"""
+import sys; sys.path.insert(0, {str(library.parent)!r})
+import torch, unisono, transformers.modeling_utils
+model = unisono.parallel(transformers.modeling_utils.Model(), microbatches=2, workers=1)
+print(list(model(torch.ones(4, 2))))
+"""
+    assert run(script, tmp_path).startswith("['logits', 'hidden_states']")

@@ -19,6 +19,7 @@ from unisono.runtime.processes.channel import Channel
 from unisono.scripts.pytorch.bell import Bell
 from unisono.scripts.pytorch.failures import told
 from unisono.scripts.pytorch.messages import written_message
+from unisono.scripts.pytorch.noted import note
 from unisono.scripts.pytorch.numerics import Numerics
 from unisono.scripts.pytorch.replica import Replica
 from unisono.scripts.pytorch.request import Request
@@ -132,6 +133,7 @@ class Worker:
         os.chdir(folder)
         keep_freed(LARGE_BYTES)
         parts = opened(payload, [self._space(ref.space).view(ref) for ref in parameters])
+        note(parts.every)
         self._replica = Replica(parts, parts.parameters)
 
     def close(self, numbers: Sequence[int]) -> None:
