@@ -120,6 +120,40 @@ def test_ctrl_c_ends_the_call_and_the_next_one_goes_on(tmp_path: Path) -> None:
     assert told.endswith("KeyboardInterrupt\n")
 
 
+IN_BACKWARD = """
+class Signal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if os.getpid() != SCRIPT and first_time("backward"):
+            os.kill(SCRIPT, signal.SIGINT)  # which waits for this worker
+        return gradient
+
+class Signalling(nn.Linear):
+    def forward(self, x):
+        return Signal.apply(super().forward(x))
+
+SCRIPT = os.getpid()
+model = unisono.parallel(Signalling(2, 2), microbatches=4, workers=2)
+x = torch.ones(16, 2)
+try:
+    model(x).sum().backward()
+except KeyboardInterrupt:
+    print("interrupted")
+assert model.weight.grad is None and model.bias.grad is None
+model(x).sum().backward()
+assert torch.equal(model.weight.grad, torch.full((2, 2), 16.0)), model.weight.grad
+assert workers() == 2, workers()
+"""
+
+
+def test_ctrl_c_ends_a_backward_pass_and_the_next_step_is_right(tmp_path: Path) -> None:
+    assert run(IN_BACKWARD, tmp_path) == "interrupted\n"
+
+
 TWICE = """
 import mmap
 
