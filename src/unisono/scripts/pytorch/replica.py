@@ -176,10 +176,12 @@ class Replica:
     def _check_output(self, output: Any, leaves: Sequence[Any]) -> None:
         if not isinstance(output, torch.Tensor):
             if type(output) not in SCALARS and holds_tensors(output):
+                is_cache = type(output).__module__.startswith("transformers.")
+                way_out = "Return its tensors, and make it of them outside the call."
                 raise UsageError(
                     "a parallel call returns tensors, numbers and texts, in tuples, lists, dictionaries and "
-                    f"dataclasses; received a {type(output).__name__} with tensors inside. Return its tensors, and "
-                    "make it of them outside the call."
+                    f"dataclasses; received a {type(output).__name__} with tensors inside. "
+                    f"{'Set model.config.use_cache = False.' if is_cache else way_out}"
                 )
             return
         if output.layout is not torch.strided:
