@@ -1,6 +1,6 @@
 """A script as it was written, with `unisono.parallel`, under DDP, and as a Job (`make bench-scripts`).
 
-python benchmarks/scripts.py [--rounds 2] [--steps 20] [--cases mlp-256,cnn-256] [--said "the machine was shared"]
+python benchmarks/scripts.py [--rounds 3] [--steps 20] [--cases mlp-256,cnn-256] [--said "the machine was shared"]
 
 Everybody is on the same two cores, and contenders take turns in another order each round. The script has torch's
 default threads; calls, DDP and the Job have 2 processes × 1 thread. Cases that are measured replace what
@@ -106,14 +106,14 @@ def measure(contender: Contender, case: str, steps: int) -> Run:
 
 
 def table(results: dict[str, dict[str, list[Run]]]) -> str:
-    """Medians and ratios as Markdown."""
+    """Medians of the rounds' medians, so that one disturbed round counts for nothing, and ratios, as Markdown."""
     lines = [
         "| case | started by | of the script | of DDP | of a Job | CPU time of its own process | first call, seconds |",
         "| --- " * 7 + "|",
     ]
     for case, found in results.items():
         took = {
-            name: 1e3 * statistics.median(second for run in runs for second in run["seconds"][WARM_UP:])
+            name: statistics.median(statistics.median(run["seconds"][WARM_UP:]) for run in runs)
             for name, runs in found.items()
         }
         for contender, command in ((CALLS, "python"), (RUN, "unisono run")):
@@ -129,7 +129,7 @@ def table(results: dict[str, dict[str, list[Run]]]) -> str:
 def main() -> None:
     """Measure, print a table, keep the raw figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cases", default=",".join(CASES))
     parser.add_argument("--said", default="", help="what else is to be known of the machine")
