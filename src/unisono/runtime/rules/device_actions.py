@@ -22,7 +22,7 @@ class DeviceAction(Enum):
     LOAD = "load the copy of the generation's round from the host's memory"
     AWAIT_STATE = "wait until the source has left a copy of the generation's round"
     STAGE = "leave a copy of its state in the host's memory, in place of the older one"
-    AWAIT_COPY = "wait until the supervisor has seen the older copy"
+    AWAIT_COPY = "wait until the supervisor has seen the newest copy: it may be a checkpoint"
     JOIN = "begin to join the generation's group"
     COMPUTE = "compute its microbatches, fold them on the device, leave their rows"
     AWAIT_HEADERS = "wait until all ranks have left the rows of the round"
@@ -106,7 +106,7 @@ def next_device_action(
         return DeviceAction.LOAD if max(look.copies) > now.round else DeviceAction.AWAIT_STATE
     over = now.stops or training is None
     if rank == now.source and max(look.copies) < words.held and (over or due or _is_lacked(look)):
-        return DeviceAction.STAGE if look.copies[look.older] <= look.seen else DeviceAction.AWAIT_COPY
+        return DeviceAction.STAGE if max(look.copies) <= look.seen else DeviceAction.AWAIT_COPY
     return DeviceAction.DONE if over else _in_round(look, rank, own, bool(training), records)
 
 
