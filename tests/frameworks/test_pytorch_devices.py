@@ -9,11 +9,15 @@ import sys
 from functools import cache
 
 import pytest
+
+from paths import PYTHONPATH
+from waiting import limit
+
+pytest.importorskip("torch")
+
 from torch.utils import backend_registration
 
 from frameworks.on_device import CASES
-from paths import PYTHONPATH
-from waiting import limit
 
 HAS_PYTHON_BACKENDS = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
