@@ -100,8 +100,7 @@ class Job:
     was, for one more pass over the gradients. `clip_norm` does so too."""
 
     precision: str = "float32"
-    """"float32"; "bfloat16": autocast over float32 master parameters; or, PyTorch's, "tf32": float32 whose products
-    GPUs make in TF32, which is faster (CPUs have none: there it is float32)."""
+    """"float32"; "bfloat16": autocast over float32; PyTorch's "tf32": GPUs multiply in TF32, CPUs in float32."""
 
     evaluation: Any = None
     """Evaluation samples: a sequence, () → sequence, or a mapping of names to them."""
