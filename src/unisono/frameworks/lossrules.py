@@ -6,7 +6,10 @@ import contextlib
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from unisono.errors import JobError
+from unisono.values.arrays import Array
 
 MOST_WEIGHT = 2.0**53
 """Up to here weights are counted exactly, and a batch's sum of them divides gradients of 32 bits."""
@@ -69,4 +72,20 @@ def no_graph(outputs_have_one: bool) -> JobError:
     return JobError(
         f"job.loss must lead to the trained parameters, or there is nothing to learn; no gradient follows from what it "
         f"returned. {where}. Where no target counts, return (0, 0)."
+    )
+
+
+def not_finite(name: str, gradient: Array) -> JobError:
+    """A gradient that cannot be learnt from.
+
+    Args:
+        name: its parameter's.
+        gradient: its values, or a part of them.
+    """
+    wrong = gradient[~np.isfinite(gradient)]
+    return JobError(
+        f"a gradient must be finite; of {name!r} {wrong.size} of {gradient.size} elements are "
+        f"not (the first is {wrong[0]}). Nothing can be learnt from this step. Look for bad samples, divisions "
+        "by 0 and square roots of 0 (their gradient is infinite), lower the learning rate, or set clip_norm, "
+        "which keeps the gradients of other steps small."
     )

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 import faults
 import jobs
-from private_replica import with_replicas, without_replicas
 from unisono import Job
 from unisono.errors import UsageError
+from unisono.frameworks.protocol.model import Model
+from unisono.frameworks.pytorch.model import Adapter
 from unisono.observe.progress import Silent
 from unisono.runs.execution import execute
 from unisono.runs.observation import Observation
@@ -29,6 +30,12 @@ from unisono.runtime.supervisor.outcome import Outcome, raise_failure
 from warm import host_for
 
 
+def without_replicas(job: Job) -> Job:
+    """A change of a job whose adapter has none."""
+    Adapter.replica = Model.replica  # type: ignore[method-assign,assignment]
+    return job
+
+
 def told(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What records say of the result."""
     keep = ("step", "epoch", "loss", "samples", "accuracy", "gradient_norm", "learning_rate")
@@ -37,7 +44,7 @@ def told(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def run(job: Job, workers: int, **request: Any) -> tuple[Outcome, list[dict[str, Any]], list[str]]:
     """A run of workers with replicas."""
-    outcome, records, messages = faults.run(job, workers, change=with_replicas, device="cpu", **request)
+    outcome, records, messages = faults.run(job, workers, device="cpu", **request)
     raise_failure(outcome)
     return outcome, records, messages
 
@@ -103,7 +110,7 @@ class Asking(Observation):
 def asked(job: Job, workers: int, *requests: tuple[int, dict[str, Any]]) -> tuple[Outcome, Asking]:
     """A run of workers with replicas that is asked for something."""
     seen = Asking(job, Silent(), requests=list(requests))
-    request = Request(workers, 1, faults.CORES, change=with_replicas, device="cpu")
+    request = Request(workers, 1, faults.CORES, device="cpu")
     outcome = execute(job, request, seen, False, host_for(job))
     raise_failure(outcome)
     assert len(seen.answers) == len(requests)
@@ -185,12 +192,12 @@ def test_either_path_goes_on_from_the_others_checkpoints() -> None:
     job = jobs.make(optimizer=jobs.adamw)
     expected, _ = faults.undisturbed(job)
     hashes = []
-    for device, change in ((None, None), ("cpu", with_replicas)):
-        request = Request(2, 1, faults.CORES, change=change, device=device, checkpoint_steps=2)
+    for device in (None, "cpu"):
+        request = Request(2, 1, faults.CORES, device=device, checkpoint_steps=2)
         seen = Keeping(job, Silent())
         hashes.append(faults.hash_of(execute(job, request, seen, False, host_for(job))))
         assert {2, 4} <= seen.copies.keys()
-        other = Request(2, 1, faults.CORES, **{} if device else {"change": with_replicas, "device": "cpu"})
+        other = Request(2, 1, faults.CORES, device=None if device else "cpu")
         resumed = Keeping(job, Silent(), first=seen.copies[4])
         hashes.append(faults.hash_of(execute(job, other, resumed, False, host_for(job))))
         assert [record["step"] for record in resumed.records] == [5, 6]
@@ -207,7 +214,7 @@ def test_a_microbatch_that_fails_ends_the_run_with_its_place() -> None:
     job = jobs.make(loss=spoilt, steps=40)
     debugged, records, _ = faults.run(job)
     assert debugged.failure
-    outcome, found, _ = faults.run(job, 2, change=with_replicas, device="cpu")
+    outcome, found, _ = faults.run(job, 2, device="cpu")
     assert outcome.failure
     assert records
     assert outcome.failure.message.partition("(worker")[2][3:] == debugged.failure.message.partition("(worker")[2][3:]
@@ -216,9 +223,7 @@ def test_a_microbatch_that_fails_ends_the_run_with_its_place() -> None:
 
 def test_a_microbatch_that_always_kills_its_worker_ends_the_run(tmp_path: Path) -> None:
     deaths = tuple(faults.Fault("microbatch", 2, 0, 1, signal.SIGSEGV) for _ in range(3))
-    outcome, found, _ = faults.run(
-        jobs.make(), 2, change=with_replicas, device="cpu", phase=faults.Script(tmp_path, deaths)
-    )
+    outcome, found, _ = faults.run(jobs.make(), 2, device="cpu", phase=faults.Script(tmp_path, deaths))
     assert outcome.failure
     assert "step 3, microbatch 1" in outcome.failure.message
     assert [record["step"] for record in found] == [1, 2]

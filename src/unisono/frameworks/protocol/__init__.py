@@ -7,11 +7,11 @@ An adapter's class is an `Adapter`: a `Model`, an `Optimizer` and `Stages`. Its 
 from typing import Protocol
 
 from unisono.frameworks.protocol.data import DataFunctions
-from unisono.frameworks.protocol.description import ModelDescription, Source, StateSpec, TensorSpec
+from unisono.frameworks.protocol.description import ModelDescription, Source, StateSpec, TensorSpec, regions_of
 from unisono.frameworks.protocol.measured import Measured
 from unisono.frameworks.protocol.model import GradientInParts, Model
 from unisono.frameworks.protocol.optimizer import ChunkUpdate, Optimizer
-from unisono.frameworks.protocol.replica import Group, Pending, Replica, Values
+from unisono.frameworks.protocol.replica import ExchangeLost, Group, Pending, Replica, Values
 from unisono.frameworks.protocol.stages import Crossing, Indices, Passed, Stage, Stages, Unit
 from unisono.frameworks.scratch import Scratch, States
 from unisono.values.arrays import Array
@@ -22,6 +22,7 @@ __all__ = [
     "ChunkUpdate",
     "Crossing",
     "DataFunctions",
+    "ExchangeLost",
     "GradientInParts",
     "Group",
     "Indices",
@@ -38,6 +39,7 @@ __all__ = [
     "TensorSpec",
     "Unit",
     "Values",
+    "regions_of",
 ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from unisono.gradients.regions import Kind
+from unisono.gradients.regions import Kind, Region
 
 
 @dataclass(frozen=True)
@@ -94,3 +94,15 @@ class ModelDescription:
     saved: tuple[Source, ...]
     optimizers: tuple[Mapping[str, Any], ...]
     fingerprint: Mapping[str, str]
+
+
+def regions_of(description: ModelDescription) -> tuple[Region, ...]:
+    """One for each optimizer and dtype, in their order."""
+    members: dict[tuple[int, str], list[tuple[int, str, tuple[int, ...]]]] = {}
+    for number, (owner, spec) in enumerate(zip(description.owners, description.parameters, strict=True)):
+        if owner is not None:
+            members.setdefault((owner, spec.dtype), []).append((number, spec.name, spec.shape))
+    return tuple(
+        Region.pack(index, dtype, owner, description.kinds[owner], members[owner, dtype])
+        for index, (owner, dtype) in enumerate(sorted(members))
+    )

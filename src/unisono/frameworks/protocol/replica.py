@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from unisono.frameworks.protocol.measured import Measured
 from unisono.gradients.tree import FoldStep
+from unisono.memory.versions import Versions
 from unisono.values.arrays import Array
 
 
 class Values(Protocol):
     """A whole model in the host's memory, a view of each array (see `ModelState`)."""
+
+    @property
+    def trees(self) -> Mapping[int, Versions]:
+        """The optimizers' states that are trees, by optimizer."""
 
     def parameters(self) -> list[Array]:
         """Every parameter by number."""
@@ -25,6 +30,9 @@ class Values(Protocol):
 
     def state(self, number: int) -> dict[str, Array]:
         """A parameter's optimizer state by key."""
+
+    def averaged(self) -> dict[int, Array]:
+        """The parameters that are evaluated and saved instead of those that are trained, by number."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,10 @@ class Group:
     store: str
 
 
+class ExchangeLost(Exception):
+    """An exchange can't be completed: one of the group's processes is gone, or has left."""
+
+
 class Pending(Protocol):
     """An exchange that was begun."""
 
@@ -50,7 +62,7 @@ class Pending(Protocol):
         """Whether this process has all sums; does not block.
 
         Raises:
-            Exception: it can't be completed any more.
+            ExchangeLost: it can't be completed any more.
         """
 
 

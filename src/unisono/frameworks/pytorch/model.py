@@ -21,6 +21,9 @@ from unisono.frameworks.pytorch.chunks import TorchChunkUpdate, Work
 from unisono.frameworks.pytorch.modes import Modes
 from unisono.frameworks.pytorch.ownership import owners_of
 from unisono.frameworks.pytorch.passes import Passes
+from unisono.frameworks.pytorch.replicas.masters import Master
+from unisono.frameworks.pytorch.replicas.replica import Parts, Replica
+from unisono.frameworks.pytorch.replicas.wholes import Whole
 from unisono.frameworks.pytorch.saving import restore, saved_tensors
 from unisono.frameworks.pytorch.schedules import Schedules
 from unisono.frameworks.pytorch.stages.cutter import Cutter
@@ -29,7 +32,7 @@ from unisono.frameworks.pytorch.watching import check_buffers, check_memory
 from unisono.frameworks.pytorch.whole import whole_optimizers
 from unisono.frameworks.pytorch.whole_probe import probe
 from unisono.frameworks.pytorch.whole_update import WholeUpdate
-from unisono.gradients.regions import Kind
+from unisono.gradients.regions import Kind, Region
 from unisono.job import Job
 from unisono.memory.versions import Versions
 from unisono.partition.keys import key
@@ -174,6 +177,24 @@ class Adapter(protocol.Adapter):
     def cutter(self) -> Cutter:
         """See `Adapter.cutter`."""
         return Cutter(self._passes)
+
+    def replica(self, device: str) -> Replica:
+        """See `Adapter.replica`."""
+        if device != "cpu":
+            raise UsageError(f"PyTorch's replicas are on 'cpu' so far; received device={device!r}. Leave it out.")
+
+        def master(index: int) -> Master | None:
+            if index in self._whole:
+                return None
+            return Master(self._masters[index], self._states[index][1], self._numbers)
+
+        def whole(index: int, region: Region, held: tuple[Tensor, Tensor], averaged: Mapping[int, Tensor]) -> Whole:
+            self._averaged.update(averaged)
+            self._trained.update({number: self._passes.parameters[number].data for number in averaged})
+            made = self._whole[index], index, region, held, self._passes.parameters, averaged, self._begin_update
+            return Whole(*made)
+
+        return Replica(Parts(self._job, self.describe(), self._passes, self._compute_with, master, whole))
 
     # -- update --------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from unisono.frameworks.protocol import Group, Pending, Replica
+from unisono.frameworks.protocol import ExchangeLost, Group, Pending, Replica
 from unisono.memory.words import Words
 from unisono.runtime.replicas.rounds import ReplicaRounds
 from unisono.runtime.rules.device_actions import DEVICE_WAITS, DeviceAction, DeviceLook, Own, next_device_action
@@ -21,6 +21,9 @@ from unisono.runtime.worker.context import Context
 
 LOOK_SECONDS = 0.001
 """How often a worker looks whether its generation was ended, while it waits for others."""
+
+LOST_SECONDS = 30.0
+"""For how long a worker whose exchange is lost waits for the end of its generation."""
 
 POLL_SECONDS = 50e-6
 """How often a worker looks whether its exchange is complete."""
@@ -109,10 +112,15 @@ class ReplicaWorker:
         number = look.generation.number
         if action is DeviceAction.AWAIT_EXCHANGE:
             assert self._pending
-            if self._pending.done():
-                self._own, self._pending = replace(self._own, complete=True), None
+            try:
+                done = self._pending.done()
+            except ExchangeLost:  # of a partner's death the supervisor hears too, and ends the generation
+                self._wait_for_end(number)
             else:
-                time.sleep(POLL_SECONDS)
+                if done:
+                    self._own, self._pending = replace(self._own, complete=True), None
+                else:
+                    time.sleep(POLL_SECONDS)
         elif action is DeviceAction.AWAIT_HEADERS:
             target = stamp(number, look.words[rank].held - 1)
             late = next(
@@ -124,6 +132,18 @@ class ReplicaWorker:
 
             self._board.headed.wait(late % MEMBERS, target, is_ended, LOOK_SECONDS)
         else:
+            time.sleep(LOOK_SECONDS)
+
+    def _wait_for_end(self, number: int) -> None:
+        """Wait until a generation is ended.
+
+        Raises:
+            ExchangeLost: nobody ends it, so this process ends itself.
+        """
+        lost = time.monotonic()
+        while self._control.get(Control.ENDED) < number:
+            if time.monotonic() > lost + LOST_SECONDS:
+                raise ExchangeLost("an exchange was lost, and no process of the group has died")
             time.sleep(LOOK_SECONDS)
 
     def _leave(self, now: Generation) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unisono.frameworks.protocol import ModelDescription, TensorSpec
+from unisono.frameworks.protocol import ModelDescription, TensorSpec, regions_of
 from unisono.gradients.norms import NormTable
 from unisono.gradients.regions import Chunk, Region, slices
 from unisono.memory.segment import SegmentLayout, aligned
@@ -138,7 +138,7 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
         description: the model.
         shape: the world's sizes.
     """
-    regions = _regions(description)
+    regions = regions_of(description)
     vectors = tuple(vectors_of(region, description) for region in regions)
     buffers = 2 * max(shape.microbatches - 1, 1).bit_length() + 1
     layout = HostLayout(description, shape, regions, vectors, buffers, SegmentLayout())
@@ -150,18 +150,6 @@ def host_layout(description: ModelDescription, shape: Shape) -> HostLayout:
     if shape.replicas:
         _add_replicas(layout)
     return layout
-
-
-def _regions(description: ModelDescription) -> tuple[Region, ...]:
-    """One for each optimizer and dtype, in their order."""
-    members: dict[tuple[int, str], list[tuple[int, str, tuple[int, ...]]]] = {}
-    for number, (owner, spec) in enumerate(zip(description.owners, description.parameters, strict=True)):
-        if owner is not None:
-            members.setdefault((owner, spec.dtype), []).append((number, spec.name, spec.shape))
-    return tuple(
-        Region.pack(index, dtype, owner, description.kinds[owner], members[owner, dtype])
-        for index, (owner, dtype) in enumerate(sorted(members))
-    )
 
 
 def _add_words(layout: HostLayout) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from unisono.errors import JobError
+from unisono.frameworks.lossrules import not_finite
 from unisono.frameworks.protocol import Array, Scratch
 from unisono.gradients.adding import TreeAdder
 from unisono.gradients.arithmetic import all_finite, any_of, copy, divide, scale
@@ -190,11 +191,5 @@ def _not_finite(chunk: Chunk, gradients: Array) -> JobError:
         start = piece.parameter.offset + piece.start - chunk.start
         values = gradients[start : start + piece.stop - piece.start]
         if not all_finite(values):
-            wrong = values[~np.isfinite(values)]
-            return JobError(
-                f"a gradient must be finite; of {piece.parameter.name!r} {wrong.size} of {values.size} elements are "
-                f"not (the first is {wrong[0]}). Nothing can be learnt from this step. Look for bad samples, divisions "
-                "by 0 and square roots of 0 (their gradient is infinite), lower the learning rate, or set clip_norm, "
-                "which keeps the gradients of other steps small."
-            )
+            return not_finite(piece.parameter.name, values)
     raise AssertionError("what lies between parameters is 0")

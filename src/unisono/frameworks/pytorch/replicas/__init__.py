@@ -1,0 +1,1 @@
+"""PyTorch models with their optimizers that one process each owns, and what they exchange."""

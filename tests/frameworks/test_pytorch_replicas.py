@@ -1,0 +1,115 @@
+"""Replicas of PyTorch models give the bits of the one model in the host's memory."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import faults
+import jobs
+from unisono.runtime.supervisor.outcome import raise_failure
+
+
+def momentum(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+
+def adam(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr=0.01, foreach=False)
+
+
+def adafactor(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adafactor(model.parameters(), lr=0.01)
+
+
+def two(model: nn.Module) -> list[torch.optim.Optimizer]:
+    """Muon for matrices, Adagrad, whose state begins with the optimizer, for the rest."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.dim() == 2]
+    return [torch.optim.Muon(matrices, lr=0.01), torch.optim.Adagrad([p for p in parameters if p.dim() != 2], lr=0.01)]
+
+
+class Whole(torch.optim.Optimizer):
+    """Its steps are as long as the whole gradient says, of which it keeps the sum; no class that is listed."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__([p for p in model.parameters() if p.requires_grad], {"lr": 0.05, "seen": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        group = self.param_groups[0]
+        found = [p for p in group["params"] if p.grad is not None]
+        group["seen"] += float(sum(p.grad.abs().sum() for p in found))
+        for p in found:
+            self.state[p]["last"] = p.grad
+            p.add_(p.grad + 0.1 * torch.rand_like(p), alpha=-group["lr"] / (1 + group["seen"]))
+
+
+class Free(Whole):
+    """Trains its parameters as one set and evaluates them as another."""
+
+    def train(self) -> None:
+        self._shift(1.0)
+
+    def eval(self) -> None:
+        self._shift(-1.0)
+
+    @torch.no_grad()
+    def _shift(self, sign: float) -> None:
+        for group in self.param_groups:
+            if group.get("training", 1.0) != sign:
+                group["training"] = sign
+                for p in group["params"]:
+                    p.mul_(1.25 if sign > 0 else 0.8)
+
+
+def spoilt(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A finite loss whose gradient is not, of one microbatch."""
+    loss = F.cross_entropy(outputs, targets)
+    return loss + 0.0 * torch.where(targets[0] == 3, outputs[0, 0] * 0.0, 1.0).abs().sqrt()
+
+
+EVALUATED = {"evaluation": partial(jobs.dataset, 40, 2), "evaluate_every": 2, "metrics": {"accuracy": jobs.accuracy}}
+JOBS: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "momentum": {"optimizer": momentum, "clip_norm": 0.3},
+    "adam": {"optimizer": adam, "schedule": jobs.warm},
+    "adamw": {"optimizer": jobs.adamw, "clip_norm": 0.5, "model": jobs.Wild, "batch_size": 30, **EVALUATED},
+    "adafactor": {"optimizer": adafactor, "model": jobs.Wild},
+    "muon and adagrad": {"optimizer": two, "model": jobs.Wild},
+    "whole": {"optimizer": Whole, "clip_norm": 1.0, "model": jobs.Wild},
+    "averaged": {"optimizer": Free, **EVALUATED},
+    "bfloat16": {"precision": "bfloat16", "optimizer": jobs.adamw, "model": jobs.Wild},
+}
+
+
+def told(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    keep = ("step", "loss", "samples", "gradient_norm", "learning_rate")
+    return [{k: v for k, v in record.items() if k in keep or k.startswith("evaluation")} for record in records]
+
+
+@pytest.mark.few("adamw-3", "whole-2")
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", JOBS)
+def test_replicas_give_the_bits_of_the_one_model(name: str, workers: int) -> None:
+    job = jobs.make(**JOBS[name])
+    expected, records = faults.undisturbed(job)
+    outcome, found, _ = faults.run(job, workers, device="cpu")
+    raise_failure(outcome)
+    assert faults.hash_of(outcome) == expected
+    assert told(found) == told(records)
+
+
+def test_a_gradient_that_is_not_finite_names_its_parameter() -> None:
+    job = jobs.make(loss=spoilt)
+    expected, _, _ = faults.run(job)
+    outcome, _, _ = faults.run(job, 2, device="cpu")
+    assert expected.failure
+    assert outcome.failure
+    assert "a gradient must be finite" in expected.failure.message
+    assert outcome.failure.message.partition(": ")[2] == expected.failure.message.partition(": ")[2]
