@@ -67,8 +67,16 @@ class Regrouping:
     def is_due(self) -> bool:
         """Whether the hosts are to meet anew now; the run may have failed elsewhere instead."""
         self.site.ending.fail(self.others.trouble())
-        # Where some leave, all have exchanged, and come to rest after the same round.
-        return self.site.ending.failure is None and self.others.is_called and not HostShares(self.run.state).stop
+        return self.site.ending.failure is None and self.others.is_called and not self._comes_to_rest
+
+    @property
+    def _comes_to_rest(self) -> bool:
+        """Whether this host needs no others for the round at hand, and rests after it, as some leave or the run ends.
+
+        That is known a little before the round is exchanged: a connection may break in between.
+        """
+        exchanged = self.run.control.get(Control.EXCHANGED) > self.run.records.plan.round
+        return exchanged and HostShares(self.run.state).stop
 
     def goes_on_with_fewer(self, plan: Plan) -> bool:
         """All workers have ended; returns whether that was because other hosts leave, and this one goes on."""
