@@ -114,6 +114,22 @@ def test_time_first_is_refused_with_the_way_out(make: Any) -> None:
     torch.testing.assert_close(found, plain(*args), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("samples", [8, 2])
+def test_the_state_of_a_recurrent_module_is_cut_and_joined_along_its_own_dimension(samples: int) -> None:
+    plain = nn.LSTM(2, 3, num_layers=2, batch_first=True)
+    module = copy.deepcopy(plain)
+    call, x = shared(module), torch.randn(samples, 5, 2)
+    outputs, state = call(x)
+    torch.testing.assert_close((outputs, state), plain(x), rtol=1e-4, atol=1e-5)
+    state = tuple(each.detach().requires_grad_() for each in state)
+    call(x, state)[0].sum().backward()
+    again = tuple(each.detach().requires_grad_() for each in state)
+    plain(x, again)[0].sum().backward()
+    found, expected = ([*states, *net.parameters()] for states, net in ((state, module), (again, plain)))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
 def test_random_numbers_drawn_by_functions_do_not_hide_a_join() -> None:
     class Net(nn.Module):
         def forward(self, x: torch.Tensor) -> Any:

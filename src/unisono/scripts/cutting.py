@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 DEFAULT_MICROBATCHES = 8
 
@@ -33,20 +33,30 @@ def runs_of(microbatches: int, workers: int) -> list[range]:
     return microbatches_of(microbatches, workers)
 
 
-def candidates(sizes: Sequence[int | None]) -> Iterator[frozenset[int]]:
-    """Which arguments may belong to the batch, the likeliest first: those as long as the first tensor, all of them or
-    without one of them; then those of another length.
+def candidates(shapes: Sequence[Sequence[int]], dim: int) -> Iterator[Mapping[int, int]]:
+    """Which arguments may belong to the batch, and along which dimension they are cut, the likeliest first.
+
+    Those as long as the first tensor: all of them; with those as long along the other of the first two dimensions (the
+    state of an LSTM whose batch is first); without one of them; one of them. Then those of another length.
 
     Args:
-        sizes: each argument's length along the batch's dimension; None = it has none.
+        shapes: each argument's; () = it has none.
+        dim: the batch's dimension.
 
-    >>> [sorted(each) for each in candidates([8, None, 8, 5])]
+    >>> [list(each) for each in candidates([(8, 3), (), (8,), (5,)], 0)]
     [[0, 2], [0], [2], [3]]
+    >>> list(candidates([(8, 3), (2, 8, 5)], 0))[:2]
+    [{0: 0}, {0: 0, 1: 1}]
     """
+    other = 0 if dim else 1
+    sizes = [shape[dim] if len(shape) > dim else None for shape in shapes]
     for size in dict.fromkeys(size for size in sizes if size is not None):
-        alike = [place for place, each in enumerate(sizes) if each == size]
-        yield frozenset(alike)
+        first, *_ = alike = [place for place, each in enumerate(sizes) if each == size]
+        yield dict.fromkeys(alike, dim)
+        across = [p for p, shape in enumerate(shapes) if p != first and len(shape) > other and shape[other] == size]
+        if across:
+            yield dict.fromkeys(alike, dim) | dict.fromkeys(across, other)
         if len(alike) > 2:
-            yield from (frozenset(alike) - {each} for each in reversed(alike))
+            yield from (dict.fromkeys([place for place in alike if place != each], dim) for each in reversed(alike))
         if len(alike) > 1:
-            yield from (frozenset({each}) for each in alike)
+            yield from ({each: dim} for each in alike)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,14 +36,14 @@ class Calls:
         world: the targets and who computes them.
         names: of the targets, for messages.
         microbatches: into how many a call is cut.
-        dim: along which dimension.
+        dim: the batch's dimension.
     """
 
     world: World
     names: Sequence[str]
     microbatches: int
     dim: int
-    _cuts: dict[Any, frozenset[int]] = field(default_factory=dict)
+    _cuts: dict[Any, Mapping[int, int]] = field(default_factory=dict)
     _ways: dict[Any, Way] = field(default_factory=dict)
     _has_said: bool = False
 
@@ -72,8 +72,8 @@ class Calls:
                 pieces = [whole_piece(leaves, self.dim)]
                 each = [leaves]
             else:
-                pieces = self._probe(target).pieces(batch_of(self.names[target], leaves, cut, self.dim), training)
-                each = cut_leaves(leaves, cut, pieces, self.dim)
+                pieces = self._probe(target).pieces(batch_of(self.names[target], leaves, cut), training)
+                each = cut_leaves(leaves, cut, pieces)
             self._say_statistics(training, pieces)
             request = replace(request, pieces=pieces)
             answers = self.world.forward(request, each)
@@ -82,7 +82,7 @@ class Calls:
         compute_again(
             [each for each, names in zip(self.world.parts.every, self.world.parts.computed, strict=True) if names]
         )
-        return self._taken_up(request, leaves, each, cut or frozenset(), answers, outputs, flat, way)
+        return self._taken_up(request, leaves, each, cut or {}, answers, outputs, flat, way)
 
     def _say_statistics(self, training: Sequence[bool], pieces: Sequence[range]) -> None:
         """Say once that batch norm sees parts of the batch."""
@@ -103,7 +103,7 @@ class Calls:
     def _probe(self, target: int) -> Probe:
         return Probe(self.names[target], self.world.parts.every, self.dim, self.microbatches, self.world.forward)
 
-    def _settled(self, request: Request, leaves: Sequence[Any]) -> tuple[frozenset[int] | None, Way]:
+    def _settled(self, request: Request, leaves: Sequence[Any]) -> tuple[Mapping[int, int] | None, Way]:
         """What of a call is cut (None: nothing), and how its outputs are joined."""
         kinds = tuple(leaf.dim() if isinstance(leaf, torch.Tensor) else type(leaf).__name__ for leaf in leaves)
         shape = request.target, str(request.spec), kinds
@@ -147,7 +147,7 @@ class Calls:
         tensors, flat = [], []
         for place, leaf in enumerate(first.leaves):
             parts = [answer.leaves[place] for answer in answers]
-            value = joined(way.join(place), parts, weights, self.dim)
+            value = joined(way.join(place), parts, weights)
             if isinstance(leaf, torch.Tensor):
                 tensors.append(value)
             flat.append(None if isinstance(leaf, torch.Tensor) else value)
@@ -159,17 +159,17 @@ class Calls:
         return [len(piece) / request.samples if request.samples else 1.0 for piece in request.pieces]
 
     def _taken_up(
-        self, request: Request, leaves: Sequence[Any], each: Sequence[Sequence[Any]], cut: frozenset[int],
+        self, request: Request, leaves: Sequence[Any], each: Sequence[Sequence[Any]], cut: Mapping[int, int],
         answers: Sequence[Answer], outputs: list[torch.Tensor], flat: list[Any], way: Way,
     ) -> Any:  # fmt: skip
         """The call's outputs as the script gets them, with a node of its graph behind them."""
         with_grad = [any(flags) for flags in zip(*(answer.with_grad for answer in answers), strict=True)]
         if request.grad and any(with_grad):
             kinds = [place for place, leaf in enumerate(answers[0].leaves) if isinstance(leaf, torch.Tensor)]
-            joins = [way.join(place) if len(answers) > 1 else "concatenated" for place in kinds]
+            joins = [way.join(place) if len(answers) > 1 else "same" for place in kinds]
             wanting = [n for n, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
             graph = CallGraph(self.world, request, joins, [[t.shape for t in tensors_of(a)] for a in answers],
-                              self.weights(request), self.dim, cut, wanting)  # fmt: skip
+                              self.weights(request), cut, wanting)  # fmt: skip
             weakref.finalize(graph, self.world.drop, request.number).atexit = False
             outputs = list(Node.apply(outputs, with_grad, graph, *graph.sources(leaves)))  # type: ignore[no-untyped-call]
         elif request.grad:

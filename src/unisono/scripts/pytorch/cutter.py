@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cloudpickle
@@ -81,49 +81,50 @@ def _check_travels(name: str, leaf: Any) -> None:
         ) from error
 
 
-def lengths(leaves: Sequence[Any], dim: int) -> list[int | None]:
-    """Each leaf's length along the batch's dimension."""
-    return [leaf.shape[dim] if isinstance(leaf, torch.Tensor) and leaf.dim() > dim else None for leaf in leaves]
+def shapes_of(leaves: Sequence[Any]) -> list[tuple[int, ...]]:
+    """Each leaf's shape; () where it is no tensor."""
+    return [tuple(leaf.shape) if isinstance(leaf, torch.Tensor) else () for leaf in leaves]
 
 
 def whole_piece(leaves: Sequence[Any], dim: int) -> range:
     """The samples of a call that is not cut, as far as its arguments tell."""
-    return range(next(filter(None, lengths(leaves, dim)), 1))
+    return range(next((shape[dim] for shape in shapes_of(leaves) if len(shape) > dim and shape[dim]), 1))
 
 
-def batch_of(name: str, leaves: Sequence[Any], cut: frozenset[int], dim: int) -> int:
+def batch_of(name: str, leaves: Sequence[Any], cut: Mapping[int, int]) -> int:
     """The samples of a call.
 
     Args:
         name: what is called, for messages.
         leaves: its arguments.
-        cut: which of them belong to the batch.
-        dim: the batch's dimension.
+        cut: which of them belong to the batch, and along which dimension.
 
     Raises:
         UsageError: they differ in length.
     """
-    sizes = {place: lengths(leaves, dim)[place] for place in sorted(cut)}
-    if None in sizes.values() or len(set(sizes.values())) > 1:
-        shapes = [tuple(leaves[place].shape) for place in sizes if isinstance(leaves[place], torch.Tensor)]
+    shapes = {place: shape for place, shape in enumerate(shapes_of(leaves)) if place in cut}
+    sizes = {shape[cut[place]] if len(shape) > cut[place] else None for place, shape in shapes.items()}
+    if None in sizes or len(sizes) > 1:
+        where = " and ".join(str(dim) for dim in sorted(set(cut.values())))
         raise UsageError(
-            f"arguments that the first call of {name} has cut must be equally long along dimension {dim}; received "
-            f"shapes {', '.join(map(str, shapes))}. Give both the whole batch, or keep what is no batch on the module."
+            f"arguments that the first call of {name} has cut must be equally long along dimension {where}; received "
+            f"shapes {', '.join(str(shape) for shape in shapes.values() if shape)}. Give both the whole batch, or keep "
+            "what is no batch on the module."
         )
-    return next(size for size in sizes.values() if size is not None)
+    return next(size for size in sizes if size is not None)
 
 
-def cut_leaves(leaves: Sequence[Any], cut: frozenset[int], pieces: Sequence[range], dim: int) -> list[list[Any]]:
+def cut_leaves(leaves: Sequence[Any], cut: Mapping[int, int], pieces: Sequence[range]) -> list[list[Any]]:
     """Each microbatch's arguments.
 
     Args:
         leaves: the call's.
-        cut: which of them are cut.
+        cut: which of them are cut, and along which dimension.
         pieces: the samples of each microbatch.
-        dim: along which dimension.
     """
     return [
-        [_piece(leaf, dim, piece) if place in cut else leaf for place, leaf in enumerate(leaves)] for piece in pieces
+        [_piece(leaf, cut[place], piece) if place in cut else leaf for place, leaf in enumerate(leaves)]
+        for piece in pieces
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +26,7 @@ class CallGraph:
         joins: how each output that is a tensor was joined.
         shapes: of each microbatch's outputs.
         weights: each microbatch's share of the samples.
-        dim: the batch's dimension.
-        cut: which arguments were cut.
+        cut: which arguments were cut, and along which dimension.
         wanting: which arguments want gradients.
     """
 
@@ -36,8 +35,7 @@ class CallGraph:
     joins: Sequence[Join]
     shapes: Sequence[Sequence[torch.Size]]
     weights: Sequence[float]
-    dim: int
-    cut: frozenset[int]
+    cut: Mapping[int, int]
     wanting: Sequence[int]
     _used: list[int] = field(init=False)
     _parameters: list[torch.Tensor] = field(init=False)
@@ -81,7 +79,7 @@ class CallGraph:
         self._is_done = not keep
         with torch.inference_mode(False), torch.no_grad():
             each = [
-                shares(join, gradient, [shapes[place] for shapes in self.shapes], self.weights, self.dim)
+                shares(join, gradient, [shapes[place] for shapes in self.shapes], self.weights)
                 for place, (join, gradient) in enumerate(zip(self.joins, gradients, strict=True))
             ]
             pieces = [[output[number] for output in each] for number in range(len(self.request.pieces))]
@@ -96,14 +94,14 @@ class CallGraph:
         """An argument's gradient: of a cut one piece after another, else the sum."""
         if place not in self.cut or len(parts) == 1:
             return summed(parts, add)
-        known = [part for part in parts if part is not None]
+        dim, known = self.cut[place], [part for part in parts if part is not None]
         if not known:
             return None
         if len(known) < len(parts):
             sizes = [len(piece) for piece in self.request.pieces]
             like = known[0]
             parts = [
-                like.new_zeros([*like.shape[: self.dim], size, *like.shape[self.dim + 1 :]]) if part is None else part
+                like.new_zeros([*like.shape[:dim], size, *like.shape[dim + 1 :]]) if part is None else part
                 for part, size in zip(parts, sizes, strict=True)
             ]
-        return torch.cat([part for part in parts if part is not None], self.dim)
+        return torch.cat([part for part in parts if part is not None], dim)

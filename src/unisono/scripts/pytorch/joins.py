@@ -11,8 +11,8 @@ from unisono.scripts.pytorch.request import Answer
 from unisono.scripts.pytorch.values import add
 from unisono.scripts.tree_sums import summed
 
-Join = Literal["concatenated", "mean", "sum", "same"]
-"""Of an output: one piece after another; the mean over samples; the sum; or the same in all pieces."""
+Join = int | Literal["mean", "sum", "same"]
+"""Of an output: one piece after another along this dimension; mean over samples; sum; or the same in all pieces."""
 
 _NUMBERS = (int, float)
 ROUNDING, COARSE_ROUNDING = 2e-4, 5e-2
@@ -35,15 +35,17 @@ def possible(whole: Any, parts: Sequence[Any], weights: Sequence[float], dim: in
     if isinstance(whole, torch.Tensor):
         if not all(isinstance(part, torch.Tensor) and part.dtype == whole.dtype for part in parts):
             return set()
-        if whole.dim() > dim and _fits(whole, parts, dim):
-            return {"concatenated"} if _near(torch.cat(list(parts), dim), whole, tolerance) else set()
+        dims = range(whole.dim())
+        for along in sorted(dims, key=lambda each: each != dim):
+            if _fits(whole, parts, along):
+                return {along} if _near(torch.cat(list(parts), along), whole, tolerance) else set()
         if any(part.shape != whole.shape for part in parts):
             return set()
         ways: tuple[Join, ...] = ("mean", "sum") if whole.is_floating_point() else ("same", "sum")
-        return {way for way in ways if _near(joined(way, parts, weights, dim), whole, tolerance)}
+        return {way for way in ways if _near(joined(way, parts, weights), whole, tolerance)}
     if type(whole) in _NUMBERS and all(type(part) is type(whole) for part in parts):
         ways = ("mean", "sum") if type(whole) is float else ("same", "sum")
-        return {way for way in ways if _near_numbers(joined(way, parts, weights, dim), whole, tolerance)}
+        return {way for way in ways if _near_numbers(joined(way, parts, weights), whole, tolerance)}
     return {"same"} if all(_same(part, whole) for part in parts) else set()
 
 
@@ -54,15 +56,15 @@ def _same(part: Any, whole: Any) -> bool:
         return False
 
 
-def joined(way: Join, parts: Sequence[Any], weights: Sequence[float], dim: int) -> Any:
+def joined(way: Join, parts: Sequence[Any], weights: Sequence[float]) -> Any:
     """The output of a call.
 
     Args:
         way: how.
-        parts, weights, dim: see `possible`.
+        parts, weights: see `possible`.
     """
-    if way == "concatenated":
-        return torch.cat(list(parts), dim)
+    if isinstance(way, int):
+        return torch.cat(list(parts), way)
     if way == "same":
         return parts[0]
     if isinstance(parts[0], torch.Tensor):
@@ -73,19 +75,19 @@ def joined(way: Join, parts: Sequence[Any], weights: Sequence[float], dim: int) 
 
 
 def shares(
-    way: Join, gradient: torch.Tensor | None, parts: Sequence[torch.Size], weights: Sequence[float], dim: int
+    way: Join, gradient: torch.Tensor | None, parts: Sequence[torch.Size], weights: Sequence[float]
 ) -> list[torch.Tensor | None]:
     """The gradient of each microbatch's output from that of the joined one.
 
     Args:
-        way, weights, dim: see `joined`.
+        way, weights: see `joined`.
         gradient: of the joined output.
         parts: the shapes of the microbatches' outputs.
     """
     if gradient is None:
         return [None] * len(parts)
-    if way == "concatenated":
-        return list(torch.split(gradient, [shape[dim] for shape in parts], dim))
+    if isinstance(way, int):
+        return list(torch.split(gradient, [shape[way] for shape in parts], way))
     return [gradient * weight if way == "mean" else gradient for weight in weights]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from torch.utils._pytree import TreeSpec
 
 from unisono.errors import JobError, UsageError
 from unisono.scripts.cutting import candidates, microbatches_of
-from unisono.scripts.pytorch.cutter import batch_of, cut_leaves, lengths, whole_piece
+from unisono.scripts.pytorch.cutter import batch_of, cut_leaves, shapes_of, whole_piece
 from unisono.scripts.pytorch.joins import COARSE_ROUNDING, ROUNDING, Join, possible
 from unisono.scripts.pytorch.request import Answer, Request
 
@@ -27,7 +27,7 @@ class Way:
     """What has been found for one kind of call.
 
     Attributes:
-        ways: the ways in which each output may be joined; the first of `Join` that is left is taken.
+        ways: the ways in which each output may be joined.
         spec: how the outputs are nested.
         calls: how many there were.
     """
@@ -44,10 +44,10 @@ class Way:
 
     def join(self, output: int) -> Join:
         """How an output is joined."""
-        return next(way for way in _PREFERRED if way in self.ways[output])
+        return min(self.ways[output], key=lambda way: -1 if isinstance(way, int) else _PREFERRED.index(way))
 
 
-_PREFERRED: tuple[Join, ...] = ("concatenated", "mean", "same", "sum")
+_PREFERRED: tuple[Join, ...] = ("mean", "same", "sum")
 
 
 @dataclass
@@ -78,8 +78,8 @@ class Probe:
         return microbatches_of(samples, self.microbatches, self.least_samples(training))
 
     def settle(
-        self, request: Request, leaves: Sequence[Any], cut: frozenset[int] | None, way: Way
-    ) -> frozenset[int] | None:
+        self, request: Request, leaves: Sequence[Any], cut: Mapping[int, int] | None, way: Way
+    ) -> Mapping[int, int] | None:
         """Find what is cut, if nobody knows yet, and how outputs are joined.
 
         Args:
@@ -89,7 +89,7 @@ class Probe:
             way: gets what is found.
 
         Returns:
-            What is cut; None where the batch is too small to tell.
+            What is cut, and along which dimension; None where the batch is too small to tell.
 
         Raises:
             UsageError: outputs are not made of those of parts of the batch.
@@ -97,9 +97,9 @@ class Probe:
         """
         whole = _Whole(self, request, leaves)
         told = ""
-        choices = [cut] if cut is not None else list(candidates(lengths(leaves, self.dim)))
+        choices = [cut] if cut is not None else list(candidates(shapes_of(leaves), self.dim))
         for choice in choices:
-            samples = batch_of(self.name, leaves, choice, self.dim)
+            samples = batch_of(self.name, leaves, choice)
             pieces = self.pieces(samples, request.state.training)
             if len(pieces) < 2:
                 return None
@@ -120,8 +120,8 @@ class Probe:
             break
         other = 0 if self.dim else 1
         raise UsageError(
-            f"what {self.name} returns must be made of what parts of the batch give: tensors one after another along "
-            f"dimension {self.dim}, numbers as the mean over samples or the sum; received {told}. If samples lie along "
+            f"what {self.name} returns must be made of what parts of the batch give: tensors one after another along a "
+            f"dimension, numbers as the mean over samples or the sum; received {told}. If samples lie along "
             f"another dimension (nn.LSTM, nn.Transformer: time first), say so: unisono.parallel(…, dim={other}). "
             "If the loss needs the whole batch, compute it outside the call; or microbatches=1."
         )
@@ -150,7 +150,7 @@ class _Whole:
     leaves: Sequence[Any]
     known: dict[_How, Answer | JobError] = field(default_factory=dict)
 
-    def compared(self, cut: frozenset[int], pieces: list[range]) -> tuple[list[set[Join]], TreeSpec] | str:
+    def compared(self, cut: Mapping[int, int], pieces: list[range]) -> tuple[list[set[Join]], TreeSpec] | str:
         """How outputs are joined, or what stands against it.
 
         Where the forward pass draws random numbers itself, without them: what PyTorch draws is held steady; where
@@ -196,10 +196,10 @@ class _Whole:
         return [_kept(answer) for answer in self.probe.compute(request, leaves)]
 
     def _against(
-        self, whole: Answer, cut: frozenset[int], pieces: list[range], how: _How
+        self, whole: Answer, cut: Mapping[int, int], pieces: list[range], how: _How
     ) -> tuple[list[set[Join]], TreeSpec] | str:
         try:
-            parts = self._computed(how, pieces, cut_leaves(self.leaves, cut, pieces, self.probe.dim))
+            parts = self._computed(how, pieces, cut_leaves(self.leaves, cut, pieces))
         except JobError as error:
             return (
                 f"a part of the batch that cannot be computed ({(error.traceback or error.message).splitlines()[-1]})"
