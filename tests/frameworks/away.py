@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils import backend_registration
 
+from unisono import Job
+
 aten = torch.ops.aten
 FETCHING = {aten._local_scalar_dense.default, aten.equal.default, aten.nonzero.default, aten.masked_select.default}
 """Operations whose answer the host waits for."""
@@ -56,6 +58,10 @@ class Module:
     manual_seed_all = manual_seed
 
     @staticmethod
+    def synchronize(*_: Any) -> None:
+        """All is done at once."""
+
+    @staticmethod
     def get_amp_supported_dtype() -> list[torch.dtype]:
         """What autocast may use."""
         return [torch.bfloat16, torch.float32]
@@ -78,6 +84,16 @@ class Away(Tensor):
 
     def __repr__(self, **_: Any) -> str:
         return f"Away({self.held})"
+
+    @property  # type: ignore[misc]
+    def data(self) -> Tensor:  # type: ignore[override]
+        """The same memory."""
+        return Away(self.held)
+
+    @data.setter
+    def data(self, other: Away) -> None:
+        """Lie over another's memory."""
+        self.held = other.held
 
     @classmethod
     def __torch_dispatch__(cls, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -151,6 +167,13 @@ def install() -> None:
     library.impl(
         "_copy_from", lambda source, into, *_: _copied(into, source), "PrivateUse1"
     )  # torch.tensor(…, device=)
+
+
+def there(job: Job) -> Job:
+    """A change of a job (see `Request.change`) whose processes know the device."""
+    if not _libraries:
+        install()
+    return job
 
 
 _libraries: list[Any] = []

@@ -16,13 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import jobs
 from frameworks import away
 from unisono import Job
-from unisono.errors import JobError, SpoiledError
+from unisono.errors import JobError, SpoiledError, UsageError
 from unisono.frameworks.protocol import Measured
+from unisono.frameworks.protocol.replica import Replica
 from unisono.frameworks.pytorch import determinism, devices
 from unisono.frameworks.pytorch.modes import Modes
 from unisono.frameworks.pytorch.passes import Passes
+from unisono.gradients.tree import fold
+from unisono.memory.segment import Segment
+from unisono.runtime.preparation.prepare import prepare
+from unisono.runtime.preparation.prepared import Prepared
+from unisono.runtime.rules.request import Request
+from unisono.runtime.state.host_state import HostState
 
 MICROBATCHES, SAMPLES = 4, 6
 DEVICE = torch.device("privateuseone", 0)  # "away", once that is installed
@@ -249,6 +257,67 @@ def precision_and_flags() -> None:
     assert devices.fingerprint(DEVICE) == {"device": "away", "deterministic": "True"}
 
 
+def replica_of(job: Job) -> tuple[Prepared, Replica]:
+    """A replica in this process, as a run's first state makes it."""
+    prepared = prepare(job, Request(1, 1, (0,), device="away"))
+    state = HostState(prepared.layout, Segment.create(prepared.layout.segment))
+    prepared.initialise(state)
+    prepared.bind(state)
+    replica = prepared.adapter.replica("away")
+    replica.load(state, 0)
+    return prepared, replica
+
+
+def replica_fetches_a_rounds_rows_and_norms_alone() -> None:
+    prepared, replica = replica_of(jobs.make(jobs.Mlp, optimizer=jobs.adamw, clip_norm=0.1))
+    round_, reader = prepared.program.at(0), prepared.reader()
+    total = prepared.program.nonempty(round_)
+    read = [reader.read(round_, microbatch) for microbatch in range(total)]
+    replica.begin(0, total)
+    with fetching(0):
+        for batch, step in zip(read, fold(0, total, total).steps, strict=True):
+            replica.gradient(batch, prepared.program.samples(round_, step.microbatch), step)
+    with fetching(1):
+        rows = replica.rows()
+    samples = sum(row.weight for row in rows)
+    with fetching(1):
+        assert replica.update(samples, int(samples), replica.used())
+
+
+def optimizer_of_the_whole_model() -> None:
+    with pytest.raises(UsageError, match=r"received LikeNone, and device='away'. Use one of torch.optim's on devices"):
+        replica_of(jobs.make(optimizer=LikeNone))
+
+
+class LikeNone(torch.optim.Optimizer):
+    """No class that is listed, so that it is stepped over the whole model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model.parameters(), {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            parameter.add_(parameter.grad, alpha=-self.param_groups[0]["lr"])
+
+
+class Weighted(nn.Module):
+    """A loss that has a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.arange(5.0))
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+        return F.cross_entropy(outputs, targets, self.weight, reduction="sum"), len(targets)
+
+
+def loss_that_is_a_module_goes_there_too() -> None:
+    loss = Weighted()
+    replica_of(jobs.make(loss=loss))
+    assert loss.weight.device == DEVICE
+
+
 CASES: dict[str, Callable[[], None]] = {
     each.__name__: each
     for each in (
@@ -264,6 +333,9 @@ CASES: dict[str, Callable[[], None]] = {
         operation_without_an_algorithm,
         batch_that_goes_there,
         precision_and_flags,
+        replica_fetches_a_rounds_rows_and_norms_alone,
+        optimizer_of_the_whole_model,
+        loss_that_is_a_module_goes_there_too,
     )
 }
 

@@ -32,6 +32,16 @@ def home(value: Any) -> Any:
     return _moved(value, CPU)
 
 
+def beside(like: Tensor, *shape: int) -> Tensor:
+    """Memory of the host for a tensor's values: a GPU reads and writes it by itself (pinned)."""
+    return torch.empty(shape, dtype=like.dtype, pin_memory=like.device.type == "cuda")
+
+
+def host_copy(values: Tensor) -> Tensor:
+    """A tensor's values in the host's memory, once they are there; on the CPU it is the tensor itself."""
+    return values if values.device.type == "cpu" else beside(values, *values.shape).copy_(values)
+
+
 def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=device.type != "cpu")  # the host reads at once what comes to it

@@ -68,7 +68,7 @@ class Adapter(protocol.Adapter):
             for index, (master, kind) in enumerate(zip(self._masters, self._kinds, strict=True))
         )  # fmt: skip
         self._settings = tuple(torch_optimizers.plain_settings(master) for master in self._masters)
-        self._schedules = Schedules(job, self._masters, self._whole, steps, self._passes.forget)
+        self._schedules = Schedules(job, self._masters, self._whole, steps, lambda: self._passes.forget())
         self._averaged: dict[int, Tensor] = {}
         self._trained: dict[int, Tensor] = {}
 
@@ -180,8 +180,10 @@ class Adapter(protocol.Adapter):
 
     def replica(self, device: str) -> Replica:
         """See `Adapter.replica`."""
-        if device != "cpu":
-            raise UsageError(f"PyTorch's replicas are on 'cpu' so far; received device={device!r}. Leave it out.")
+        place = torch.device(device)
+        if place.type != "cpu":
+            self._check_elsewhere(device)
+            self._passes = self._passes.moved(place)
 
         def master(index: int) -> Master | None:
             if index in self._whole:
@@ -195,6 +197,14 @@ class Adapter(protocol.Adapter):
             return Whole(*made)
 
         return Replica(Parts(self._job, self.describe(), self._passes, self._compute_with, master, whole))
+
+    def _check_elsewhere(self, device: str) -> None:
+        if self._whole:
+            names = " and ".join(sorted({type(self._masters[index]).__name__ for index in self._whole}))
+            raise UsageError(
+                "optimizers that update the whole model at once keep their state in the host's memory; received "
+                f"{names}, and device={device!r}. Use one of torch.optim's on devices, or train on CPUs."
+            )
 
     # -- update --------------------------------------------------------------------------------------------
 

@@ -69,9 +69,23 @@ class Passes:
         self._attributes = attributes_of(model, job.loss)
         self._marks: Marks | None = None
         self._key = 0
-        for number in self.trained:
-            hook = self._receiver(number)
-            self.parameters[number].register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+        self._hooks: list[Any] = [
+            self.parameters[number].register_post_accumulate_grad_hook(self._receiver(number))  # type: ignore[no-untyped-call]
+            for number in sorted(self.trained)
+        ]
+
+    def moved(self, device: torch.device) -> Passes:
+        """The same on a device, in place of these: the model, and a loss that is a module, go there first, for what
+        knows a parameter by its memory would not follow it."""
+        for hook in self._hooks:
+            hook.remove()
+        for parameter in self.parameters:
+            if not parameter._post_accumulate_grad_hooks:  # where torch swaps tensors, it would take them for known
+                parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment]
+        self.model.to(device)
+        if isinstance(self.job.loss, nn.Module):
+            self.job.loss.to(device)
+        return Passes(self.job, self.model, self.modes, self.example, device)
 
     def _receiver(self, number: int) -> Callable[[Tensor], None]:
         """Sends a gradient to the buffer of the microbatch at hand as soon as autograd has it.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unisono.frameworks.protocol import ExchangeLost
+from unisono.frameworks.pytorch.devices import beside, host_copy
 from unisono.frameworks.pytorch.replicas.group import GlooGroup, Work
 from unisono.gradients.exchanged import MOST_BYTES, Cut, Shares
 
@@ -90,8 +91,8 @@ class Exchange:
                 ahead = self._sent(cut, span + 1, nodes, out) if span + 1 < cut.spans else None
                 yield work
                 rows = received.to(out.device).view(-1, cut.share)
-                mine = tree_sum(self._shares.tree, lambda number, rows=rows: rows[number]).cpu()
-                whole = mine.new_empty(cut.span)
+                mine = host_copy(tree_sum(self._shares.tree, lambda number, rows=rows: rows[number]))
+                whole = beside(out, cut.span)
                 yield self._group.all_gather(whole, mine)
                 place = cut.place(span)
                 out[place].copy_(whole[: place.stop - place.start])
@@ -104,15 +105,15 @@ class Exchange:
             padded = like.new_zeros(cut.span)
             padded[: place.stop - place.start] = node[place]
             leaving[:, number] = padded.view(self._group.ranks, cut.share)
-        coming = torch.empty(sum(counts) * cut.share, dtype=like.dtype)
+        coming = beside(like, sum(counts) * cut.share)
         work = self._group.all_to_all(
-            coming, leaving.cpu().view(-1), [count * cut.share for count in counts],
+            coming, host_copy(leaving.view(-1)), [count * cut.share for count in counts],
             [len(nodes) * cut.share] * self._group.ranks,
         )  # fmt: skip
         return coming, work
 
     def _first(self, values: Tensor) -> Iterator[Work]:
-        bits = values.reshape(-1).view(torch.uint8).cpu().clone()
+        bits = host_copy(values.reshape(-1).view(torch.uint8)).clone()
         if bits.numel():
             yield self._group.broadcast(bits, self._shares.first)
             values.copy_(bits.to(values.device).view(values.dtype).view(values.shape))
