@@ -211,6 +211,7 @@ def test_libraries_that_wrap_in_ddp_need_no_line(name: str, tmp_path: Path) -> N
 
 LIKE_TRANSFORMERS = """
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 _CAN_RECORD_REGISTRY = {}
 class Model(nn.Linear):
     _can_record_outputs = {"hidden_states": nn.Linear}
@@ -219,10 +220,19 @@ class Model(nn.Linear):
         _CAN_RECORD_REGISTRY[str(type(self))] = self._can_record_outputs
     def forward(self, x):
         return {"logits": super().forward(x), **{key: x for key in _CAN_RECORD_REGISTRY.get(str(type(self))) or {}}}
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2)
+        def make_inputs_require_grads(module, input, output):
+            output.requires_grad_(True)
+        self.first.register_forward_hook(make_inputs_require_grads)
+    def forward(self, x):
+        return checkpoint(self.last, self.first(x), use_reentrant=True)
 """
 
 
-def test_workers_know_what_transformers_has_noted_of_a_model(tmp_path: Path) -> None:
+def test_workers_know_what_transformers_has_noted_of_a_model_and_have_its_hooks(tmp_path: Path) -> None:
     library = tmp_path / "site-packages" / "transformers"
     library.mkdir(parents=True)
     (library / "__init__.py").touch()
@@ -232,5 +242,8 @@ import sys; sys.path.insert(0, {str(library.parent)!r})
 import torch, unisono, transformers.modeling_utils
 model = unisono.parallel(transformers.modeling_utils.Model(), microbatches=2, workers=1)
 print(list(model(torch.ones(4, 2))))
+model = unisono.parallel(transformers.modeling_utils.Checkpointed(), microbatches=2, workers=1)
+model(torch.ones(4, 2)).sum().backward()
+print(model.last.weight.grad is not None)
 """
-    assert run(script, tmp_path).startswith("['logits', 'hidden_states']")
+    assert run(script, tmp_path).startswith("['logits', 'hidden_states']\nTrue\n")

@@ -233,12 +233,16 @@ def _check_modules(parts: Parts) -> None:
                 f"called; received {type(hook).__name__} on the {name} that was given to unisono.parallel. Put that "
                 "into an nn.Sequential, or use torch.nn.utils.parametrizations."
             )
-        foreign = [hook for hook in _hooks(module) if not str(getattr(hook, "__module__", "")).startswith("torch.")]
+        foreign = [hook for hook in _hooks(module) if not str(getattr(hook, "__module__", "")).startswith(_HARMLESS)]
         if foreign and id(module) not in targets:
             raise UsageError(
                 f"hooks of inner modules would run in other processes and be lost; received one on {name}. Put it on "
                 "the module that is given to unisono.parallel, or return what it looks at."
             )
+
+
+_HARMLESS = ("torch.", "transformers.modeling_utils")
+"""Whose hooks leave nothing behind, and go to workers with their modules: the latter's have inputs want gradients."""
 
 
 def _hooks(module: nn.Module) -> list[Any]:
