@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -55,3 +57,16 @@ def test_an_exchange_with_who_leaves_is_lost(tmp_path: Path) -> None:
         until(exchange.done, "what never comes")
     with pytest.raises(ExchangeLost):
         exchange.done()
+
+
+def test_what_takes_the_place_of_a_groups_file_is_left_alone(tmp_path: Path) -> None:
+    """A supervisor has one file after another under the same number, and its own ones too."""
+    path, before = tmp_path / "store", threading.active_count()
+    groups = joined(path, 2)
+    path.unlink()
+    path.write_bytes(b"another file")
+    while groups:
+        groups.pop().leave()
+    gc.collect()
+    until(lambda: threading.active_count() <= before, "both are taken down")
+    assert path.read_bytes() == b"another file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import threading
@@ -36,9 +37,11 @@ class GlooGroup:
         self._sockets: set[str] = set()
         self._left = False
         self._lock = threading.Lock()
-        threading.Thread(target=self._join, args=(group.store,), daemon=True).start()
+        # Now, while the path leads to this generation's file: later it may be another one's.
+        file = os.open(group.store, os.O_RDWR | os.O_CLOEXEC)
+        threading.Thread(target=self._join, args=(file,), daemon=True).start()
 
-    def _join(self, path: str) -> None:
+    def _join(self, file: int) -> None:
         """Wait for the others, as gloo does; whoever is still here when the group is given up ends by itself."""
         before = _sockets()
         try:
@@ -46,11 +49,14 @@ class GlooGroup:
             options = gloo._Options()
             options._devices = [gloo.create_device(hostname="127.0.0.1")]
             options._timeout = timedelta(seconds=SECONDS)
-            store = c10d.PrefixStore(self._name, c10d.FileStore(path))
-            made = gloo(store, self.rank, self.ranks, options)
+            store = c10d.FileStore(f"/proc/self/fd/{file}")
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(store))  # it would write to what its path leads to at its end
+            made = gloo(c10d.PrefixStore(self._name, store), self.rank, self.ranks, options)
         except Exception as error:  # whatever it is, who looks hears of it
             self._error = error
             return
+        finally:
+            os.close(file)
         with self._lock:
             self._sockets = _sockets() - before
             self._group = made
