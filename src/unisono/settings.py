@@ -159,8 +159,8 @@ class Settings:
     threads: int = option(1,
         "Threads of each worker; part of the recorded numerics.", partial(bounds.whole, most=bounds.MOST_THREADS))
     device: str = _word(AUTO,
-        "What workers compute on. auto: CPUs, and GPUs that are not used are named once; cuda is refused, for training "
-        "on GPUs is not there yet.", AUTO, "cpu", "cuda")
+        "What workers compute on. cuda: each owns a GPU, and unless told otherwise each visible GPU has one. auto: "
+        "CPUs, and GPUs that are not used are named once.", AUTO, "cpu", "cuda")
     layout: Layout | str | None = option(None,
         "How the work is split: data=N,pipeline=N, or auto, which tries what the workers allow for a few steps each. "
         "[default: the data alone]", _layout, "LAYOUT")

@@ -58,4 +58,5 @@ def test_workers_that_own_devices_give_the_bits_of_the_cpu(name: str, workers: i
     outcome, found, _ = faults.run(job, workers, device="away", change=away.there)
     raise_failure(outcome)
     assert faults.hash_of(outcome) == expected
+    assert outcome.described.layout.description.fingerprint["device"] == "away"
     assert told_of(found) == told_of(records)

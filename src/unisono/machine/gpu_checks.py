@@ -40,13 +40,13 @@ def _cuda(build: Build) -> str:
 
 
 def refuse_cuda(gpus: Sequence[Gpu], build: Build, hidden_by: str | None) -> None:
-    """Refuse to train on GPUs, with what stands in the way here first.
+    """Refuse to train on GPUs where something stands in the way, which is said.
 
     Args:
         gpus, build, hidden_by: see `check_gpus`.
 
     Raises:
-        UsageError: always, for no part of Unisono computes on GPUs yet.
+        UsageError: there is none that CUDA sees, or no PyTorch that is built for it.
     """
     way_out = "Leave device out, or say device='cpu': the bits are the same on any number of workers there"
     if not gpus:
@@ -66,22 +66,20 @@ def refuse_cuda(gpus: Sequence[Gpu], build: Build, hidden_by: str | None) -> Non
             f"device='cuda' is for PyTorch that is built for CUDA; {there}. pip install torch from its index of CUDA "
             f"builds brings one. {way_out}."
         )
-    seen = sum(gpu.is_visible for gpu in gpus)
-    raise UsageError(
-        f"workers compute on CPUs: training on GPUs is not there yet; received device='cuda', and {seen} GPU"
-        f"{'s' * (seen > 1)} could be used. {way_out}."
-    )
 
 
 def unused(names: Sequence[str], hidden_by: str | None) -> str | None:
     """What a run says of GPUs that it leaves alone; None where there are none, or a person has hidden them.
 
     >>> unused(["NVIDIA H200"], None)
-    '1 GPU here, not used: training on GPUs is not there yet (--device cpu: not said again)'
+    '1 GPU here, not used: no check of training on GPUs is recorded yet (--device cuda: used; cpu: not said again)'
     >>> unused([], None), unused(["NVIDIA H200"], "")
     (None, None)
     """
     if not names or hidden_by in ("", "-1"):
         return None
     plural = "s" * (len(names) > 1)
-    return f"{len(names)} GPU{plural} here, not used: training on GPUs is not there yet (--device cpu: not said again)"
+    return (
+        f"{len(names)} GPU{plural} here, not used: no check of training on GPUs is recorded yet (--device cuda: used; "
+        "cpu: not said again)"
+    )

@@ -116,6 +116,14 @@ class Model(Protocol):
         """`job.metric_objects` by name, each with `update(outputs, targets)`, `compute()` and `reset()`."""
         return metrics
 
+    def fingerprint(self, device: str) -> Mapping[str, str]:
+        """What of a device decides about bits; asked of a process that has it and does not compute.
+
+        Raises:
+            UsageError: it cannot be used.
+        """
+        return {}
+
     def replica(self, device: str) -> Replica:
         """This model's replica on a device that the process owns; called after `bind`.
 

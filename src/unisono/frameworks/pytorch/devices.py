@@ -10,12 +10,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unisono.errors import UsageError
 from unisono.machine.devices import read
 
 CPU = torch.device("cpu")
 
 _WORKSPACE = ":4096:8"
 """Scratch memory of cuBLAS with which its sums come in one order (PyTorch asks for this or ":16:8")."""
+
+
+def begun(name: str) -> torch.device:
+    """A device that this process uses from here on.
+
+    Raises:
+        UsageError: PyTorch cannot.
+    """
+    if name == "cuda":
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(
+                f"device='cuda' is for GPUs on which PyTorch {torch.__version__} can begin to compute; on "
+                f"{os.environ.get('CUDA_VISIBLE_DEVICES')} it says: {str(error).partition(chr(10))[0]}. A job's file "
+                "leaves them alone (no .cuda(), no backward pass in model()): workers begin them. Train on CPUs, or "
+                "mend what it names."
+            ) from error
+    return torch.device(name)
 
 
 def moved(batch: Any, device: torch.device) -> Any:

@@ -178,9 +178,15 @@ class Adapter(protocol.Adapter):
         """See `Adapter.cutter`."""
         return Cutter(self._passes)
 
+    def fingerprint(self, device: str) -> Mapping[str, str]:
+        """See `Adapter.fingerprint`."""
+        place = devices.begun(device)
+        devices.pin(place, self._job.precision)
+        return devices.fingerprint(place)
+
     def replica(self, device: str) -> Replica:
         """See `Adapter.replica`."""
-        place = torch.device(device)
+        place = devices.begun(device)
         if place.type != "cpu":
             self._check_elsewhere(device)
             self._passes = self._passes.moved(place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -119,6 +119,12 @@ class Prepared:
             del self.data
             return all(map(is_opened_by_call, given(self.job))) and not opened.items() & self.open_with_model.items()
         return True
+
+    def add_fingerprint(self, found: Mapping[str, str]) -> None:
+        """More is known of what decides about bits."""
+        layout = self.described.layout
+        description = replace(layout.description, fingerprint={**layout.description.fingerprint, **found})
+        self.described = replace(self.described, layout=replace(layout, description=description))
 
     def check_data(self) -> None:
         """Look at the data that this process reads, where they were not opened with the others'.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
+from functools import partial
 
 from unisono.errors import UnisonoError
 from unisono.frameworks.registry import framework
 from unisono.job import Job
 from unisono.machine.descriptors import is_single, shared_by_forks
+from unisono.machine.gpu_shares import sight
 from unisono.memory.heap import trim
 from unisono.memory.segment import Segment
 from unisono.runtime.loader.samples import load_ahead
@@ -58,6 +60,15 @@ class PreparedJob:
     def _make(self, request: Request) -> None:
         self.request = request
         self._prepared = prepare(self._job(), request)
+        if request.device not in (None, "cpu"):
+            seen = partial(self._seen_on, request.device)
+            self._prepared.add_fingerprint(seen() if self.holder.is_cold else in_child(seen))
+
+    def _seen_on(self, device: str) -> Mapping[str, str]:
+        """What of the workers' devices decides about bits; who forks leaves them alone, and asks a child."""
+        os.environ.update(sight(self.request.gpus, 0))
+        found: Mapping[str, str] = self._prepared.adapter.fingerprint(device)
+        return found
 
     def rehearsed(self, request: Request) -> Described:
         """Make the job ready in a child, which is not forked any more."""

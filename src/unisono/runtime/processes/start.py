@@ -6,6 +6,7 @@ import os
 import subprocess
 
 from unisono.frameworks.registry import families
+from unisono.machine.gpu_shares import UNSEEN
 from unisono.runtime.processes.channel import Channel, started
 
 POOLS = (
@@ -20,7 +21,7 @@ _HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 def environment() -> dict[str, str]:
     """What a process finds in its environment that works on a job."""
-    variables = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(POOLS, "1"), "CUDA_VISIBLE_DEVICES": ""}
+    variables = {**_HUGE_PAGES, **os.environ, **dict.fromkeys(POOLS, "1"), **UNSEEN}
     for family in families():
         variables = {**family.preferred, **variables, **family.environment}
     return variables

@@ -202,13 +202,16 @@ class Parent:
         job.catch_up(round)
         return made.samples, made.code
 
-    def fork(self, role: str, number: int, output: int, report: int, start: int) -> int:
+    def fork(
+        self, role: str, number: int, environment: Mapping[str, str], output: int, report: int, start: int
+    ) -> int:  # fmt: skip
         """Start a child; returns its process number."""
         sys.stdout.flush()
         sys.stderr.flush()
 
         def begin() -> int:
             self._channel.close()
+            os.environ.update(environment)
             return live(f"{role} {number}", output, report, partial(getattr(self._job, role), number))
 
         return self._adopted(begin, start, output, report)

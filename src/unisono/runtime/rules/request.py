@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unisono.errors import UsageError
 from unisono.job import Job
+from unisono.machine.gpu_shares import CORES
 from unisono.partition.layout import Layout
 
 Phase = Callable[[str, int, int, int], None]
@@ -38,6 +39,7 @@ class Request:
         stall_seconds: how long a worker may make no progress; None = adapted to its usual pace.
         device: the type of the devices that workers own, each with a replica of the model there; None = they compute on
             CPUs, on the one model in the host's memory.
+        gpus: what CUDA_VISIBLE_DEVICES calls those that workers own; more workers than GPUs share them.
         folder: where a framework that has files for whole models leaves one at the end, or None.
         phase: called with (phase, round, slot, microbatch or chunk) between the pieces of work; tests and `verify` make
             it fail there.
@@ -61,6 +63,7 @@ class Request:
     change: Callable[[Job], Job] | None = None
     stall_seconds: float | None = None
     device: str | None = None
+    gpus: tuple[str, ...] = ()
     folder: Path | None = None
     phase: Phase = no_phase
 
@@ -71,3 +74,8 @@ class Request:
                 f"a worker that owns a device has the whole model there; received device={self.device!r} and {asked}. "
                 "Leave that out, or leave the device out: CPUs train a model that is cut."
             )
+
+    @property
+    def cores_per_worker(self) -> int:
+        """What a worker is held to, where there are enough for all."""
+        return max(self.threads, CORES) if self.gpus else self.threads

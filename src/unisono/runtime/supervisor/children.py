@@ -11,6 +11,7 @@ from typing import Any
 
 from unisono.errors import JobError
 from unisono.errors.failure import Failure, described_error
+from unisono.machine.gpu_shares import sight
 from unisono.runtime.processes.child import Birth, Child
 from unisono.runtime.rules.crew import STRIKES
 from unisono.runtime.supervisor.answers import readable
@@ -43,6 +44,7 @@ class Children:
 
     def __init__(self, site: Site, begun: Callable[[Child], None]) -> None:
         self._host, self._outputs, self._listener, self._begun = site.host, site.outputs, site.listener, begun
+        self._gpus = site.request.gpus
         self.living: list[Child] = []
         self._wanted: list[_Wanted] = []
         self._vain, self._due = 0, 0.0
@@ -73,23 +75,25 @@ class Children:
             self._in_vain(described_error(error))
 
     def _fork(self, wanted: _Wanted) -> None:
-        birth, role, number = Birth(), wanted.role, wanted.number
+        birth, role, number, place = Birth(), wanted.role, wanted.number, self._place(wanted)
+        sees = sight(self._gpus, place) if role == "worker" else {}
+        then = partial(self._forked, wanted, birth, place)
         try:
-            self._host.post("fork", role, number, files=birth.theirs, then=partial(self._forked, wanted, birth))
+            self._host.post("fork", role, number, sees, files=birth.theirs, then=then)
         except OSError:
             birth.fails()
             raise
         finally:
             birth.sent()
 
-    def _forked(self, wanted: _Wanted, birth: Birth, answer: Any) -> None:
+    def _forked(self, wanted: _Wanted, birth: Birth, place: int, answer: Any) -> None:
         if wanted not in self._wanted or not isinstance(answer, int):
             birth.fails()
             if isinstance(answer, Failure):
                 self._in_vain(answer)
             return
         try:
-            child = birth.succeeds(wanted.role, wanted.number, self._place(wanted), answer)
+            child = birth.succeeds(wanted.role, wanted.number, place, answer)
         except OSError as error:
             self._in_vain(described_error(error))
             return

@@ -43,7 +43,7 @@ class CrewControl:
 
     def __post_init__(self) -> None:
         self._ending = self.site.ending
-        self._claims = Claims(self.site.request.cores, self.site.request.threads)
+        self._claims = Claims(self.site.request.cores, self.site.request.cores_per_worker)
         self.children = Children(self.site, self._begun)
         self._loader_strikes: dict[int, tuple[Work | None, int]] = {}
 
@@ -60,7 +60,7 @@ class CrewControl:
             return
         self.run.members[child.number] = child
         request = self.site.request
-        enough = self.run.crew.wanted * request.threads <= len(request.cores)
+        enough = self.run.crew.wanted * request.cores_per_worker <= len(request.cores)
         if enough and (held := self._claims.of(child.place)):
             with suppress(ProcessLookupError):
                 os.sched_setaffinity(child.process, held)

@@ -1,0 +1,80 @@
+"""Which GPU each worker of this host owns: pure, so that no GPU need be at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+
+from unisono.machine.gpu_checks import VISIBLE
+from unisono.machine.gpus import Gpu
+
+CORES = 2
+"""Of a worker that owns a GPU, at least: one computes and tells the GPU what to do next, another one moves sums."""
+
+UNSEEN = {VISIBLE: "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""The environment of a process that is forked later: it sees no GPU, and PyTorch begins no CUDA to find that out, of
+which its children would have a broken one."""
+
+
+def names_of(gpus: Sequence[Gpu], mask: str | None) -> tuple[str, ...]:
+    """What CUDA_VISIBLE_DEVICES calls the GPUs that a run may use.
+
+    Args:
+        gpus: those of this host.
+        mask: what a person has set it to: what that hides stays hidden; parts of GPUs (MIG) only it can name.
+
+    >>> here = [Gpu("GPU-a", "", "", 0, 0, 132), Gpu("GPU-b", "", "", 0, 0), Gpu("GPU-c", "", "", 0, 0, 132)]
+    >>> names_of(here, "0,2"), names_of(here, "MIG-1,MIG-2")
+    (('GPU-a', 'GPU-c'), ('MIG-1', 'MIG-2'))
+    """
+    parts = tuple(takewhile(_is_part, (each.strip() for each in (mask or "").split(","))))
+    return parts or tuple(gpu.uuid for gpu in gpus if gpu.is_visible)
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith("MIG-")
+
+
+def sight(names: Sequence[str], place: int) -> Mapping[str, str]:
+    """What a worker's environment says of GPUs: it sees its own alone. Workers at neighbouring places have others, as
+    far as there are so many.
+
+    Args:
+        names: what the GPUs are called; none = workers see none.
+        place: the worker's: no two that live have the same.
+
+    >>> [sight(["GPU-a", "GPU-b"], place)["CUDA_VISIBLE_DEVICES"] for place in range(3)], sight([], 0)
+    (['GPU-a', 'GPU-b', 'GPU-a'], {})
+    """
+    return {VISIBLE: names[place % len(names)]} if names else {}
+
+
+def shared(workers: int, names: Sequence[str]) -> str | None:
+    """What is said where workers share GPUs.
+
+    >>> shared(4, ["GPU-a"])
+    '4 workers share 1 GPU: each has a replica of the model there, and they exchange sums by way of host memory'
+    >>> shared(2, ["GPU-a", "GPU-b"])
+    """
+    if not names or workers <= len(names):
+        return None
+    return (
+        f"{workers} workers share {len(names)} GPU{'s' * (len(names) > 1)}: each has a replica of the model there, and "
+        "they exchange sums by way of host memory"
+    )
+
+
+def exchange_of(names: Sequence[str]) -> str:
+    """What processes exchange by ("nccl" or "gloo"): GPUs by themselves only where each process has a whole one of its
+    own, for NCCL refuses others.
+
+    Args:
+        names: what each process calls its GPU; "" = it has none.
+
+    >>> exchange_of(["GPU-a", "GPU-b"]), exchange_of(["GPU-a", "GPU-a"]), exchange_of(["MIG-1", "MIG-2"])
+    ('nccl', 'gloo', 'gloo')
+    >>> exchange_of(["", ""])
+    'gloo'
+    """
+    whole = all(names) and not any(map(_is_part, names))
+    return "nccl" if whole and len(set(names)) == len(names) else "gloo"
