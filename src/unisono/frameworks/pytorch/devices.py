@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unisono.errors import UsageError
 from unisono.machine.devices import read
+from unisono.machine.gpu_checks import VISIBLE
 
 CPU = torch.device("cpu")
 
@@ -31,7 +32,7 @@ def begun(name: str) -> torch.device:
         except (RuntimeError, AssertionError) as error:
             raise UsageError(
                 f"device='cuda' is for GPUs on which PyTorch {torch.__version__} can begin to compute; on "
-                f"{os.environ.get('CUDA_VISIBLE_DEVICES')} it says: {str(error).partition(chr(10))[0]}. A job's file "
+                f"{os.environ.get(VISIBLE)} it says: {str(error).partition(chr(10))[0]}. A job's file "
                 "leaves them alone (no .cuda(), no backward pass in model()): workers begin them. Train on CPUs, or "
                 "mend what it names."
             ) from error
@@ -50,6 +51,11 @@ def moved(batch: Any, device: torch.device) -> Any:
 def home(value: Any) -> Any:
     """What lies on a device, in the host's memory."""
     return _moved(value, CPU)
+
+
+def gpu(device: torch.device) -> str:
+    """What this process calls the GPU that it owns; "" = it has none."""
+    return os.environ.get(VISIBLE, "") if device.type == "cuda" else ""
 
 
 def beside(like: Tensor, *shape: int) -> Tensor:

@@ -1,6 +1,6 @@
 """A round's exchange between replicas: nodes to who adds them along the tree, sums back.
 
-Collectives only move bytes, in host memory; they are begun in the same order by all ranks, and looked at.
+Collectives only move bytes; they are begun in the same order by all ranks, and looked at.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from unisono.frameworks.protocol import ExchangeLost
-from unisono.frameworks.pytorch.devices import beside, host_copy
-from unisono.frameworks.pytorch.replicas.group import GlooGroup, Work
+from unisono.frameworks.pytorch.replicas.group import ReplicaGroup, Work
 from unisono.gradients.exchanged import MOST_BYTES, Cut, Shares
 
 
@@ -52,7 +51,7 @@ class Exchange:
     """
 
     def __init__(
-        self, group: GlooGroup, shares: Shares, nodes: Sequence[Sequence[Tensor]], like: Sequence[Tensor],
+        self, group: ReplicaGroup, shares: Shares, nodes: Sequence[Sequence[Tensor]], like: Sequence[Tensor],
         firsts: Sequence[Tensor] = (), most: int = MOST_BYTES,
     ) -> None:  # fmt: skip
         self._group, self._shares, self._nodes, self._firsts = group, shares, nodes, firsts
@@ -91,8 +90,8 @@ class Exchange:
                 ahead = self._sent(cut, span + 1, nodes, out) if span + 1 < cut.spans else None
                 yield work
                 rows = received.to(out.device).view(-1, cut.share)
-                mine = host_copy(tree_sum(self._shares.tree, lambda number, rows=rows: rows[number]))
-                whole = beside(out, cut.span)
+                mine = self._group.brought(tree_sum(self._shares.tree, lambda number, rows=rows: rows[number]))
+                whole = self._group.room(out, cut.span)
                 yield self._group.all_gather(whole, mine)
                 place = cut.place(span)
                 out[place].copy_(whole[: place.stop - place.start])
@@ -105,15 +104,15 @@ class Exchange:
             padded = like.new_zeros(cut.span)
             padded[: place.stop - place.start] = node[place]
             leaving[:, number] = padded.view(self._group.ranks, cut.share)
-        coming = beside(like, sum(counts) * cut.share)
+        coming = self._group.room(like, sum(counts) * cut.share)
         work = self._group.all_to_all(
-            coming, host_copy(leaving.view(-1)), [count * cut.share for count in counts],
+            coming, self._group.brought(leaving.view(-1)), [count * cut.share for count in counts],
             [len(nodes) * cut.share] * self._group.ranks,
         )  # fmt: skip
         return coming, work
 
     def _first(self, values: Tensor) -> Iterator[Work]:
-        bits = host_copy(values.reshape(-1).view(torch.uint8)).clone()
+        bits = self._group.brought(values.reshape(-1).view(torch.uint8)).clone()
         if bits.numel():
             yield self._group.broadcast(bits, self._shares.first)
             values.copy_(bits.to(values.device).view(values.dtype).view(values.shape))

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from unisono.frameworks.lossrules import not_finite
 from unisono.frameworks.protocol import Array, Group, Measured, ModelDescription, Pending, Values, regions_of
+from unisono.frameworks.pytorch import devices
 from unisono.frameworks.pytorch.passes import Passes
 from unisono.frameworks.pytorch.replicas.exchange import Exchange, tree_sum
-from unisono.frameworks.pytorch.replicas.group import GlooGroup
+from unisono.frameworks.pytorch.replicas.group import ReplicaGroup
 from unisono.frameworks.pytorch.replicas.masters import Master
 from unisono.frameworks.pytorch.replicas.norms import block_sums
 from unisono.frameworks.pytorch.replicas.sums import PartialSums
@@ -89,7 +90,7 @@ class Replica:
         self._sums = PartialSums(self._regions, len(parameters), self._buffers, device)
         self._used = np.zeros(max(len(parameters), 1), np.uint8)
         self._rows: list[Row] = []
-        self._group: GlooGroup | None = None
+        self._group: ReplicaGroup | None = None
         self._exchange: Exchange | _Alone | None = None
         self._step = self._total = 0
 
@@ -167,7 +168,8 @@ class Replica:
 
     def join(self, group: Group | None) -> None:
         """See `Replica.join`."""
-        self._group = None if group is None or group.ranks == 1 else GlooGroup(group)
+        device = self._passes.device
+        self._group = None if group is None or group.ranks == 1 else ReplicaGroup(group, device, devices.gpu(device))
 
     def leave(self) -> None:
         """See `Replica.leave`."""
