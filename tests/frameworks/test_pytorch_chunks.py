@@ -36,7 +36,7 @@ class Chunked:
         self, make: Callable[[list[torch.Tensor]], torch.optim.Optimizer], sizes: Sequence[int] = APART
     ) -> None:
         self.values = [torch.linspace(0.5, 2, size, requires_grad=True) for size in sizes]
-        self.master = optimizers.prepare(make(self.values))[0]
+        self.master = optimizers.prepare(make(self.values))[0][0]
         kind = optimizers.kind_of(self.master)
         assert kind == "elementwise"
         found = optimizers.state_of(self.master, kind, {id(value): n for n, value in enumerate(self.values)})
@@ -127,4 +127,4 @@ def test_a_torch_without_muon_does(monkeypatch: pytest.MonkeyPatch) -> None:
     spec.loader.exec_module(older)
     assert {torch.optim.Adafactor} == older.PER_TENSOR
     adafactor = torch.optim.Adafactor([torch.zeros(3, requires_grad=True)])
-    assert older.kind_of(older.prepare(adafactor)[0]) == "tensor"
+    assert older.kind_of(older.prepare(adafactor)[0][0]) == "tensor"

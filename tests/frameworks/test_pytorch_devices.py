@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,8 @@ from waiting import limit
 
 pytest.importorskip("torch")
 
+import torch
+import torch.nn.functional as F
 from torch.utils import backend_registration
 
 import faults
@@ -23,6 +26,8 @@ from frameworks import away
 from frameworks.on_device import CASES
 from frameworks.test_pytorch_replicas import JOBS
 from frameworks.test_pytorch_replicas import told as told_of
+from unisono.frameworks.protocol.device import DeviceFailed
+from unisono.frameworks.pytorch.replicas.device_errors import check_refusals
 from unisono.runtime.supervisor.outcome import raise_failure
 
 HAS_PYTHON_BACKENDS = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
@@ -47,6 +52,50 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize("case", CASES)
 def test_on_a_device(case: str) -> None:
     assert told()[case] == ""
+
+
+class Full:
+    """A loss for which a GPU lacks memory, as PyTorch says it: once, or always.
+
+    Args:
+        folder: where it notes that.
+        always: whether it happens again and again.
+    """
+
+    def __init__(self, folder: Path, always: bool) -> None:
+        self._note, self._always = folder / "full", always
+
+    def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = F.cross_entropy(outputs, targets)
+        if self._always or not self._note.exists():
+            self._note.touch()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return loss
+
+
+def test_a_worker_whose_gpu_fails_dies_of_it_and_the_run_goes_on(tmp_path: Path) -> None:
+    expected, _ = faults.undisturbed(jobs.make())
+    job = jobs.make(loss=Full(tmp_path, always=False))
+    outcome, _, messages = faults.run(job, 2, device="away", change=away.there)
+    raise_failure(outcome)
+    assert faults.hash_of(outcome) == expected
+    assert [message for message in messages if "has lost its GPU (CUDA out of memory" in message]
+
+
+def test_memory_that_never_suffices_ends_the_run_with_what_would_fit(tmp_path: Path) -> None:
+    job = jobs.make(loss=Full(tmp_path, always=True))
+    outcome, _, _ = faults.run(job, 1, device="away", change=away.there)
+    assert outcome.failure
+    text = outcome.failure.message
+    assert "worker 0 has lost its GPU (CUDA out of memory. Tried to allocate 20.00 GiB." in text
+    assert "3 times in a row at the same place (step 1, microbatch 0)" in text
+    assert "Fewer workers per GPU (--workers) keep the result; more microbatches" in text
+
+
+def test_an_algorithm_may_have_been_another_where_memory_was_refused() -> None:
+    check_refusals(0)
+    with pytest.raises(DeviceFailed, match="may have computed in another way"):
+        check_refusals(1)
 
 
 @pytest.mark.few("adamw-2")

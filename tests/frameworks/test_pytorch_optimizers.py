@@ -50,8 +50,22 @@ def test_a_listed_class_that_does_not_act_element_by_element_updates_the_whole_m
 def test_a_path_that_the_job_has_chosen_is_kept() -> None:
     values = [torch.ones(3, requires_grad=True)]
     paths = [{}, {"foreach": True}, {"foreach": False}, {"fused": False}]
-    fused = [optimizers.prepare(torch.optim.SGD(values, lr=0.1, **path))[0].param_groups[0]["fused"] for path in paths]
+    fused = [
+        optimizers.prepare(torch.optim.SGD(values, lr=0.1, **path))[0][0].param_groups[0]["fused"] for path in paths
+    ]
     assert fused == [True, None, None, False]
+
+
+def test_a_gpu_without_a_fused_kernel_leaves_the_choice_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [torch.ones(3, requires_grad=True) for _ in range(3)]
+    masters, chosen = optimizers.prepare([
+        torch.optim.Adagrad(values[:1]), torch.optim.Adam(values[1:2]), torch.optim.Adam(values[2:], fused=True),
+    ])  # fmt: skip
+    monkeypatch.setattr(torch._C, "_dispatch_has_kernel_for_dispatch_key", lambda name, key: "adagrad" not in name)
+    optimizers.choose_on(torch.device("cpu"), masters, chosen)
+    assert [master.param_groups[0]["fused"] for master in masters] == [True] * 3
+    optimizers.choose_on(torch.device("cuda"), masters, chosen)
+    assert [master.param_groups[0]["fused"] for master in masters] == [None, True, True]
 
 
 def test_a_probe_of_an_elementwise_optimizer_is_small_and_made_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from unisono.errors import UsageError
 from unisono.frameworks.protocol.description import ModelDescription
+from unisono.frameworks.protocol.device import DeviceFailed
 from unisono.frameworks.protocol.measured import Measured
 from unisono.frameworks.protocol.replica import Replica
 from unisono.job import Job
@@ -123,6 +124,10 @@ class Model(Protocol):
             UsageError: it cannot be used.
         """
         return {}
+
+    def device_failed(self, error: BaseException) -> DeviceFailed | None:
+        """What an exception says of this process's device; None = nothing."""
+        return error if isinstance(error, DeviceFailed) else None
 
     def replica(self, device: str) -> Replica:
         """This model's replica on a device that the process owns; called after `bind`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,18 @@ def begun(name: str) -> torch.device:
     return torch.device(name)
 
 
-def moved(batch: Any, device: torch.device) -> Any:
+def moved(batch: Any, device: torch.device, send: Callable[[Tensor], Tensor] | None = None) -> Any:
     """A batch on a device: its tensors, and objects that know how to go there (`to`), as in a plain loop.
+
+    Args:
+        batch: it.
+        device: where to.
+        send: brings a tensor there; None = it is copied after what was computed before.
 
     >>> moved((torch.ones(1), {"n": 3}), torch.device("meta"))
     (tensor(..., device='meta', size=(1,)), {'n': 3})
     """
-    return batch if device.type == "cpu" else _moved(batch, device)
+    return batch if device.type == "cpu" else _moved(batch, device, send)
 
 
 def home(value: Any) -> Any:
@@ -68,15 +73,17 @@ def host_copy(values: Tensor) -> Tensor:
     return values if values.device.type == "cpu" else beside(values, *values.shape).copy_(values)
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _moved(value: Any, device: torch.device, send: Callable[[Tensor], Tensor] | None = None) -> Any:
     if isinstance(value, Tensor):
+        if send is not None:
+            return send(value)
         return value.to(device, non_blocking=device.type != "cpu")  # the host reads at once what comes to it
     if callable(getattr(value, "to", None)):  # before tuples, for a PackedSequence keeps its lengths on the CPU
         return value.to(device)
     if isinstance(value, Mapping):
-        return {name: _moved(item, device) for name, item in value.items()}
+        return {name: _moved(item, device, send) for name, item in value.items()}
     if isinstance(value, tuple | list):
-        items = [_moved(item, device) for item in value]
+        items = [_moved(item, device, send) for item in value]
         return tuple.__new__(type(value), items) if isinstance(value, tuple) else items
     return value
 

@@ -15,12 +15,14 @@ from unisono.errors import UsageError
 from unisono.frameworks import protocol
 from unisono.frameworks.jobs import description
 from unisono.frameworks.protocol import Array, ChunkUpdate, Measured, ModelDescription, Scratch, States, StateSpec
+from unisono.frameworks.protocol.device import DeviceFailed
 from unisono.frameworks.pytorch import devices, hooks
 from unisono.frameworks.pytorch import optimizers as torch_optimizers
 from unisono.frameworks.pytorch.chunks import TorchChunkUpdate, Work
 from unisono.frameworks.pytorch.modes import Modes
 from unisono.frameworks.pytorch.ownership import owners_of
 from unisono.frameworks.pytorch.passes import Passes
+from unisono.frameworks.pytorch.replicas import device_errors
 from unisono.frameworks.pytorch.replicas.masters import Master
 from unisono.frameworks.pytorch.replicas.replica import Parts, Replica
 from unisono.frameworks.pytorch.replicas.wholes import Whole
@@ -57,7 +59,7 @@ class Adapter(protocol.Adapter):
         check_buffers(model)
         check_memory(model, named)
         self._numbers = {id(parameter): number for number, (_, parameter) in enumerate(named)}
-        self._masters = torch_optimizers.prepare(hooks.made(job.optimizer, model))
+        self._masters, self._chosen = torch_optimizers.prepare(hooks.made(job.optimizer, model))
         self._owners, self._group_of = owners_of(named, self._masters)
         self._passes = Passes(job, model, modes, example)
         self._kinds: tuple[Kind, ...] = tuple(torch_optimizers.kind_of(master) for master in self._masters)
@@ -88,17 +90,21 @@ class Adapter(protocol.Adapter):
         """See `Adapter.describe`."""
         for whole in self._whole.values():
             probe(whole)
-        paths = [f"{type(m).__name__}:{'fused' if m.param_groups[0].get('fused') else 'loop'}" for m in self._masters]
         return description(
             self._job, self._passes.named, self._owners, self._passes.named_buffers(), dtype_name,
             zip(self._kinds, (spec for spec, _ in self._states), self._settings, strict=True),
             {
                 "framework": f"torch {torch.__version__}",
                 **devices.fingerprint(self._passes.device),
-                "optimizer": ", ".join(paths),
+                "optimizer": self._paths(),
             },
             list(saved_tensors(self.model).items()),
         )  # fmt: skip
+
+    def _paths(self) -> str:
+        """Which implementations update."""
+        each = [f"{type(m).__name__}:{'fused' if m.param_groups[0].get('fused') else 'loop'}" for m in self._masters]
+        return ", ".join(each)
 
     # -- binding -------------------------------------------------------------------------------------------
 
@@ -182,13 +188,19 @@ class Adapter(protocol.Adapter):
         """See `Adapter.fingerprint`."""
         place = devices.begun(device)
         devices.pin(place, self._job.precision)
-        return devices.fingerprint(place)
+        torch_optimizers.choose_on(place, self._masters, self._chosen)
+        return {**devices.fingerprint(place), "optimizer": self._paths()}
+
+    def device_failed(self, error: BaseException) -> DeviceFailed | None:
+        """See `Adapter.device_failed`."""
+        return device_errors.failed(error, self._passes.device)
 
     def replica(self, device: str) -> Replica:
         """See `Adapter.replica`."""
         place = devices.begun(device)
         if place.type != "cpu":
             self._check_elsewhere(device)
+            torch_optimizers.choose_on(place, self._masters, self._chosen)
             self._passes = self._passes.moved(place)
 
         def master(index: int) -> Master | None:

@@ -30,11 +30,14 @@ FUSED = {torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagr
 Optimizer = torch.optim.Optimizer
 
 
-def prepare(built: object) -> list[Any]:
+def prepare(built: object) -> tuple[list[Any], list[dict[str, Any]]]:
     """Check what the job's `optimizer` returned and choose the implementation path.
 
     The path is a property of the job, never of the world: paths differ in bits. Where the job leaves it open and
     the class has a fused CPU kernel, that is used, because it is the fastest.
+
+    Returns:
+        The optimizers, and the groups whose path was chosen here.
 
     Raises:
         UsageError: not an optimizer, a closure optimizer, or overlapping parameters.
@@ -43,6 +46,7 @@ def prepare(built: object) -> list[Any]:
     """
     optimizers: list[Any] = list(built) if isinstance(built, list | tuple) else [built]
     seen: set[int] = set()
+    chosen: list[dict[str, Any]] = []
     for optimizer in optimizers:
         if not (isinstance(optimizer, Optimizer) or _is_like_one(optimizer)):
             raise UsageError(
@@ -66,7 +70,23 @@ def prepare(built: object) -> list[Any]:
             untouched = group.get("fused", False) is None and group.get("foreach", False) is None
             if type(optimizer) in FUSED and untouched and not group.get("differentiable"):
                 group["fused"] = True
-    return optimizers
+                chosen.append(group)
+    return optimizers, chosen
+
+
+def choose_on(device: torch.device, optimizers: Sequence[Any], chosen: Sequence[dict[str, Any]]) -> None:
+    """Leave the choice of a path to torch where a class has no fused kernel for a GPU.
+
+    Args:
+        device: where parameters will lie.
+        optimizers, chosen: what `prepare` gave.
+    """
+    for optimizer in optimizers if device.type == "cuda" else ():
+        kernel = f"aten::_fused_{type(optimizer).__name__.lower()}_"
+        for group in optimizer.param_groups:
+            if any(group is each for each in chosen):
+                there = torch._C._dispatch_has_kernel_for_dispatch_key(kernel, "CUDA")
+                group["fused"] = True if there else None
 
 
 def _is_like_one(optimizer: Any) -> bool:

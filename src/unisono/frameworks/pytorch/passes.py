@@ -21,6 +21,7 @@ from unisono.frameworks.protocol import Array, GradientInParts, Measured
 from unisono.frameworks.pytorch import determinism, devices
 from unisono.frameworks.pytorch.attributes import attributes_of
 from unisono.frameworks.pytorch.data import seed_everything
+from unisono.frameworks.pytorch.inputs import bringer
 from unisono.frameworks.pytorch.modes import Modes, without_gradients
 from unisono.frameworks.pytorch.rows import Row, is_away, measured, own
 from unisono.frameworks.pytorch.stages.operations import BufferPlace
@@ -53,6 +54,7 @@ class Passes:
     ) -> None:
         self.job, self.model, self.modes, self.example, self.device = job, model, modes, example, device
         devices.pin(device, job.precision)
+        self._brought = bringer(device)
         self.named = list(model.named_parameters())
         self.parameters = [parameter for _, parameter in self.named]
         self.trained = frozenset(n for n, parameter in enumerate(self.parameters) if parameter.requires_grad)
@@ -138,7 +140,7 @@ class Passes:
         listener: Callable[[int], None] | None,
     ) -> Row:  # fmt: skip
         """See `Adapter.gradient`; the listener hears of each parameter's as it comes. Nothing leaves a device."""
-        inputs, targets = devices.moved(batch, self.device)
+        inputs, targets = self._brought(batch)
         self.modes.train()
         self.into[:] = into
         self.used[:], self.adding[:] = 0, add
@@ -162,7 +164,7 @@ class Passes:
     def rehearse(self) -> None:
         """See `Adapter.rehearse`."""
         with contextlib.suppress(Exception):
-            inputs, targets = devices.moved(self.example(), self.device)
+            inputs, targets = self._brought(self.example())
             self.modes.train()
             self.seed(0)
             with self.autocast():
@@ -171,7 +173,7 @@ class Passes:
 
     def evaluate(self, batch: Any, samples: int, keep_outputs: bool) -> Row:
         """See `Adapter.evaluate`. Nothing is fetched of a device."""
-        inputs, targets = devices.moved(batch, self.device)
+        inputs, targets = self._brought(batch)
 
         def answer() -> tuple[Any, Tensor, Any]:
             outputs = self.forward(inputs)

@@ -25,6 +25,7 @@ class Death:
         status: its exit code; −n: killed by signal n.
         hung: it made no progress and was therefore killed.
         memory: the kernel killed it because memory ran out.
+        device: what its device has said before; "" = nothing.
 
     >>> Death("worker 1", -11).text, Death("worker 1", -11).own_fault, Death("worker 1", -9).own_fault
     ('worker 1 was ended by SIGSEGV', True, False)
@@ -34,6 +35,7 @@ class Death:
     status: int
     hung: bool = False
     memory: bool = False
+    device: str = ""
 
     @property
     def own_fault(self) -> bool:
@@ -45,6 +47,8 @@ class Death:
         """What to tell a person."""
         if self.hung:
             return f"{self.name} made no progress and was ended (its stack is in logs/)"
+        if self.device:
+            return f"{self.name} has lost its GPU ({self.device})"
         if self.memory:
             return f"{self.name} was killed because memory ran out"
         if self.status == CLOSED_STATUS:

@@ -134,7 +134,12 @@ class PreparedJob:
         if device is None:
             prepared.worker(number, self._state, poke).run()
         else:
-            prepared.replica_worker(number, self._state, poke, device).run()
+            try:
+                prepared.replica_worker(number, self._state, poke, device).run()
+            except Exception as error:
+                if failed := prepared.adapter.device_failed(error):
+                    raise failed from error
+                raise
 
     def loader(self, number: int) -> None:
         """The life of a loader."""

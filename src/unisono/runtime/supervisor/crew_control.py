@@ -118,10 +118,11 @@ class CrewControl:
         failure = child.told.failure
         if failure is not None and early and failure.usage:  # who comes cannot take part; who is at work can go on
             self._ending.stop_for(failure)
-        elif failure is not None:
+        elif failure is not None and not failure.device:
             self._ending.fail(failure)
         elif not (retires or ends or (not worker and child.told.done)):
-            death = Death(child.name, status, hung, self.site.host.lacked_memory(status))
+            said = failure.message if failure else ""
+            death = Death(child.name, status, hung, self.site.host.lacked_memory(status), said)
             self.site.listener.message(f"{death.text}; its work goes on elsewhere.")
             stack = job_frames(child.told.stacks.decode(errors="replace")) if hung else ""
             self._replace(child, death, None if early else at, stack)

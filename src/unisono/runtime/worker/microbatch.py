@@ -136,6 +136,7 @@ class Microbatches:
 
         Raises:
             WorkerFailed: it failed.
+            DeviceFailed: this process's device did.
             GradientInParts: it goes another way.
         """
         try:
@@ -143,6 +144,8 @@ class Microbatches:
         except (GradientInParts, WorkerFailed):
             raise
         except Exception as error:
+            if failed := self._adapter.device_failed(error):
+                raise failed from error
             raise WorkerFailed(failure(error, f"worker {self._slot}, {where}")) from error
 
     @contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from unisono.frameworks.protocol.device import DeviceFailed
 from unisono.frameworks.pytorch.replicas.settings import SECONDS, c10d
 
 ENVIRONMENT = {"TORCH_NCCL_BLOCKING_WAIT": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0"}
@@ -63,10 +64,17 @@ class Nccl:
         work.wait()
 
     def part(self) -> None:
-        """Give up what is on its way; the others hear of it as they do of a death."""
+        """Give up what is on its way; the others hear of it as they do of a death.
+
+        Raises:
+            DeviceFailed: it does not end.
+        """
         self._is_parted = True
         if self.group is None:
             return
-        self.group.abort()
-        torch.get_device_module(self._device).synchronize()
+        try:
+            self.group.abort()
+            torch.get_device_module(self._device).synchronize()
+        except RuntimeError as error:
+            raise DeviceFailed(f"its collectives do not end: {str(error).partition(chr(10))[0]}") from error
         self.group = None

@@ -14,6 +14,7 @@ from unisono.frameworks.lossrules import not_finite
 from unisono.frameworks.protocol import Array, Group, Measured, ModelDescription, Pending, Values, regions_of
 from unisono.frameworks.pytorch import devices
 from unisono.frameworks.pytorch.passes import Passes
+from unisono.frameworks.pytorch.replicas.device_errors import check_algorithms
 from unisono.frameworks.pytorch.replicas.exchange import Exchange, tree_sum
 from unisono.frameworks.pytorch.replicas.group import ReplicaGroup
 from unisono.frameworks.pytorch.replicas.masters import Master
@@ -158,7 +159,9 @@ class Replica:
     def rows(self) -> list[Measured]:
         """See `Replica.rows`."""
         rows, self._rows = self._rows, []
-        return self._passes.numbers(rows)
+        numbers = self._passes.numbers(rows)
+        check_algorithms(self._passes.device)
+        return numbers
 
     def used(self) -> Array:
         """See `Replica.used`."""
