@@ -142,6 +142,59 @@ def test_any_number_of_replicas_gives_the_bits_of_the_one_model(workers: int) ->
     assert told(found) == told(records)
 
 
+def test_a_trace_of_replicas_is_that_of_the_one_model() -> None:
+    """What `verify` compares."""
+    job = jobs.make(jobs.Wild, optimizer=jobs.adamw)
+    traces = [faults.run(job, workers, trace=True, device=device)[1] for workers, device in ((0, None), (2, "cpu"))]
+    digests, found = ([record["digests"] for record in records] for records in traces)
+    assert digests == found
+    assert len(set(map(tuple, digests))) == 6
+
+
+class InOrder:
+    """A metric object whose values tell every output, the order in which they came, and how often."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.seen, self.sum = 0, 0.0
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        for output, target in zip(outputs.tolist(), targets.tolist(), strict=True):
+            self.seen += 1
+            self.sum = 0.9 * self.sum + output[target]
+
+    def compute(self) -> dict[str, float]:
+        return {"seen": self.seen, "sum": self.sum}
+
+
+MEASURED: dict[str, Any] = {
+    "model": jobs.Wild, "optimizer": jobs.adamw, "evaluation": partial(jobs.dataset, 90, 2), "evaluate_every": 2,
+    "metrics": {"in order": InOrder(), "accuracy": jobs.accuracy}, "schedule": jobs.plateau,
+}  # fmt: skip
+"""An evaluation of several waves after every other step: 2 + 3 rounds, of which the last three are its."""
+
+
+@pytest.mark.few("2-4-compute-0", "3-3-commit-1")
+@pytest.mark.parametrize("slot", [0, 1])
+@pytest.mark.parametrize("phase", ["compute", "microbatch", "commit"])
+@pytest.mark.parametrize("round_", [2, 3, 4, 8])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_metric_objects_see_every_output_once_in_order(
+    tmp_path: Path, workers: int, round_: int, phase: str, slot: int
+) -> None:
+    """Whoever dies in the middle of an evaluation: it goes on there."""
+    job = jobs.make(**MEASURED)
+    expected, records = faults.undisturbed(job)
+    script = faults.Script(tmp_path, (faults.Fault(phase, round_, slot), faults.Fault(phase, round_ + 1, slot)))
+    outcome, found, _ = run(job, workers, phase=script)
+    assert faults.hash_of(outcome) == expected
+    assert told(found) == told(records)
+    assert [record["evaluation/in order/seen"] for record in found if "loss" not in record] == [90] * 3
+    assert script.struck or slot >= workers
+
+
 class Normed(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(nn.Linear(jobs.FEATURES, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Linear(16, jobs.CLASSES))
@@ -230,7 +283,6 @@ def test_a_microbatch_that_always_kills_its_worker_ends_the_run(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("changes", "request_", "what"), [
-    ({}, {"trace": True}, "without a trace"),
     ({}, {"several_hosts": True}, "one host"),
 ])  # fmt: skip
 def test_what_workers_that_own_devices_do_not_do(changes: dict[str, Any], request_: dict[str, Any], what: str) -> None:

@@ -67,14 +67,17 @@ class Pending(Protocol):
 
 
 class Replica(Protocol):
-    """One process's model on its device. Only `rows`, `load`, `store` and `update` wait for the device, and none for
-    another process."""
+    """One process's model on its device. Only `rows`, `load`, `store`, `parameters` and `update` wait for the device,
+    and none for another process."""
 
     def load(self, values: Values, updates: int) -> None:
         """Take the state after so many updates."""
 
     def store(self, values: Values, updates: int) -> None:
         """Leave the state after so many updates."""
+
+    def parameters(self) -> list[Array]:
+        """Every parameter by number, as it is trained, in the host's memory: for a look at it, as it is now."""
 
     def begin(self, step: int, total: int) -> None:
         """A round of training begins: its step, and its microbatches that are not empty."""

@@ -96,8 +96,6 @@ def _check_device(job: Job, request: Request) -> None:
         return
     refused = {
         "one host": request.several_hosts,
-        "runs without a trace of parameters": request.trace,
-        "metrics that are functions, not objects": bool(job.metric_objects),
         "jobs without patience": job.patience is not None,
     }
     for what, is_there in refused.items():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
-from unisono.frameworks.protocol import Array, Pending, Replica
+from unisono.frameworks.protocol import Array, Measured, Pending, Replica
 from unisono.gradients.arithmetic import any_of, in_order
 from unisono.gradients.tree import fold
 from unisono.partition.keys import key
@@ -20,6 +21,21 @@ from unisono.runtime.worker.microbatch import Microbatches
 from unisono.runtime.worker.round_record import SlotRecords, step_record
 
 
+def evaluate(
+    context: Context, replica: Replica, round_: Round, microbatch: int, batch: Any, keep_outputs: bool
+) -> None:  # fmt: skip
+    """Compute a microbatch of a wave of an evaluation."""
+    context.adapter.seed(key(context.job.seed, "evaluate", round_.wave, microbatch))
+    replica.evaluate(batch, context.program.samples(round_, microbatch), keep_outputs)
+
+
+def outputs_again(context: Context, replica: Replica, round_: Round, microbatch: int) -> Any:
+    """What an earlier wave's microbatch gave, for a process that did not see it."""
+    evaluate(context, replica, round_, microbatch, context.read(round_, microbatch), True)
+    (measured,) = replica.rows()
+    return measured.outputs
+
+
 class ReplicaRounds:
     """What a rank does in each round.
 
@@ -28,17 +44,22 @@ class ReplicaRounds:
     Args:
         context: what the work needs.
         replica: the rank's.
+        evaluation: adds up the waves of evaluations here, in whatever generation.
         generation: which.
         rank: this one.
     """
 
-    def __init__(self, context: Context, replica: Replica, generation: Generation, rank: int) -> None:
+    def __init__(
+        self, context: Context, replica: Replica, evaluation: EvaluationSums, generation: Generation, rank: int
+    ) -> None:
         self.generation, self._rank = generation, rank
         self._context, self._replica, self._program = context, replica, context.program
         self._segment = context.state.segment
         self._microbatches = Microbatches(context, rank)
         self._records = SlotRecords(context, rank, self._microbatches)
-        self._evaluation = EvaluationSums(context, self._microbatches.outputs_again)
+        self._evaluation = evaluation
+        self._keeps = context.state.layout.shape.object_metrics
+        self._digests: list[str] = []
         self._found: tuple[int, Array, Array] | None = None
 
     def compute(self, round_: Round, is_ended: Callable[[], bool]) -> bool:
@@ -54,7 +75,10 @@ class ReplicaRounds:
         self._microbatches.table = self._segment["tables"][round_.number & 1]
         before, reading = time.perf_counter(), self._microbatches.data_seconds
         training = round_.evaluation is None
+        measured: list[Measured] = []
         if training:
+            if self._context.request.trace:
+                self._digests = [blake2b(v.tobytes(), digest_size=8).hexdigest() for v in self._replica.parameters()]
             self._replica.begin(round_.step, total)
         steps = {step.microbatch: step for step in fold(run.start, run.stop, total).steps} if training else {}
         for microbatch in run:
@@ -63,14 +87,16 @@ class ReplicaRounds:
             self._microbatches.turn_to(plan, microbatch)
             with self._microbatches.placed(self._place(round_, microbatch)):
                 batch, samples = self._microbatches.take(round_, microbatch), self._program.samples(round_, microbatch)
-                what = ("compute", round_.step) if training else ("evaluate", round_.wave)
-                self._context.adapter.seed(key(self._context.job.seed, *what, microbatch))
                 if training:
+                    self._context.adapter.seed(key(self._context.job.seed, "compute", round_.step, microbatch))
                     self._replica.gradient(batch, samples, steps[microbatch])
                 else:
-                    self._replica.evaluate(batch, samples, False)
+                    evaluate(self._context, self._replica, round_, microbatch, batch, self._keeps)
+                    if self._keeps:  # now: the next pass may write into the same tensors
+                        measured += self._replica.rows()
+                        self._microbatches.keep(round_, microbatch, measured[-1])
         with self._microbatches.placed(self._place(round_, run.start)):
-            measured = self._replica.rows()
+            measured += self._replica.rows()
         seconds = time.perf_counter() - before
         for microbatch, row in zip(run, measured, strict=True):
             self._microbatches.enter(microbatch, row, self._program.samples(round_, microbatch), seconds / len(run))
@@ -100,6 +126,8 @@ class ReplicaRounds:
             record = step_record(self._context, round_, totals)
             if norm is not None:
                 record["gradient_norm"] = norm
+            if self._context.request.trace:
+                record["digests"] = self._digests
         else:
             record = self._evaluation.add(round_, rows)
         self._records.update_seconds += time.perf_counter() - started

@@ -8,16 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from unisono.frameworks.protocol import ExchangeLost, Group, Pending, Replica
 from unisono.memory.words import Words
-from unisono.runtime.replicas.rounds import ReplicaRounds
+from unisono.runtime.replicas.rounds import ReplicaRounds, outputs_again
 from unisono.runtime.rules.device_actions import DEVICE_WAITS, DeviceAction, DeviceLook, Own, next_device_action
 from unisono.runtime.rules.generations import Generation, stamp
 from unisono.runtime.state.control import Control
 from unisono.runtime.state.generation_board import GenerationBoard
 from unisono.runtime.state.layout import ACTION, MEMBERS, RECORDS
 from unisono.runtime.worker.context import Context
+from unisono.runtime.worker.evaluation import EvaluationSums
 
 LOOK_SECONDS = 0.001
 """How often a worker looks whether its generation was ended, while it waits for others."""
@@ -47,6 +49,7 @@ class ReplicaWorker:
         self._state, self._program = context.state, context.program
         self._board = GenerationBoard(context.state, spin_seconds)
         self._control = Words(context.state.segment, "control", spin_seconds)
+        self._evaluation = EvaluationSums(context, partial(outputs_again, context, replica))
         self._own = Own()
         self._pending: Pending | None = None
         self._rounds: ReplicaRounds | None = None
@@ -175,7 +178,7 @@ class ReplicaWorker:
 
     def _in_round(self, action: DeviceAction, now: Generation, rank: int, done: int) -> None:
         if self._rounds is None or self._rounds.generation.number != now.number:
-            self._rounds = ReplicaRounds(self._context, self._replica, now, rank)
+            self._rounds = ReplicaRounds(self._context, self._replica, self._evaluation, now, rank)
         rounds, round_, at = self._rounds, self._program.at(done), self._member % MEMBERS
         if action is DeviceAction.COMPUTE:
             if rounds.compute(round_, lambda: self._control.get(Control.ENDED) >= now.number):

@@ -113,6 +113,15 @@ class HostLayout:
         return ROUNDS_AHEAD * self.shape.microbatches
 
     @property
+    def rounds_at_once(self) -> int:
+        """In how many rounds processes may be that read each other's: a replica may be one ahead of others."""
+        return 2 if self.shape.replicas else 1
+
+    def outputs(self, round: int, microbatch: int) -> str:
+        """Where an evaluation's outputs lie for metric objects."""
+        return f"outputs/{round % self.rounds_at_once}/{microbatch}"
+
+    @property
     def trained(self) -> list[int]:
         """The numbers of the parameters that an optimizer updates."""
         return [number for number, owner in enumerate(self.description.owners) if owner is not None]
@@ -248,7 +257,8 @@ def _add_passed_on(layout: HostLayout) -> None:
     names = [f"samples/{entry}" for entry in range(layout.ring)]
     for microbatch in range(shape.microbatches):
         names += [f"{way}/{stage}/{microbatch}" for way in ("forward", "backward") for stage in range(shape.stages - 1)]
-        names += [f"outputs/{microbatch}"] if shape.object_metrics else []
+        rounds = range(layout.rounds_at_once if shape.object_metrics else 0)
+        names += [layout.outputs(round, microbatch) for round in rounds]
     for name in names:
         layout.segment.add(name, "uint8", (ENTRY_BYTES,))
 

@@ -83,7 +83,7 @@ def check_names(job: Job, evaluations: Sequence[str]) -> None:
 
 
 class EvaluationSums:
-    """Adds up the waves of an evaluation (slot 0 does so).
+    """Adds up the waves of an evaluation (slot 0 does so; each replica does).
 
     Args:
         context: what the work needs.
@@ -148,7 +148,7 @@ class EvaluationSums:
                 for microbatch in range(self._program.nonempty(earlier)):
                     self._give(self._again(earlier, microbatch))
         for microbatch in range(microbatches):
-            self._give(unpack(self._state.segment[f"outputs/{microbatch}"]))
+            self._give(unpack(self._state.segment[self._state.layout.outputs(round_.number, microbatch)]))
         self._fed = round_.number
 
     def _give(self, pair: Any) -> None:

@@ -78,9 +78,13 @@ class Microbatches:
                 self.make_ready(round_, microbatch)
                 measured = self._adapter.evaluate(batch, samples, keep)
             if keep:
-                outputs = self._context.state.segment[f"outputs/{microbatch}"]
-                pack(measured.outputs, outputs, self._context.reducers)
+                self.keep(round_, microbatch, measured)
         self.enter(microbatch, measured, samples, 0.0)
+
+    def keep(self, round_: Round, microbatch: int, measured: Measured) -> None:
+        """Leave a microbatch's outputs for metric objects."""
+        state = self._context.state
+        pack(measured.outputs, state.segment[state.layout.outputs(round_.number, microbatch)], self._context.reducers)
 
     def outputs_again(self, round_: Round, microbatch: int) -> Any:
         """What an earlier wave's microbatch gave, for a successor that did not see it."""

@@ -113,15 +113,19 @@ class Replica:
 
     def store(self, values: Values, updates: int) -> None:
         """See `Replica.store`."""
-        self._turn_to_trained()
-        for parameter, array in zip(self._passes.parameters, values.parameters(), strict=True):
-            array[...] = as_array(parameter.detach().cpu())
+        for found, array in zip(self.parameters(), values.parameters(), strict=True):
+            array[...] = found
         for number, array in values.averaged().items():
             array[...] = as_array(self._averaged[number].cpu())
         for buffer, array in zip(self._buffers, values.buffers(updates), strict=True):
             array[...] = as_array(buffer.cpu())
         for each in self._optimizers():
             each.store(values, updates)
+
+    def parameters(self) -> list[Array]:
+        """See `Replica.parameters`."""
+        self._turn_to_trained()
+        return [as_array(parameter.detach().cpu()) for parameter in self._passes.parameters]
 
     def _optimizers(self) -> list[Master | Whole]:
         return [*self._masters, *self._wholes]
