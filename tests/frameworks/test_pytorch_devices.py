@@ -26,7 +26,11 @@ from frameworks import away
 from frameworks.on_device import CASES
 from frameworks.test_pytorch_replicas import JOBS
 from frameworks.test_pytorch_replicas import told as told_of
+from unisono import Job
+from unisono.errors import UsageError
 from unisono.frameworks.protocol.device import DeviceFailed
+from unisono.frameworks.pytorch import devices
+from unisono.frameworks.pytorch.model import Adapter
 from unisono.frameworks.pytorch.replicas.device_errors import check_refusals
 from unisono.runtime.supervisor.outcome import raise_failure
 
@@ -52,6 +56,43 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize("case", CASES)
 def test_on_a_device(case: str) -> None:
     assert told()[case] == ""
+
+
+class Begun:
+    """A change of a job after which no process can use the device that a child of its own has not begun: as where the
+    job's code has begun CUDA.
+
+    Args:
+        times: in how many processes that look at it.
+        folder: where that is noted.
+    """
+
+    def __init__(self, times: int, folder: Path) -> None:
+        self._times, self._folder = times, folder
+
+    def __call__(self, job: Job) -> Job:
+        Adapter.fingerprint = self._fingerprint  # type: ignore[method-assign]
+        return away.there(job)
+
+    def _fingerprint(self, device: str) -> dict[str, str]:
+        count = len(list(self._folder.iterdir()))
+        (self._folder / str(count)).touch()
+        if count < self._times:
+            raise UsageError("begun elsewhere")
+        return {"device": device}
+
+
+def test_where_the_job_has_begun_the_device_each_process_makes_the_job(tmp_path: Path) -> None:
+    expected, _ = faults.undisturbed(jobs.make())
+    outcome, _, _ = faults.run(jobs.make(), 2, device="away", change=Begun(1, tmp_path))
+    raise_failure(outcome)
+    assert faults.hash_of(outcome) == expected
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_device_that_cannot_be_begun_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="begun elsewhere"):
+        faults.run(jobs.make(), 2, device="away", change=Begun(9, tmp_path))
 
 
 class Full:
@@ -109,3 +150,9 @@ def test_workers_that_own_devices_give_the_bits_of_the_cpu(name: str, workers: i
     assert faults.hash_of(outcome) == expected
     assert outcome.described.layout.description.fingerprint["device"] == "away"
     assert told_of(found) == told_of(records)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_pytorch_cannot_use_is_said_with_its_words() -> None:
+    with pytest.raises(UsageError, match=r"it says: .*(CUDA|NVIDIA).* Mend what it names, or train on CPUs"):
+        devices.begun("cuda")

@@ -32,9 +32,8 @@ def begun(name: str) -> torch.device:
         except (RuntimeError, AssertionError) as error:
             raise UsageError(
                 f"device='cuda' is for GPUs on which PyTorch {torch.__version__} can begin to compute; on "
-                f"{os.environ.get(VISIBLE)} it says: {str(error).partition(chr(10))[0]}. A job's file "
-                "leaves them alone (no .cuda(), no backward pass in model()): workers begin them. Train on CPUs, or "
-                "mend what it names."
+                f"{os.environ.get(VISIBLE)} it says: {str(error).partition(chr(10))[0]}. Mend what it names, or train "
+                "on CPUs: leave device out."
             ) from error
     return torch.device(name)
 

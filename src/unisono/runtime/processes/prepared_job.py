@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from functools import partial
 
 from unisono.errors import UnisonoError
 from unisono.frameworks.registry import framework
@@ -52,6 +51,10 @@ class PreparedJob:
         """Make the job ready here."""
         before = shared_by_forks()
         self._make(request)
+        try:
+            self._look_at_device()
+        except UnisonoError:  # begun here by the job's code, or by what it has called: then each child makes it
+            return again()
         family = self._prepared.framework.family
         if not family.forks_after_computing:
             return Again((family.package,), apart=False, environment=changed_environment())
@@ -60,19 +63,25 @@ class PreparedJob:
     def _make(self, request: Request) -> None:
         self.request = request
         self._prepared = prepare(self._job(), request)
-        if request.device not in (None, "cpu"):
-            seen = partial(self._seen_on, request.device)
-            self._prepared.add_fingerprint(seen() if self.holder.is_cold else in_child(seen))
 
-    def _seen_on(self, device: str) -> Mapping[str, str]:
-        """What of the workers' devices decides about bits; who forks leaves them alone, and asks a child."""
-        os.environ.update(sight(self.request.gpus, 0))
-        found: Mapping[str, str] = self._prepared.adapter.fingerprint(device)
-        return found
+    def _look_at_device(self) -> None:
+        """See what of the workers' devices decides about bits; who forks leaves them alone, and asks a child."""
+        device, prepared = self.request.device, self._prepared
+        if device in (None, "cpu"):
+            return
+
+        def seen() -> Mapping[str, str]:
+            os.environ.update(sight(self.request.gpus, 0))
+            found: Mapping[str, str] = prepared.adapter.fingerprint(device)
+            return found
+
+        prepared.add_fingerprint(seen() if self.holder.is_cold else in_child(seen))
 
     def rehearsed(self, request: Request) -> Described:
         """Make the job ready in a child, which is not forked any more."""
+        os.environ.update(sight(request.gpus, 0))
         self._make(request)
+        self._look_at_device()
         self._prepared.adapter.compile()
         return self._prepared.described
 
