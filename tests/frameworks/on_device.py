@@ -268,8 +268,12 @@ def replica_of(job: Job) -> tuple[Prepared, Replica]:
     return prepared, replica
 
 
+def normed() -> nn.Module:
+    return nn.Sequential(nn.Linear(20, 33), nn.BatchNorm1d(33), nn.Dropout(0.2), nn.ReLU(), nn.Linear(33, 5))
+
+
 def replica_fetches_a_rounds_rows_and_norms_alone() -> None:
-    prepared, replica = replica_of(jobs.make(jobs.Mlp, optimizer=jobs.adamw, clip_norm=0.1))
+    prepared, replica = replica_of(jobs.make(normed, optimizer=jobs.adamw, clip_norm=0.1))
     round_, reader = prepared.program.at(0), prepared.reader()
     total = prepared.program.nonempty(round_)
     read = [reader.read(round_, microbatch) for microbatch in range(total)]
@@ -282,6 +286,8 @@ def replica_fetches_a_rounds_rows_and_norms_alone() -> None:
     samples = sum(row.weight for row in rows)
     with fetching(1):
         assert replica.update(samples, int(samples), replica.used())
+    with fetching(0):
+        replica.evaluate(read[0], prepared.program.samples(round_, 0), False)
 
 
 def optimizer_of_the_whole_model() -> None:
