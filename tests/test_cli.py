@@ -17,9 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import cpu_as_device
 import jobs
 import unisono
 from paths import PYTHONPATH
+from unisono import api
 from unisono.checkpoint import store
 from unisono.checkpoint.files import load
 from unisono.checkpoint.parameters import sha256_of
@@ -516,7 +518,7 @@ def test_evaluate_prints_what_the_run_recorded(tmp_path: Path) -> None:
     assert done.stdout == f"evaluation/loss {run.history[-1]['evaluation/loss']:.6g}\n", done.stderr
 
 
-def test_start_stop_open_and_model(tmp_path: Path) -> None:
+def test_start_stop_open_and_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, object]] = []
     job = jobs.make(steps=10**6, observers=[seen.append], evaluation=jobs.dataset, metrics={"accuracy": jobs.accuracy})
     run = unisono.start(job, workers=2, out=tmp_path / "out")
@@ -533,6 +535,8 @@ def test_start_stop_open_and_model(tmp_path: Path) -> None:
     assert all(torch.equal(state[name], tensor) for name, tensor in saved.items())
     values = unisono.evaluate(job, run.directory, workers=2)
     assert set(values) == {"evaluation/loss", "evaluation/accuracy"}
+    monkeypatch.setattr(api, "request_of", cpu_as_device.request_of)
+    assert unisono.evaluate(job, run.directory, workers=2, device="cuda") == values
 
 
 FASHION = """

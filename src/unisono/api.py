@@ -245,6 +245,7 @@ def evaluate(
     *,
     workers: int | None = None,
     threads: int = 1,
+    device: str = AUTO,
     at: str | int = "final",
     shown: Display | None = None,
     host: WarmParent | None = None,
@@ -254,7 +255,7 @@ def evaluate(
     Args:
         job: the job, with `evaluation`.
         directory: the run folder.
-        workers, threads: as in `train`.
+        workers, threads, device: as in `train`.
         at: "final", "best" or the step of a checkpoint.
         shown: where what processes print is shown.
         host: as in `train`.
@@ -263,10 +264,10 @@ def evaluate(
         Name → value, as in evaluation records.
 
     Raises:
-        UsageError: no evaluation data, or no such run.
+        UsageError: no evaluation data, no such run, or workers cannot compute on the device here.
     """
     path = bounds.folder("a run's directory", directory)
-    request = request_of(Settings(workers=workers, threads=threads), evaluate_only=True)
+    request = request_of(Settings(workers=workers, threads=threads, device=device), evaluate_only=True)
     with closing(shown or quiet()) as screen, held(job, host, screen.message) as execution:
         if not execution.job.is_evaluated:
             raise UsageError("a job is evaluated on job.evaluation; this job has none. Give it evaluation=.")

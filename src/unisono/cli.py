@@ -116,19 +116,22 @@ def run(script: str, arguments: tuple[str, ...], workers: int | None, microbatch
 @click.option("--layouts", default="", metavar="LAYOUT…", help="Layouts to compare: data=2 pipeline=2 …")
 @click.option("--steps", type=click.IntRange(1, STEPS), help="Steps at each. [default: 20]")
 @click.option("--calls", type=click.IntRange(1, STEPS), help="FILE is a script: compare its first backward passes.")
+@options("device")
 def verify(
-    file: str, arguments: tuple[str, ...], workers: str | None, layouts: str, steps: int | None, calls: int | None
-) -> int:
+    file: str, arguments: tuple[str, ...], workers: str | None, layouts: str, steps: int | None, calls: int | None,
+    device: str,
+) -> int:  # fmt: skip
     """Train the first steps at each world size, or in each layout, and compare the parameters' bits.
 
     With --calls N, FILE is a script with a loop of its own (its arguments stand behind --): N backward passes through
     `unisono.parallel` give the same parameters and gradients on 0, 1, 2 and 3 workers, and with killed ones.
     """
     if calls is not None:
-        if workers or layouts or steps:
+        if workers or layouts or steps or device == "cuda":
             raise UsageError(
-                "verify --calls compares a script on 0, 1, 2 and 3 workers; --workers, --layouts and --steps are for a "
-                "job. Leave them out; a script's own arguments stand behind --."
+                "verify --calls compares a script on 0, 1, 2 and 3 workers, which compute on CPUs; --workers, "
+                "--layouts, --steps and --device cuda are for a job. Leave them out; a script's own arguments stand "
+                "behind --."
             )
         from unisono.commands.verify.script import verify_script
 
@@ -139,7 +142,8 @@ def verify(
     from unisono import api
     from unisono.commands.verify.verify import verify as verified
 
-    report = verified(job, api.worlds(workers or "1,2,3,4"), steps or 20, lambda text: None, layouts.split(), host)
+    worlds = api.worlds(workers or "1,2,3,4")
+    report = verified(job, worlds, steps or 20, lambda text: None, layouts.split(), host, device)
     _print(report.render())
     return 0 if report.agree else 1
 
@@ -185,14 +189,16 @@ def compare(
 @click.argument("file")
 @click.argument("run_dir", type=FOLDER)
 @click.argument("arguments", nargs=-1)
-@options("workers", "threads")
+@options("workers", "threads", "device")
 @click.option("--at", default="final", show_default=True, help="final, best, or the step of a checkpoint.")
-def evaluate(file: str, run_dir: Path, arguments: tuple[str, ...], workers: int | None, threads: int, at: str) -> int:
+def evaluate(
+    file: str, run_dir: Path, arguments: tuple[str, ...], workers: int | None, threads: int, device: str, at: str
+) -> int:
     """Evaluate the parameters of RUN_DIR on the job's evaluation data."""
     job, host = begun(file, arguments, run_dir)
     from unisono import api
 
-    values = api.evaluate(job, run_dir, workers=workers, threads=threads, at=at, host=host)
+    values = api.evaluate(job, run_dir, workers=workers, threads=threads, device=device, at=at, host=host)
     for name, value in values.items():
         print(f"{name} {value:.6g}", file=_output())
     return int(_output().has_failed)

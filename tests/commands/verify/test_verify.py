@@ -10,14 +10,17 @@ import pytest
 from rich.console import Console
 from torch import Tensor
 
+import cpu_as_device
 import jobs
 import unisono
-from unisono import JobError
+from unisono import JobError, UsageError
 from unisono.commands.verify import worlds
 from unisono.commands.verify.report import VerifyReport
 from unisono.commands.verify.worlds import World
 from unisono.partition.layout import Layout
+from unisono.runs import request
 from unisono.runs.execution import supervised
+from unisono.runs.jobfile import JobFile
 from warm import host_for
 
 
@@ -40,6 +43,27 @@ def test_every_situation_gives_one_hash(capfd: pytest.CaptureFixture[str]) -> No
     lines = shown(report).splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert report.worlds[0].parameters_sha256 in lines
+
+
+def test_workers_that_own_devices_give_one_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = jobs.make(jobs.Wild, optimizer=jobs.adamw, evaluation=jobs.dataset)
+    monkeypatch.setattr(worlds, "request_of", cpu_as_device.request_of)
+    report = unisono.verify(job, [1, 2, 4], 4, lambda text: None, host=host_for(job), device="cuda")
+    assert [world.name for world in report.worlds] == [
+        "1 worker", "2 workers", "4 workers", "2 workers, one killed in steps 2 and 3",
+        "2 workers to step 2, resumed by 4 workers",
+    ]  # fmt: skip
+    assert report.agree
+    with supervised(job, host_for(job)) as execution:
+        one = worlds.undisturbed(execution, Layout(data=1), "", 4)
+    assert (one.parameters_sha256, one.digests) == (report.worlds[0].parameters_sha256, report.worlds[0].digests)
+
+
+def test_a_device_that_is_not_there_is_refused_before_the_job_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request, "gpus", lambda: [])
+    for device, refusal in (("cuda", "device='cuda' is for"), ("abacus", "device must be .* received 'abacus'")):
+        with pytest.raises(UsageError, match=refusal):
+            unisono.verify(JobFile("no.py", b"1 / 0"), device=device)
 
 
 def test_a_world_with_more_workers_than_microbatches_says_so() -> None:

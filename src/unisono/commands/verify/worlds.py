@@ -24,10 +24,11 @@ from unisono.runs.resuming import standing_after
 from unisono.runtime.processes.leftovers import VERIFY, temporary_folder
 from unisono.runtime.rules.request import Request
 from unisono.runtime.supervisor.outcome import Outcome, raise_failure
-from unisono.settings import Settings
+from unisono.settings import AUTO, Settings
 
-KILLED_WHILE = ({"microbatch", "backward"}, {"saved"})
-"""The phases of a round in which a worker is killed: it computes; it updates (old values are saved)."""
+KILLED_WHILE = ({"microbatch", "backward"}, {"saved", "updated"})
+"""The phases of a round in which a worker is killed: it computes; it updates (old values are saved; a replica has
+updated, and has not said so)."""
 
 
 @dataclass(frozen=True)
@@ -90,21 +91,26 @@ def traced(execution: Execution, request: Request, resumed: Checkpoint | None = 
     return outcome, seen.records
 
 
-def first_steps(layout: Layout, steps: int, **more: Any) -> Request:
+def first_steps(layout: Layout, steps: int, device: str = AUTO, **more: Any) -> Request:
     """What is asked of a world.
 
     Args:
         layout: how the work is split.
         steps: how many steps.
+        device: what workers compute on.
         more: see `Request`.
+
+    Raises:
+        UsageError: they cannot compute on it here.
     """
-    return request_of(Settings(workers=layout.workers, layout=layout), trace=True, most_steps=steps, **more)
+    settings = Settings(workers=layout.workers, layout=layout, device=device)
+    return request_of(settings, trace=True, most_steps=steps, **more)
 
 
-def undisturbed(execution: Supervised, layout: Layout, name: str, steps: int) -> World:
+def undisturbed(execution: Supervised, layout: Layout, name: str, steps: int, device: str = AUTO) -> World:
     """The job in one layout; where a batch has microbatches for fewer workers, its name says for how many."""
     with execution.copied() as copy:
-        outcome, records = traced(copy, first_steps(layout, steps))
+        outcome, records = traced(copy, first_steps(layout, steps, device))
         able = outcome.described.layout.shape.slots
         return World.of(name if able == layout.workers else f"{name} ({able} can work)", outcome, records)
 
@@ -140,7 +146,7 @@ class Killer:
         return [self.rounds[int(note.name)] + 1 for note in sorted(self.folder.iterdir())]
 
 
-def killed(execution: Supervised, layout: Layout, name: str, steps: int) -> World:
+def killed(execution: Supervised, layout: Layout, name: str, steps: int, device: str = AUTO) -> World:
     """A worker is killed twice: while it computes, and while it updates.
 
     Raises:
@@ -148,18 +154,20 @@ def killed(execution: Supervised, layout: Layout, name: str, steps: int) -> Worl
     """
     with temporary_folder(VERIFY) as folder, execution.copied() as copy:
         killer = Killer(folder, ((steps - 1) // 2, steps // 2))
-        world = traced(copy, first_steps(layout, steps, phase=killer))
+        world = traced(copy, first_steps(layout, steps, device, phase=killer))
         if len(killer.steps) != len(KILLED_WHILE):
             raise JobError(f"verify wanted to kill a worker twice; it has in steps {killer.steps} alone.")
         return World.of(f"{name}, one killed in steps {' and '.join(map(str, killer.steps))}", *world)
 
 
-def resumed(execution: Supervised, layouts: tuple[Layout, Layout], names: tuple[str, str], steps: int) -> World:
+def resumed(
+    execution: Supervised, layouts: tuple[Layout, Layout], names: tuple[str, str], steps: int, device: str = AUTO
+) -> World:  # fmt: skip
     """The run ends half-way with a checkpoint on disk, and goes on from it in another layout."""
     half = steps // 2
     with temporary_folder(VERIFY) as folder:
         with execution.copied() as copy:
-            outcome, before = traced(copy, first_steps(layouts[0], half))
+            outcome, before = traced(copy, first_steps(layouts[0], half, device))
         with outcome:
             standing = standing_after(outcome.described, outcome.state, outcome.rounds)
             store.write(folder, standing, {}, {}, outcome.state.saved(half), outcome.state.optimizer(half))
@@ -167,7 +175,7 @@ def resumed(execution: Supervised, layouts: tuple[Layout, Layout], names: tuple[
         if checkpoint is None:
             raise JobError(f"verify could not read its own checkpoint: {damage}")
         with execution.copied() as copy:
-            outcome, after = traced(copy, first_steps(layouts[1], steps), checkpoint)
+            outcome, after = traced(copy, first_steps(layouts[1], steps, device), checkpoint)
         return World.of(f"{names[0]} to step {half}, resumed by {names[1]}", outcome, [*before, *after])
 
 
