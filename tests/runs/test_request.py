@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+import jobs
+import unisono
+from unisono import api
 from unisono.errors import UsageError
 from unisono.machine.gpus import Build, Gpu
 from unisono.runs import request
 from unisono.runs.request import request_of
+from unisono.runtime.rules.request import Request
 from unisono.settings import Settings
 
 BUILD = Build("2.11.0+cu130", "13.0", "2.27.5")
@@ -43,3 +53,19 @@ def test_without_being_asked_for_gpus_are_left_alone() -> None:
 def test_debug_is_on_the_cpu() -> None:
     with pytest.raises(UsageError, match="debug computes in one process, on the CPU"):
         request_of(Settings(device="cuda", debug=True))
+
+
+def test_a_run_says_who_else_computes_on_its_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!{sys.executable}\nprint('GPU-b, 4711, 2048\\nGPU-a, 4712, 1024')\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def with_a_gpu(settings: Settings, **more: Any) -> Request:
+        return replace(request_of(settings, **more), device="cpu", gpus=("GPU-a",))
+
+    monkeypatch.setattr(api, "request_of", with_a_gpu)
+    unisono.train(jobs.make(steps=1), workers=1, out=tmp_path / "run", live=False)
+    assert "process 4712 computes on a GPU of this run (1.0 GiB): steps take longer" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-_QUERY = ("uuid", "name", "memory.total", "memory.free", "driver_version")
+_QUERY = ("uuid", "name", "memory.total", "memory.free", "driver_version", "mig.mode.current")
 _PATIENCE_SECONDS = 20
 """A driver that is being loaded takes some seconds to answer; a broken one never does."""
 
@@ -39,6 +39,7 @@ class Gpu:
         uuid, name, driver: as the driver says.
         memory_bytes, free_bytes: its memory, and what nobody has taken of it.
         multiprocessors: how many it has; None where CUDA does not see it here.
+        is_cut: whether it is cut into parts that stand for GPUs (MIG).
     """
 
     uuid: str
@@ -47,6 +48,7 @@ class Gpu:
     memory_bytes: int
     free_bytes: int
     multiprocessors: int | None = None
+    is_cut: bool = False
 
     @property
     def is_visible(self) -> bool:
@@ -66,19 +68,54 @@ def parsed(listed: str, visible: Mapping[str, int]) -> list[Gpu]:
     """GPUs from what nvidia-smi lists.
 
     Args:
-        listed: a line a GPU: UUID, name, memory and free memory in MiB, driver.
+        listed: a line a GPU: UUID, name, memory and free memory in MiB, driver, whether it is cut into parts.
         visible: multiprocessors of those that CUDA sees, by UUID.
 
-    >>> [(gpu.name, gpu.free_bytes >> 30, gpu.is_visible) for gpu in parsed("GPU-1, H200, 143771, 2048, 570.1", {})]
-    [('H200', 2, False)]
+    >>> (gpu,) = parsed("GPU-1, H200, 143771, 2048, 570.1, [N/A]", {})
+    >>> gpu.name, gpu.free_bytes >> 30, gpu.is_visible
+    ('H200', 2, False)
     """
     found = []
     for line in filter(None, listed.splitlines()):
         fields = [each.strip() for each in line.split(",")]
         if len(fields) == len(_QUERY):  # else it is an error's text
-            uuid, name, total, free, driver = fields
-            found.append(Gpu(uuid, name, driver, _mebibytes(total), _mebibytes(free), visible.get(uuid)))
+            uuid, name, total, free, driver, mig = fields
+            sizes = _mebibytes(total), _mebibytes(free)
+            found.append(Gpu(uuid, name, driver, *sizes, visible.get(uuid), mig == "Enabled"))
     return found
+
+
+@dataclass(frozen=True)
+class GpuProcess:
+    """A process that computes on a GPU.
+
+    Attributes:
+        gpu: its UUID.
+        process: the process's number, where it is in sight.
+        memory_bytes: what it has there.
+    """
+
+    gpu: str
+    process: str
+    memory_bytes: int
+
+
+def processes() -> list[GpuProcess]:
+    """Those that compute on this host's GPUs, as far as the driver's program tells."""
+    fields = "--query-compute-apps=gpu_uuid,pid,used_memory"
+    return parsed_processes(_told("nvidia-smi", fields, "--format=csv,noheader,nounits"))
+
+
+def parsed_processes(listed: str) -> list[GpuProcess]:
+    """The same from what nvidia-smi lists.
+
+    >>> parsed_processes("GPU-1, 4711, 2048")
+    [GpuProcess(gpu='GPU-1', process='4711', memory_bytes=2147483648)]
+    >>> parsed_processes("No running processes found")
+    []
+    """
+    rows = [[each.strip() for each in line.split(",")] for line in listed.splitlines()]
+    return [GpuProcess(row[0], row[1], _mebibytes(row[2])) for row in rows if len(row) == 3]
 
 
 def _mebibytes(text: str) -> int:

@@ -15,8 +15,9 @@ from unisono.checkpoint.store import Standing
 from unisono.errors import UsageError
 from unisono.errors.traces import user_traceback
 from unisono.machine.devices import accelerators
-from unisono.machine.gpu_checks import VISIBLE, unused
+from unisono.machine.gpu_checks import VISIBLE, crowded, unused
 from unisono.machine.gpu_shares import shared
+from unisono.machine.gpus import processes
 from unisono.memory.heap import trim
 from unisono.observe.metrics import MetricsFile, look_over, read_metrics
 from unisono.observe.outlet import PATIENCE_SECONDS, Inline, Outlet
@@ -83,6 +84,8 @@ class Recorder(FolderObservation):
         if self.settings.device == AUTO and (text := unused(accelerators(), os.environ.get(VISIBLE))):
             self.message(text)
         if text := shared(shape.slots, self.request.gpus):
+            self.message(text)
+        if self.request.gpus and (text := crowded(processes(), self.request.gpus)):
             self.message(text)
         self.keeper.about = digest, fingerprint = self._about(described)
         self.folder.update(
