@@ -238,6 +238,21 @@ def operation_without_an_algorithm() -> None:
         raise RuntimeError("sums does not have a deterministic implementation, but you set")
 
 
+def products_without_their_workspace() -> None:
+    text = (
+        "Deterministic behavior was enabled with either `torch.use_deterministic_algorithms(True)` or "
+        "`at::Context::setDeterministicAlgorithms(true)`, but this operation is not deterministic because it uses "
+        "CuBLAS and you have CUDA >= 10.2. To enable deterministic behavior in this case, you must set"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
+        with (
+            pytest.raises(JobError, match=r"':4096:8' or ':16:8' alone; received ':0:0'\. Unset it"),
+            determinism.explained(DEVICE),
+        ):
+            raise RuntimeError(text)
+
+
 def batch_that_goes_there() -> None:
     packed = nn.utils.rnn.pack_sequence([torch.ones(3), torch.ones(2)])
     inputs, (number, there) = devices.moved(({"a": torch.ones(1)}, [3, packed]), DEVICE)
@@ -337,6 +352,7 @@ CASES: dict[str, Callable[[], None]] = {
         no_gradient_is_zeros,
         outputs_that_are_kept_come_home,
         operation_without_an_algorithm,
+        products_without_their_workspace,
         batch_that_goes_there,
         precision_and_flags,
         replica_fetches_a_rounds_rows_and_norms_alone,

@@ -18,6 +18,7 @@ pytest.importorskip("torch")
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.utils import backend_registration
 
 import faults
@@ -95,8 +96,12 @@ def test_a_device_that_cannot_be_begun_is_refused(tmp_path: Path) -> None:
         faults.run(jobs.make(), 2, device="away", change=Begun(9, tmp_path))
 
 
+passes: list[torch.Tensor] = []
+"""The outputs of this process's passes; a worker rehearses the first."""
+
+
 class Full:
-    """A loss for which a GPU lacks memory, as PyTorch says it: once, or always.
+    """A loss for which a GPU lacks memory, as PyTorch says it: once after a process's first pass, or always.
 
     Args:
         folder: where it notes that.
@@ -108,7 +113,8 @@ class Full:
 
     def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         loss = F.cross_entropy(outputs, targets)
-        if self._always or not self._note.exists():
+        passes.append(outputs.detach())
+        if self._always or (len(passes) > 1 and not self._note.exists()):
             self._note.touch()
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
         return loss
@@ -156,3 +162,33 @@ def test_workers_that_own_devices_give_the_bits_of_the_cpu(name: str, workers: i
 def test_a_gpu_that_pytorch_cannot_use_is_said_with_its_words() -> None:
     with pytest.raises(UsageError, match=r"it says: .*(CUDA|NVIDIA).* Mend what it names, or train on CPUs"):
         devices.begun("cuda")
+
+
+class Failing(jobs.Mlp):
+    """Fails on the device; where `is_known`, as PyTorch does that has no such kernel."""
+
+    is_known = True
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.device.type == "away" and torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError("bends_cuda does not have a deterministic implementation" if self.is_known else "bent")
+        return super().forward(inputs)
+
+
+class Unknown(Failing):
+    is_known = False
+
+
+def test_an_operation_without_a_deterministic_kernel_is_named_before_the_first_step() -> None:
+    outcome, records, _ = faults.run(jobs.make(model=Failing), 1, device="away", change=away.there)
+    assert outcome.failure
+    assert "bends_cuda has no such algorithm in PyTorch" in outcome.failure.message
+    assert "microbatch" not in outcome.failure.message
+    assert records == []
+
+
+def test_what_else_fails_then_fails_again_at_its_place() -> None:
+    outcome, *_ = faults.run(jobs.make(model=Unknown), 1, device="away", change=away.there)
+    assert outcome.failure
+    assert "(worker 0, step 1, microbatch 0" in outcome.failure.message
+    assert outcome.failure.traceback.endswith("RuntimeError: bent")

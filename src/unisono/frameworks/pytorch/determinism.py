@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 
 import torch
 
 from unisono.errors import JobError
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
+
+class NotDeterministicError(JobError):
+    """An operation has no algorithm that gives the same bits each time."""
 
 
 def pin(threads: int) -> None:
@@ -34,20 +41,25 @@ def explained(device: torch.device | None = None) -> Iterator[None]:
         device: where it is computed; None = on the CPU.
 
     Raises:
-        JobError: there was one.
+        NotDeterministicError: there was one.
     """
     try:
         yield
     except RuntimeError as error:
+        if "not deterministic because it uses CuBLAS" in str(error):
+            raise NotDeterministicError(
+                f"on a device an operation must give the same bits each time; products of matrices do with {WORKSPACE} "
+                f"at ':4096:8' or ':16:8' alone; received {os.environ.get(WORKSPACE)!r}. Unset it: workers set it then."
+            ) from error
         found = re.match(r"(\S+) does not have a deterministic implementation", str(error))
         if found is None:
             raise
         if device is not None and device.type != "cpu":
-            raise JobError(
+            raise NotDeterministicError(
                 f"on a device an operation must give the same bits each time; {found[1]} has no such algorithm in "
                 f"PyTorch {torch.__version__}. Use another operation, or train on CPUs (device='cpu')."
             ) from error
-        raise JobError(
+        raise NotDeterministicError(
             f"on several threads an operation must give the same bits each time; {found[1]} has no such algorithm in "
             f"PyTorch {torch.__version__}. Train with --threads 1 and more workers, or use another operation."
         ) from error

@@ -214,7 +214,10 @@ class Adapter(protocol.Adapter):
             made = self._whole[index], index, region, held, self._passes.parameters, averaged, self._begin_update
             return Whole(*made)
 
-        return Replica(Parts(self._job, self.describe(), self._passes, self._compute_with, master, whole))
+        made = Replica(Parts(self._job, self.describe(), self._passes, self._compute_with, master, whole))
+        if place.type != "cpu":
+            made.rehearse()
+        return made
 
     def _check_elsewhere(self, device: str) -> None:
         if self._whole:

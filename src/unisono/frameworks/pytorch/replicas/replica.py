@@ -13,6 +13,7 @@ from torch import Tensor
 from unisono.frameworks.lossrules import not_finite
 from unisono.frameworks.protocol import Array, Group, Measured, ModelDescription, Pending, Values, regions_of
 from unisono.frameworks.pytorch import devices
+from unisono.frameworks.pytorch.determinism import NotDeterministicError
 from unisono.frameworks.pytorch.passes import Passes
 from unisono.frameworks.pytorch.replicas.device_errors import check_algorithms
 from unisono.frameworks.pytorch.replicas.exchange import Exchange, tree_sum
@@ -26,7 +27,7 @@ from unisono.frameworks.pytorch.stages.travel import as_array, as_tensor
 from unisono.gradients.exchanged import Shares
 from unisono.gradients.norms import clip_coefficient, total_norm
 from unisono.gradients.regions import Region
-from unisono.gradients.tree import FoldStep
+from unisono.gradients.tree import FoldStep, fold
 from unisono.job import Job
 
 
@@ -134,6 +135,21 @@ class Replica:
         self._compute_with({number: self._trained[number] for number in self._averaged})
 
     # -- microbatches ------------------------------------------------------------------------------------------
+
+    def rehearse(self) -> None:
+        """Compute a microbatch that nothing is kept of: what the device does for the first time, it does now.
+
+        Raises:
+            NotDeterministicError: an operation has no algorithm there that gives the same bits each time.
+        """
+        (first,) = fold(0, 1, 1).steps
+        self._passes.seed(0)
+        try:
+            self._passes.gradient(self._passes.example(), 1, self._sums.destination(first), self._used, False, None)
+        except NotDeterministicError:
+            raise
+        except Exception:  # the first microbatch meets it again, and has a place to tell
+            return
 
     def begin(self, step: int, total: int) -> None:
         """See `Replica.begin`."""
