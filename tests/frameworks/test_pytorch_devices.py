@@ -83,6 +83,7 @@ class Begun:
         return {"device": device}
 
 
+@pytest.mark.thorough
 def test_where_the_job_has_begun_the_device_each_process_makes_the_job(tmp_path: Path) -> None:
     expected, _ = faults.undisturbed(jobs.make())
     outcome, _, _ = faults.run(jobs.make(), 2, device="away", change=Begun(1, tmp_path))
@@ -91,6 +92,7 @@ def test_where_the_job_has_begun_the_device_each_process_makes_the_job(tmp_path:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.thorough
 def test_a_device_that_cannot_be_begun_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="begun elsewhere"):
         faults.run(jobs.make(), 2, device="away", change=Begun(9, tmp_path))
@@ -127,6 +129,46 @@ def test_a_worker_whose_gpu_fails_dies_of_it_and_the_run_goes_on(tmp_path: Path)
     raise_failure(outcome)
     assert faults.hash_of(outcome) == expected
     assert [message for message in messages if "has lost its GPU (CUDA out of memory" in message]
+
+
+class Gone:
+    """A change of a job after which the device of whoever first computes a microbatch of step 4 is gone for good.
+
+    Args:
+        folder: where that is noted.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._note = folder / "gone"
+
+    def __call__(self, job: Job) -> Job:
+        devices.begun = self._begun
+        return away.there(job)
+
+    def _begun(self, name: str) -> torch.device:
+        if self._note.exists():
+            raise UsageError("no CUDA-capable device is detected")
+        return torch.device(name)
+
+    def phase(self, phase: str, round_: int, slot: int, at: int) -> None:
+        """See `Request.phase`."""
+        if (phase, round_) == ("microbatch", 3) and not self._note.exists():
+            self._note.touch()
+            raise DeviceFailed("CUDA error: the launch failed")
+
+
+@pytest.mark.few("2")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_device_that_is_lost_ends_the_run_with_what_was_done(tmp_path: Path, workers: int) -> None:
+    gone = Gone(tmp_path)
+    job = jobs.make(steps=jobs.FOR_EVER)
+    outcome, _, messages = faults.run(job, workers, device="away", change=gone, phase=gone.phase, checkpoint_steps=1)
+    expected, _ = faults.undisturbed(jobs.make(steps=outcome.steps_done))
+    assert outcome.steps_done >= 3
+    assert faults.hash_of(outcome) == expected
+    assert outcome.failure
+    assert "no CUDA-capable device is detected" in outcome.failure.message
+    assert [message for message in messages if "has lost its GPU (CUDA error: the launch failed)" in message]
 
 
 def test_memory_that_never_suffices_ends_the_run_with_what_would_fit(tmp_path: Path) -> None:
