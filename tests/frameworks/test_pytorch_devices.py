@@ -128,7 +128,7 @@ def test_a_worker_whose_gpu_fails_dies_of_it_and_the_run_goes_on(tmp_path: Path)
     outcome, _, messages = faults.run(job, 2, device="away", change=away.there)
     raise_failure(outcome)
     assert faults.hash_of(outcome) == expected
-    assert [message for message in messages if "has lost its GPU (CUDA out of memory" in message]
+    assert [message for message in messages if "has lost its GPU: CUDA out of memory" in message]
 
 
 class Gone:
@@ -168,7 +168,7 @@ def test_a_device_that_is_lost_ends_the_run_with_what_was_done(tmp_path: Path, w
     assert faults.hash_of(outcome) == expected
     assert outcome.failure
     assert "no CUDA-capable device is detected" in outcome.failure.message
-    assert [message for message in messages if "has lost its GPU (CUDA error: the launch failed)" in message]
+    assert [message for message in messages if "has lost its GPU: CUDA error: the launch failed" in message]
 
 
 def test_memory_that_never_suffices_ends_the_run_with_what_would_fit(tmp_path: Path) -> None:
@@ -176,9 +176,10 @@ def test_memory_that_never_suffices_ends_the_run_with_what_would_fit(tmp_path: P
     outcome, _, _ = faults.run(job, 1, device="away", change=away.there)
     assert outcome.failure
     text = outcome.failure.message
-    assert "worker 0 has lost its GPU (CUDA out of memory. Tried to allocate 20.00 GiB." in text
-    assert "3 times in a row at the same place (step 1, microbatch 0)" in text
-    assert "Fewer workers per GPU (--workers) keep the result; more microbatches" in text
+    assert "worker 0 has lost its GPU: CUDA out of memory. Tried to allocate 20.00 GiB, 3" in text
+    assert (
+        "3 times in a row at the same place (step 1, microbatch 0); see logs/. What would fit: microbatches=16" in text
+    )
 
 
 def test_an_algorithm_may_have_been_another_where_memory_was_refused() -> None:

@@ -12,10 +12,6 @@ from unisono.errors.exits import exit_told
 from unisono.errors.traces import MOST_CHARACTERS as TRACEBACK
 from unisono.errors.traces import is_of_the_job, shortened, user_traceback, whole_traceback
 
-DEVICE_MEMORY_WAYS_OUT = (
-    "Fewer workers per GPU (--workers) keep the result; more microbatches need less memory each but change it."
-)
-
 MEMORY_WAYS_OUT = "Fewer workers keep the result; more microbatches need less memory each but change it."
 
 STACK_SIGNAL = signal.SIGUSR1
@@ -31,13 +27,15 @@ MOST_CHARACTERS = 4_000
 @dataclass(frozen=True)
 class Failure:
     """A failed job: the message (rule, received, way out, place), the user's own traceback, and whether what failed may
-    have changed the parameters in shared memory; or (device) no failed job: its process has lost its device."""
+    have changed the parameters in shared memory. Or no failed job: what has become of the device of its process
+    ("failed"; "memory": that did not suffice).
+    """
 
     message: str
     traceback: str = ""
     usage: bool = False
     spoiled: bool = False
-    device: bool = False
+    device: str = ""
 
     def error(self) -> UnisonoError:
         """The exception to raise in the user's process."""

@@ -64,6 +64,30 @@ def shared(workers: int, names: Sequence[str]) -> str | None:
     )
 
 
+def what_would_fit(workers: int, gpus: int, microbatches: int, samples: int) -> str:
+    """What to do where a GPU's memory does not suffice.
+
+    Args:
+        workers: of the run.
+        gpus: how many GPUs they have.
+        microbatches: of a batch.
+        samples: of a microbatch.
+
+    >>> what_would_fit(4, 2, 8, 1)
+    'What would fit: --workers 2, each with a GPU of its own (the same result).'
+    >>> what_would_fit(2, 2, 8, 32)
+    'What would fit: microbatches=16, of which each needs about half the memory (another result).'
+    >>> what_would_fit(2, 2, 8, 1)
+    'What would fit: a smaller model, a GPU with more memory, or CPUs.'
+    """
+    ways = []
+    if workers > gpus:
+        ways.append(f"--workers {gpus}, each with a GPU of its own (the same result)")
+    if samples > 1:
+        ways.append(f"microbatches={2 * microbatches}, of which each needs about half the memory (another result)")
+    return f"What would fit: {'; '.join(ways) or 'a smaller model, a GPU with more memory, or CPUs'}."
+
+
 def exchange_of(names: Sequence[str]) -> str:
     """What processes exchange by ("nccl" or "gloo"): GPUs by themselves only where each process has a whole one of its
     own, for NCCL refuses others.

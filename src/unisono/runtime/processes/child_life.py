@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from unisono.errors.failure import DEVICE_MEMORY_WAYS_OUT, STACK_SIGNAL, Failure, WorkerFailed, failure
+from unisono.errors.failure import STACK_SIGNAL, Failure, WorkerFailed, failure
 from unisono.frameworks.protocol.device import DeviceFailed
 from unisono.runtime.processes.channel import CLOSED
 from unisono.runtime.processes.deaths import CLOSED_STATUS
@@ -59,7 +59,6 @@ def _trouble(name: str, work: Callable[[], None]) -> Failure | None:
         return error.description
     except DeviceFailed as error:
         traceback.print_exception(error)
-        ways = f" {DEVICE_MEMORY_WAYS_OUT}" if error.memory else ""
-        return Failure(f"{error}{ways}", device=True)
+        return Failure(str(error), device="memory" if error.memory else "failed")
     except Exception as error:
         return failure(error, name)

@@ -26,6 +26,7 @@ class Death:
         hung: it made no progress and was therefore killed.
         memory: the kernel killed it because memory ran out.
         device: what its device has said before; "" = nothing.
+        ways: the ways out of it, where it is known what does not suffice.
 
     >>> Death("worker 1", -11).text, Death("worker 1", -11).own_fault, Death("worker 1", -9).own_fault
     ('worker 1 was ended by SIGSEGV', True, False)
@@ -36,6 +37,7 @@ class Death:
     hung: bool = False
     memory: bool = False
     device: str = ""
+    ways: str = ""
 
     @property
     def own_fault(self) -> bool:
@@ -48,7 +50,7 @@ class Death:
         if self.hung:
             return f"{self.name} made no progress and was ended (its stack is in logs/)"
         if self.device:
-            return f"{self.name} has lost its GPU ({self.device})"
+            return f"{self.name} has lost its GPU: {self.device.rstrip('.')}"
         if self.memory:
             return f"{self.name} was killed because memory ran out"
         if self.status == CLOSED_STATUS:
@@ -78,5 +80,5 @@ def given_up(death: Death, work: Work | None, rounds: Rounds, stack: str = "") -
             where += f", microbatch {work.microbatch}"
         if work.sample >= 0:
             where += f", sample {work.sample}"
-    ways = f" {MEMORY_WAYS_OUT}" if death.memory else ""
+    ways = f" {death.ways or MEMORY_WAYS_OUT}" if death.memory or death.ways else ""
     return Failure(f"{death.text}, {STRIKES} times in a row at the same place ({where}); see logs/.{ways}", stack)

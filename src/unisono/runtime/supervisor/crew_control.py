@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from unisono.errors.traces import job_frames
 from unisono.machine.cores import Claims
+from unisono.machine.gpu_shares import what_would_fit
 from unisono.runtime.processes.child import Child
 from unisono.runtime.processes.deaths import Death, given_up
 from unisono.runtime.rules.crew import STRIKES, Decision, Fork, Inherit, Seat, Work
@@ -121,11 +122,17 @@ class CrewControl:
         elif failure is not None and not failure.device:
             self._ending.fail(failure)
         elif not (retires or ends or (not worker and child.told.done)):
-            said = failure.message if failure else ""
-            death = Death(child.name, status, hung, self.site.host.lacked_memory(status), said)
+            said, ways = failure.message if failure else "", ""
+            if failure is not None and failure.device == "memory":
+                ways = self._what_would_fit()
+            death = Death(child.name, status, hung, self.site.host.lacked_memory(status), said, ways)
             self.site.listener.message(f"{death.text}; its work goes on elsewhere.")
             stack = job_frames(child.told.stacks.decode(errors="replace")) if hung else ""
             self._replace(child, death, None if early else at, stack)
+
+    def _what_would_fit(self) -> str:
+        gpus, batches = max(1, len(self.site.request.gpus)), self.run.described.program.batches
+        return what_would_fit(self.run.crew.wanted, gpus, batches.microbatches, batches.microbatch_size)
 
     def _replace(self, child: Child, death: Death, work: Work | None, stack: str) -> None:
         """Blame what it worked on, where that is to blame; the policy has forked another worker already."""
