@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import cpu_as_device
 import faults
 import jobs
-from unisono import Job
+import unisono
+from unisono import Job, api
 from unisono.errors import UsageError
 from unisono.frameworks.protocol.model import Model
 from unisono.frameworks.pytorch.model import Adapter
@@ -27,6 +30,7 @@ from unisono.runtime.rules.request import Request
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.state.model_state import ModelState
 from unisono.runtime.supervisor.outcome import Outcome, raise_failure
+from unisono.settings import Settings
 from warm import host_for
 
 
@@ -83,6 +87,10 @@ def test_all_replicas_may_die_at_once(tmp_path: Path, workers: int) -> None:
     assert any("its work goes on elsewhere" in message for message in messages)
 
 
+AT_REST = -1
+"""Instead of a number of records: once nobody works."""
+
+
 @dataclass
 class Asking(Observation):
     """Asks the run for something, once it has come so far.
@@ -103,8 +111,12 @@ class Asking(Observation):
 
     def look(self) -> None:
         """The supervisor looks whether it is to stop, in each of its turns."""
-        if self.requests and len(self.records) >= self.requests[0][0]:
+        if self.requests and self._is_time(self.requests[0][0]):
             self.answers.append(self.answer(self.requests.pop(0)[1]))
+
+    def _is_time(self, after: int) -> bool:
+        children = psutil.Process().children(recursive=True) if after == AT_REST else ()
+        return len(self.records) >= after and all(child.name() != "unisono-worker" for child in children)
 
 
 def asked(job: Job, workers: int, *requests: tuple[int, dict[str, Any]]) -> tuple[Outcome, Asking]:
@@ -121,6 +133,38 @@ def test_replicas_come_and_go() -> None:
     job = jobs.make(clip_norm=1.0, steps=30)
     expected, records = faults.undisturbed(job)
     outcome, seen = asked(job, 1, (3, {"resize": 3}), (12, {"resize": 1}), (18, {"resize": 2}))
+    assert faults.hash_of(outcome) == expected
+    assert told(seen.records) == told(records)
+
+
+def test_replicas_end_where_patience_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No round is done after the last evaluation that counts, however fast the workers and slow the supervisor."""
+    job = jobs.make(
+        optimizer=jobs.adamw, evaluation=partial(jobs.dataset, 40, 2), evaluate_every=2, steps=40,
+        best=("min", "loss"), patience=2,
+    )  # fmt: skip
+    one = unisono.train(job, out=tmp_path / "one", debug=True)
+    script = faults.Script(tmp_path, (faults.Fault("updated", 4, 0), faults.Fault("staged", 8, 0)))
+
+    def request_of(settings: Settings, **more: Any) -> Request:
+        return replace(cpu_as_device.request_of(settings, **more), phase=script)
+
+    monkeypatch.setattr(api, "request_of", request_of)
+    two = unisono.train(job, out=tmp_path / "two", workers=2, device="cuda")
+    assert one.manifest["reason"] == "patience"
+    for name in ("reason", "steps_done", "best", "parameters_sha256"):
+        assert two.manifest[name] == one.manifest[name]
+    assert told(two.history) == told(one.history)
+    assert script.struck
+
+
+@pytest.mark.few("2")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_of_replicas_pauses(workers: int) -> None:
+    job = jobs.make(clip_norm=1.0, steps=30, evaluation=partial(jobs.dataset, 40, 2), evaluate_every=4)
+    expected, records = faults.undisturbed(job)
+    pause, on = {"resize": 0}, {"resize": 3 - workers}
+    outcome, seen = asked(job, workers, (3, pause), (AT_REST, on), (9, pause), (9, {"resize": 2}))  # once too early
     assert faults.hash_of(outcome) == expected
     assert told(seen.records) == told(records)
 

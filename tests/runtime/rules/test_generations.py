@@ -76,6 +76,8 @@ class World:
     rotten: tuple[int, int] = (-1, -1)  # the round and the microbatch whose row is not finite
     stuck: int = 0
     stops: int = 0
+    judged: frozenset[int] = frozenset()
+    verdict: int = -1  # the one of them with whose state the run ends
     crashes: int = 0
     stop: bool = False
     now: Generation | None = None
@@ -95,6 +97,7 @@ class World:
     late: tuple[tuple[str, int, Did], ...] = ()
     reading: tuple[int, int] = (0, 0)  # the word and the area of the copy that the supervisor looks at
     refused: bool = False
+    has_ended: bool = False
 
     def clone(self) -> World:
         other = copy(self)
@@ -115,8 +118,9 @@ class World:
         crew, now = self.crew, self.now
         return (
             now, self.ended, self.copies, self.areas, self.seen, self.reading, self.drained, self.disk, self.seats,
-            self.unnoticed, self.late, self.refused, self.stop, self.deaths, self.resizes, self.stuck, self.stops,
-            self.crashes, crew.wanted, frozenset(crew.present), frozenset(crew.coming), frozenset(crew.retiring),
+            self.unnoticed, self.late, self.refused, self.has_ended, self.stop, self.deaths, self.resizes,
+            self.stuck, self.stops, self.crashes, crew.wanted,
+            frozenset(crew.present), frozenset(crew.coming), frozenset(crew.retiring),
             *(frozenset(table.items()) for table in (self.words, self.rows, self.records, self.alive, self.mail)),
         )  # fmt: skip
 
@@ -126,7 +130,7 @@ class World:
 
     @property
     def is_over(self) -> bool:
-        return is_over(self.now, self.newest, self.rounds, self.drained, self.stop)
+        return self.has_ended or is_over(self.now, self.newest, self.rounds, self.drained, self.stop)
 
     def carry_out(self, decisions: list[Decision]) -> None:
         for decision in decisions:
@@ -271,9 +275,13 @@ class World:
             self.reading = self.newest, self.copies.index(self.newest)
             return
         need((self.copies[area], self.areas[area]), (word, word - 1), "the copy that is saved")
-        self.seen, self.reading = word, (0, 0)
+        self.reading = 0, 0
         if word - 1 in self.checkpoints:
             self.disk = word - 1
+        if word - 1 == self.verdict:
+            self.has_ended = True
+        else:
+            self.seen = word
 
     def received(self, member: int, process: Process) -> Iterator[World]:
         """The group has done what it does: it knows its members and its messages, nothing else."""
@@ -306,7 +314,8 @@ class World:
         words = [self.words[other] for other in now.members]
         look = DeviceLook(now, self.ended, words, self.copies, self.seen, self.drained)
         training = None if done >= self.rounds else done not in self.evaluations
-        action = next_device_action(look, rank, own, training, done in self.checkpoints, RECORDS)
+        due, judged = done in self.checkpoints, done in self.judged
+        action = next_device_action(look, rank, own, training, due, judged, RECORDS)
         return action, look.older if action is DeviceAction.STAGE else 1 - look.older
 
     def acted(self, member: int, process: Process) -> World:
@@ -405,9 +414,13 @@ class World:
                     need(process.state, self.rotten[0], "the state after a refusal")
             return
         self.drain()
+        if self.has_ended:
+            need(all(words.held <= self.verdict + 1 for words in self.words.values()), True, "none after the verdict")
+            need(self.newest, self.verdict + 1, "the state of the verdict")
+            need(self.drained, self.verdict, "no record after the verdict")
         need(self.areas[self.copies.index(self.newest)], self.newest - 1, "the state at the end")
         need(self.drained, self.newest - 1, "records at the end")
-        need(self.stop or self.drained == self.rounds, True, "all rounds done")
+        need(self.stop or self.has_ended or self.drained == self.rounds, True, "all rounds done")
 
 
 def begun(settings: World, at: int, **changes: Any) -> World:
@@ -457,6 +470,8 @@ CHECKPOINT = frozenset({1})
         ({"workers": 2, "deaths": 1, "stops": 1}, 10_000),
         ({"workers": 2, "deaths": 1, "crashes": 1, "checkpoints": CHECKPOINT}, 10_000),
         ({"workers": 2, "deaths": 1, "rotten": (1, 0)}, 1_000),
+        ({"workers": 2, "deaths": 1, "judged": frozenset({1, 2}), "verdict": 1}, 1_000),
+        ({"workers": 2, "deaths": 1, "judged": frozenset({1})}, 1_000),
         pytest.param({"workers": 3, "deaths": 1}, 50_000, marks=THOROUGH),
         pytest.param({"workers": 1, "rounds": 1, "resizes": (3,), "deaths": 1}, 100_000, marks=THOROUGH),
         pytest.param({"workers": 2, "deaths": 2, "checkpoints": CHECKPOINT}, 100_000, marks=THOROUGH),
@@ -495,6 +510,10 @@ def do_not_load(look: DeviceLook, rank: int, *rest: Any) -> DeviceAction:
 def take_rotten_rows(look: DeviceLook, *rest: Any) -> DeviceAction:
     sound = [words._replace(unsound=0) for words in look.words]
     return device_actions.next_device_action(replace(look, words=sound), *rest)
+
+
+def go_on_unjudged(*arguments: Any) -> DeviceAction:
+    return device_actions.next_device_action(*arguments[:5], False, arguments[6])
 
 
 class OverTheNewest(DeviceLook):
@@ -552,6 +571,8 @@ TWO, ALONE = {"workers": 2, "deaths": 1}, {"workers": 1, "deaths": 1}
          {"workers": 1, "rounds": 4, "checkpoints": frozenset({1, 2, 3})}, "the copy that is saved"),
         ("next_device_action", instead(DeviceAction.UPDATE, DeviceAction.AWAIT_RECORDS), {**ALONE, "rounds": 4},
          "a record is lost"),
+        ("next_device_action", go_on_unjudged,
+         {**TWO, "rounds": 3, "judged": CHECKPOINT, "checkpoints": CHECKPOINT, "verdict": 1}, "none after the verdict"),
         ("DeviceLook", OverTheNewest, {**ALONE, "checkpoints": CHECKPOINT}, "the copy that is"),
         ("next_generation", do_not_await_rest, TWO, "needed"),
         ("next_generation", overlook_deaths, TWO, "a hang"),

@@ -96,7 +96,6 @@ def _check_device(job: Job, request: Request) -> None:
         return
     refused = {
         "one host": request.several_hosts,
-        "jobs without patience": job.patience is not None,
     }
     for what, is_there in refused.items():
         if is_there:

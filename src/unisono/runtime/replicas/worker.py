@@ -82,7 +82,7 @@ class ReplicaWorker:
         done = look.words[rank].held - 1
         round_ = self._program.next(done) if done >= 0 else None
         training = None if round_ is None else round_.evaluation is None
-        action = next_device_action(look, rank, self._own, training, self._is_due(done), RECORDS)
+        action = next_device_action(look, rank, self._own, training, self._is_due(done), self._is_judged(done), RECORDS)
         waits = action in DEVICE_WAITS or action is DeviceAction.FAIL  # whose row it is tells of it
         self._state.segment["computing"][rank, ACTION] = 0 if waits else look.words[rank].held + 1
         if waits:
@@ -106,10 +106,21 @@ class ReplicaWorker:
         if done < 0 or self._control.get(Control.ASKED) > self._control.get(Control.SERVED):
             return done >= 0
         request, (step, evaluated) = self._context.request, self._program.position(done)
-        if evaluated or (done and self._program.at(done - 1).evaluation is not None):
-            next_round = self._program.next(done)
-            return request.checkpoint_evaluations and (next_round is None or next_round.evaluation is None)
+        if evaluated or self._follows_wave(done):
+            return request.checkpoint_evaluations and self._follows_evaluations(done)
         return request.checkpoint_steps is not None and done > 0 and step % request.checkpoint_steps == 0
+
+    def _is_judged(self, done: int) -> bool:
+        """Whether patience may be over before the next round."""
+        return self._context.job.patience is not None and self._follows_evaluations(done)
+
+    def _follows_evaluations(self, done: int) -> bool:
+        """Whether the last round was the last one of the evaluations after a step."""
+        next_round = self._program.next(done) if self._follows_wave(done) else None
+        return self._follows_wave(done) and (next_round is None or next_round.evaluation is None)
+
+    def _follows_wave(self, done: int) -> bool:
+        return done > 0 and self._program.at(done - 1).evaluation is not None
 
     def _wait(self, action: DeviceAction, look: DeviceLook, rank: int) -> None:
         number = look.generation.number

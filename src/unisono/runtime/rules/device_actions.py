@@ -22,7 +22,7 @@ class DeviceAction(Enum):
     LOAD = "load the copy of the generation's round from the host's memory"
     AWAIT_STATE = "wait until the source has left a copy of the generation's round"
     STAGE = "leave a copy of its state in the host's memory, in place of the older one"
-    AWAIT_COPY = "wait until the supervisor has seen the newest copy: it may be a checkpoint"
+    AWAIT_COPY = "wait until the supervisor has seen the newest copy: it may be a checkpoint, or the end of the run"
     JOIN = "begin to join the generation's group"
     COMPUTE = "compute its microbatches, fold them on the device, leave their rows"
     AWAIT_HEADERS = "wait until all ranks have left the rows of the round"
@@ -85,7 +85,7 @@ class Own:
 
 
 def next_device_action(
-    look: DeviceLook, rank: int, own: Own, training: bool | None, due: bool, records: int
+    look: DeviceLook, rank: int, own: Own, training: bool | None, due: bool, judged: bool, records: int
 ) -> DeviceAction:
     """What a member does next.
 
@@ -95,6 +95,7 @@ def next_device_action(
         own: what it knows itself.
         training: whether its next round is one of training; None = it has done all rounds.
         due: whether a copy of the state before its next round is wanted.
+        judged: whether the run may end with that state: nobody goes on before the supervisor has seen a copy of it.
         records: how many records a rank can leave before the first is read.
     """
     now, words = look.generation, look.words[rank]
@@ -105,9 +106,13 @@ def next_device_action(
     if words.held <= now.round:
         return DeviceAction.LOAD if max(look.copies) > now.round else DeviceAction.AWAIT_STATE
     over = now.stops or training is None
-    if rank == now.source and max(look.copies) < words.held and (over or due or _is_lacked(look)):
+    if rank == now.source and max(look.copies) < words.held and (over or due or judged or _is_lacked(look)):
         return DeviceAction.STAGE if max(look.copies) <= look.seen else DeviceAction.AWAIT_COPY
-    return DeviceAction.DONE if over else _in_round(look, rank, own, bool(training), records)
+    if over:
+        return DeviceAction.DONE
+    if judged and look.seen < words.held:
+        return DeviceAction.AWAIT_COPY
+    return _in_round(look, rank, own, bool(training), records)
 
 
 def _is_lacked(look: DeviceLook) -> bool:

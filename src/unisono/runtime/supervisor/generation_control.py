@@ -59,6 +59,8 @@ class GenerationControl:
         """
         run, ended, stop = self.run, self._control.get(Control.ENDED), bool(self._control.get(Control.STOP))
         plan = self._take_note(plan)
+        if self._control.get(Control.END) > plan.round:
+            return self._stamp(plan.round, plan.members, stop=True)
         known = self._words(run.crew.present)
         newest = max(self.board.copied())
         if is_over(self._now, newest, run.described.program.rounds, plan.round, stop):
@@ -72,7 +74,7 @@ class GenerationControl:
             self._control.publish(Control.ENDED, decision.number)
         elif decision is not None:
             plan = self._take_note(plan)
-            if max(self.board.copied()) == newest:
+            if max(self.board.copied()) == newest and self._control.get(Control.END) <= plan.round:
                 plan = self._begin(decision, plan)
         elif self._now and time.monotonic() - self._ended_at > REST_SECONDS:
             for member in overdue(self._now, ended, known):
@@ -91,8 +93,9 @@ class GenerationControl:
             plan = self._drain(plan, rounds)
             asked = self._control.get(Control.ASKED)
             run, keeper = self.run, self.site.keeper
-            if self.site.ending.failure is None:
-                keeper.copy(run.described, self.board.newest()[0], rounds)
+            if self.site.ending.failure is None and not keeper.copy(run.described, self.board.newest()[0], rounds):
+                self._control.publish(Control.END, rounds + 1)  # no other copy comes: this one is the result
+                return plan
             self._control.publish(Control.SERVED, asked)
             self._control.publish(Control.COPIED, rounds + 1)
         return self._drain(plan, None)

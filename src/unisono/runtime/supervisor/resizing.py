@@ -64,8 +64,6 @@ class Resizing:
             )
         if wanted == 0 and self.site.others:
             raise UsageError("a run over several hosts is not paused; stop it, and resume it later.")
-        if wanted == 0 and self.run.board:
-            raise UsageError("a run whose workers own devices is not paused; stop it, and resume it later.")
         if wanted == 0:
             self.paused = True
             self.run.control.publish(Control.STOP, 1)
@@ -81,5 +79,6 @@ class Resizing:
         self.rest.abandon()
         run.crew_anew(wanted)
         round_ = run.records.plan.round
-        self.crew.begin(round_, copy=run.control.get(Control.COPIED) <= round_)
+        copy = not run.board and run.control.get(Control.COPIED) <= round_  # replicas leave copies themselves
+        self.crew.begin(round_, copy=copy)
         self.paused = False  # not before: what cannot be begun is paused still
