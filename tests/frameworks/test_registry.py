@@ -41,3 +41,15 @@ def test_a_framework_that_only_making_the_model_shows_is_found_out(name: str) ->
     outcome, _, _ = run(unseen, 2)
     assert outcome.failure is None, outcome.failure
     assert hash_of(outcome) == undisturbed(job)[0]
+
+
+@pytest.mark.few("keras")
+@pytest.mark.parametrize("name", ["keras", "jax", "mxnet"])
+def test_frameworks_without_devices_are_refused_by_name(name: str) -> None:
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed in this environment")
+    kit = importlib.import_module(f"frameworks.kits.{name}")
+    outcome, _, _ = run(kit.make(steps=2), 1, device="cpu")
+    assert outcome.failure
+    assert outcome.failure.usage
+    assert f"received device='cpu', and that of {name} has none. Train without `--device`" in outcome.failure.message

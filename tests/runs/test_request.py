@@ -55,6 +55,13 @@ def test_debug_is_on_the_cpu() -> None:
         request_of(Settings(device="cuda", debug=True))
 
 
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("cut", [{"layout": "data=1,pipeline=2"}, {"layout": "pipeline=2", "recompute": "blocks"}])
+def test_a_model_that_is_cut_is_refused_on_gpus(cut: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"a worker that owns a device has the whole model there; .* device='cuda'"):
+        request_of(Settings(device="cuda", **cut))
+
+
 def test_a_run_says_who_else_computes_on_its_gpus(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -123,7 +123,7 @@ class Model(Protocol):
         Raises:
             UsageError: it cannot be used.
         """
-        return {}
+        raise self._without_devices(device)
 
     def device_failed(self, error: BaseException) -> DeviceFailed | None:
         """What an exception says of this process's device; None = nothing."""
@@ -135,9 +135,13 @@ class Model(Protocol):
         Raises:
             UsageError: the framework has none.
         """
-        raise UsageError(
+        raise self._without_devices(device)
+
+    def _without_devices(self, device: str) -> UsageError:
+        name = type(self).__module__.removesuffix(".model").rpartition(".")[2]
+        return UsageError(
             f"workers own devices only where the framework's adapter has replicas; received device={device!r}, and "
-            f"{type(self).__module__} has none. Train without `--device`."
+            f"that of {name} has none. Train without `--device`."
         )
 
     def export(self, path: Path) -> None:
