@@ -13,12 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 
 from hosts.host_processes import PATIENT, free_port
 from paths import PYTHONPATH
-from waiting import HANG_SECONDS, limit, watch
+from waiting import HANG_SECONDS, limit, until, watch
 
 os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", f"{HANG_SECONDS:.0f}")
 # A busy machine's dashboard takes longer than Ray's minute. Ray reads it as it is imported.
@@ -52,7 +53,8 @@ class Nodes:
     def add(self, cpus: int = 1, **options: object) -> Any:
         """Add a node; the first one is the head."""
         self._count += 1
-        return self._cluster.add_node(num_cpus=cpus, temp_dir=str(self._folder / str(self._count)), **options)
+        with _patient():
+            return self._cluster.add_node(num_cpus=cpus, temp_dir=str(self._folder / str(self._count)), **options)
 
     def remove(self, node: Any) -> None:
         """Kill a node."""
@@ -61,6 +63,28 @@ class Nodes:
     def shutdown(self) -> None:
         """End them all."""
         self._cluster.shutdown()
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    """A node that begins is waited for; Ray gives it up after 30 s, which a busy machine may take."""
+    from ray._private import services
+
+    known = services.get_node
+
+    def awaited(*where: Any) -> Any:
+        found: list[Any] = []
+
+        def is_known() -> bool:
+            with suppress(RuntimeError):
+                found.append(known(*where))
+            return bool(found)
+
+        until(is_known)
+        return found[0]
+
+    with patch.object(services, "get_node", awaited):
+        yield
 
 
 @contextmanager
