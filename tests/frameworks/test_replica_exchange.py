@@ -98,8 +98,9 @@ def tree_sums_agree(tmp_path: Path, boundaries: tuple[int, ...], gpus: str = "")
     firsts = [torch.tensor([rank, 7]) for rank in range(ranks)]
     exchanges = []
     for group, nodes, first in zip(joined(tmp_path / "store", ranks, gpus), shares.nodes, firsts, strict=True):
-        own = [[tree_sum(expression(total, leaves, n), part.__getitem__) for n in nodes] for part in parts]
-        exchanges.append(Exchange(group, shares, own, like, [first], most=1024))
+        own = [[tree_sum(expression(total, leaves, n), part.__getitem__).clone() for n in nodes] for part in parts]
+        sums = [(each or [torch.empty_like(empty)])[0] for each, empty in zip(own, like, strict=True)]
+        exchanges.append(Exchange(group, shares, own, sums, [first], most=1024))
     until(lambda: not [each for each in exchanges if not each.done()], "all sums are there")
     for each in exchanges:
         for found, part in zip(each.sums, parts, strict=True):
@@ -111,7 +112,7 @@ def tree_sums_agree(tmp_path: Path, boundaries: tuple[int, ...], gpus: str = "")
 def test_an_exchange_with_who_leaves_is_lost(tmp_path: Path) -> None:
     first, second = joined(tmp_path / "store", 2)
     vector = torch.ones(100)
-    exchange = Exchange(first, Shares.of((0, 1, 2), 2), [[vector]], [vector])
+    exchange = Exchange(first, Shares.of((0, 1, 2), 2), [[vector]], [torch.empty(100)])
     assert not exchange.done()
     second.leave()
     with pytest.raises(ExchangeLost, match="lost a process"):

@@ -42,21 +42,20 @@ class Exchange:
         group: the ranks.
         shares: which nodes each has.
         nodes: this rank's nodes of each vector; they may not change meanwhile.
-        like: a tensor for each vector.
+        sums: a tensor for each vector, where its sum is left; it may be a node: what is written there was sent before.
         firsts: what all take from the rank that has the first microbatch; written where it is another.
         most: bytes of a span.
 
     Attributes:
-        sums: of each vector, once it is done.
+        sums: as given; they are the sums once it is done.
     """
 
     def __init__(
-        self, group: ReplicaGroup, shares: Shares, nodes: Sequence[Sequence[Tensor]], like: Sequence[Tensor],
+        self, group: ReplicaGroup, shares: Shares, nodes: Sequence[Sequence[Tensor]], sums: Sequence[Tensor],
         firsts: Sequence[Tensor] = (), most: int = MOST_BYTES,
     ) -> None:  # fmt: skip
         self._group, self._shares, self._nodes, self._firsts = group, shares, nodes, firsts
-        self._most = most
-        self.sums = [torch.empty_like(vector) for vector in like]
+        self._most, self.sums = most, sums
         self._steps = self._moving()
         self._awaited: Work | None = None
         self._lost: ExchangeLost | None = None

@@ -64,30 +64,27 @@ class Replica:
         self._regions, self._specs = regions_of(description), description.parameters
         parameters = self._passes.parameters
 
-        def vectors() -> list[Tensor]:
-            """One a region."""
-            return [torch.zeros(r.length, dtype=getattr(torch, r.dtype), device=device) for r in self._regions]
-
-        self._values, self._gradients = vectors(), vectors()
-        self._views = _views(self._regions, self._gradients)
-        self._trained = _views(self._regions, self._values)
+        values = [torch.zeros(r.length, dtype=getattr(torch, r.dtype), device=device) for r in self._regions]
+        self._trained = _views(self._regions, values)
         for number, parameter in enumerate(parameters):
             place = self._trained.get(number)
             parameter.data = torch.empty_like(parameter.data) if place is None else place
         self._averaged: dict[int, Tensor] = {}
         self._masters: list[Master] = []
         self._wholes: list[Whole] = []
+        self._looked_at: dict[int, Tensor] = {}
+        """By region where an optimizer over the whole model looks for its gradient; others are given it."""
         for index, state in enumerate(description.states):
             master = parts.master(index)
             if master is not None:
                 self._masters.append(master)
                 continue
             (region,) = (region for region in self._regions if region.optimizer == index)
-            held = self._values[region.index], self._gradients[region.index]
+            trained = values[region.index]
+            gradient = self._looked_at[region.index] = torch.zeros_like(trained)
             if state.averaged:
-                own = [region], [torch.zeros_like(held[0])]
-                self._averaged |= _views(*own)
-            self._wholes.append(parts.whole(index, region, held, self._averaged))
+                self._averaged |= _views([region], [torch.zeros_like(trained)])
+            self._wholes.append(parts.whole(index, region, (trained, gradient), self._averaged))
         self._buffers = [buffer.detach().clone() for _, buffer in self._passes.named_buffers()]
         self._sums = PartialSums(self._regions, len(parameters), self._buffers, device)
         self._used = np.zeros(max(len(parameters), 1), np.uint8)
@@ -209,7 +206,7 @@ class Replica:
             self._exchange = _Alone([tree_sum(shares.tree, each.__getitem__) for each in nodes])
         else:
             firsts = [self._sums.firsts[number] for number in sorted(self._sums.firsts)]
-            self._exchange = Exchange(group, shares, nodes, self._sums.like, firsts)
+            self._exchange = Exchange(group, shares, nodes, self._sums.left, firsts)
         return self._exchange
 
     # -- update ------------------------------------------------------------------------------------------------
@@ -225,12 +222,14 @@ class Replica:
             for whole in self._wholes:
                 whole.repeat(self._step)
             return 0.0 if self._job.waits_for_norms else None
-        norm = self._divided(sums, weight)
+        gradients = self._divided(sums, weight)
+        views = _views(self._regions, gradients)
+        norm = self._norm(gradients, views)
         if norm is not None and self._job.clip_norm is not None:
             factor = clip_coefficient(norm, self._job.clip_norm)
-            for gradients in self._gradients if factor != 1.0 else ():
-                gradients.mul_(gradients.new_full((), factor))
-        found = {number: view for number, view in self._views.items() if used[number]}
+            for each in gradients if factor != 1.0 else ():
+                each.mul_(each.new_full((), factor))
+        found = {number: view for number, view in views.items() if used[number]}
         for master in self._masters:
             master.step(found)
         for whole in self._wholes:
@@ -242,22 +241,32 @@ class Replica:
             torch.get_device_module(self._passes.device).synchronize()
         return norm
 
-    def _divided(self, sums: Sequence[Tensor], weight: float) -> float | None:
-        """Make the round's gradients; returns their norm, where the job waits for it. One transfer from the device.
+    def _divided(self, sums: Sequence[Tensor], weight: float) -> list[Tensor]:
+        """Each region's gradient of the round, in place of its sum: memory of a device is dear."""
+        gradients = []
+        for region, total in zip(self._regions, sums, strict=False):  # buffers' sums come last
+            gradient = self._looked_at.get(region.index, total)
+            gradients.append(torch.div(total, total.new_full((), weight), out=gradient))
+        return gradients
+
+    def _norm(self, gradients: Sequence[Tensor], views: Mapping[int, Tensor]) -> float | None:
+        """The norm of the gradients, where the job waits for it. One transfer from the device.
+
+        Args:
+            gradients: by region.
+            views: by parameter number.
 
         Raises:
             JobError: one is not finite.
         """
-        for total, gradients in zip(sums, self._gradients, strict=False):  # buffers' sums come last
-            torch.div(total, gradients.new_full((), weight), out=gradients)
-        finite = torch.stack([gradients.isfinite().all() for gradients in self._gradients]).to(torch.float64)
-        views = [self._views[number].reshape(-1) for number in sorted(self._views)]
-        norms = [block_sums(values) for values in views if values.numel()] if self._job.waits_for_norms else []
+        finite = torch.stack([each.isfinite().all() for each in gradients]).to(torch.float64)
+        each = [views[number].reshape(-1) for number in sorted(views)]
+        norms = [block_sums(values) for values in each if values.numel()] if self._job.waits_for_norms else []
         partials = torch.cat([finite, *norms]).cpu().numpy()
         if not partials[: len(finite)].all():
-            for number in sorted(self._views):
-                if not bool(self._views[number].isfinite().all()):
-                    raise not_finite(self._specs[number].name, self._views[number].cpu().numpy())
+            for number in sorted(views):
+                if not bool(views[number].isfinite().all()):
+                    raise not_finite(self._specs[number].name, views[number].cpu().numpy())
         return total_norm(partials[len(finite) :]) if self._job.waits_for_norms else None
 
 

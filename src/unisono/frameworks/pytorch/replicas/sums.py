@@ -38,8 +38,9 @@ class PartialSums:
         self.firsts = {n: b.clone() for n, b in enumerate(buffers) if b.dtype not in AVERAGED}
 
     @property
-    def like(self) -> list[Tensor]:
-        """One tensor for each vector: the regions' gradients, then the buffers' sums, if there are any."""
+    def left(self) -> list[Tensor]:
+        """A tensor for each vector (the regions' gradients, then the buffers' sums, if there are any), where the sums
+        of all microbatches may be left: partial sums that are nodes, or nothing."""
         return self._held(0)
 
     def _held(self, index: int) -> list[Tensor]:
@@ -101,7 +102,7 @@ class PartialSums:
         trees = [expression(shares.total, final, node) for node in shares.nodes[rank]]
         return [
             [tree_sum(tree, lambda index, vector=vector: self._held(index)[vector]) for tree in trees]
-            for vector in range(len(self.like))
+            for vector in range(len(self.left))
         ]
 
     def buffers(self, sums: Tensor, base: Sequence[Tensor], samples: int) -> list[Tensor]:
