@@ -20,7 +20,7 @@ from torch import nn
 
 import unisono
 from everywhere import hold_to_one_hash
-from faults import Fault, run
+from faults import Fault, hash_of, run, undisturbed
 from frameworks.loops.pytorch import Loop
 from held import hold
 from own_code import optimizers as own
@@ -86,6 +86,18 @@ def test_it_trains_as_in_a_plain_loop(kind: str) -> None:
 @pytest.mark.parametrize("kind", MAKERS)
 def test_its_state_outlives_workers(kind: str, tmp_path: Path) -> None:
     hold_to_one_hash(job(kind), tmp_path, deaths=DEATHS)
+
+
+@pytest.mark.few("prodigy-3", "Aliases-2")
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_replicas_of_it_have_the_bits_of_the_one_model(kind: str, workers: int) -> None:
+    given = job(kind)
+    expected, records = undisturbed(given)
+    outcome, found, _ = run(given, workers, device="cpu")
+    raise_failure(outcome)
+    assert hash_of(outcome) == expected
+    assert [record["loss"] for record in found] == [record["loss"] for record in records]
 
 
 @pytest.mark.thorough

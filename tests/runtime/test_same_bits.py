@@ -28,10 +28,10 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def result(job: Job, workers: int) -> tuple[str, list[dict[str, Any]]]:
+def result(job: Job, workers: int, device: str | None = None) -> tuple[str, list[dict[str, Any]]]:
     seen = Observation(job, Silent())
     host = host_for(job) if workers else None
-    outcome = execute(job, Request(max(workers, 1), 1, (0, 1)), seen, debug=workers == 0, host=host)
+    outcome = execute(job, Request(max(workers, 1), 1, (0, 1), device=device), seen, debug=workers == 0, host=host)
     raise_failure(outcome)
     keep = ("step", "loss", "gradient_norm", "accuracy", "evaluation/loss", "evaluation/accuracy")
     records = [{k: v for k, v in record.items() if k in keep} for record in seen.records]
@@ -114,25 +114,6 @@ KINDS: dict[str, Job] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def needs_what_this_torch_has(request: pytest.FixtureRequest) -> None:
-    if request.node.name.endswith("[muon]") and not hasattr(torch.optim, "Muon"):
-        pytest.skip("torch.optim.Muon came with PyTorch 2.9")
-
-
-@pytest.mark.few("wild", "muon", "global")
-@pytest.mark.parametrize("kind", KINDS)
-def test_one_hash(kind: str) -> None:
-    results = {workers: result(KINDS[kind], workers) for workers in (0, 2, 3)}
-    assert len({digest for digest, _ in results.values()}) == 1
-    assert results[0][1] == results[2][1] == results[3][1]
-    assert all(torch.isfinite(torch.tensor(record["loss"])) for record in results[0][1] if "loss" in record)
-
-
-def test_tf32_is_float32_on_cpus() -> None:
-    assert result(jobs.make(precision="tf32"), 0) == result(jobs.make(), 0)
-
-
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
     "nesterov": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
@@ -148,6 +129,37 @@ OPTIMIZERS = {
     "adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01),
     "global": Global,
 }
+
+
+@pytest.fixture(autouse=True)
+def needs_what_this_torch_has(request: pytest.FixtureRequest) -> None:
+    if "[muon" in request.node.name and not hasattr(torch.optim, "Muon"):
+        pytest.skip("torch.optim.Muon came with PyTorch 2.9")
+
+
+@pytest.mark.few("wild", "muon", "global")
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_hash(kind: str) -> None:
+    results = {workers: result(KINDS[kind], workers) for workers in (0, 2, 3)}
+    assert len({digest for digest, _ in results.values()}) == 1
+    assert results[0][1] == results[2][1] == results[3][1]
+    assert all(torch.isfinite(torch.tensor(record["loss"])) for record in results[0][1] if "loss" in record)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+@pytest.mark.parametrize("kind", [*KINDS, *(f"{name} alone" for name in OPTIMIZERS)])
+def test_replicas_have_the_bits_of_the_one_model(kind: str, workers: int) -> None:
+    if kind in KINDS:
+        job = KINDS[kind]
+    else:
+        make = OPTIMIZERS[kind.removesuffix(" alone")]
+        job = jobs.make(optimizer=lambda m: make(list(m.parameters())), steps=4)
+    assert result(job, workers, device="cpu") == result(job, 0)
+
+
+def test_tf32_is_float32_on_cpus() -> None:
+    assert result(jobs.make(precision="tf32"), 0) == result(jobs.make(), 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -283,7 +283,13 @@ class _Alone:
 
 def _views(regions: Sequence[Region], vectors: Sequence[Tensor]) -> dict[int, Tensor]:
     """Each parameter's elements in its shape, by number."""
+
+    def part(vector: Tensor, start: int, end: int) -> Tensor:
+        if vector.device.type != "cpu":
+            return vector[start:end]
+        return as_tensor(as_array(vector)[start:end], vector.dtype)  # not the others' too, for whoever keeps what it is
+
     return {
-        parameter.number: vector[parameter.offset : parameter.end].view(parameter.shape)
+        parameter.number: part(vector, parameter.offset, parameter.end).view(parameter.shape)
         for region, vector in zip(regions, vectors, strict=True) for parameter in region.parameters
     }  # fmt: skip
