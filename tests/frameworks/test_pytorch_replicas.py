@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,11 @@ from torch import Tensor, nn
 
 import faults
 import jobs
+from unisono.gradients.tree import fold
+from unisono.memory.segment import Segment
+from unisono.runtime.preparation.prepare import prepare
+from unisono.runtime.rules.request import Request
+from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.outcome import raise_failure
 
 
@@ -113,3 +119,22 @@ def test_a_gradient_that_is_not_finite_names_its_parameter() -> None:
     assert outcome.failure
     assert "a gradient must be finite" in expected.failure.message
     assert outcome.failure.message.partition(": ")[2] == expected.failure.message.partition(": ")[2]
+
+
+def test_a_device_holds_parameters_their_state_and_partial_sums_and_nothing_else_of_their_size() -> None:
+    job = jobs.make(lambda: nn.Linear(20, 50_000), microbatches=2, optimizer=momentum)
+    prepared = prepare(job, Request(1, 1, (0,), device="cpu"))
+    state = HostState(prepared.layout, Segment.create(prepared.layout.segment))
+    prepared.initialise(state)
+    prepared.bind(state)
+    replica, reader, round_ = prepared.adapter.replica("cpu"), prepared.reader(), prepared.program.at(0)
+    replica.load(state, 0)
+    replica.begin(0, 2)
+    steps = fold(0, 2, 2).steps
+    for step in steps:
+        replica.gradient(reader.read(round_, step.microbatch), prepared.program.samples(round_, step.microbatch), step)
+    weight = sum(row.weight for row in replica.rows())
+    replica.update(weight, int(weight), replica.used())
+    tensors = [each for each in gc.get_objects() if type(each) is Tensor]
+    large = {t.untyped_storage().data_ptr() for t in tensors if t.untyped_storage().nbytes() >= 4 * 20 * 50_000}
+    assert len(large) == len(("values", "momentum")) + len({step.buffer for step in steps})
