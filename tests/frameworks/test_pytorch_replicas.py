@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 import faults
 import jobs
+from unisono import Job
 from unisono.gradients.tree import fold
 from unisono.memory.segment import Segment
 from unisono.runtime.preparation.prepare import prepare
+from unisono.runtime.preparation.prepared import Prepared
 from unisono.runtime.rules.request import Request
 from unisono.runtime.state.host_state import HostState
 from unisono.runtime.supervisor.outcome import raise_failure
@@ -111,6 +113,33 @@ def test_replicas_give_the_bits_of_the_one_model(name: str, workers: int) -> Non
     assert told(found) == told(records)
 
 
+def bound(job: Job) -> tuple[Prepared, HostState]:
+    """A job made ready in this process, its model in the memory of a host."""
+    prepared = prepare(job, Request(1, 1, faults.CORES, device="cpu"))
+    state = HostState(prepared.layout, Segment.create(prepared.layout.segment))
+    prepared.initialise(state)
+    prepared.bind(state)
+    return prepared, state
+
+
+class Counted(Whole):
+    """Counts the steps of this process."""
+
+    steps = 0
+
+    def step(self, closure: Any = None) -> None:
+        Counted.steps += 1
+        super().step(closure)
+
+
+def test_a_replica_begins_without_a_step_in_the_memory_that_others_read() -> None:
+    """There lies a copy of the state, which may be the run's result by the time that a newcomer begins."""
+    prepared, _ = bound(jobs.make(optimizer=Counted))
+    tried = Counted.steps
+    prepared.adapter.replica("cpu")
+    assert Counted.steps == tried == 1
+
+
 def test_a_gradient_that_is_not_finite_names_its_parameter() -> None:
     job = jobs.make(loss=spoilt)
     expected, _, _ = faults.run(job)
@@ -122,11 +151,7 @@ def test_a_gradient_that_is_not_finite_names_its_parameter() -> None:
 
 
 def test_a_device_holds_parameters_their_state_and_partial_sums_and_nothing_else_of_their_size() -> None:
-    job = jobs.make(lambda: nn.Linear(20, 50_000), microbatches=2, optimizer=momentum)
-    prepared = prepare(job, Request(1, 1, (0,), device="cpu"))
-    state = HostState(prepared.layout, Segment.create(prepared.layout.segment))
-    prepared.initialise(state)
-    prepared.bind(state)
+    prepared, state = bound(jobs.make(lambda: nn.Linear(20, 50_000), microbatches=2, optimizer=momentum))
     replica, reader, round_ = prepared.adapter.replica("cpu"), prepared.reader(), prepared.program.at(0)
     replica.load(state, 0)
     replica.begin(0, 2)

@@ -90,6 +90,10 @@ class Adapter(protocol.Adapter):
         """See `Adapter.describe`."""
         for whole in self._whole.values():
             probe(whole)
+        return self._description()
+
+    def _description(self) -> ModelDescription:
+        """The same of a model that may lie in memory which others read: no step is tried there."""
         return description(
             self._job, self._passes.named, self._owners, self._passes.named_buffers(), dtype_name,
             zip(self._kinds, (spec for spec, _ in self._states), self._settings, strict=True),
@@ -214,7 +218,7 @@ class Adapter(protocol.Adapter):
             made = self._whole[index], index, region, held, self._passes.parameters, averaged, self._begin_update
             return Whole(*made)
 
-        made = Replica(Parts(self._job, self.describe(), self._passes, self._compute_with, master, whole))
+        made = Replica(Parts(self._job, self._description(), self._passes, self._compute_with, master, whole))
         if place.type != "cpu":
             made.rehearse()
         return made
