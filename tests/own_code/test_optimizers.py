@@ -20,7 +20,7 @@ from torch import nn
 
 import unisono
 from everywhere import hold_to_one_hash
-from faults import Fault, hash_of, run, undisturbed
+from faults import Fault, Script, hash_of, run, undisturbed
 from frameworks.loops.pytorch import Loop
 from held import hold
 from own_code import optimizers as own
@@ -91,13 +91,15 @@ def test_its_state_outlives_workers(kind: str, tmp_path: Path) -> None:
 @pytest.mark.few("prodigy-3", "Aliases-2")
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
 @pytest.mark.parametrize("kind", MAKERS)
-def test_replicas_of_it_have_the_bits_of_the_one_model(kind: str, workers: int) -> None:
+def test_replicas_of_it_have_the_bits_of_the_one_model(kind: str, workers: int, tmp_path: Path) -> None:
     given = job(kind)
     expected, records = undisturbed(given)
-    outcome, found, _ = run(given, workers, device="cpu")
+    deaths = Script(tmp_path, (Fault("updated", 2, 0), Fault("compute", 4, 0)))
+    outcome, found, _ = run(given, workers, device="cpu", phase=deaths)
     raise_failure(outcome)
     assert hash_of(outcome) == expected
     assert [record["loss"] for record in found] == [record["loss"] for record in records]
+    assert deaths.struck == 2
 
 
 @pytest.mark.thorough
