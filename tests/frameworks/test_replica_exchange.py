@@ -121,6 +121,25 @@ def test_an_exchange_with_who_leaves_is_lost(tmp_path: Path) -> None:
         exchange.done()
 
 
+def test_a_group_that_comes_about_after_it_was_left_breaks_no_other(tmp_path: Path) -> None:
+    """Its meeting goes on beside that of the next group, whose connections are none of its own."""
+    (tmp_path / "left").touch()
+    left = [ReplicaGroup(Group("left", 0, 2, str(tmp_path / "left")))]
+    until(lambda: left[0]._by is not None, "it begins to meet")
+    left[0].leave()
+    groups = joined(tmp_path / "next", 2)
+    left.append(ReplicaGroup(Group("left", 1, 2, str(tmp_path / "left"))))
+    until(left[1].is_there, "the other one has met it")
+    meeting = [thread for thread in threading.enumerate() if getattr(thread, "_target", None) == left[0]._join]
+    for thread in meeting:
+        thread.join()
+    found = [torch.zeros(2) for _ in groups]
+    works = [group.all_gather(out, torch.ones(1)) for group, out in zip(groups, found, strict=True)]
+    until(lambda: all(work.is_over() for work in works), "all have all")
+    for group in (*groups, left[1]):
+        group.leave()
+
+
 def test_what_takes_the_place_of_a_groups_file_is_left_alone(tmp_path: Path) -> None:
     """A supervisor has one file after another under the same number, and its own ones too."""
     path, before = tmp_path / "store", threading.active_count()

@@ -17,6 +17,7 @@ class Gloo:
 
     def __init__(self) -> None:
         self.group: Any = None
+        self._is_left = False
         self._sockets: set[str] = set()
 
     def meet(self, store: Any, rank: int, ranks: int) -> None:
@@ -27,11 +28,14 @@ class Gloo:
         options._devices = [gloo.create_device(hostname="127.0.0.1")]
         options._timeout = timedelta(seconds=SECONDS)
         made = gloo(store, rank, ranks, options)
-        self._sockets = _sockets() - before
+        found = _sockets() - before
+        if not self._is_left:  # else the next group may have met meanwhile, and nothing is on its way here
+            self._sockets = found
         self.group = made
 
     def part(self) -> None:
         """See `Nccl.part`: its connections are broken. Who has not met yet waits on, and is told then."""
+        self._is_left = True
         if self.group is None:
             return
         for entry in Path("/proc/self/fd").iterdir():

@@ -49,7 +49,11 @@ class ReplicaGroup:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(store))  # it would write to what its path leads to at its end
             store.set_timeout(timedelta(seconds=SECONDS))
             store = c10d.PrefixStore(self._name, store)
-            self._by = by = Nccl(self._device) if self._is_by_nccl(store) else Gloo()
+            by = Nccl(self._device) if self._is_by_nccl(store) else Gloo()
+            with self._lock:
+                self._by = by
+                if self._left:
+                    by.part()
             by.meet(store, self.rank, self.ranks)
         except Exception as error:  # whatever it is, who looks hears of it
             self._error = error
