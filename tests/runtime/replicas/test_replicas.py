@@ -326,12 +326,9 @@ def test_a_microbatch_that_always_kills_its_worker_ends_the_run(tmp_path: Path) 
     assert [record["step"] for record in found] == [1, 2]
 
 
-@pytest.mark.parametrize(("changes", "request_", "what"), [
-    ({}, {"several_hosts": True}, "one host"),
-])  # fmt: skip
-def test_what_workers_that_own_devices_do_not_do(changes: dict[str, Any], request_: dict[str, Any], what: str) -> None:
-    with pytest.raises(UsageError, match=f"workers that own devices are for .*{what}"):
-        run(jobs.make(**changes), 2, **request_)
+def test_workers_that_own_devices_are_those_of_one_host() -> None:
+    with pytest.raises(UsageError, match=r"device='cpu' and several hosts\. Train on one of them, or leave the device"):
+        run(jobs.make(), 2, several_hosts=True)
 
 
 def test_a_framework_without_replicas_says_so() -> None:

@@ -58,7 +58,7 @@ def prepare(job: Job, request: Request) -> Prepared:
     adapter = framework.adapter(job, model, total, example)
     useful = max(1, -(-min(job.batch_size, length) // batches.microbatch_size))
     layout = fitting(request.layout, request.workers, useful)
-    _check_device(job, request)
+    _check_device(request)
     shape = Shape(
         slots=layout.workers,
         most=useful,
@@ -90,16 +90,13 @@ def prepare(job: Job, request: Request) -> Prepared:
     return prepared
 
 
-def _check_device(job: Job, request: Request) -> None:
-    """What workers that own devices do not do is refused."""
-    if request.device is None:
-        return
-    refused = {
-        "one host": request.several_hosts,
-    }
-    for what, is_there in refused.items():
-        if is_there:
-            raise UsageError(f"workers that own devices are for {what}; received other, and device={request.device!r}.")
+def _check_device(request: Request) -> None:
+    """Workers that own devices are those of one host."""
+    if request.device is not None and request.several_hosts:
+        raise UsageError(
+            f"workers that own devices are for a run on one host; received device={request.device!r} and several "
+            "hosts. Train on one of them, or leave the device out: CPUs of several hosts train together."
+        )
 
 
 def _check_length(program: Program) -> None:
