@@ -276,6 +276,7 @@ class World:
             return
         need((self.copies[area], self.areas[area]), (word, word - 1), "the copy that is saved")
         self.reading = 0, 0
+        need([at for at in sorted(self.checkpoints) if self.seen <= at < word - 1], [], "checkpoints that were skipped")
         if word - 1 in self.checkpoints:
             self.disk = word - 1
         if word - 1 == self.verdict:
@@ -568,7 +569,7 @@ TWO, ALONE = {"workers": 2, "deaths": 1}, {"workers": 1, "deaths": 1}
         ("next_device_action", do_not_load, TWO, "the state that is"),
         ("next_device_action", take_rotten_rows, {**TWO, "rotten": (1, 0)}, "not finite is used"),
         ("next_device_action", instead(DeviceAction.STAGE, DeviceAction.AWAIT_COPY),
-         {"workers": 1, "rounds": 4, "checkpoints": frozenset({1, 2, 3})}, "the copy that is saved"),
+         {"workers": 1, "rounds": 4, "checkpoints": frozenset({1, 2, 3})}, "checkpoints that were skipped"),
         ("next_device_action", instead(DeviceAction.UPDATE, DeviceAction.AWAIT_RECORDS), {**ALONE, "rounds": 4},
          "a record is lost"),
         ("next_device_action", go_on_unjudged,
