@@ -54,7 +54,7 @@ def results(out: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
 
 
-@pytest.mark.few("1")
+@pytest.mark.thorough
 @pytest.mark.parametrize("kills", [1, 5])
 def test_a_killed_supervisor_of_replicas_is_resumed_to_the_same_bits(kills: int, tmp_path: Path) -> None:
     choice, checkpoints = random.Random(kills), tmp_path / "out" / "checkpoints"
