@@ -7,6 +7,9 @@ from functools import partial
 from typing import Any
 
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

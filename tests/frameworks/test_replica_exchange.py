@@ -13,6 +13,9 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 
 from unisono.frameworks.protocol import ExchangeLost, Group
