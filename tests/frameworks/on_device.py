@@ -287,16 +287,6 @@ def normed() -> nn.Module:
     return nn.Sequential(nn.Linear(20, 33), nn.BatchNorm1d(33), nn.Dropout(0.2), nn.ReLU(), nn.Linear(33, 5))
 
 
-class Own(torch.optim.SGD):
-    """No class that is known."""
-
-
-def optimizer_over_the_whole_model() -> None:
-    job = jobs.make(optimizer=lambda model: Own(model.parameters(), lr=0.1))
-    with pytest.raises(UsageError, match="state in the host's memory; received Own, and device='away'"):
-        replica_of(job)
-
-
 def replica_fetches_a_rounds_rows_and_norms_alone() -> None:
     prepared, replica = replica_of(jobs.make(normed, optimizer=jobs.adamw, clip_norm=0.1))
     round_, reader = prepared.program.at(0), prepared.reader()
@@ -363,7 +353,6 @@ CASES: dict[str, Callable[[], None]] = {
         outputs_that_are_kept_come_home,
         operation_without_an_algorithm,
         products_without_their_workspace,
-        optimizer_over_the_whole_model,
         batch_that_goes_there,
         precision_and_flags,
         replica_fetches_a_rounds_rows_and_norms_alone,

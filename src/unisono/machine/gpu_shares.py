@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
-from unisono.machine.gpu_checks import VISIBLE
+from unisono.machine.gpu_checks import VISIBLE, names_parts
 from unisono.machine.gpus import Gpu
 
 CORES = 2
@@ -27,12 +27,8 @@ def names_of(gpus: Sequence[Gpu], mask: str | None) -> tuple[str, ...]:
     >>> names_of(here, "0,2"), names_of(here, "MIG-1,MIG-2")
     (('GPU-a', 'GPU-c'), ('MIG-1', 'MIG-2'))
     """
-    parts = tuple(takewhile(_is_part, (each.strip() for each in (mask or "").split(","))))
+    parts = tuple(takewhile(names_parts, (each.strip() for each in (mask or "").split(","))))
     return parts or tuple(gpu.uuid for gpu in gpus if gpu.is_visible)
-
-
-def _is_part(name: str) -> bool:
-    return name.startswith("MIG-")
 
 
 def sight(names: Sequence[str], place: int) -> Mapping[str, str]:
@@ -100,5 +96,5 @@ def exchange_of(names: Sequence[str]) -> str:
     >>> exchange_of(["", ""])
     'gloo'
     """
-    whole = all(names) and not any(map(_is_part, names))
+    whole = all(names) and not any(map(names_parts, names))
     return "nccl" if whole and len(set(names)) == len(names) else "gloo"

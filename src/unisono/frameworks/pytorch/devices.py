@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unisono.errors import UsageError
+from unisono.frameworks.pytorch import determinism
 from unisono.machine.devices import read
 from unisono.machine.gpu_checks import VISIBLE
 
@@ -102,7 +103,7 @@ def pin(device: torch.device, precision: str) -> None:
     """
     if device.type == "cpu":
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", _WORKSPACE)
+    os.environ.setdefault(determinism.WORKSPACE, _WORKSPACE)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     cudnn: Any = torch.backends.cudnn
@@ -128,7 +129,7 @@ def fingerprint(device: torch.device) -> dict[str, str]:
             "driver": driver(read(Path("/proc/driver/nvidia/version")) or ""),
             "cuda": str(torch.version.cuda),
             "cudnn": str(cudnn),
-            "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
+            "cublas_workspace": os.environ.get(determinism.WORKSPACE, ""),
         }
     return found
 
